@@ -1,0 +1,55 @@
+"""What runs on the GPU, and its eager twin.
+
+The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
+function), ``step`` (one step of a cell), ``linear_cross_entropy`` and ``choose_backend``. Names are imported when first
+used, so that ``import kernels`` costs nothing.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+_ROOMS = {
+    "RNN": "modules",
+    "LSTM": "modules",
+    "GRU": "modules",
+    "CELLS": "cells",
+    "Cell": "cells",
+    "step": "cells",
+    "recurrence": "recurrence",
+    "linear_cross_entropy": "linear_cross_entropy",
+    "choose_backend": "backends",
+    "BACKENDS": "backends",
+}
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from kernels.backends import BACKENDS as BACKENDS
+    from kernels.backends import choose_backend as choose_backend
+    from kernels.cells import CELLS as CELLS
+    from kernels.cells import Cell as Cell
+    from kernels.cells import step as step
+    from kernels.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+    from kernels.modules import GRU as GRU
+    from kernels.modules import LSTM as LSTM
+    from kernels.modules import RNN as RNN
+    from kernels.recurrence import recurrence as recurrence
+
+
+class _Door(ModuleType):
+    """Looks names up when they are first used. A function keeps its name even where its file has the same one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _ROOMS:
+            raise AttributeError(f"module 'kernels' has no attribute {name!r}")
+        value = getattr(import_module(f"kernels.{_ROOMS[name]}"), name)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _ROOMS and isinstance(value, ModuleType)):  # the import system announcing a submodule
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Door

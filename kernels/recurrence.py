@@ -1,0 +1,171 @@
+"""A recurrence over a whole sequence, one layer, by backend.
+
+The input's part of every step, z = x W_e + b, is one large product; what is left is sequential. The ``eager`` backend
+unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where ATen has
+one, and otherwise (sigmoid, identity) a scan whose backward pass is written out by hand.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from kernels.backends import choose_backend
+from kernels.cells import CELLS, State
+
+
+def recurrence(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    reset: Tensor | None = None,
+    backend: str | None = None,
+) -> tuple[Tensor, State]:
+    """Run one recurrent layer over a sequence.
+
+    Args:
+        cell: a key of ``kernels.CELLS``.
+        input: [T, B, I], T >= 1.
+        state: the state before the first step, (h,) or (h, c), each [B, H].
+        weight_ih, weight_hh, bias_ih, bias_hh: [G * H, I], [G * H, H], [G * H], [G * H], as in torch.nn.
+        reset: optional [T, B] bool; where True the state is zero before that step.
+        backend: see ``kernels.choose_backend``.
+
+    Returns:
+        The outputs h(1) .. h(T) as [T, B, H], and the state after the last step.
+
+    Raises:
+        ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.
+    """
+    _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    if choose_backend(backend) == "eager":
+        return _eager(cell, input, state, *weights, reset)
+    if reset is None:
+        return _fused(cell, input, state, *weights)
+    # Documents are long, so resets are rare: run up to the next one, zero those rows, go on.
+    starts = [t for t in reset.any(dim=1).nonzero().flatten().tolist() if t > 0]
+    outputs = []
+    for begin, end in zip([0, *starts], [*starts, len(input)], strict=True):
+        keep = ~reset[begin].unsqueeze(1)
+        state = tuple(torch.where(keep, s, torch.zeros_like(s)) for s in state)
+        output, state = _fused(cell, input[begin:end], state, *weights)
+        outputs.append(output)
+    return torch.cat(outputs), state
+
+
+def _eager(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, State]:
+    z = F.linear(input, weight_ih, bias_ih)
+    outputs = []
+    for t in range(len(input)):
+        if reset is not None:
+            state = tuple(torch.where(reset[t].unsqueeze(1), torch.zeros_like(s), s) for s in state)
+        state = CELLS[cell].step(z[t], state, weight_hh, bias_hh)
+        outputs.append(state[0])
+    return torch.stack(outputs), state
+
+
+def _fused(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+) -> tuple[Tensor, State]:
+    if cell in ("rnn-sigmoid", "rnn-identity"):
+        bias = None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
+        output = _ElmanScan.apply(F.linear(input, weight_ih, bias), state[0], weight_hh, cell == "rnn-sigmoid")
+        return output, (output[-1],)
+    parameters = [p for p in (weight_ih, weight_hh, bias_ih, bias_hh) if p is not None]
+    has_bias = len(parameters) == 4
+    # has_biases, num_layers, dropout, train, bidirectional, batch_first
+    how = (has_bias, 1, 0.0, torch.is_grad_enabled(), False, False)
+    before = [s.unsqueeze(0).contiguous() for s in state]
+    if cell == "lstm":
+        output, h, c = torch.lstm(input, before, parameters, *how)
+        return output, (h[0], c[0])
+    aten = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru}[cell]
+    output, h = aten(input, before[0], parameters, *how)
+    return output, (h[0],)
+
+
+class _ElmanScan(torch.autograd.Function):
+    """h[t] = s(z[t] + h[t-1] W_h), backward d[t] = s'(dh[t] + d[t+1] W_h^T); dW_h is one product after the loop."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, h0: Tensor, weight_hh: Tensor, sigmoid: bool) -> Tensor:
+        hs = torch.cat([h0.unsqueeze(0), torch.empty_like(z)])
+        steps, rows = hs.unbind(0), z.unbind(0)
+        for t, row in enumerate(rows):
+            torch.addmm(row, steps[t], weight_hh.t(), out=steps[t + 1])
+            if sigmoid:
+                steps[t + 1].sigmoid_()
+        ctx.save_for_backward(hs, weight_hh)
+        ctx.sigmoid = sigmoid
+        return hs[1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        hs, weight_hh = ctx.saved_tensors
+        slope = hs[1:] * (1 - hs[1:]) if ctx.sigmoid else None
+        d = torch.empty_like(grad)
+        total = grad[-1]
+        for t in reversed(range(len(grad))):
+            d[t] = total if slope is None else total * slope[t]
+            if t > 0:
+                total = torch.addmm(grad[t - 1], d[t], weight_hh)
+        weight_grad = d.flatten(0, 1).t() @ hs[:-1].flatten(0, 1)
+        return d, d[0] @ weight_hh, weight_grad, None
+
+
+def _check(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    reset: Tensor | None,
+) -> None:
+    if cell not in CELLS:
+        raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
+    if input.dim() != 3 or len(input) == 0:
+        raise ValueError(f"input must be [T, B, I] with T >= 1, not {list(input.shape)}")
+    if len(state) != CELLS[cell].states:
+        raise ValueError(f"state of {cell} must hold {CELLS[cell].states} tensors, not {len(state)}")
+    steps, batch, features = input.shape
+    hidden = weight_hh.shape[-1]
+    packed = CELLS[cell].gates * hidden
+    expected = {
+        "weight_ih": (weight_ih, (packed, features)),
+        "weight_hh": (weight_hh, (packed, hidden)),
+        "bias_ih": (bias_ih, (packed,)),
+        "bias_hh": (bias_hh, (packed,)),
+        "reset": (reset, (steps, batch)),
+    }
+    expected |= {f"state[{i}]": (s, (batch, hidden)) for i, s in enumerate(state)}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
+    if reset is not None and reset.dtype != torch.bool:
+        raise ValueError(f"reset must be bool, not {reset.dtype}")

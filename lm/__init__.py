@@ -1,0 +1,66 @@
+"""The language model: text in, text out.
+
+The front door of this room: ``load`` a run, ``generate`` text, ``evaluate`` a stream, and the settings and parts that
+studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+_ROOMS = {
+    "InputError": "errors",
+    "Run": "runs",
+    "load": "runs",
+    "generate": "generate",
+    "evaluate": "evaluate",
+    "LanguageModel": "model",
+    "ModelConfig": "config",
+    "RunConfig": "config",
+    "TrainingConfig": "config",
+    "MachineConfig": "config",
+    "prepare": "data",
+    "Batches": "streams",
+    "Training": "train",
+    "new_training": "launch",
+    "describe_machine": "machine",
+    "parameter_table": "params",
+}
+__all__ = sorted(_ROOMS)
+
+if TYPE_CHECKING:
+    from lm.config import MachineConfig as MachineConfig
+    from lm.config import ModelConfig as ModelConfig
+    from lm.config import RunConfig as RunConfig
+    from lm.config import TrainingConfig as TrainingConfig
+    from lm.data import prepare as prepare
+    from lm.errors import InputError as InputError
+    from lm.evaluate import evaluate as evaluate
+    from lm.generate import generate as generate
+    from lm.launch import new_training as new_training
+    from lm.machine import describe_machine as describe_machine
+    from lm.model import LanguageModel as LanguageModel
+    from lm.params import parameter_table as parameter_table
+    from lm.runs import Run as Run
+    from lm.runs import load as load
+    from lm.streams import Batches as Batches
+    from lm.train import Training as Training
+
+
+class _Door(ModuleType):
+    """Looks names up when they are first used. A function keeps its name even where its file has the same one."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in _ROOMS:
+            raise AttributeError(f"module 'lm' has no attribute {name!r}")
+        value = getattr(import_module(f"lm.{_ROOMS[name]}"), name)
+        self.__dict__[name] = value
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _ROOMS and isinstance(value, ModuleType)):  # the import system announcing a submodule
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Door

@@ -1,0 +1,251 @@
+"""The command ``lm``. Flags are made from the settings' fields; torch is imported only by commands that compute."""
+
+import inspect
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lm.config import RunConfig, flag_of, from_toml, preset
+from lm.errors import Diverged, InputError, Stopped
+from lm.version import program_version
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="Train recurrent language models on speeches, and let them speak.",
+)
+corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, or show what is in one.")
+app.add_typer(corpora_app, name="corpora")
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
+
+
+def _flags() -> list[inspect.Parameter]:
+    """One option a setting; unset ones are None, so that presets and files show through."""
+    parameters = []
+    for section, f in RunConfig.settings():
+        flag, default = flag_of(f), f.default
+        if not flag.startswith("--"):
+            continue
+        names = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
+        shown = str(default).lower() if isinstance(default, bool) else default if default != "" else "none"
+        text = f"{f.metadata['why']} [dim](default: {shown})[/dim]"
+        option = typer.Option(names, help=text, rich_help_panel=section.capitalize(), show_default=False)
+        kind: Any = type(default)
+        annotation: Any = Annotated[kind | None, option]
+        parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
+    return parameters
+
+
+def with_settings(command: Any) -> Any:
+    """Give a command that ends in ``**settings`` one flag for each setting."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*own, *_flags()])
+    return command
+
+
+@app.callback(invoke_without_command=True)
+def _main(version: Annotated[bool, typer.Option("--version", help="print the version and exit")] = False) -> None:
+    if version:
+        print(f"lm {program_version()}")
+        raise typer.Exit
+
+
+@app.command()
+@with_settings
+def train(
+    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help="obama, trump, sotu, or a path")] = "",
+    *,
+    run: Annotated[Path | None, typer.Option(help="the new run's folder; runs/NAME if left out")] = None,
+    config: Annotated[Path | None, typer.Option(help="settings from a TOML file; flags override them")] = None,
+    preset_name: Annotated[str, typer.Option("--preset", help="settings that come with the program: demo")] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
+    **settings: Any,
+) -> None:
+    """Train a model and keep it in a run folder.
+
+    [dim]lm train obama --tokens char --cell gru --epochs 20[/dim]
+    """
+    if config and preset_name:
+        raise InputError("give either --config or --preset, not both")
+    base = from_toml(config) if config else preset(preset_name) if preset_name else RunConfig()
+    given = {name: value for name, value in settings.items() if value is not None}
+    if corpus:
+        given["source"] = corpus
+        given |= {name: "" for name in ("train_file", "valid_file", "test_file") if name not in given}
+    elif "train_file" in given:
+        given["source"] = ""
+    chosen = base.replace(**given)
+    from lm import launch
+
+    _run_training(launch.new_training(launch.inherit(chosen, given), run), quiet)
+
+
+@app.command()
+def resume(
+    run: RunArgument,
+    device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
+    quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
+) -> None:
+    """Go on with a training that was interrupted, exactly where its last checkpoint stands.
+
+    [dim]lm resume runs/obama-word-lstm[/dim]
+    """
+    from lm import launch
+
+    _run_training(launch.resume(run, device), quiet)
+
+
+def _run_training(training: Any, quiet: bool) -> None:
+    from lm.report import introduction, result
+
+    if not quiet:
+        print(introduction(training), flush=True)
+    scores = training.run(quiet)
+    print(result(training, scores))
+
+
+@app.command()
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str | None, typer.Option(help="text to go on from; without it, begin as a document does")] = None,
+    length: Annotated[int, typer.Option(help="tokens at most")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="draw from this many likeliest tokens; 0 from all")] = 0,
+    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that hold this much probability")] = 1.0,
+    seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
+    samples: Annotated[int, typer.Option(help="how many texts")] = 1,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
+) -> None:
+    """Let a trained model go on with a prompt, token by token.
+
+    [dim]lm generate runs/obama-word-lstm --prompt Jobs --temperature 0.7[/dim]
+    """
+    from lm import generate as text_of
+    from lm import load
+    from lm.generate import check, encode_prompt
+
+    if samples < 1:
+        raise InputError(f"--samples must be at least 1, not {samples}")
+    check(length, temperature, top_k, top_p)
+    model = load(run, device=device)
+    if prompt is not None:
+        encode_prompt(model, prompt)
+        for symbol, mapped in model.tokenizer.unknown(prompt).items():
+            print(f"lm: {symbol!r} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
+    for number in range(samples):
+        if samples > 1:
+            print(f"--- {number + 1} of {samples}")
+        draws = None if seed is None else seed + number
+        print(prompt or "", end="", flush=True)
+        for piece in text_of(model, prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=draws):
+            print(piece, end="", flush=True)
+        print()
+
+
+@app.command("runs")
+def list_runs(folder: Annotated[Path, typer.Argument(help="where to look", show_default=False)] = Path("runs")) -> None:
+    """List the runs below a folder (runs, if left out) with their validation figures."""
+    from lm.report import runs_table
+
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; lm train makes the first run")
+    runs_table(folder)
+
+
+@app.command()
+@with_settings
+def params(
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", show_default=False, help="a run, to count its model")] = None,
+    *,
+    vocabulary: Annotated[int, typer.Option(help="|V| to count with, where no run is given")] = 10_000,
+    **settings: Any,
+) -> None:
+    """Print the lecture's table of parameters: E, U, W_i, W_h, biases, projection; tied and not.
+
+    [dim]lm params --vocabulary 10000 --hidden-size 200 --layers 2[/dim]
+    """
+    from lm.report import params_table
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    if run:
+        from lm import runs
+
+        config, tokenizer = runs.read_settings(run)
+        params_table(tokenizer.size, config.replace(**given).model)
+    else:
+        if vocabulary < 2:
+            raise InputError(f"--vocabulary must be at least 2, not {vocabulary}")
+        params_table(vocabulary, RunConfig().replace(**given).model)
+
+
+@corpora_app.command("list")
+def list_corpora() -> None:
+    """The corpora that come with the program, and what else can be given."""
+    from lm.corpora import CITATION, EMBEDDED
+
+    for name, what in EMBEDDED.items():
+        print(f"{name:8}{what}")
+    print(f"{'PATH':8}a text file, or a folder of .txt files, one document each, in name order")
+    print(CITATION)
+
+
+@corpora_app.command()
+@with_settings
+def show(
+    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help="obama, trump, sotu, or a path")] = "",
+    *,
+    top: Annotated[int, typer.Option(help="how many frequent words")] = 20,
+    **settings: Any,
+) -> None:
+    """Documents, tokens, types, characters, bytes, splits and frequent words of a corpus.
+
+    [dim]lm corpora show obama[/dim]
+    """
+    from lm.report import corpus_report
+
+    given = {name: value for name, value in settings.items() if value is not None}
+    corpus_report(RunConfig().replace(source=corpus, **given), top)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line: exit code 0, 2 for bad input, 3 for divergence, 130 and 143 for SIGINT and SIGTERM."""
+    sys.exit(run_app(app, "lm", arguments))
+
+
+def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
+    """Run a typer application; errors that a user can mend become one sentence on stderr."""
+    # Only what stands above UsageError is shared by all of typer's complaints about a command line.
+    usage_error: Any = typer.BadParameter.__mro__[2]
+    try:
+        code = application(args=arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough; nothing more to say
+        return 0
+    except (InputError, OSError) as error:
+        if isinstance(error, InputError):
+            message = str(error)
+        else:
+            message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}; nothing was overwritten"
+        code = 2
+    except Diverged as error:
+        message, code = str(error), 3
+    except Stopped as error:
+        message, code = str(error), 128 + error.signum
+    except KeyboardInterrupt:
+        message, code = "interrupted", 130
+    except usage_error as error:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        code = 2
+        if not message:  # only the help was asked for
+            return 2
+    print(f"{name}: {message}", file=sys.stderr)
+    return code

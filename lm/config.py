@@ -1,0 +1,274 @@
+"""Every setting of a run: one frozen dataclass a concern, each field with its default, its flag and the reason for it.
+
+The command line and the TOML file are both made from these fields, so a setting is written down once.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator
+from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lm.errors import InputError
+
+CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
+
+
+def setting(default: Any, why: str, flag: str = "", choices: tuple[str, ...] = ()) -> Any:
+    """A field with its help line; ``flag`` only where the command line uses another name."""
+    return field(default=default, metadata={"why": why, "flag": flag, "choices": choices})
+
+
+class _Checked:
+    """Types and choices are checked where a value arrives, so a wrong one never reaches the training."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value, kind = getattr(self, f.name), type(f.default)
+            if kind is float and type(value) is int:
+                object.__setattr__(self, f.name, float(value))
+            elif type(value) is not kind:
+                raise InputError(f"{flag_of(f)} must be a {_KINDS[kind]}, not {value!r}")
+            choices = f.metadata["choices"]
+            if choices and value not in choices:
+                raise InputError(f"{flag_of(f)} must be one of {', '.join(choices)}, not {value!r}")
+        self.check()
+
+    def check(self) -> None:
+        """Ranges, and settings that exclude each other."""
+
+    def at_least(self, low: float, *names: str) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if f.name in names and not value >= low:
+                raise InputError(f"{flag_of(f)} must be at least {low}, not {value}")
+
+    def probability(self, *names: str) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if f.name in names and not 0 <= value < 1:
+                raise InputError(f"{flag_of(f)} must be at least 0 and less than 1, not {value}")
+
+
+_KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+
+
+def flag_of(f: Any) -> str:
+    """The command line's name of a field."""
+    return f.metadata["flag"] or "--" + f.name.replace("_", "-")
+
+
+@dataclass(frozen=True)
+class CorpusConfig(_Checked):
+    """Where the text comes from."""
+
+    source: str = setting("", "obama, trump, sotu, a text file, or a folder of .txt files", flag="CORPUS")
+    train_file: str = setting("", "text to train on, for data that is split already", flag="--train")
+    valid_file: str = setting("", "its validation text", flag="--valid")
+    test_file: str = setting("", "its test text", flag="--test")
+    eos_at_newline: bool = setting(False, "every line is a document of its own, as benchmark files count it")
+    encoding: str = setting("utf-8", "how the files are encoded")
+
+    def check(self) -> None:
+        files = (self.train_file, self.valid_file, self.test_file)
+        if self.source and any(files):
+            raise InputError("give either a CORPUS or --train, --valid and --test, not both")
+        if any(files) and not all(files):
+            raise InputError("--train, --valid and --test belong together; one of them is missing")
+
+
+@dataclass(frozen=True)
+class TokensConfig(_Checked):
+    """What a token is."""
+
+    kind: str = setting("word", "what a token is: char, word or bpe", flag="--tokens", choices=("char", "word", "bpe"))
+    split: str = setting(
+        "punctuation",
+        "how words are cut: punctuation apart, or at spaces only for text that is tokenised already",
+        flag="--split-words",
+        choices=("punctuation", "spaces"),
+    )
+    lower: bool = setting(False, "lower-case the text first (word)")
+    min_count: int = setting(2, "rarer words become <unk>, rarer characters are spelled in half-bytes; 2 trains both")
+    vocab_size: int = setting(0, "keep at most this many types; 0 keeps all (word, char) or makes 1000 (bpe)")
+
+    def check(self) -> None:
+        self.at_least(1, "min_count")
+        self.at_least(0, "vocab_size")
+        if self.lower and self.kind != "word":
+            raise InputError("--lower goes with --tokens word only: char and bpe give the text back exactly")
+        if self.kind == "bpe" and 0 < self.vocab_size < 257:
+            raise InputError("--vocab-size for bpe must be at least 257: 256 bytes and <eos>")
+
+
+@dataclass(frozen=True)
+class BatchConfig(_Checked):
+    """The lecture's [k, L] batches."""
+
+    rows: int = setting(20, "k: sub-corpora read in parallel")
+    bptt: int = setting(35, "L: steps in a batch, and so how far back gradients flow")
+    state: str = setting(
+        "epoch", "when the carried state is set to zero: epoch, document or never", choices=("epoch", "document", "never")
+    )
+
+    def check(self) -> None:
+        self.at_least(1, "rows", "bptt")
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Checked):
+    """Embedding, recurrence, decoder."""
+
+    cell: str = setting("lstm", "the recurrent cell: " + ", ".join(CELLS), choices=CELLS)
+    hidden_size: int = setting(256, "h: hidden units a layer")
+    embedding_size: int = setting(0, "d: size of an embedding; 0 takes the hidden size")
+    layers: int = setting(1, "recurrent layers; small corpora rarely repay a second")
+    tie: bool = setting(True, "the decoder uses the embedding's weights, through a projection where d and h differ")
+    dropout: float = setting(0.4, "share of inputs and outputs of each layer that is dropped")
+    locked: bool = setting(True, "one dropout mask for a whole sequence (Gal & Ghahramani 2016)")
+    embedding_dropout: float = setting(0.0, "share of word types whose embedding is dropped in a batch")
+    weight_drop: float = setting(0.0, "share of W_h that is dropped, once a batch (Merity et al. 2018)")
+    init_width: float = setting(0.0, "draw every weight from U(-w, w); 0 keeps each layer's own initialisation")
+    forget_bias: float = setting(
+        0.0, "initial bias of the forget gate (LSTM); 1 remembers at first, which slowed training on speeches"
+    )
+
+    def check(self) -> None:
+        self.at_least(1, "hidden_size", "layers")
+        self.at_least(0, "embedding_size", "init_width")
+        self.probability("dropout", "embedding_dropout", "weight_drop")
+
+    @property
+    def d(self) -> int:
+        """The embedding size in force."""
+        return self.embedding_size or self.hidden_size
+
+
+@dataclass(frozen=True)
+class TrainingConfig(_Checked):
+    """How the weights move."""
+
+    optimizer: str = setting("adam", "sgd (the lecture's), adam or adamw", choices=("sgd", "adam", "adamw"))
+    lr: float = setting(0.003, "learning rate; SGD without momentum wants 1 to 20")
+    schedule: str = setting(
+        "plateau",
+        "constant; plateau divides the rate when validation stalls; decay divides it every epoch after --decay-after",
+        choices=("constant", "plateau", "decay"),
+    )
+    decay_factor: float = setting(4.0, "what the rate is divided by")
+    decay_after: int = setting(4, "last epoch at the full rate, for the schedule decay")
+    weight_decay: float = setting(0.0, "L2 penalty (sgd, adam) or decoupled decay (adamw)")
+    clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
+    epochs: int = setting(40, "passes over the training text at most")
+    max_steps: int = setting(0, "stop after this many updates; 0 for no such limit")
+    patience: int = setting(3, "stop after this many epochs without a better validation loss; 0 never stops early")
+    valid_rows: int = setting(1, "rows read in parallel when validating; 1 reads the text as one whole, as it is scored")
+    seed: int = setting(1, "seed of initial weights and dropout masks")
+    init_from: str = setting("", "a run whose vocabulary, model and best weights to start from")
+    checkpoint_every: int = setting(500, "updates between checkpoints within an epoch; one is made at each epoch's end too")
+
+    def check(self) -> None:
+        self.at_least(1, "epochs", "checkpoint_every", "valid_rows")
+        self.at_least(0, "max_steps", "patience", "weight_decay", "decay_after", "seed")
+        if not self.lr > 0:
+            raise InputError(f"--lr must be greater than 0, not {self.lr}")
+        if not self.decay_factor > 1:
+            raise InputError(f"--decay-factor must be greater than 1, not {self.decay_factor}")
+        parse_clip(self.clip)
+
+
+@dataclass(frozen=True)
+class MachineConfig(_Checked):
+    """Where and how precisely the numbers are computed."""
+
+    device: str = setting("auto", "cpu, cuda, cuda:N; auto takes a GPU where there is one")
+    threads: int = setting(0, "CPU threads; 0 takes one a core. Bits repeat only with the same number")
+    precision: str = setting(
+        "auto",
+        "products of the decoder in float32 or bf16; auto takes bf16 where a trial shows that it is faster",
+        choices=("auto", "float32", "bf16"),
+    )
+    backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager or torch")
+
+    def check(self) -> None:
+        self.at_least(0, "threads")
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
+            raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {self.device!r}")
+
+
+def parse_clip(text: str) -> tuple[str, float]:
+    """("norm" | "value" | "none", threshold)."""
+    kind, _, threshold = text.partition(":")
+    if text == "none":
+        return "none", float("inf")
+    try:
+        value = float(threshold)
+    except ValueError:
+        value = 0.0
+    if kind not in ("norm", "value") or not value > 0:
+        raise InputError(f"--clip must be norm:THRESHOLD, value:THRESHOLD or none, such as norm:0.25, not {text!r}")
+    return kind, value
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A whole run. ``to_toml`` and ``from_toml`` are inverse to each other."""
+
+    corpus: CorpusConfig = field(default_factory=CorpusConfig)
+    tokens: TokensConfig = field(default_factory=TokensConfig)
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def to_toml(self) -> str:
+        import tomli_w
+
+        return tomli_w.dumps(asdict(self))
+
+    @staticmethod
+    def settings() -> Iterator[tuple[str, Field[Any]]]:
+        """(section, field) of every setting; their names are unique across the sections."""
+        return ((section.name, f) for section in fields(RunConfig) for f in fields(section.type))  # type: ignore[arg-type]
+
+    def replace(self, **values: Any) -> "RunConfig":
+        """A copy with settings changed by name."""
+        if unknown := sorted(values.keys() - {f.name for _, f in self.settings()}):
+            raise InputError(f"unknown setting {unknown[0]!r}")
+        parts = {}
+        for section in fields(self):
+            old = getattr(self, section.name)
+            new = {f.name: values[f.name] for f in fields(old) if f.name in values}
+            parts[section.name] = type(old)(**{**asdict(old), **new})
+        return RunConfig(**parts)
+
+
+def from_toml(path: Path) -> RunConfig:
+    """Read a TOML file; sections and settings left out keep their defaults, unknown ones are an error."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no settings file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} cannot be read as TOML: {error}") from None
+    sections: dict[str, Any] = {f.name: f.type for f in fields(RunConfig)}
+    parts: dict[str, Any] = {}
+    for name, values in data.items():
+        section = sections.get(name)
+        if section is None or not isinstance(values, dict):
+            raise InputError(f"{path} has an unknown section [{name}]; the sections are {', '.join(sections)}")
+        known = [f.name for f in fields(section)]
+        if unknown := [key for key in values if key not in known]:
+            raise InputError(f"{path}: [{name}] has no setting {unknown[0]!r}; it has {', '.join(known)}")
+        parts[name] = section(**values)
+    return RunConfig(**parts)
+
+
+def preset(name: str) -> RunConfig:
+    """One of the settings files that come with the package."""
+    folder = Path(__file__).parent / "presets"
+    names = sorted(p.stem for p in folder.glob("*.toml"))
+    if name not in names:
+        raise InputError(f"there is no preset {name!r}; there are {', '.join(names)}")
+    return from_toml(folder / f"{name}.toml")

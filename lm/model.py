@@ -1,0 +1,124 @@
+"""The lecture's RNN language model: y(t) = softmax(U h(t) + b), h(t) = RNN(h(t-1), e(t)), e(t) = x(t) E."""
+
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import kernels
+from lm.config import ModelConfig
+
+State = list[Any]  # one entry a layer: h, or (h, c) for the LSTM, each [1, k, H]
+
+
+class LanguageModel(nn.Module):
+    """Embedding, recurrent layers, a projection where tying needs one, decoder.
+
+    Shapes: tokens [k, n]; hidden states [n, k, h]; what the decoder reads [n, k, d] when tied, otherwise [n, k, h].
+    """
+
+    def __init__(self, vocabulary: int, config: ModelConfig, backend: str | None = None) -> None:
+        super().__init__()
+        self.config, self.vocabulary = config, vocabulary
+        d, h = config.d, config.hidden_size
+        self.embedding = nn.Embedding(vocabulary, d)
+        sizes = [d] + [h] * (config.layers - 1)
+        self.layers = nn.ModuleList([_layer(config.cell, size, h, backend) for size in sizes])
+        self.projection = nn.Linear(h, d, bias=False) if config.tie and d != h else None
+        self.decoder = nn.Linear(d if config.tie else h, vocabulary)
+        if config.tie:
+            self.decoder.weight = self.embedding.weight
+        self.initialise()
+
+    def initialise(self) -> None:
+        """U(-0.1, 0.1) for embedding and decoder, torch's own for the rest; ``init_width`` overrides all of them."""
+        width = self.config.init_width
+        for weight in {self.embedding.weight, self.decoder.weight}:
+            nn.init.uniform_(weight, -0.1, 0.1)
+        nn.init.zeros_(self.decoder.bias)
+        if width:
+            for parameter in self.parameters():
+                nn.init.uniform_(parameter, -width, width)
+        if self.config.cell == "lstm":
+            h = self.config.hidden_size
+            for layer in self.layers:  # the two biases add up
+                nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[h : 2 * h], self.config.forget_bias)
+                nn.init.zeros_(cast(Tensor, layer.bias_hh_l0)[h : 2 * h])
+
+    def zero_state(self, rows: int) -> State:
+        """h(0) = 0 for ``rows`` rows."""
+        zero = self.embedding.weight.new_zeros(1, rows, self.config.hidden_size)
+        pair = self.config.cell == "lstm"
+        return [(zero, zero) if pair else zero for _ in self.layers]
+
+    def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+        """Hidden states for the decoder, [n, k, d or h], and the state after the last token.
+
+        Args:
+            tokens: [k, n] ids.
+            state: what the pass before returned, or ``zero_state(k)``.
+            reset: optional [k, n] bool; where True the state is zero before that token.
+        """
+        config = self.config
+        x = self._embed(tokens.t())
+        x = self._drop(x)
+        after: State = []
+        for layer, before in zip(self.layers, state, strict=True):
+            x, last = self._recur(layer, x, before, None if reset is None else reset.t())
+            x = self._drop(x)
+            after.append(last)
+        if self.projection is not None:
+            x = self.projection(x)
+        assert x.shape[-1] == (config.d if config.tie else config.hidden_size)
+        return x, after
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[..., |V|] unnormalised log probabilities of the next token."""
+        return cast(Tensor, self.decoder(hidden))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        weight = self.embedding.weight
+        if self.training and self.config.embedding_dropout:
+            keep = weight.new_ones(self.vocabulary, 1)
+            weight = weight * F.dropout(keep, self.config.embedding_dropout)
+        return F.embedding(tokens, weight)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        if not (self.training and self.config.dropout):
+            return x
+        if not self.config.locked:
+            return F.dropout(x, self.config.dropout)
+        return x * F.dropout(x.new_ones(1, *x.shape[1:]), self.config.dropout)
+
+    def _recur(self, layer: nn.Module, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
+        if not (self.training and self.config.weight_drop):
+            return cast(tuple[Tensor, Any], layer(x, state, reset=reset))
+        dropped = F.dropout(cast(Tensor, layer.weight_hh_l0), self.config.weight_drop)
+        return cast(
+            tuple[Tensor, Any],
+            torch.func.functional_call(layer, {"weight_hh_l0": dropped}, (x, state), {"reset": reset}, strict=False),
+        )
+
+
+def _layer(cell: str, input_size: int, hidden_size: int, backend: str | None) -> nn.Module:
+    if cell == "lstm":
+        return kernels.LSTM(input_size, hidden_size, backend=backend)
+    if cell == "gru":
+        return kernels.GRU(input_size, hidden_size, backend=backend)
+    return kernels.RNN(input_size, hidden_size, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
+
+
+def detach(state: State) -> State:
+    """The same numbers without their history: where truncated BPTT truncates."""
+    return [tuple(s.detach() for s in part) if isinstance(part, tuple) else part.detach() for part in state]
+
+
+def flatten(state: State) -> list[Tensor]:
+    """The state's tensors in a fixed order, for saving."""
+    return [t for part in state for t in (part if isinstance(part, tuple) else (part,))]
+
+
+def unflatten(tensors: list[Tensor], pairs: bool) -> State:
+    """The inverse of ``flatten``; ``pairs`` for the LSTM."""
+    return [(h, c) for h, c in zip(tensors[::2], tensors[1::2], strict=True)] if pairs else list(tensors)

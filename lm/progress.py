@@ -1,0 +1,74 @@
+"""Live progress of a training: a bar where there is a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+PLAIN_EVERY = 10.0  # seconds between plain lines
+
+
+def figures(values: dict[str, float]) -> str:
+    """The figures of a step or an epoch in one line."""
+    formats = {
+        "loss": "loss {:.3f}",
+        "perplexity": "ppl {:.1f}",
+        "bits_per_byte": "{:.3f} bits/byte",
+        "grad_norm": "|g| {:.2f}",
+        "tokens_per_second": "{:,.0f} tok/s",
+    }
+    return "  ".join(formats[k].format(values[k]) for k in formats if k in values)
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any."""
+    hours, rest = divmod(int(seconds + 0.5), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
+
+
+class Display:
+    """Shows one training; ``step`` may be called as often as one likes."""
+
+    def __init__(self, total: int, done: int, quiet: bool = False) -> None:
+        self._total, self._begin, self._first = total, time.monotonic(), done
+        self._shown = 0.0
+        self._quiet = quiet
+        self._bar: Any = None
+        if sys.stdout.isatty() and not quiet:
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+            columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, refresh_per_second=4)
+            self._task = self._bar.add_task("", total=total, completed=done)
+
+    def __enter__(self) -> "Display":
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def line(self, text: str) -> None:
+        """A line that stays."""
+        if self._quiet:
+            return
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """The figures after ``step`` updates, and the time left if all epochs are run."""
+        now = time.monotonic()
+        if now - self._shown < (0.2 if self._bar else PLAIN_EVERY):
+            return
+        first = not self._shown
+        self._shown = now
+        left = (now - self._begin) / max(step - self._first, 1) * (self._total - step)
+        text = f"epoch {epoch}  {figures(values)}  at most {clock(left)} left"
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text)
+        elif not first:
+            self.line(f"step {step}/{self._total}  {text}")

@@ -1,0 +1,135 @@
+"""What the command line says about corpora, models and runs."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lm.config import ModelConfig, RunConfig
+from lm.params import parameter_table
+
+if TYPE_CHECKING:
+    from lm.evaluate import Score
+    from lm.train import Training
+
+WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
+
+
+def introduction(training: "Training") -> str:
+    """What is about to be trained, on how much, and where it will be."""
+    config, data = training.config, training.data
+    model, machine = config.model, config.machine
+    words = sum(len(text.split()) for _, text in data.corpus.documents)
+    hours = words / WORDS_A_MINUTE / 60
+    lines = [
+        f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words. That is little: about "
+        f"{hours:.1f} hours of speech; large language models read a hundred million times as much.",
+        f"{config.tokens.kind} tokens: {len(data.train.ids):,} to train on, {len(data.valid.ids):,} to validate, "
+        f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
+        f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "
+        f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
+        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
+        "at the end of the training text do not fill the rows and are not read as inputs",
+        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}",
+        f"run: {training.path}",
+    ]
+    return "\n".join(lines)
+
+
+def result(training: "Training", scores: "dict[str, Score]") -> str:
+    """The best model's figures, and what to do with it."""
+    at, tokens = training.at, training.config.tokens
+    of = " of the lower-cased text" if tokens.lower else ""
+    lines = [f"best after epoch {at.best_epoch} of {at.epoch}:"]
+    for split, score in scores.items():
+        lines.append(
+            f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
+            f"{score.perplexity:.2f}, {score.bits_per_byte:.3f} bits per byte{of}"
+        )
+    lines.append(f"try it: lm generate {training.path} --prompt 'the people'")
+    return "\n".join(lines)
+
+
+def runs_table(folder: Path) -> None:
+    """One line a run."""
+    from lm.runs import summaries
+
+    table = Table(box=None, pad_edge=False)
+    columns = ("run", "corpus", "tokens", "model", "epochs", "valid ppl", "bits/byte", "state")
+    for column in columns:
+        table.add_column(column, justify="right" if column in ("epochs", "valid ppl", "bits/byte") else "left", overflow="fold")
+    rows = list(summaries(folder))
+    for row in rows:
+        figures = [f"{row[k]:{form}}" if row.get(k) else "" for k, form in (("perplexity", ".2f"), ("bits_per_byte", ".3f"))]
+        texts = [str(row.get(k, "")) for k in ("run", "corpus", "tokens", "model", "epochs")]
+        table.add_row(*map(escape, [*texts, *figures, row["state"]]))
+    if rows:
+        _console().print(table)
+    else:
+        print(f"no runs below {folder}; lm train makes one")
+
+
+def params_table(vocabulary: int, config: ModelConfig) -> None:
+    """The lecture's table, tied and not tied side by side."""
+    tables = {tie: parameter_table(vocabulary, replace(config, tie=tie), tie) for tie in (False, True)}
+    out = Table(box=None, pad_edge=False)
+    for column, justify in (("", "left"), ("shape", "left"), ("not tied", "right"), ("shape", "left"), ("tied", "right")):
+        out.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for name in tables[True]:
+        (free_shape, free), (tied_shape, tied) = tables[False][name], tables[True][name]
+        out.add_row(name, free_shape, f"{free:,}", tied_shape, f"{tied:,}")
+    totals = {tie: sum(count for _, count in rows.values()) for tie, rows in tables.items()}
+    out.add_row("total", "", f"{totals[False]:,}", "", f"{totals[True]:,}")
+    _console().print(out)
+    print(
+        f"{config.layers} x {config.cell}, |V| = {vocabulary:,}, d = {config.d}, h = {config.hidden_size}; "
+        f"tying saves {1 - totals[True] / totals[False]:.0%} of the parameters"
+    )
+
+
+def corpus_report(config: RunConfig, top: int) -> None:
+    """What ``lm corpora show`` prints."""
+    from lm.data import prepare
+    from lm.tokens import EOS, WordTokenizer
+
+    data = prepare(config)
+    documents = [text for _, text in data.corpus.documents]
+    blank = WordTokenizer([], [], config.tokens.split, config.tokens.lower)
+    words = Counter(t for text in documents for t in blank.tokens(text) if t and any(c.isalnum() for c in t))
+    characters = Counter("".join(documents))
+    print(f"{data.corpus.name}: {_count(len(documents), 'document')}")
+    if data.corpus.citation:
+        print(data.corpus.citation)
+    print(
+        f"{sum(words.values()):,} words of {len(words):,} types, "
+        f"{sum(characters.values()):,} characters of {len(characters)} types, {sum(len(t.encode()) for t in documents):,} bytes"
+    )
+    table = Table(box=None, pad_edge=False)
+    for column in ("split", f"{config.tokens.kind} tokens", "types in it", "unknown", "bytes", "documents that end in it"):
+        table.add_column(column, justify="left" if column == "split" else "right")
+    splits = data.corpus.splits()
+    for name in splits:
+        stream = getattr(data, name)
+        unknown = sum(len(data.tokenizer.unknown(piece.text)) for piece in splits[name])
+        ends = int((stream.ids == EOS).sum())
+        table.add_row(
+            name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", f"{unknown:,}", f"{stream.bytes:,}", f"{ends}"
+        )
+    _console().print(table)
+    print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
+    print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def _console() -> Console:
+    import sys
+
+    # A pipe has no width; wide enough that a grep finds whole rows.
+    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)

@@ -1,0 +1,42 @@
+"""A small byte model of rare words: what it costs to spell out an <unk>.
+
+A word model that only says <unk> has not said the text. To compare it with models that have, each unknown word
+also pays its spelling under an interpolated byte trigram (Witten & Bell 1991) of the rare words of the training split.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+END = 256  # the symbol after a word's last byte
+ORDER = 3
+
+
+class Speller:
+    """P(word) as a product over its bytes and an end mark; positive for every word, and summing to 1 over all."""
+
+    def __init__(self, words: Iterable[str]) -> None:
+        self._counts: list[dict[tuple[int, ...], Counter[int]]] = [defaultdict(Counter) for _ in range(ORDER)]
+        for word in words:
+            symbols = [*word.encode("utf-8"), END]
+            for i, symbol in enumerate(symbols):
+                for order in range(ORDER):
+                    if order <= i:
+                        self._counts[order][tuple(symbols[i - order : i])][symbol] += 1
+        self._totals = [{history: sum(c.values()) for history, c in table.items()} for table in self._counts]
+
+    def probability(self, symbol: int, history: tuple[int, ...]) -> float:
+        """P(symbol | the last two bytes), mixed with all shorter histories down to uniform over 257 symbols."""
+        p = 1 / (END + 1)
+        for order in range(min(ORDER - 1, len(history)) + 1):
+            context = history[len(history) - order :]
+            seen = self._counts[order].get(context)
+            if seen:
+                total = self._totals[order][context]
+                p = (seen[symbol] + len(seen) * p) / (total + len(seen))
+        return p
+
+    def nats(self, word: str) -> float:
+        """-log P(word), in nats."""
+        symbols = [*word.encode("utf-8"), END]
+        return -sum(math.log(self.probability(s, tuple(symbols[max(0, i - ORDER + 1) : i]))) for i, s in enumerate(symbols))

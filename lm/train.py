@@ -1,0 +1,295 @@
+"""Training: truncated backpropagation through time with carried state, as one readable loop.
+
+Each update reads one [k, L] batch, goes on from the state that the batch before it left, and sends gradients back
+through these L steps only. Everything that the next update depends on is in ``Position``, the model, the optimizer, the
+carried state and torch's random state; a checkpoint holds exactly these.
+"""
+
+import json
+import math
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+import kernels
+from lm import checkpoint, optimizer, runs
+from lm.clip import clip
+from lm.config import RunConfig, parse_clip
+from lm.data import Data
+from lm.errors import Diverged, Stopped
+from lm.evaluate import Score, evaluate
+from lm.logs import Log
+from lm.model import LanguageModel, State, detach, flatten, unflatten
+from lm.progress import Display, clock, figures
+from lm.streams import Batch, Batches
+
+
+@dataclass
+class Position:
+    """Where a training stands; ``batch`` is the next pass of the running epoch."""
+
+    lr: float
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    nats: float = 0.0  # of the running epoch, with its tokens
+    tokens: int = 0
+    seconds: float = 0.0
+    best_loss: float = math.inf
+    best_epoch: int = 0
+    stalled: int = 0
+
+
+class Training:
+    """One training of one model; ``run`` ends it, or saves it and raises ``Stopped`` or ``Diverged``."""
+
+    def __init__(self, config: RunConfig, data: Data, path: Path, model: LanguageModel) -> None:
+        self.config, self.data, self.path = config, data, path
+        self.device = torch.device(config.machine.device)
+        self.model = model.to(self.device)
+        self.optimizer = optimizer.make(self.model, config.training)
+        self.batches = Batches(data.train.ids, config.batches.rows, config.batches.bptt)
+        self.at = Position(lr=config.training.lr)
+        self.state: State = self.model.zero_state(config.batches.rows)
+        self.clip = parse_clip(config.training.clip)
+        self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
+        self.recent: deque[float] = deque(maxlen=8)  # gradient norms, for a diagnosis
+        self.fingerprint = data.fingerprint()
+        self.signum = 0
+        self.concluding = False
+
+    # -- the loop ---------------------------------------------------------------------------------------------------
+
+    def run(self, quiet: bool = False) -> dict[str, Score]:
+        """Train until the settings say so; the best model's scores on the validation and the test split."""
+        steps_log = Log(self.path / "steps.jsonl", "step", self.at.step)
+        epochs_log = Log(self.path / "epochs.jsonl", "epoch", self.at.epoch)
+        with self._signals(), Display(self.total_steps(), self.at.step, quiet) as display:
+            self.logs, self.display = (steps_log, epochs_log), display
+            try:
+                if not self.at.step:
+                    self.save()
+                while not self.finished():
+                    self.train_epoch()
+                    self.validate()
+            finally:
+                for log in self.logs:
+                    log.close()
+        return self.conclude()
+
+    def train_epoch(self) -> None:
+        """The rest of the running epoch."""
+        if self.at.batch == 0 and self.config.batches.state != "never":
+            self.state = self.model.zero_state(self.config.batches.rows)
+        begin, before = time.monotonic(), self.at.seconds
+        self.model.train()
+        while self.at.batch < len(self.batches) and not self.out_of_steps():
+            batch = self.batches[self.at.batch]
+            loss, norm, clipped = self.update(batch)
+            counted = int((batch.targets >= 0).sum())
+            self.at.step += 1
+            self.at.batch += 1
+            self.at.nats += loss * counted
+            self.at.tokens += counted
+            self.at.seconds = before + time.monotonic() - begin
+            self._log_step(loss, norm, clipped, counted)
+            if self.signum:
+                self._stop()
+            if self.at.step % self.config.training.checkpoint_every == 0:
+                self.save()
+
+    def update(self, batch: Batch) -> tuple[float, float, bool]:
+        """One step of truncated BPTT: (mean loss in nats a token, gradient norm before clipping, was it clipped)."""
+        inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
+        targets = torch.from_numpy(batch.targets).to(self.device)
+        document = self.config.batches.state == "document" and batch.begins.any()
+        reset = torch.from_numpy(batch.begins).to(self.device) if document else None
+        hidden, self.state = self.model(inputs, detach(self.state), reset)
+        loss = kernels.linear_cross_entropy(
+            hidden.flatten(0, 1),
+            self.model.decoder.weight,
+            targets.t().flatten(),
+            linear_bias=self.model.decoder.bias,
+            compute_dtype=self.compute_dtype,
+            backend=self.config.machine.backend,
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        value = float(loss.detach())
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm, clipped = clip(gradients, *self.clip)
+        if not (math.isfinite(value) and math.isfinite(norm)):
+            self._diverged("loss" if not math.isfinite(value) else "gradient", value if not math.isfinite(value) else norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.at.lr
+        self.optimizer.step()
+        self.recent.append(norm)
+        return value, norm, clipped
+
+    def validate(self) -> None:
+        """Score the validation split, move the learning rate, keep the best, and begin the next epoch."""
+        config, at = self.config, self.at
+        score = self.score("valid", config.training.valid_rows)
+        if not math.isfinite(score.loss):
+            self._diverged("validation loss", score.loss)
+        improved = score.loss < at.best_loss
+        train_loss, seconds = at.nats / max(at.tokens, 1), at.seconds
+        speed = at.tokens / max(seconds, 1e-9)
+        record = {
+            "epoch": at.epoch + 1,
+            "step": at.step,
+            "train_loss": train_loss,
+            "valid_loss": score.loss,
+            "valid_perplexity": score.perplexity,
+            "valid_bits_per_byte": score.bits_per_byte,
+            "lr": at.lr,
+            "improved": improved,
+            "seconds": round(seconds, 3),
+            "tokens_per_second": round(speed),
+            "trimmed_tokens": self.batches.trimmed,
+        }
+        at.epoch += 1
+        at.lr = optimizer.next_rate(config.training, at.lr, at.epoch, improved)
+        at.stalled = 0 if improved else at.stalled + 1
+        if improved:
+            at.best_loss, at.best_epoch = score.loss, at.epoch
+        at.batch, at.nats, at.tokens, at.seconds = 0, 0.0, 0, 0.0
+        self.logs[1].write(record)
+        self.save(best=improved)
+        shown = {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
+        self.display.line(
+            f"epoch {at.epoch}: train loss {train_loss:.3f}, validation loss {score.loss:.3f}  {figures(shown)}  "
+            f"{clock(seconds)}{'  best so far' if improved else f'  next lr {at.lr:g}'}"
+        )
+
+    def conclude(self) -> dict[str, Score]:
+        """Score the best model on both held-out splits and store the result."""
+        self.concluding = True
+        runs.load_weights(self.model, checkpoint.load(self.path, "best"), self.path)
+        with self._signals():
+            scores = {split: self.score(split) for split in ("valid", "test")}
+        result: dict[str, Any] = {split: score.as_dict() for split, score in scores.items()}
+        result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
+        checkpoint.write_atomic(self.path / "result.json", json.dumps(result, indent=1).encode())
+        return scores
+
+    # -- when to end ------------------------------------------------------------------------------------------------
+
+    def finished(self) -> bool:
+        """No epochs, no steps, or no patience left."""
+        training = self.config.training
+        stalled = training.patience and self.at.stalled >= training.patience
+        over = self.out_of_steps() and self.at.epoch > 0 and self.at.batch == 0
+        return self.at.epoch >= training.epochs or over or bool(stalled)
+
+    def out_of_steps(self) -> bool:
+        return 0 < self.config.training.max_steps <= self.at.step
+
+    def total_steps(self) -> int:
+        """Updates if nothing ends the training early."""
+        steps = self.config.training.epochs * len(self.batches)
+        return min(steps, self.config.training.max_steps or steps)
+
+    # -- what is kept -----------------------------------------------------------------------------------------------
+
+    def score(self, split: str, rows: int = 1) -> Score:
+        resets = self.config.batches.state == "document"
+        stream = getattr(self.data, split)
+        backend = self.config.machine.backend
+        return evaluate(self.model, stream, rows=rows, resets=resets, backend=backend, between=self._between)
+
+    def save(self, best: bool = False) -> None:
+        """Store everything that the next update depends on."""
+        if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            self._diverged("weights", math.nan)
+        for log in self.logs:
+            log.sync()
+        state = {f"carried.{i}": t for i, t in enumerate(flatten(self.state))}
+        state["random.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            state["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        groups = {
+            "model": runs.weights_of(self.model),
+            "optimizer": optimizer.tensors(self.optimizer),
+            "state": state,
+        }
+        position = {k: (None if v == math.inf else v) for k, v in asdict(self.at).items()}
+        meta = {"step": self.at.step, "position": position, "recent": list(self.recent), "data": self.fingerprint}
+        checkpoint.save(self.path, checkpoint.Checkpoint(groups, meta), best=best)
+
+    def restore(self, saved: checkpoint.Checkpoint) -> None:
+        """Stand where a checkpoint stood."""
+        runs.load_weights(self.model, saved, self.path)
+        optimizer.restore(self.optimizer, saved.groups["optimizer"])
+        state = dict(saved.groups["state"])
+        torch.set_rng_state(state.pop("random.cpu"))
+        random_cuda = state.pop("random.cuda", None)
+        if self.device.type == "cuda" and random_cuda is not None:
+            torch.cuda.set_rng_state(random_cuda, self.device)
+        carried = [state[f"carried.{i}"].to(self.device) for i in range(len(state))]
+        self.state = unflatten(carried, pairs=self.config.model.cell == "lstm")
+        position = saved.meta["position"]
+        self.at = replace(Position(**position), best_loss=math.inf if position["best_loss"] is None else position["best_loss"])
+        self.recent.extend(saved.meta["recent"])
+
+    def _log_step(self, loss: float, norm: float, clipped: bool, tokens: int) -> None:
+        at = self.at
+        record = {"step": at.step, "epoch": at.epoch + 1, "loss": loss, "grad_norm": norm, "clipped": clipped}
+        self.logs[0].write(record | {"lr": at.lr, "tokens": tokens})
+        mean = at.nats / at.tokens
+        shown = {
+            "loss": mean,
+            "perplexity": math.exp(min(mean, 700)),
+            "bits_per_byte": self.data.train.bits_per_byte(mean * len(self.data.train.ids)),
+            "grad_norm": norm,
+            "tokens_per_second": at.tokens / max(at.seconds, 1e-9),
+        }
+        self.display.step(at.step, at.epoch + 1, shown)
+
+    # -- how it may end early ---------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        """Let SIGINT and SIGTERM be noticed after the running update instead of in its middle."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def note(signum: int, frame: FrameType | None) -> None:
+            self.signum = signum
+
+        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for s, handler in before.items():
+                signal.signal(s, handler)
+
+    def _between(self) -> None:
+        if self.signum:
+            self._stop()
+
+    def _stop(self) -> None:
+        """Save and leave. In the middle of a validation ``batch`` is at the epoch's end, so a resume validates again."""
+        if not self.concluding:  # then the model holds the best weights, and everything is saved already
+            self.save()
+        raise Stopped(self.signum, f"stopped after step {self.at.step}, all saved; go on with: lm resume {self.path}")
+
+    def _diverged(self, what: str, value: float) -> None:
+        at = self.at
+        norms = ", ".join(f"{n:.3g}" for n in self.recent) or "none yet"
+        kind, threshold = self.clip
+        advice = "--clip norm:1" if kind == "none" else f"a threshold below {kind}:{threshold:g}"
+        raise Diverged(
+            f"the {what} became {value} at step {at.step + 1} (epoch {at.epoch + 1}). Gradient norms of the steps before it: "
+            f"{norms}. Try a smaller --lr (it was {at.lr:g}) or {advice}. The last good checkpoint in {self.path} is intact"
+        )

@@ -1,0 +1,11 @@
+"""Which version this is; light, for ``lm --version``."""
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def program_version() -> str:
+    """The installed version, or that of the source tree."""
+    try:
+        return version("recurrent-lm")
+    except PackageNotFoundError:
+        return "0 (not installed)"
