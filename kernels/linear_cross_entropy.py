@@ -123,19 +123,24 @@ def _chunks(
     d_weight = torch.zeros_like(weight, dtype=accumulate) if need[1] else None
     d_bias = torch.zeros_like(bias, dtype=accumulate) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
-    for begin in range(0, len(input), ROWS):
-        rows = slice(begin, begin + ROWS)
+    size = ROWS if dtype == accumulate else ROWS // 2  # beside each chunk stands its copy in the other dtype
+    for begin in range(0, len(input), size):
+        rows = slice(begin, begin + size)
         logits = torch.mm(x[rows], w.t()).to(accumulate)
         if bias is not None:
             logits += bias
-        lse = logits.logsumexp(dim=1)
         index = target[rows].unsqueeze(1)
-        losses[rows] = lse - logits.gather(1, index).squeeze(1)
+        chosen = logits.gather(1, index)
+        # In place: torch.logsumexp would hold a second chunk, and its exponentials are needed again.
+        top = logits.amax(dim=1, keepdim=True)
+        top = torch.where(top.isinf(), 0.0, top)
+        e = logits.sub_(top).exp_()
+        total = e.sum(dim=1, keepdim=True)
+        losses[rows] = (top + total.log() - chosen).squeeze(1)
         if not any(need):
             continue
-        d = logits.sub_(lse.unsqueeze(1)).exp_()  # softmax, then minus the one-hot target: dloss/dlogits
-        d.scatter_add_(1, index, d.new_full((), -1).expand_as(index))
-        d.mul_(weights[rows].unsqueeze(1))
+        weight_of_row = weights[rows].unsqueeze(1)
+        d = e.mul_(weight_of_row / total).scatter_add_(1, index, -weight_of_row)  # (softmax - one-hot) times the weight
         if d_bias is not None:
             d_bias += d.sum(dim=0)
         d = d.to(dtype)

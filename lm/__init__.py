@@ -16,6 +16,11 @@ _ROOMS = {
     "generate": "generate",
     "evaluate": "evaluate",
     "LanguageModel": "model",
+    "Corpus": "corpora",
+    "Data": "data",
+    "Stream": "streams",
+    "run_app": "cli",
+    "BatchConfig": "config",
     "ModelConfig": "config",
     "RunConfig": "config",
     "TrainingConfig": "config",
@@ -30,10 +35,14 @@ _ROOMS = {
 __all__ = sorted(_ROOMS)
 
 if TYPE_CHECKING:
+    from lm.cli import run_app as run_app
+    from lm.config import BatchConfig as BatchConfig
     from lm.config import MachineConfig as MachineConfig
     from lm.config import ModelConfig as ModelConfig
     from lm.config import RunConfig as RunConfig
     from lm.config import TrainingConfig as TrainingConfig
+    from lm.corpora import Corpus as Corpus
+    from lm.data import Data as Data
     from lm.data import prepare as prepare
     from lm.errors import InputError as InputError
     from lm.evaluate import evaluate as evaluate
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from lm.runs import Run as Run
     from lm.runs import load as load
     from lm.streams import Batches as Batches
+    from lm.streams import Stream as Stream
     from lm.train import Training as Training
 
 

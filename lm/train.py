@@ -113,6 +113,7 @@ class Training:
         targets = torch.from_numpy(batch.targets).to(self.device)
         document = self.config.batches.state == "document" and batch.begins.any()
         reset = torch.from_numpy(batch.begins).to(self.device) if document else None
+        self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
         hidden, self.state = self.model(inputs, detach(self.state), reset)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),
@@ -122,7 +123,6 @@ class Training:
             compute_dtype=self.compute_dtype,
             backend=self.config.machine.backend,
         )
-        self.optimizer.zero_grad()
         loss.backward()
         value = float(loss.detach())
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]

@@ -1,0 +1,33 @@
+# make demo   trains on speeches, generates text, shows where the gradient comes from
+# make test   lint, types and all tests but the slow ones
+VENV ?= .venv
+PYTHON ?= python3
+READY := $(VENV)/.ready
+BIN := $(abspath $(VENV))/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: $(READY)
+	@PATH="$(BIN):$$PATH" bash demo.sh
+
+# One thread a worker: two workers with two threads each would take turns on two cores.
+test: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "Python 3.11 or newer is needed, and $(PYTHON) is older; name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""One module a study: table in, matplotlib figure out."""

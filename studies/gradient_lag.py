@@ -1,0 +1,156 @@
+"""How far back the gradient reaches: the lecture's sum over time steps, on a trained model.
+
+Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t with respect to W_h is a sum over steps i,
+
+    dL(t)/dW_h = sum over i of  dL(t)/dh(t) [dh(t)/dh(t-1) .. dh(i+1)/dh(i)] dh(i)/dW_h.
+
+Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import kernels
+import lm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Study:
+    """Norms of the parts of dL(t)/dW_h and of dL(t)/dh(i), by lag l = t - i.
+
+    ``windows`` positions t are spread evenly over the run's validation text. Before each, ``warmup`` tokens are read
+    without gradients, so that the first state is one the model knows; then ``lags`` steps are unrolled.
+    """
+
+    run: str = ""
+    windows: int = 24
+    lags: int = 60
+    warmup: int = 60
+
+    def __call__(self) -> "pd.DataFrame":
+        """One row a layer, window and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F,
+        and ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window."""
+        import pandas as pd
+
+        if not self.run:
+            raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
+        if min(self.windows, self.lags) < 1 or self.warmup < 0:
+            raise lm.InputError("windows and lags must be at least 1, warmup at least 0")
+        run = lm.load(self.run, device="cpu")
+        model = run.model.double()
+        ids = torch.from_numpy(lm.prepare(run.config, run.tokenizer).valid.ids).long()
+        span = self.warmup + self.lags + 1
+        if len(ids) < span:
+            raise lm.InputError(f"the validation text has {len(ids)} tokens; take fewer lags or less warmup than {span - 1}")
+        starts = torch.linspace(0, len(ids) - span, self.windows).long().tolist()
+        rows: list[dict[str, Any]] = []
+        for window, start in enumerate(starts):
+            rows += [{"window": window} | row for row in self._window(model, ids[start : start + span])]
+        return pd.DataFrame(rows)
+
+    def _window(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
+        with torch.no_grad():
+            state = model.zero_state(1)
+            if self.warmup:
+                _, state = model(ids[None, : self.warmup], state)
+        tokens, target = ids[self.warmup : -1], ids[-1:]
+        hidden, weights = unroll(model, tokens, state)
+        loss = _loss(model, hidden[-1][-1], target)
+        layers = range(len(model.layers))
+        flat = [h for step in hidden for h in step] + [w for step in weights for w in step]
+        grads = torch.autograd.grad(loss, flat)
+        steps, depth = len(tokens), len(model.layers)
+        of_hidden = [grads[i * depth : (i + 1) * depth] for i in range(steps)]
+        of_weight = [grads[(steps + i) * depth : (steps + i + 1) * depth] for i in range(steps)]
+        whole = self._autograd(model, tokens, state, target)
+        rows = []
+        for layer in layers:
+            total = torch.stack([part[layer] for part in of_weight]).sum(dim=0)
+            error = float((total - whole[layer]).norm() / whole[layer].norm().clamp_min(1e-300))
+            for i in range(steps):
+                norms = {"hidden_norm": float(of_hidden[i][layer].norm()), "weight_norm": float(of_weight[i][layer].norm())}
+                rows.append({"layer": layer, "lag": steps - 1 - i, **norms, "sum_error": error})
+        return rows
+
+    @staticmethod
+    def _autograd(model: lm.LanguageModel, tokens: Tensor, state: Any, target: Tensor) -> tuple[Tensor, ...]:
+        """dL(t)/dW_h of each layer by the model's own forward and backward pass."""
+        hidden, _ = model(tokens[None], state)
+        logits = model.logits(hidden[-1])
+        weights: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
+        return torch.autograd.grad(F.cross_entropy(logits, target), weights)
+
+
+def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """The model step by step, each step with its own copy of W_h: (h[i][layer] [1, H], W_h[i][layer])."""
+    cell = model.config.cell
+    states = [tuple(s[0] for s in (part if isinstance(part, tuple) else (part,))) for part in state]
+    hidden: list[list[Tensor]] = []
+    copies: list[list[Tensor]] = []
+    for token in tokens:
+        x = model.embedding(token[None])
+        hidden.append([])
+        copies.append([])
+        for i, layer in enumerate(model.layers):
+            weight = layer.weight_hh_l0.detach().clone().requires_grad_()  # type: ignore[operator]
+            z = F.linear(x, layer.weight_ih_l0, layer.bias_ih_l0)  # type: ignore[arg-type]
+            states[i] = kernels.step(cell, z, states[i], weight, layer.bias_hh_l0)  # type: ignore[arg-type]
+            x = states[i][0]
+            hidden[-1].append(x)
+            copies[-1].append(weight)
+    return hidden, copies
+
+
+def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
+    if model.projection is not None:
+        h = model.projection(h)
+    return F.cross_entropy(model.logits(h), target)
+
+
+def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
+    """Median and quartiles over windows, by layer and lag: columns layer, lag, low, median, high."""
+    import numpy as np
+
+    grouped = table.groupby(["layer", "lag"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
+    return grouped.set_axis(["low", "median", "high"], axis=1).reset_index()
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Two claims of the lecture: the parts sum to the gradient; parts of far steps are smaller than those of near ones."""
+    import numpy as np
+    import pandas as pd
+
+    run = table.attrs["parameters"]["run"]
+    error = float(table["sum_error"].max())
+    rows = [
+        {
+            "claim": "the parts of dL(t)/dW_h over steps sum to autograd's gradient",
+            "source": "lecture, slide BPTT",
+            "setting": run,
+            "threshold": "relative error <= 1e-12 in float64",
+            "measured": f"{error:.1e}",
+            "verdict": "holds" if error <= 1e-12 else "fails",
+        }
+    ]
+    for layer, curve in by_lag(table).groupby("layer"):
+        positive = curve[curve["median"] > 0]
+        slope = float(np.polyfit(positive["lag"], np.log(positive["median"]), 1)[0]) if len(positive) > 1 else float("nan")
+        verdict = "not measured" if np.isnan(slope) else "holds" if slope < 0 else "fails"
+        rows.append(
+            {
+                "claim": "the parts of far steps are smaller than those of near ones",
+                "source": "lecture, slide Vanishing, exploding",
+                "setting": f"{run}, layer {layer}",
+                "threshold": "log median norm falls with the lag",
+                "measured": f"{np.exp(slope):.3f} times per step",
+                "verdict": verdict,
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,166 @@
+"""What one training step costs: this project's trainer against the loop that everybody writes.
+
+Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same model, sizes and tokens. Variants take turns
+in random order, so that the machine's moods hit all alike; ratios are between neighbours in time.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import lm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PLAIN = "torch.nn loop"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Time and memory of a step of an LSTM language model on random tokens, on the CPU."""
+
+    vocabulary: int = 10_000
+    hidden: int = 200
+    layers: int = 2
+    rows: int = 20
+    bptt: int = 35
+    rounds: int = 30
+    threads: int = 0
+
+    def __call__(self) -> "pd.DataFrame":
+        """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
+        optimizer state (measured once a variant)."""
+        import pandas as pd
+
+        if min(self.vocabulary - 1, self.hidden, self.layers, self.rows, self.bptt, self.rounds) < 1:
+            raise lm.InputError("every parameter of training_step must be at least 1, and vocabulary at least 2")
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        rng = np.random.default_rng(0)
+        ids = rng.integers(0, self.vocabulary, self.rows * self.bptt * 4 + 1).astype(np.int32)
+        variants = {PLAIN: self._plain(ids), "lm float32": self._trainer(ids, "float32"), "lm bf16": self._trainer(ids, "bf16")}
+        peaks = {name: peak_bytes(step) - gradients for name, (step, gradients) in variants.items()}
+        rows: list[dict[str, Any]] = []
+        for round_ in range(-3, self.rounds):  # three rounds to warm up
+            for name in rng.permutation(list(variants)):
+                seconds = _timed(variants[name][0])
+                if round_ >= 0:
+                    rows.append({"variant": name, "round": round_, "seconds": seconds, "peak_bytes": peaks[name]})
+        return pd.DataFrame(rows)
+
+    def _trainer(self, ids: Any, precision: str) -> tuple[Callable[[], Any], int]:
+        config = lm.RunConfig(
+            batches=lm.BatchConfig(rows=self.rows, bptt=self.bptt),
+            model=lm.ModelConfig(
+                cell="lstm", hidden_size=self.hidden, layers=self.layers, tie=False, dropout=0.0, init_width=0.1
+            ),
+            training=lm.TrainingConfig(optimizer="sgd", lr=1.0, clip="norm:0.25"),
+            machine=lm.MachineConfig(device="cpu", threads=torch.get_num_threads(), precision=precision, backend="torch"),
+        )
+        stream = lm.Stream(ids, len(ids), 0.0)
+        data = lm.Data(lm.Corpus("random", []), None, stream, stream, stream)  # type: ignore[arg-type]
+        torch.manual_seed(0)
+        training = lm.Training(config, data, Path(), lm.LanguageModel(self.vocabulary, config.model, "torch"))
+        training.model.train()
+        return lambda: training.update(training.batches[0]), _parameter_bytes(training.model)
+
+    def _plain(self, ids: Any) -> tuple[Callable[[], Any], int]:
+        torch.manual_seed(0)
+        model = nn.ModuleDict(
+            {
+                "embedding": nn.Embedding(self.vocabulary, self.hidden),
+                "rnn": nn.LSTM(self.hidden, self.hidden, self.layers),
+                "decoder": nn.Linear(self.hidden, self.vocabulary),
+            }
+        )
+        for parameter in model.parameters():
+            nn.init.uniform_(parameter, -0.1, 0.1)
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        batch = lm.Batches(ids, self.rows, self.bptt)[0]
+        inputs, targets = torch.from_numpy(batch.inputs.T).long(), torch.from_numpy(batch.targets.T).flatten()
+        zero = torch.zeros(self.layers, self.rows, self.hidden)
+        state = (zero, zero)
+
+        def step() -> None:
+            nonlocal state
+            optimizer.zero_grad()
+            hidden, carried = model["rnn"](model["embedding"](inputs), state)
+            loss = F.cross_entropy(model["decoder"](hidden.flatten(0, 1)), targets)
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 0.25)
+            optimizer.step()
+            state = tuple(s.detach() for s in carried)
+            loss.item()
+
+        return step, _parameter_bytes(model)
+
+
+def _timed(step: Callable[[], Any]) -> float:
+    import time
+
+    begin = time.perf_counter()
+    step()
+    return time.perf_counter() - begin
+
+
+def _parameter_bytes(model: nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in model.parameters())
+
+
+def peak_bytes(step: Callable[[], Any]) -> int:
+    """The most bytes that CPU tensors held during a step beyond those held before it, gradients dropped first."""
+    step()  # buffers that live on are made here
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    changes = [
+        (event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
+    ]
+    held = np.cumsum([size for _, size in sorted(changes, key=lambda c: c[0])])
+    # The step begins by dropping the old gradients: what is held counts from the lowest point before the peak.
+    return int(held.max() - held[: held.argmax() + 1].min())
+
+
+def ratios(table: "pd.DataFrame", variant: str) -> tuple[float, float, float]:
+    """Seconds of the plain loop over those of a variant, paired by round: (median, low, high of a 95% BCa interval)."""
+    from scipy.stats import bootstrap
+
+    seconds = table.pivot(index="round", columns="variant", values="seconds")
+    paired = (seconds[PLAIN] / seconds[variant]).to_numpy()
+    if len(paired) < 2:
+        return float(paired[0]), float("nan"), float("nan")
+    interval = bootstrap((paired,), np.median, rng=0).confidence_interval
+    return float(np.median(paired)), float(interval.low), float(interval.high)
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The trainer's three aims: as fast in float32, twice as fast in bf16, half the memory."""
+    import pandas as pd
+
+    setting = ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
+    rows = []
+    for variant, aim in (("lm float32", 1.0), ("lm bf16", 2.0)):
+        median, low, high = ratios(table, variant)
+        verdict = "holds" if low >= aim else "fails" if high < aim else "ambiguous"
+        rows.append(
+            (
+                f"{variant} is at least {aim:g} times as fast as the {PLAIN}",
+                f">= {aim:g}",
+                f"{median:.2f} [{low:.2f}, {high:.2f}]",
+                verdict,
+            )
+        )
+    peaks = table.groupby("variant")["peak_bytes"].first()
+    for variant in ("lm float32", "lm bf16"):
+        share = peaks[variant] / peaks[PLAIN]
+        measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
+        claim = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
+        rows.append((claim, "<= 0.5", measured, "holds" if share <= 0.5 else "fails"))
+    columns = ["claim", "threshold", "measured", "verdict"]
+    return pd.DataFrame(rows, columns=columns).assign(source="aim of the trainer", setting=setting)
