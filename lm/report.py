@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from lm.evaluate import Score
     from lm.train import Training
 
+LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
 WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
 
 
@@ -25,9 +26,10 @@ def introduction(training: "Training") -> str:
     model, machine = config.model, config.machine
     words = sum(len(text.split()) for _, text in data.corpus.documents)
     hours = words / WORDS_A_MINUTE / 60
+    more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
     lines = [
         f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words. That is little: about "
-        f"{hours:.1f} hours of speech; large language models read a hundred million times as much.",
+        f"{hours:.1f} hours of speech. Llama 3 was trained on {more:,.0f} million times as many tokens.",
         f"{config.tokens.kind} tokens: {len(data.train.ids):,} to train on, {len(data.valid.ids):,} to validate, "
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import kernels
 import lm
+from studies.statistics import by_lag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,14 +113,6 @@ def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
     if model.projection is not None:
         h = model.projection(h)
     return F.cross_entropy(model.logits(h), target)
-
-
-def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
-    """Median and quartiles over windows, by layer and lag: columns layer, lag, low, median, high."""
-    import numpy as np
-
-    grouped = table.groupby(["layer", "lag"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
-    return grouped.set_axis(["low", "median", "high"], axis=1).reset_index()
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -4,6 +4,7 @@ Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same
 in random order, so that the machine's moods hit all alike; ratios are between neighbours in time.
 """
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lm
+from studies.statistics import paired_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,7 +48,7 @@ class Study:
         rng = np.random.default_rng(0)
         ids = rng.integers(0, self.vocabulary, self.rows * self.bptt * 4 + 1).astype(np.int32)
         variants = {PLAIN: self._plain(ids), "lm float32": self._trainer(ids, "float32"), "lm bf16": self._trainer(ids, "bf16")}
-        peaks = {name: peak_bytes(step) - gradients for name, (step, gradients) in variants.items()}
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in variants.items()}
         rows: list[dict[str, Any]] = []
         for round_ in range(-3, self.rounds):  # three rounds to warm up
             for name in rng.permutation(list(variants)):
@@ -55,7 +57,8 @@ class Study:
                     rows.append({"variant": name, "round": round_, "seconds": seconds, "peak_bytes": peaks[name]})
         return pd.DataFrame(rows)
 
-    def _trainer(self, ids: Any, precision: str) -> tuple[Callable[[], Any], int]:
+    def _trainer(self, ids: Any, precision: str) -> tuple[Callable[[], float], nn.Module]:
+        """A step that returns its loss, and the model that it moves."""
         config = lm.RunConfig(
             batches=lm.BatchConfig(rows=self.rows, bptt=self.bptt),
             model=lm.ModelConfig(
@@ -69,9 +72,9 @@ class Study:
         torch.manual_seed(0)
         training = lm.Training(config, data, Path(), lm.LanguageModel(self.vocabulary, config.model, "torch"))
         training.model.train()
-        return lambda: training.update(training.batches[0]), _parameter_bytes(training.model)
+        return lambda: training.update(training.batches[0])[0], training.model
 
-    def _plain(self, ids: Any) -> tuple[Callable[[], Any], int]:
+    def _plain(self, ids: Any) -> tuple[Callable[[], float], nn.Module]:
         torch.manual_seed(0)
         model = nn.ModuleDict(
             {
@@ -88,7 +91,7 @@ class Study:
         zero = torch.zeros(self.layers, self.rows, self.hidden)
         state = (zero, zero)
 
-        def step() -> None:
+        def step() -> float:
             nonlocal state
             optimizer.zero_grad()
             hidden, carried = model["rnn"](model["embedding"](inputs), state)
@@ -97,14 +100,12 @@ class Study:
             nn.utils.clip_grad_norm_(model.parameters(), 0.25)
             optimizer.step()
             state = tuple(s.detach() for s in carried)
-            loss.item()
+            return loss.item()
 
-        return step, _parameter_bytes(model)
+        return step, model
 
 
 def _timed(step: Callable[[], Any]) -> float:
-    import time
-
     begin = time.perf_counter()
     step()
     return time.perf_counter() - begin
@@ -122,21 +123,9 @@ def peak_bytes(step: Callable[[], Any]) -> int:
     changes = [
         (event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
     ]
-    held = np.cumsum([size for _, size in sorted(changes, key=lambda c: c[0])])
-    # The step begins by dropping the old gradients: what is held counts from the lowest point before the peak.
-    return int(held.max() - held[: held.argmax() + 1].min())
-
-
-def ratios(table: "pd.DataFrame", variant: str) -> tuple[float, float, float]:
-    """Seconds of the plain loop over those of a variant, paired by round: (median, low, high of a 95% BCa interval)."""
-    from scipy.stats import bootstrap
-
-    seconds = table.pivot(index="round", columns="variant", values="seconds")
-    paired = (seconds[PLAIN] / seconds[variant]).to_numpy()
-    if len(paired) < 2:
-        return float(paired[0]), float("nan"), float("nan")
-    interval = bootstrap((paired,), np.median, rng=0).confidence_interval
-    return float(np.median(paired)), float(interval.low), float(interval.high)
+    held = np.cumsum([0, *(size for _, size in sorted(changes, key=lambda c: c[0]))])
+    # The step begins by dropping the old gradients: what is held counts from the lowest point before.
+    return int((held - np.minimum.accumulate(held)).max())
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -144,9 +133,10 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     import pandas as pd
 
     setting = ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
+    seconds = table.pivot(index="round", columns="variant", values="seconds")
     rows = []
     for variant, aim in (("lm float32", 1.0), ("lm bf16", 2.0)):
-        median, low, high = ratios(table, variant)
+        median, low, high = paired_ratio(seconds[PLAIN], seconds[variant])
         verdict = "holds" if low >= aim else "fails" if high < aim else "ambiguous"
         rows.append(
             (

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from reports.figures.style import canvas
-from studies.gradient_lag import by_lag
+from studies import by_lag
 
 if TYPE_CHECKING:
     import pandas as pd
