@@ -14,7 +14,8 @@ def choose_backend(name: str | None = None) -> str:
     Raises:
         ValueError: for an unknown name, and for ``triton``, whose kernels this version does not hold yet.
     """
-    asked = name if name not in (None, "", "auto") else os.environ.get("KERNELS_BACKEND") or "torch"
+    choices = (name, os.environ.get("KERNELS_BACKEND"), "torch")
+    asked = next(choice for choice in choices if choice not in (None, "", "auto"))
     if asked not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, not {asked!r}")
     if asked == "triton":

@@ -62,10 +62,11 @@ def linear_cross_entropy(
     wrong = counted & ((target < 0) | (target >= len(linear_weight)))
     if target.device.type == "cpu" and wrong.any():  # elsewhere the check would stop the queue
         raise IndexError(f"target {int(target[wrong][0])} is outside the {len(linear_weight)} classes")
-    scale = counted.sum().reciprocal() if reduction == "mean" else torch.ones((), device=input.device)
+    accumulate = torch.promote_types(torch.float32, input.dtype)
+    divisor = counted.sum().to(accumulate) if reduction == "mean" else torch.ones((), dtype=accumulate, device=input.device)
     safe = target.clamp(0, len(linear_weight) - 1)
-    how = (compute_dtype or input.dtype, reduction != "none")
-    loss: Tensor = _Chunked.apply(input, linear_weight, linear_bias, safe, counted, scale, *how)
+    how = (compute_dtype or input.dtype, reduction != "none", torch.is_grad_enabled())
+    loss: Tensor = _Chunked.apply(input, linear_weight, linear_bias, safe, counted, divisor, *how)
     return loss
 
 
@@ -78,17 +79,19 @@ class _Chunked(torch.autograd.Function):
         bias: Tensor | None,
         target: Tensor,
         counted: Tensor,
-        scale: Tensor,
+        divisor: Tensor,
         dtype: torch.dtype,
         reduce: bool,
+        learning: bool,
     ) -> Tensor:
-        need = tuple(ctx.needs_input_grad[:3]) if reduce else (False, False, False)
-        losses, grads = _chunks(input, weight, bias, target, counted * scale, dtype, need)
+        need = tuple(ctx.needs_input_grad[:3]) if reduce and learning else (False, False, False)
+        losses, grads = _chunks(input, weight, bias, target, counted, dtype, need)
         losses = torch.where(counted, losses, 0.0)
         ctx.reduce, ctx.dtype = reduce, dtype
         if reduce:
-            ctx.grads = grads
-            return (losses.sum() * scale).to(input.dtype)
+            ctx.grads, ctx.divisor = grads, divisor
+            ctx.dtypes = tuple(None if p is None else p.dtype for p in (input, weight, bias))
+            return (losses.sum() / divisor).to(input.dtype)
         ctx.save_for_backward(input, weight, bias, target, counted)
         return losses.to(input.dtype)
 
@@ -99,11 +102,13 @@ class _Chunked(torch.autograd.Function):
             grads, ctx.grads = ctx.grads, ()
             if not grads:
                 raise RuntimeError("linear_cross_entropy made its gradients once; a second backward pass needs a new loss")
-            grads = tuple(None if g is None else g.mul_(grad) for g in grads)
+            factor = grad.to(ctx.divisor.dtype) / ctx.divisor.clamp(min=1)
+            grads = tuple(None if g is None else g.mul_(factor).to(p) for g, p in zip(grads, ctx.dtypes, strict=True))
         else:
             input, weight, bias, target, counted = ctx.saved_tensors
             _, grads = _chunks(input, weight, bias, target, counted * grad, ctx.dtype, ctx.needs_input_grad[:3])
-        return (*grads, None, None, None, None, None)
+            grads = tuple(None if g is None else g.to(p.dtype) for g, p in zip(grads, (input, weight, bias), strict=True))
+        return (*grads, None, None, None, None, None, None)
 
 
 def _chunks(
@@ -150,5 +155,4 @@ def _chunks(
             d_weight.addmm_(d.t(), x[rows])
         elif d_weight is not None:
             d_weight += torch.mm(d.t(), x[rows])
-    cast = (d_weight, weight), (d_bias, bias)
-    return losses, (d_input, *(None if g is None or p is None else g.to(p.dtype) for g, p in cast))
+    return losses, (d_input, d_weight, d_bias)

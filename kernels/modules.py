@@ -84,7 +84,8 @@ class _Recurrent(nn.Module):
         if input.shape[-1] != self.input_size:
             raise ValueError(f"input must have {self.input_size} features, not {list(input.shape)}")
         single = input.dim() == 2
-        batch_dim = 1 if single else 0
+        if reset is not None and reset.dim() != input.dim() - 1:
+            raise ValueError(f"reset must have one dimension less than input, not be {list(reset.shape)}")
         states = self._states(hx, input, single)
         if single:
             input = input.unsqueeze(1)
@@ -103,22 +104,27 @@ class _Recurrent(nn.Module):
                 input = F.dropout(input, self.dropout)
         stacked = [torch.stack(parts) for parts in zip(*finals, strict=True)]
         if single:
-            input, stacked = input.squeeze(1), [s.squeeze(batch_dim) for s in stacked]
+            input, stacked = input.squeeze(1), [s.squeeze(1) for s in stacked]
         elif self.batch_first:
             input = input.transpose(0, 1)
         return input, stacked[0] if len(stacked) == 1 else tuple(stacked)
 
     def _states(self, hx: Any, input: Tensor, single: bool) -> list[Tensor]:
-        batch = 1 if single else input.shape[0 if self.batch_first else 1]
-        size = (self.num_layers, batch, self.hidden_size)
+        batch = [] if single else [input.shape[0 if self.batch_first else 1]]
+        size = [self.num_layers, *batch, self.hidden_size]
+        count = CELLS[self.cell].states
         if hx is None:
-            return [input.new_zeros(size) for _ in range(CELLS[self.cell].states)]
-        states = list(hx) if CELLS[self.cell].states > 1 else [hx]
-        states = [s.unsqueeze(1) for s in states] if single else states
+            states = [input.new_zeros(size) for _ in range(count)]
+        else:
+            states = [hx] if count == 1 else list(hx)
+        if len(states) != count or not all(isinstance(s, Tensor) for s in states):
+            raise ValueError(
+                f"hx must be {'a tensor' if count == 1 else 'a pair (h_0, c_0) of tensors'}, not {type(hx).__name__}"
+            )
         for name, state in zip(("h_0", "c_0"), states, strict=False):
-            if tuple(state.shape) != size:
-                raise ValueError(f"{name} must be {list(size)}, not {list(state.shape)}")
-        return states
+            if list(state.shape) != size:
+                raise ValueError(f"{name} must be {size}, not {list(state.shape)}")
+        return [s.unsqueeze(1) for s in states] if single else states
 
 
 class RNN(_Recurrent):

@@ -45,6 +45,9 @@ def recurrence(
         ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.
     """
     _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    if (bias_ih is None) != (bias_hh is None):
+        zero = weight_hh.new_zeros(len(weight_hh))
+        bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     if choose_backend(backend) == "eager":
         return _eager(cell, input, state, *weights, reset)

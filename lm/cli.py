@@ -1,5 +1,6 @@
 """The command ``lm``. Flags are made from the settings' fields; torch is imported only by commands that compute."""
 
+import errno
 import inspect
 import os
 import sys
@@ -214,6 +215,16 @@ def show(
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 
 
+def _of_the_system(error: OSError) -> str:
+    """What to do where the disk or a permission is in the way."""
+    place = f" ({error.filename})" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full{place}; make room, then go on with lm resume RUN: the checkpoints so far are whole"
+    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+        return f"{error.strerror}{place}; choose a folder that may be written to, for instance with --run"
+    return f"{error.strerror or error}{place}; nothing was overwritten"
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line: exit code 0, 2 for bad input, 3 for divergence, 130 and 143 for SIGINT and SIGTERM."""
     sys.exit(run_app(app, "lm", arguments))
@@ -231,11 +242,7 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough; nothing more to say
         return 0
     except (InputError, OSError) as error:
-        if isinstance(error, InputError):
-            message = str(error)
-        else:
-            message = f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}; nothing was overwritten"
-        code = 2
+        message, code = str(error) if isinstance(error, InputError) else _of_the_system(error), 2
     except Diverged as error:
         message, code = str(error), 3
     except Stopped as error:

@@ -17,6 +17,7 @@ from lm.errors import InputError
 from lm.version import program_version
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
+TRIALS = 40
 
 
 def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
@@ -58,17 +59,24 @@ def resolve_device(name: str) -> str:
 
 
 def bfloat16_gain(device: str) -> float:
-    """Time of a decoder's product in float32 over that in bfloat16, the better of five interleaved trials each."""
+    """Time of a decoder's product in float32 over that in bfloat16.
+
+    Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
+    slow a trial down, do not decide.
+    """
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     operands = {dtype: torch.ones(256, 256, device=device, dtype=dtype) for dtype in best}
-    weights = {dtype: torch.ones(4096, 256, device=device, dtype=dtype) for dtype in best}
-    for _ in range(6):  # the first is often slow, and the minimum drops it
+    weights = {dtype: torch.ones(2048, 256, device=device, dtype=dtype) for dtype in best}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for _ in range(TRIALS):
         for dtype in best:
             begin = time.perf_counter()
             torch.mm(operands[dtype], weights[dtype].t())
             if device != "cpu":
                 torch.cuda.synchronize(device)
             best[dtype] = min(best[dtype], time.perf_counter() - begin)
+    torch.set_num_threads(threads)
     return best[torch.float32] / best[torch.bfloat16]
 
 

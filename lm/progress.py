@@ -9,15 +9,17 @@ PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
 def figures(values: dict[str, float]) -> str:
-    """The figures of a step or an epoch in one line."""
+    """The figures of a step or an epoch, short enough that a line of 80 columns holds them."""
     formats = {
         "loss": "loss {:.3f}",
-        "perplexity": "ppl {:.1f}",
+        "train_loss": "train {:.3f}",
+        "valid_loss": "valid {:.3f}",
+        "perplexity": "ppl {:.4g}",
         "bits_per_byte": "{:.3f} bits/byte",
         "grad_norm": "|g| {:.2f}",
         "tokens_per_second": "{:,.0f} tok/s",
     }
-    return "  ".join(formats[k].format(values[k]) for k in formats if k in values)
+    return " ".join(formats[k].format(values[k]) for k in formats if k in values)
 
 
 def clock(seconds: float) -> str:
@@ -35,10 +37,11 @@ class Display:
         self._quiet = quiet
         self._bar: Any = None
         if sys.stdout.isatty() and not quiet:
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+            from rich.progress import BarColumn, Progress, TextColumn
 
-            columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.description}"))
-            self._bar = Progress(*columns, refresh_per_second=4)
+            self._bar = Progress(TextColumn("{task.percentage:.0f}% {task.description}"), refresh_per_second=4)
+            if self._bar.console.width >= 100:
+                self._bar.columns = (*self._bar.columns, BarColumn(bar_width=self._bar.console.width - 84))
             self._task = self._bar.add_task("", total=total, completed=done)
 
     def __enter__(self) -> "Display":
@@ -55,20 +58,20 @@ class Display:
         if self._quiet:
             return
         if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
+            self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             print(text, flush=True)
 
     def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        """The figures after ``step`` updates, and the time left if all epochs are run."""
+        """The figures after ``step`` updates, and the time left if no patience ends the training early."""
         now = time.monotonic()
         if now - self._shown < (0.2 if self._bar else PLAIN_EVERY):
             return
         first = not self._shown
         self._shown = now
         left = (now - self._begin) / max(step - self._first, 1) * (self._total - step)
-        text = f"epoch {epoch}  {figures(values)}  at most {clock(left)} left"
+        text = f"epoch {epoch} {figures(values)} {clock(left)} left"
         if self._bar:
             self._bar.update(self._task, completed=step, description=text)
         elif not first:
-            self.line(f"step {step}/{self._total}  {text}")
+            self.line(f"step {step}/{self._total} {text}")

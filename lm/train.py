@@ -165,11 +165,10 @@ class Training:
         at.batch, at.nats, at.tokens, at.seconds = 0, 0.0, 0, 0.0
         self.logs[1].write(record)
         self.save(best=improved)
-        shown = {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
-        self.display.line(
-            f"epoch {at.epoch}: train loss {train_loss:.3f}, validation loss {score.loss:.3f}  {figures(shown)}  "
-            f"{clock(seconds)}{'  best so far' if improved else f'  next lr {at.lr:g}'}"
-        )
+        shown = {"train_loss": train_loss, "valid_loss": score.loss, "perplexity": score.perplexity}
+        shown |= {"bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
+        verdict = "best" if improved else f"next lr {at.lr:.3g}"
+        self.display.line(f"epoch {at.epoch}: {figures(shown)} {clock(seconds)} {verdict}")
 
     def conclude(self) -> dict[str, Score]:
         """Score the best model on both held-out splits and store the result."""
