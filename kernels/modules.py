@@ -115,12 +115,10 @@ class _Recurrent(nn.Module):
         count = CELLS[self.cell].states
         if hx is None:
             states = [input.new_zeros(size) for _ in range(count)]
+        elif isinstance(hx, Tensor) != (count == 1):
+            raise ValueError(f"hx must be {'a tensor' if count == 1 else 'a pair (h_0, c_0)'}, not {type(hx).__name__}")
         else:
             states = [hx] if count == 1 else list(hx)
-        if len(states) != count or not all(isinstance(s, Tensor) for s in states):
-            raise ValueError(
-                f"hx must be {'a tensor' if count == 1 else 'a pair (h_0, c_0) of tensors'}, not {type(hx).__name__}"
-            )
         for name, state in zip(("h_0", "c_0"), states, strict=False):
             if list(state.shape) != size:
                 raise ValueError(f"{name} must be {size}, not {list(state.shape)}")

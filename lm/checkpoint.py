@@ -127,7 +127,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _prune(run: Path, folder: Path) -> None:
-    named = {json.loads(p.read_bytes())["folder"] for p in (run / "last.json", run / "best.json") if p.exists()}
+    try:
+        named = {json.loads(p.read_bytes())["folder"] for p in (run / "last.json", run / "best.json") if p.exists()}
+    except (ValueError, KeyError, TypeError):
+        return  # a damaged pointer: who knows what it named, so everything stays
     for old in folder.iterdir():
         if old.name not in named:
             shutil.rmtree(old, ignore_errors=True)

@@ -2,7 +2,7 @@
 
 import errno
 import inspect
-import os
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lm.config import RunConfig, flag_of, from_toml, preset
+from lm.console import silence
 from lm.errors import Diverged, InputError, Stopped
 from lm.version import program_version
 
@@ -134,7 +135,7 @@ def generate(
 
     if samples < 1:
         raise InputError(f"--samples must be at least 1, not {samples}")
-    check(length, temperature, top_k, top_p)
+    check(length, temperature, top_k, top_p, seed)
     model = load(run, device=device)
     if prompt is not None:
         encode_prompt(model, prompt)
@@ -219,7 +220,7 @@ def _of_the_system(error: OSError) -> str:
     """What to do where the disk or a permission is in the way."""
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{place}; make room, then go on with lm resume RUN: the checkpoints so far are whole"
+        return f"the disk is full{place}; make room: what was saved before is whole, and lm resume RUN goes on from it"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
         return f"{error.strerror}{place}; choose a folder that may be written to, for instance with --run"
     return f"{error.strerror or error}{place}; nothing was overwritten"
@@ -233,13 +234,19 @@ def main(arguments: list[str] | None = None) -> None:
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a typer application; errors that a user can mend become one sentence on stderr."""
     # Only what stands above UsageError is shared by all of typer's complaints about a command line.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         code = application(args=arguments, prog_name=name, standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout:  # a closed one is None
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # whoever read us has enough; nothing more to say
+    except (BrokenPipeError, SystemExit) as error:  # typer makes a SystemExit of a broken pipe
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            return int(error.code or 0)
+        silence()  # whoever read us has enough
         return 0
     except (InputError, OSError) as error:
         message, code = str(error) if isinstance(error, InputError) else _of_the_system(error), 2
@@ -247,8 +254,6 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
         message, code = str(error), 3
     except Stopped as error:
         message, code = str(error), 128 + error.signum
-    except KeyboardInterrupt:
-        message, code = "interrupted", 130
     except usage_error as error:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         code = 2

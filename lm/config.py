@@ -3,6 +3,7 @@
 The command line and the TOML file are both made from these fields, so a setting is written down once.
 """
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ class _Checked:
                 object.__setattr__(self, f.name, float(value))
             elif type(value) is not kind:
                 raise InputError(f"{flag_of(f)} must be a {_KINDS[kind]}, not {value!r}")
+            if kind is float and not math.isfinite(value):
+                raise InputError(f"{flag_of(f)} must be finite, not {value}")
             choices = f.metadata["choices"]
             if choices and value not in choices:
                 raise InputError(f"{flag_of(f)} must be one of {', '.join(choices)}, not {value!r}")
@@ -96,6 +99,8 @@ class TokensConfig(_Checked):
     def check(self) -> None:
         self.at_least(1, "min_count")
         self.at_least(0, "vocab_size")
+        if self.split != "punctuation" and self.kind != "word":
+            raise InputError("--split-words goes with --tokens word only: char and bpe do not cut words")
         if self.lower and self.kind != "word":
             raise InputError("--lower goes with --tokens word only: char and bpe give the text back exactly")
         if self.kind == "bpe" and 0 < self.vocab_size < 257:
@@ -137,6 +142,8 @@ class ModelConfig(_Checked):
     def check(self) -> None:
         self.at_least(1, "hidden_size", "layers")
         self.at_least(0, "embedding_size", "init_width")
+        if self.init_width > 100:
+            raise InputError(f"--init-width must be at most 100, not {self.init_width}")
         self.probability("dropout", "embedding_dropout", "weight_drop")
 
     @property
@@ -175,6 +182,8 @@ class TrainingConfig(_Checked):
             raise InputError(f"--lr must be greater than 0, not {self.lr}")
         if not self.decay_factor > 1:
             raise InputError(f"--decay-factor must be greater than 1, not {self.decay_factor}")
+        if self.seed >= 2**63:
+            raise InputError(f"--seed must be less than 2**63, not {self.seed}")
         parse_clip(self.clip)
 
 
@@ -193,8 +202,15 @@ class MachineConfig(_Checked):
 
     def check(self) -> None:
         self.at_least(0, "threads")
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", self.device):
-            raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {self.device!r}")
+        if self.threads > 1024:
+            raise InputError(f"--threads must be at most 1024, not {self.threads}")
+        check_device(self.device)
+
+
+def check_device(name: str) -> None:
+    """Refuse what is no device's name."""
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
+        raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
 
 
 def parse_clip(text: str) -> tuple[str, float]:
@@ -257,7 +273,7 @@ def from_toml(path: Path) -> RunConfig:
     for name, values in data.items():
         section = sections.get(name)
         if section is None or not isinstance(values, dict):
-            raise InputError(f"{path} has an unknown section [{name}]; the sections are {', '.join(sections)}")
+            raise InputError(f"{path}: {name!r} is no section of settings; the sections are [{'], ['.join(sections)}]")
         known = [f.name for f in fields(section)]
         if unknown := [key for key in values if key not in known]:
             raise InputError(f"{path}: [{name}] has no setting {unknown[0]!r}; it has {', '.join(known)}")

@@ -24,7 +24,7 @@ CITATION = (
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.9)  # where the validation and the test split begin, in characters
 NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to a nicer place, as a share of the corpus
-SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n\s*")
+SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n\s*\n\s*")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def split(texts: list[str]) -> dict[str, list[Piece]]:
         at += len(text)
         ends.append(at)
     whole = "".join(texts)
-    sentences = [m.end() for m in SENTENCE_END.finditer(whole)]
+    sentences = sorted({*ends, *(m.end() for m in SENTENCE_END.finditer(whole))})
     first = _cut(whole, ends, sentences, SHARES[0], 1, total - 2)
     second = _cut(whole, ends, sentences, SHARES[1], first + 1, total - 1)
     return {
@@ -88,11 +88,11 @@ def _cut(whole: str, documents: list[int], sentences: list[int], share: float, l
 
 
 def _pieces(texts: list[str], begin: int, end: int) -> Iterator[Piece]:
-    at = 0
+    at, total = 0, sum(map(len, texts))
     for text in texts:
         low, high = max(begin - at, 0), min(end - at, len(text))
         # A document of no characters belongs to the split in which it stands, once.
-        if low < high or (not text and begin <= at < end):
+        if low < high or (not text and (begin <= at < end or at == end == total)):
             yield Piece(text[low:high], ends=high == len(text))
         at += len(text)
 
@@ -111,6 +111,8 @@ def open_corpus(config: CorpusConfig) -> Corpus:
         name = Path(config.train_file).stem
         return Corpus(name, documents, presplit, eos_bytes=int(config.eos_at_newline))
     if config.source in EMBEDDED:
+        if config.eos_at_newline:
+            raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
         return Corpus(config.source, _embedded(config.source), citation=CITATION)
     if not config.source:
         raise InputError(f"name a corpus: {', '.join(EMBEDDED)}, a text file, or a folder of .txt files")
@@ -154,7 +156,7 @@ def read_text(file: Path, encoding: str) -> str:
     """The whole file as it is, line endings kept, a byte order mark dropped; a clear error for what is no text."""
     try:
         codecs.lookup(encoding)
-    except LookupError:
+    except (LookupError, ValueError):
         raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
     try:
         raw = file.read_bytes()
@@ -167,8 +169,9 @@ def read_text(file: Path, encoding: str) -> str:
     except (UnicodeError, LookupError) as error:
         if not isinstance(error, UnicodeDecodeError):
             raise InputError(f"{file} cannot be decoded as {encoding}: {error}; name its encoding with --encoding") from None
-        line = raw.count(b"\n", 0, error.start) + 1
+        at = error.start + len(raw) - len(error.object)  # utf-8-sig counts from behind the mark
+        line = raw.count(b"\n", 0, at) + 1
         raise InputError(
-            f"{file} is not {encoding}: byte 0x{raw[error.start]:02x} at offset {error.start} (line {line}) cannot be "
+            f"{file} is not {encoding}: byte 0x{raw[at]:02x} at offset {at} (line {line}) cannot be "
             "decoded; name the file's encoding with --encoding, for instance latin-1"
         ) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from lm import streams
 from lm.config import RunConfig
 from lm.corpora import Corpus, open_corpus
+from lm.errors import InputError
 from lm.streams import Stream
 from lm.tokens import Tokenizer, build
 
@@ -32,4 +33,6 @@ def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
     splits = corpus.splits()
     tokenizer = tokenizer or build([piece.text for piece in splits["train"]], config.tokens)
     parts = {name: streams.encode(pieces, tokenizer, corpus.eos_bytes) for name, pieces in splits.items()}
+    if empty := [name for name, stream in parts.items() if not len(stream.ids)]:
+        raise InputError(f"the {empty[0]} text holds no token, only white space; give it some text")
     return Data(corpus, tokenizer, **parts)

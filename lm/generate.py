@@ -54,7 +54,7 @@ def generate(
     Raises:
         InputError: for settings out of range and for a prompt of nothing.
     """
-    check(length, temperature, top_k, top_p)
+    check(length, temperature, top_k, top_p, seed)
     ids = [EOS] if prompt is None else encode_prompt(run, prompt)
     generator = torch.Generator()
     if seed is None:
@@ -97,8 +97,10 @@ def encode_prompt(run: Run, prompt: str) -> list[int]:
     return ids
 
 
-def check(length: int, temperature: float, top_k: int, top_p: float) -> None:
+def check(length: int, temperature: float, top_k: int, top_p: float, seed: int | None = None) -> None:
     """Refuse settings that make no distribution."""
+    if seed is not None and not 0 <= seed < 2**62:
+        raise InputError(f"--seed must be at least 0 and less than 2**62, not {seed}")
     if length < 1:
         raise InputError(f"--length must be at least 1, not {length}")
     if not 0 <= temperature < float("inf"):

@@ -1,6 +1,7 @@
 """A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
 
 import json
+import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -33,12 +34,17 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     if source:
         runs.load_weights(model, checkpoint.load(Path(source), "best"), Path(source))
     path = runs.create(path, f"{data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
-    checkpoint.write_atomic(path / "config.toml", config.to_toml().encode())
-    checkpoint.write_atomic(path / "tokens.json", json.dumps(data.tokenizer.to_json()).encode())
     training = Training(config, data, path, model)
     about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
-    checkpoint.write_atomic(path / "about.json", json.dumps(about, indent=1).encode())
+    files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
+    files["about.json"] = json.dumps(about, indent=1)
+    try:
+        for name, text in files.items():
+            checkpoint.write_atomic(path / name, text.encode())
+    except OSError:
+        shutil.rmtree(path, ignore_errors=True)  # it is new, and no run yet
+        raise
     return training
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 import kernels
-from lm.config import MachineConfig
+from lm.config import MachineConfig, check_device
 from lm.errors import InputError
 from lm.version import program_version
 
@@ -48,6 +48,7 @@ def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
 
 def resolve_device(name: str) -> str:
     """cpu, cuda or cuda:N for ``auto`` or a wish."""
+    check_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name.startswith("cuda"):

@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from lm.console import say
+
 PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
@@ -36,7 +38,7 @@ class Display:
         self._shown = 0.0
         self._quiet = quiet
         self._bar: Any = None
-        if sys.stdout.isatty() and not quiet:
+        if not quiet and sys.stdout and sys.stdout.isatty():
             from rich.progress import BarColumn, Progress, TextColumn
 
             self._bar = Progress(TextColumn("{task.percentage:.0f}% {task.description}"), refresh_per_second=4)
@@ -60,7 +62,7 @@ class Display:
         if self._bar:
             self._bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
-            print(text, flush=True)
+            say(text)
 
     def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """The figures after ``step`` updates, and the time left if no patience ends the training early."""

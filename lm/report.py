@@ -44,8 +44,8 @@ def introduction(training: "Training") -> str:
 
 def result(training: "Training", scores: "dict[str, Score]") -> str:
     """The best model's figures, and what to do with it."""
-    at, tokens = training.at, training.config.tokens
-    of = " of the lower-cased text" if tokens.lower else ""
+    at, raw = training.at, training.data.tokenizer.raw_is
+    of = f" of {raw}" if raw else ""
     lines = [f"best after epoch {at.best_epoch} of {at.epoch}:"]
     for split, score in scores.items():
         lines.append(
@@ -134,4 +134,4 @@ def _console() -> Console:
     import sys
 
     # A pipe has no width; wide enough that a grep finds whole rows.
-    return Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)

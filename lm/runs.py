@@ -39,7 +39,8 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     path = Path(path)
     config, tokenizer = read_settings(path)
     saved = checkpoint.load(path, which)
-    model = LanguageModel(tokenizer.size, config.model, config.machine.backend)
+    # Not the backend of the training: that may need a GPU which this machine lacks.
+    model = LanguageModel(tokenizer.size, config.model)
     load_weights(model, saved, path)
     return Run(path, config, tokenizer, model.to(resolve_device(device)).eval(), saved.meta)
 

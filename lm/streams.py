@@ -71,8 +71,8 @@ class Batches:
     def __init__(self, ids: "NDArray[np.int32]", rows: int, bptt: int) -> None:
         if len(ids) < max(rows, 2):
             raise InputError(
-                f"a text of {len(ids)} tokens is too short for {rows} rows of at least one token; "
-                "take fewer --rows, or more text"
+                f"a text of {len(ids)} tokens is too short for --rows {rows}, which needs at least {max(rows, 2)}; "
+                "take fewer rows, or more text"
             )
         self.rows, self.bptt = rows, bptt
         self.tau = len(ids) // rows

@@ -64,6 +64,11 @@ class Tokenizer(ABC):
         """The text that bits per byte are counted on."""
         return text
 
+    @property
+    def raw_is(self) -> str:
+        """What ``raw`` is where it is not the text itself: "the lower-cased text"."""
+        return ""
+
     def spelling_nats(self, text: str) -> float:
         """What the symbols that the vocabulary lacks cost beyond their tokens, in nats."""
         return 0.0
@@ -159,7 +164,13 @@ class WordTokenizer(Tokenizer):
         return self._first + len(self._types)
 
     def raw(self, text: str) -> str:
-        return text.lower() if self._lower else text
+        text = text.lower() if self._lower else text
+        return " ".join(text.split()) if self._split == "spaces" else text
+
+    @property
+    def raw_is(self) -> str:
+        spaces = "with single spaces" if self._split == "spaces" else ""
+        return f"the {'lower-cased ' * self._lower}text {spaces}".rstrip() if self._lower or spaces else ""
 
     def tokens(self, text: str) -> list[str | None]:
         """The text cut up: words, marks, unexpected white space, and None for an unexpected lack of it."""
@@ -298,6 +309,11 @@ def build(texts: list[str], config: TokensConfig) -> Tokenizer:
     blank = WordTokenizer([], [], config.split, config.lower)
     words = Counter(t for text in texts for t in blank.tokens(text) if t is not None)
     kept, rare = _keep(words, config, config.vocab_size - WordTokenizer._first)
+    if len(kept) + bool(rare) < 2:
+        raise InputError(
+            f"the training text has {len(kept)} words that occur at least {config.min_count} times; a language model needs two "
+            "symbols at least: take a lower --min-count, or more text"
+        )
     return WordTokenizer(kept, [t for t in rare if not t.isspace()], config.split, config.lower)
 
 

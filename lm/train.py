@@ -235,6 +235,8 @@ class Training:
         if self.device.type == "cuda" and random_cuda is not None:
             torch.cuda.set_rng_state(random_cuda, self.device)
         carried = [state[f"carried.{i}"].to(self.device) for i in range(len(state))]
+        if [t.shape for t in carried] != [t.shape for t in flatten(self.state)]:
+            raise ValueError("its carried state has another shape than the settings say")
         self.state = unflatten(carried, pairs=self.config.model.cell == "lstm")
         position = saved.meta["position"]
         self.at = replace(Position(**position), best_loss=math.inf if position["best_loss"] is None else position["best_loss"])

@@ -1,0 +1,239 @@
+"""A tiny corpus, tiny settings, tiny runs, and processes that start at once and can be killed."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+TINY: dict[str, Any] = {
+    "kind": "char",
+    "cell": "gru",
+    "hidden_size": 8,
+    "rows": 4,
+    "bptt": 8,
+    "dropout": 0.0,
+    "epochs": 2,
+    "threads": 1,
+    "precision": "float32",
+    "device": "cpu",
+}
+FLAGS = {"kind": "--tokens"}
+
+# Imports once and then forks, so that a process to be killed costs milliseconds. No torch operation may run before the fork.
+NURSERY = """
+import json, os, resource, sys, traceback
+import lm, lm.generate, lm.launch, lm.report, lm.train, safetensors.torch, tomli_w, rich.table, torch._dynamo
+from lm.cli import app, run_app
+
+for line in sys.stdin:
+    order = json.loads(line)
+    child = os.fork()
+    if not child:
+        code = 1
+        try:
+            for number, name in ((1, "out"), (2, "err")):
+                file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                os.dup2(file, number)
+            if order["file_size"]:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
+            os.chdir(order["cwd"])
+            code = run_app(app, "lm", order["arguments"])
+            sys.stdout.flush()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+@dataclass
+class Child:
+    """One running ``lm``; ``wait`` gives its exit code, negative for a signal that killed it."""
+
+    pid: int
+    out: Path
+    err: Path
+    nursery: "subprocess.Popen[str]"
+
+    def wait(self) -> int:
+        assert self.nursery.stdout
+        return int(self.nursery.stdout.readline())
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before, random_state = torch.get_num_threads(), torch.get_rng_state()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+    torch.set_rng_state(random_state)
+
+
+@pytest.fixture(autouse=True)
+def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is tested here does not survive a power failure anyway; test_checkpoint counts the calls."""
+    monkeypatch.setattr(os, "fsync", lambda descriptor: None)
+
+
+@pytest.fixture(scope="session")
+def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
+    """``spawn(arguments)`` starts ``lm`` in a process of its own; one at a time."""
+    folder = tmp_path_factory.mktemp("spawned")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(
+        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as nursery:
+        assert nursery.stdin
+        assert nursery.stdout
+        stdin, stdout = nursery.stdin, nursery.stdout
+        count = 0
+
+        def start(arguments: list[Any], file_size: int = 0, cwd: Path = folder) -> Child:
+            nonlocal count
+            count += 1
+            out, err = folder / f"{count}.out", folder / f"{count}.err"
+            order = {"arguments": [str(a) for a in arguments], "out": str(out), "err": str(err), "cwd": str(cwd)}
+            stdin.write(json.dumps(order | {"file_size": file_size}) + "\n")
+            stdin.flush()
+            return Child(int(stdout.readline()), out, err, nursery)
+
+        yield start
+        stdin.close()
+
+
+def speech(characters: int, seed: int = 0) -> str:
+    """Sentences of a small grammar."""
+    draw = random.Random(seed)
+    words = {
+        "who": ("we", "the people", "our workers", "they", "all of us"),
+        "do": ("build", "want", "need", "love", "keep"),
+        "what": ("jobs", "schools", "the country", "a wall", "peace", "good roads"),
+    }
+    text = ""
+    while len(text) < characters:
+        text += " ".join(draw.choice(options) for options in words.values()).capitalize() + draw.choice([".", "!", "?"]) + " "
+    return text[: characters - 2] + ".\n"
+
+
+@pytest.fixture(scope="session")
+def make_text() -> Callable[..., str]:
+    return speech
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One document of 2,000 characters."""
+    path = tmp_path_factory.mktemp("corpus") / "speech.txt"
+    path.write_text(speech(2000))
+    return path
+
+
+@pytest.fixture(scope="session")
+def make_config() -> Callable[..., Any]:
+    """``make_config(source, **settings)``: tiny settings and the given ones."""
+    from lm.config import RunConfig
+
+    def make(source: Path | str, **settings: Any) -> RunConfig:
+        return RunConfig().replace(**{**TINY, "source": str(source), **settings})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def flags() -> Callable[..., list[str]]:
+    """The command line of tiny settings and the given ones."""
+    from lm.config import RunConfig, flag_of
+
+    names = {f.name: flag_of(f) for _, f in RunConfig.settings()}
+
+    def make(**settings: Any) -> list[str]:
+        arguments = []
+        for name, value in {**TINY, **settings}.items():
+            flag = names[name]
+            arguments += [flag if value else f"--no-{flag[2:]}"] if isinstance(value, bool) else [flag, str(value)]
+        return arguments
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fit(make_config: Callable[..., Any]) -> Callable[..., Any]:
+    """``fit(path, source, **settings)`` trains to the end and gives the Training."""
+
+    def train(path: Path, source: Path | str, **settings: Any) -> Any:
+        from lm.launch import new_training
+
+        training = new_training(make_config(source, **settings), path)
+        training.run(quiet=True)
+        return training
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, corpus: Path, fit: Callable[..., Any]) -> Path:
+    """A finished run of a small char LSTM, to be read only."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    threads = torch.get_num_threads()
+    fit(path, corpus, cell="lstm", hidden_size=16, epochs=6, lr=0.02)
+    torch.set_num_threads(threads)
+    return path
+
+
+@pytest.fixture(scope="session")
+def trained_words(tmp_path_factory: pytest.TempPathFactory, corpus: Path, fit: Callable[..., Any]) -> Path:
+    """A finished run of a small word GRU, to be read only."""
+    path = tmp_path_factory.mktemp("trained") / "run"
+    threads = torch.get_num_threads()
+    fit(path, corpus, kind="word", epochs=4, lr=0.03, rows=2)
+    torch.set_num_threads(threads)
+    return path
+
+
+@pytest.fixture(scope="session")
+def read_log() -> Callable[[Path], list[dict[str, Any]]]:
+    def read(path: Path) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    return read
+
+
+@pytest.fixture
+def lm_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """``lm_command(*arguments)`` runs ``lm`` in this process: (exit code, stdout, stderr). A traceback fails the test."""
+    from lm.cli import app, run_app
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = run_app(app, "lm", [str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(lm_command: Callable[..., tuple[int, str, str]]) -> Callable[..., str]:
+    """``refused(*arguments)``: the one sentence with which ``lm`` refuses them."""
+
+    def run(*arguments: Any) -> str:
+        code, out, err = lm_command(*arguments)
+        assert code == 2, (code, out, err)
+        assert "Traceback" not in err
+        assert err.startswith("lm: ")
+        assert err.count("\n") == 1, "one line"
+        assert len(err) > len("lm: ") + 10, "a sentence"
+        return err
+
+    return run
