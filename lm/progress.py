@@ -16,7 +16,7 @@ def figures(values: dict[str, float]) -> str:
         "loss": "loss {:.3f}",
         "train_loss": "train {:.3f}",
         "valid_loss": "valid {:.3f}",
-        "perplexity": "ppl {:.4g}",
+        "perplexity": "ppl {:,.1f}",
         "bits_per_byte": "{:.3f} bits/byte",
         "grad_norm": "|g| {:.2f}",
         "tokens_per_second": "{:,.0f} tok/s",
