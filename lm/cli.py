@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from lm.config import RunConfig, flag_of, from_toml, preset
-from lm.console import silence
+from lm.console import say, silence
 from lm.errors import Diverged, InputError, Stopped
 from lm.version import program_version
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, or show what is in one.")
 app.add_typer(corpora_app, name="corpora")
 
+SOURCES = "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)"
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 
 
@@ -62,7 +63,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="print the ver
 @app.command()
 @with_settings
 def train(
-    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help="obama, trump, sotu, or a path")] = "",
+    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
     *,
     run: Annotated[Path | None, typer.Option(help="the new run's folder; runs/NAME if left out")] = None,
     config: Annotated[Path | None, typer.Option(help="settings from a TOML file; flags override them")] = None,
@@ -108,9 +109,9 @@ def _run_training(training: Any, quiet: bool) -> None:
     from lm.report import introduction, result
 
     if not quiet:
-        print(introduction(training), flush=True)
+        say(introduction(training))
     scores = training.run(quiet)
-    print(result(training, scores))
+    say(result(training, scores))
 
 
 @app.command()
@@ -201,7 +202,7 @@ def list_corpora() -> None:
 @corpora_app.command()
 @with_settings
 def show(
-    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help="obama, trump, sotu, or a path")] = "",
+    corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
     *,
     top: Annotated[int, typer.Option(help="how many frequent words")] = 20,
     **settings: Any,

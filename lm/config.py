@@ -66,7 +66,9 @@ def flag_of(f: Any) -> str:
 class CorpusConfig(_Checked):
     """Where the text comes from."""
 
-    source: str = setting("", "obama, trump, sotu, a text file, or a folder of .txt files", flag="CORPUS")
+    source: str = setting(
+        "", "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)", flag="CORPUS"
+    )
     train_file: str = setting("", "text to train on, for data that is split already", flag="--train")
     valid_file: str = setting("", "its validation text", flag="--valid")
     test_file: str = setting("", "its test text", flag="--test")

@@ -16,11 +16,12 @@ def figures(values: dict[str, float]) -> str:
         "loss": "loss {:.3f}",
         "train_loss": "train {:.3f}",
         "valid_loss": "valid {:.3f}",
-        "perplexity": "ppl {:,.1f}",
+        "perplexity": "ppl {:,.0f}" if values.get("perplexity", 0) >= 1000 else "ppl {:.1f}",
         "bits_per_byte": "{:.3f} bits/byte",
         "grad_norm": "|g| {:.2f}",
-        "tokens_per_second": "{:,.0f} tok/s",
+        "tokens_per_second": "{:.1f}k tok/s",
     }
+    values = {k: v / 1000 if k == "tokens_per_second" else v for k, v in values.items()}
     return " ".join(formats[k].format(values[k]) for k in formats if k in values)
 
 
