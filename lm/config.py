@@ -21,11 +21,12 @@ def setting(default: Any, why: str, flag: str = "", choices: tuple[str, ...] = (
     return field(default=default, metadata={"why": why, "flag": flag, "choices": choices})
 
 
+@dataclass(frozen=True)
 class _Checked:
     """Types and choices are checked where a value arrives, so a wrong one never reaches the training."""
 
     def __post_init__(self) -> None:
-        for f in fields(self):  # type: ignore[arg-type]
+        for f in fields(self):
             value, kind = getattr(self, f.name), type(f.default)
             if kind is float and type(value) is int:
                 object.__setattr__(self, f.name, float(value))
@@ -42,13 +43,13 @@ class _Checked:
         """Ranges, and settings that exclude each other."""
 
     def at_least(self, low: float, *names: str) -> None:
-        for f in fields(self):  # type: ignore[arg-type]
+        for f in fields(self):
             value = getattr(self, f.name)
             if f.name in names and not value >= low:
                 raise InputError(f"{flag_of(f)} must be at least {low}, not {value}")
 
     def probability(self, *names: str) -> None:
-        for f in fields(self):  # type: ignore[arg-type]
+        for f in fields(self):
             value = getattr(self, f.name)
             if f.name in names and not 0 <= value < 1:
                 raise InputError(f"{flag_of(f)} must be at least 0 and less than 1, not {value}")

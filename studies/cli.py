@@ -25,7 +25,7 @@ def list_studies() -> None:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="a name from studies list", show_default=False)],
-    settings: Annotated[list[str], typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = [],  # noqa: B006
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = None,
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
 ) -> None:
     """Run a study, store its table and print its claims.
@@ -33,7 +33,7 @@ def run(
     [dim]studies run gradient_lag --set run=runs/obama-word-lstm[/dim]
     """
     pairs = {}
-    for setting in settings:
+    for setting in settings or []:
         key, equals, value = setting.partition("=")
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, not {setting!r}")

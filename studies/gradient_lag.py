@@ -100,9 +100,10 @@ def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[li
         hidden.append([])
         copies.append([])
         for i, layer in enumerate(model.layers):
-            weight = layer.weight_hh_l0.detach().clone().requires_grad_()  # type: ignore[operator]
-            z = F.linear(x, layer.weight_ih_l0, layer.bias_ih_l0)  # type: ignore[arg-type]
-            states[i] = kernels.step(cell, z, states[i], weight, layer.bias_hh_l0)  # type: ignore[arg-type]
+            of = dict(layer.named_parameters())
+            weight = of["weight_hh_l0"].detach().clone().requires_grad_()
+            z = F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"])
+            states[i] = kernels.step(cell, z, states[i], weight, of["bias_hh_l0"])
             x = states[i][0]
             hidden[-1].append(x)
             copies[-1].append(weight)
