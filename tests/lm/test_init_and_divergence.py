@@ -1,0 +1,177 @@
+"""Beginning from another run, and ending where numbers stop being finite."""
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lm import checkpoint, runs
+from lm.data import prepare
+from lm.errors import Diverged, InputError
+from lm.evaluate import evaluate
+from lm.launch import new_training
+
+Log = Callable[[Path], list[dict[str, Any]]]
+Fit = Callable[..., Any]
+Make = Callable[..., Any]
+
+
+STILL = 1e-30  # a rate at which no weight moves
+
+
+# -- from another run -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def other_corpus(tmp_path: Path, make_text: Callable[..., str]) -> Path:
+    path = tmp_path / "other.txt"
+    path.write_text(make_text(1500, seed=7) + "ZZ Ÿ")
+    return path
+
+
+def test_init_from_takes_over_tokens_model_and_best_weights(
+    tmp_path: Path, trained: Path, other_corpus: Path, lm_command: Any, read_log: Log
+) -> None:
+    run = tmp_path / "run"
+    how = ["--epochs", 1, "--lr", STILL, "--optimizer", "sgd", "--dropout", 0, "--threads", 1, "--precision", "float32"]
+    code, _, err = lm_command("train", other_corpus, "--init-from", trained, "--run", run, "--quiet", *how)
+    assert code == 0, err
+    assert (run / "tokens.json").read_bytes() == (trained / "tokens.json").read_bytes()
+    source, target = (runs.load(path, device="cpu") for path in (trained, run))
+    shape = ("cell", "hidden_size", "embedding_size", "layers", "tie")
+    assert [getattr(source.config.model, n) for n in shape] == [getattr(target.config.model, n) for n in shape]
+    for name, tensor in source.model.state_dict().items():
+        assert torch.equal(target.model.state_dict()[name], tensor), name
+    assert source.meta["step"] == checkpoint.load(trained, "best").meta["step"]
+    # Its first loss is that of the other run's best model on this text.
+    data = prepare(target.config, source.tokenizer)
+    expected = evaluate(source.model, data.valid).loss
+    assert read_log(run / "epochs.jsonl")[0]["valid_loss"] == pytest.approx(expected, rel=1e-6)
+    assert read_log(run / "steps.jsonl")[0]["loss"] < math.log(source.tokenizer.size) - 0.5
+    assert target.config.training.init_from == str(trained)
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [["--cell", "gru"], ["--hidden-size", "9"], ["--tokens", "word"], ["--layers", "2"], ["--no-tie"], ["--min-count", "5"]],
+    ids=" ".join,
+)
+def test_init_from_refuses_what_contradicts_the_other_run(
+    tmp_path: Path, trained: Path, corpus: Path, refused: Any, contradiction: list[str]
+) -> None:
+    message = refused("train", corpus, "--init-from", trained, "--run", tmp_path / "run", *contradiction)
+    assert contradiction[0].removeprefix("--no-").strip("-").split("-")[0].replace("tokens", "kind") in message
+    assert not (tmp_path / "run").exists()
+
+
+def test_init_from_accepts_what_agrees(tmp_path: Path, trained: Path, corpus: Path, lm_command: Any) -> None:
+    how = ["--cell", "lstm", "--hidden-size", 16, "--max-steps", 1, "--weight-drop", 0.1, "--threads", 1, "--quiet"]
+    code, _, err = lm_command("train", corpus, "--init-from", trained, "--run", tmp_path / "run", *how)
+    assert code == 0, err
+
+
+def test_init_from_nothing_is_refused(tmp_path: Path, corpus: Path, refused: Any) -> None:
+    assert "there is no run" in refused("train", corpus, "--init-from", tmp_path / "none", "--run", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# -- divergence -----------------------------------------------------------------------------------------------------
+
+WILD = {"cell": "rnn-relu", "optimizer": "sgd", "lr": 1e6, "clip": "none", "epochs": 3}
+
+
+def finite(run: Path) -> dict[str, Tensor]:
+    weights = checkpoint.load(run, "last").groups["model"]
+    assert all(bool(t.isfinite().all()) for t in weights.values())
+    return weights
+
+
+def test_a_divergence_is_diagnosed_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, corpus: Path, flags: Make, lm_command: Any, read_log: Log
+) -> None:
+    run = tmp_path / "run"
+    code, _, err = lm_command("train", corpus, "--run", run, "--quiet", *flags(**WILD))
+    assert code == 3
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    steps = read_log(run / "steps.jsonl")
+    assert re.search(rf"at step {len(steps) + 1}\b", err), "the step that failed"
+    norms = re.search(r"norms of the steps before it: ([^A-Z]*)\.", err)
+    assert norms
+    assert [float(n) for n in norms[1].split(", ")] == pytest.approx([r["grad_norm"] for r in steps][-8:], rel=0.01)
+    assert "--lr" in err
+    assert "--clip norm:1" in err
+    assert all(math.isfinite(r["loss"]) and math.isfinite(r["grad_norm"]) for r in steps)
+    weights = finite(run)
+    code, _, err = lm_command("resume", run, "--quiet")
+    assert code == 3
+    assert all(torch.equal(t, finite(run)[k]) for k, t in weights.items())
+    assert not (run / "result.json").exists()
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+@pytest.mark.parametrize("bad", [math.inf, math.nan])
+def test_a_loss_or_gradient_that_is_not_finite_moves_no_weight(
+    tmp_path: Path, corpus: Path, make_config: Make, what: str, bad: float
+) -> None:
+    training = new_training(make_config(corpus, checkpoint_every=2, clip="norm:0.5"), tmp_path / "run")
+    updates = 0
+
+    def spoil(module: Any, args: Any, output: Any) -> Any:
+        nonlocal updates
+        updates += 1
+        if updates < 4 or not module.training:
+            return None
+        hidden, state = output
+        if what == "loss":
+            return hidden * bad, state
+        hidden.register_hook(lambda g: g * bad)
+        return hidden, state
+
+    training.model.register_forward_hook(spoil)
+    with pytest.raises(Diverged, match=rf"the {what} became (inf|nan) at step 4 .*below norm:0\.5"):
+        training.run(quiet=True)
+    assert training.at.step == 3
+    assert all(bool(p.isfinite().all()) for p in training.model.parameters())
+    finite(tmp_path / "run")
+    assert checkpoint.load(tmp_path / "run").meta["step"] == 2
+
+
+def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, corpus: Path, make_config: Make) -> None:
+    # The last update of an epoch can spoil the weights without a loss that shows it.
+    training = new_training(make_config(corpus, epochs=1, bptt=10_000), tmp_path / "run")
+    training.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data.fill_(math.inf))
+    with pytest.raises(Diverged):
+        training.run(quiet=True)
+    finite(tmp_path / "run")
+
+
+def test_training_in_another_thread_works_without_signals(tmp_path: Path, corpus: Path, fit: Fit) -> None:
+    from threading import Thread
+
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            fit(tmp_path / "run", corpus, max_steps=2)
+        except BaseException as error:
+            errors.append(error)
+
+    thread = Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not errors
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+def test_an_existing_run_folder_is_refused(tmp_path: Path, corpus: Path, make_config: Make) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "notes").write_text("mine")
+    with pytest.raises(InputError, match="exists already"):
+        new_training(make_config(corpus), tmp_path / "run")
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["notes"]
