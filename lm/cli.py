@@ -153,13 +153,16 @@ def generate(
 
 
 @app.command("runs")
-def list_runs(folder: Annotated[Path, typer.Argument(help="where to look", show_default=False)] = Path("runs")) -> None:
+def list_runs(
+    folder: Annotated[Path, typer.Argument(help="where to look", show_default=False)] = Path("runs"),
+    as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
+) -> None:
     """List the runs below a folder (runs, if left out) with their validation figures."""
     from lm.report import runs_table
 
     if not folder.is_dir():
         raise InputError(f"there is no folder {folder}; lm train makes the first run")
-    runs_table(folder)
+    runs_table(folder, as_csv)
 
 
 @app.command()

@@ -1,5 +1,7 @@
 """What the command line says about corpora, models and runs."""
 
+import csv
+import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -56,17 +58,22 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
     return "\n".join(lines)
 
 
-def runs_table(folder: Path) -> None:
-    """One line a run."""
+def runs_table(folder: Path, as_csv: bool = False) -> None:
+    """One line a run; as CSV with every column."""
     from lm.runs import summaries
 
-    table = Table(box=None, pad_edge=False)
-    columns = ("run", "corpus", "tokens", "model", "epochs", "valid ppl", "bits/byte", "state")
-    for column in columns:
-        table.add_column(column, justify="right" if column in ("epochs", "valid ppl", "bits/byte") else "left", overflow="fold")
     rows = list(summaries(folder))
+    if as_csv:
+        writer = csv.DictWriter(sys.stdout, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return
+    columns = {"epochs": "epochs", "perplexity": "valid ppl", "bits_per_byte": "bits/byte", "test_bits_per_byte": "test"}
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "corpus", "tokens", "model", *columns.values(), "state"):
+        table.add_column(column, justify="right" if column in columns.values() else "left", overflow="fold")
     for row in rows:
-        figures = [f"{row[k]:{form}}" if row.get(k) else "" for k, form in (("perplexity", ".2f"), ("bits_per_byte", ".3f"))]
+        figures = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(columns)[1:]]
         texts = [str(row.get(k, "")) for k in ("run", "corpus", "tokens", "model", "epochs")]
         table.add_row(*map(escape, [*texts, *figures, row["state"]]))
     if rows:
@@ -131,7 +138,5 @@ def _count(number: int, thing: str) -> str:
 
 
 def _console() -> Console:
-    import sys
-
     # A pipe has no width; wide enough that a grep finds whole rows.
     return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)

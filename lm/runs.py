@@ -113,15 +113,31 @@ def summaries(folder: Path) -> Iterator[dict[str, Any]]:
             yield {"run": str(path), "state": f"damaged: {error}"}
             continue
         epochs = list(logs.read(path / "epochs.jsonl"))
-        best = min(epochs, key=lambda r: r["valid_loss"], default=None)
-        done = (path / "result.json").exists()
+        best = min(epochs, key=lambda r: r["valid_loss"], default={})
         yield {
             "run": str(path),
             "corpus": about.get("corpus", {}).get("name", ""),
             "tokens": config.tokens.kind,
+            "types": about.get("corpus", {}).get("types"),
             "model": f"{config.model.cell} {config.model.layers}x{config.model.hidden_size}",
+            "parameters": about.get("parameters"),
             "epochs": len(epochs),
-            "perplexity": best["valid_perplexity"] if best else None,
-            "bits_per_byte": best["valid_bits_per_byte"] if best else None,
-            "state": "done" if done else "unfinished",
+            "best_epoch": best.get("epoch"),
+            "perplexity": best.get("valid_perplexity"),
+            "bits_per_byte": best.get("valid_bits_per_byte"),
+            **_tested(path / "result.json"),
+            "seconds": round(sum(r["seconds"] for r in epochs), 1),
+            "command": about.get("command"),
+            "commit": about.get("commit"),
         }
+
+
+def _tested(file: Path) -> dict[str, Any]:
+    """The test split's figures of a finished run."""
+    try:
+        test = json.loads(file.read_bytes())["test"]
+        return {"state": "done", "test_perplexity": test["perplexity"], "test_bits_per_byte": test["bits_per_byte"]}
+    except FileNotFoundError:
+        return {"state": "unfinished", "test_perplexity": None, "test_bits_per_byte": None}
+    except (ValueError, KeyError, TypeError):
+        return {"state": "damaged result.json", "test_perplexity": None, "test_bits_per_byte": None}

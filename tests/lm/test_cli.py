@@ -1,5 +1,6 @@
 """The command line: help, tables, and what a training says."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -222,3 +223,14 @@ def test_flags_override_the_file(tmp_path: Path, trained: Path, lm_command: Any)
     config = lm.load(tmp_path / "run").config
     assert (config.training.epochs, config.training.max_steps, config.model.tie) == (1, 2, False)
     assert config.model.hidden_size == 16
+
+
+def test_runs_as_csv_hold_every_figure(trained: Path, lm_command: Any) -> None:
+    code, out, _ = lm_command("runs", trained.parent, "--csv")
+    assert code == 0
+    (row,) = [r for r in csv.DictReader(out.splitlines()) if r["run"] == str(trained)]
+    result = json.loads((trained / "result.json").read_text())
+    assert float(row["test_bits_per_byte"]) == result["test"]["bits_per_byte"]
+    assert float(row["perplexity"]) == result["valid"]["perplexity"]
+    assert row["state"] == "done"
+    assert int(row["best_epoch"]) == result["best_epoch"]
