@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import time
@@ -87,17 +88,23 @@ def describe_machine() -> dict[str, Any]:
         "version": program_version(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "command": " ".join(["lm", *sys.argv[1:]]),
+        "command": shlex.join([_program(), *sys.argv[1:]]),
     }
     root = Path(__file__).resolve().parent.parent
     if (root / ".git").exists():
         about["commit"] = _git(root, "rev-parse", "HEAD")
         about["dirty"] = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     return about
+
+
+def _program() -> str:
+    """lm or studies, also where it was started with ``python -m``."""
+    path = Path(sys.argv[0])
+    return path.parent.name if path.name == "__main__.py" else path.name
 
 
 def _cpu_name() -> str:

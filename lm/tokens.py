@@ -6,76 +6,15 @@ as letters. A tokenizer is built from the training split alone and saved with th
 
 import codecs
 import json
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from lm.config import TokensConfig
 from lm.errors import InputError
-from lm.spelling import Speller
-from lm.words import Line, pieces, spaced
+from lm.tokenizer import EOS, Decoder, Tokenizer
+from lm.words import WordTokenizer
 
-EOS = 0
-
-
-class Decoder(ABC):
-    """Ids in, text out, as they come: ``push`` what is certain by now, ``flush`` the rest."""
-
-    @abstractmethod
-    def push(self, token: int) -> str: ...
-
-    def flush(self) -> str:
-        return ""
-
-
-class Tokenizer(ABC):
-    """What every kind of token offers."""
-
-    kind: str
-
-    @property
-    @abstractmethod
-    def size(self) -> int:
-        """|V|, <eos> included."""
-
-    @abstractmethod
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text, without <eos>."""
-
-    @abstractmethod
-    def decoder(self) -> Decoder: ...
-
-    @abstractmethod
-    def show(self, token: int) -> str:
-        """One token for people to read."""
-
-    @abstractmethod
-    def to_json(self) -> dict[str, Any]: ...
-
-    never: tuple[int, ...] = ()  # ids that stand for no text of their own, so that generation must not draw them
-
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of token ids; <eos> is silent."""
-        decoder = self.decoder()
-        return "".join(decoder.push(i) for i in ids) + decoder.flush()
-
-    def raw(self, text: str) -> str:
-        """The text that bits per byte are counted on."""
-        return text
-
-    @property
-    def raw_is(self) -> str:
-        """What ``raw`` is where it is not the text itself: "the lower-cased text"."""
-        return ""
-
-    def spelling_nats(self, text: str) -> float:
-        """What the symbols that the vocabulary lacks cost beyond their tokens, in nats."""
-        return 0.0
-
-    def unknown(self, text: str) -> dict[str, str]:
-        """Symbols of a text that the vocabulary lacks, each with what it is mapped to."""
-        return {}
+__all__ = ["EOS", "BpeTokenizer", "CharTokenizer", "Decoder", "Tokenizer", "WordTokenizer", "build", "from_json"]
 
 
 class CharTokenizer(Tokenizer):
@@ -137,105 +76,6 @@ class _CharDecoder(Decoder):
     def flush(self) -> str:
         self._high = None
         return self._utf8.decode(b"", final=True)
-
-
-class WordTokenizer(Tokenizer):
-    """One token a word, punctuation apart; rare words are <unk>.
-
-    A token carries no white space. Between two tokens stands what ``words.Line.gap`` expects there (a space, or nothing, as
-    before a comma); where the text has something else, that is a token of its own: <join> for nothing, or the white
-    space itself. So a text without unknown words comes back exactly. With ``split="spaces"`` tokens are what white
-    space separates, and every white space comes back as one space. ``lower`` lower-cases first.
-
-    Ids: <eos>, <unk>, <join>, then the types by falling count.
-    """
-
-    kind = "word"
-    UNK, JOIN, _first = 1, 2, 3
-    never = (UNK,)
-
-    def __init__(self, types: list[str], rare: list[str], split: str, lower: bool) -> None:
-        self._types, self._rare, self._split, self._lower = types, rare, split, lower
-        self._ids = {t: i for i, t in enumerate(types, start=self._first)}
-        self._speller: Speller | None = None
-
-    @property
-    def size(self) -> int:
-        return self._first + len(self._types)
-
-    def raw(self, text: str) -> str:
-        text = text.lower() if self._lower else text
-        return " ".join(text.split()) if self._split == "spaces" else text
-
-    @property
-    def raw_is(self) -> str:
-        spaces = "with single spaces" if self._split == "spaces" else ""
-        return f"the {'lower-cased ' * self._lower}text {spaces}".rstrip() if self._lower or spaces else ""
-
-    def tokens(self, text: str) -> list[str | None]:
-        """The text cut up: words, marks, unexpected white space, and None for an unexpected lack of it."""
-        text = self.raw(text)
-        return list(text.split()) if self._split == "spaces" else spaced(pieces(text))
-
-    def _in_vocabulary(self, text: str) -> list[tuple[int, str]]:
-        pairs: list[tuple[int, str]] = []
-        for t in self.tokens(text):
-            if t is None:
-                pairs.append((self.JOIN, ""))
-            elif t.isspace() and t not in self._ids:  # a rare run of white space, character by character
-                pairs += [(self._ids.get(c, self.UNK), c) for c in t]
-            else:
-                pairs.append((self._ids.get(t, self.UNK), t))
-        return pairs
-
-    def encode(self, text: str) -> list[int]:
-        return [i for i, _ in self._in_vocabulary(text)]
-
-    def decoder(self) -> Decoder:
-        return _WordDecoder(self._types, self._split)
-
-    def show(self, token: int) -> str:
-        return ("<eos>", "<unk>", "<join>")[token] if token < self._first else self._types[token - self._first]
-
-    def spelling_nats(self, text: str) -> float:
-        if self._speller is None:
-            self._speller = Speller(self._rare or self._types)
-        costs: dict[str, float] = {}
-        total = 0.0
-        for i, t in self._in_vocabulary(text):
-            if i == self.UNK:
-                if t not in costs:
-                    costs[t] = self._speller.nats(t)
-                total += costs[t]
-        return total
-
-    def unknown(self, text: str) -> dict[str, str]:
-        return {t: "<unk>" for i, t in self._in_vocabulary(text) if i == self.UNK}
-
-    def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "types": self._types, "rare": self._rare, "split": self._split, "lower": self._lower}
-
-
-class _WordDecoder(Decoder):
-    def __init__(self, types: list[str], split: str) -> None:
-        self._types, self._spaces = types, split == "spaces"
-        self._line = Line()
-        self._explicit = True  # the gap before the next token is settled
-
-    def push(self, token: int) -> str:
-        if token in (EOS, WordTokenizer.JOIN):
-            self._line = Line() if token == EOS else self._line
-            self._explicit = True
-            return ""
-        text = "<unk>" if token == WordTokenizer.UNK else self._types[token - WordTokenizer._first]
-        if text.isspace():
-            self._explicit = True
-            self._line = Line() if "\n" in text else self._line
-            return text
-        between = "" if self._explicit else " " if self._spaces else self._line.gap(text)
-        self._explicit = False
-        self._line.add(text)
-        return between + text
 
 
 class BpeTokenizer(Tokenizer):

@@ -1,6 +1,10 @@
-"""How a text is cut into words and marks, and the white space one expects between them."""
+"""Words: how a text is cut into words and marks, the white space one expects between them, and their tokenizer."""
 
 import re
+from typing import Any
+
+from lm.spelling import Speller
+from lm.tokenizer import EOS, Decoder, Tokenizer
 
 PIECE = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+(?:['’]\w+)*|--+|\.{2,}|.", re.DOTALL)
 CLOSING = frozenset(".,;:!?%)]}”’…-–—/")  # nothing before these
@@ -49,3 +53,102 @@ def spaced(parts: list[str]) -> list[str | None]:
         line.add(part)
         pending = ""
     return tokens + ([pending] if pending else [])
+
+
+class WordTokenizer(Tokenizer):
+    """One token a word, punctuation apart; rare words are <unk>.
+
+    A token carries no white space. Between two tokens stands what ``Line.gap`` expects there (a space, or nothing, as
+    before a comma); where the text has something else, that is a token of its own: <join> for nothing, or the white
+    space itself. So a text without unknown words comes back exactly. With ``split="spaces"`` tokens are what white
+    space separates, and every white space comes back as one space. ``lower`` lower-cases first.
+
+    Ids: <eos>, <unk>, <join>, then the types by falling count.
+    """
+
+    kind = "word"
+    UNK, JOIN, _first = 1, 2, 3
+    never = (UNK,)
+
+    def __init__(self, types: list[str], rare: list[str], split: str, lower: bool) -> None:
+        self._types, self._rare, self._split, self._lower = types, rare, split, lower
+        self._ids = {t: i for i, t in enumerate(types, start=self._first)}
+        self._speller: Speller | None = None
+
+    @property
+    def size(self) -> int:
+        return self._first + len(self._types)
+
+    def raw(self, text: str) -> str:
+        text = text.lower() if self._lower else text
+        return " ".join(text.split()) if self._split == "spaces" else text
+
+    @property
+    def raw_is(self) -> str:
+        spaces = "with single spaces" if self._split == "spaces" else ""
+        return f"the {'lower-cased ' * self._lower}text {spaces}".rstrip() if self._lower or spaces else ""
+
+    def tokens(self, text: str) -> list[str | None]:
+        """The text cut up: words, marks, unexpected white space, and None for an unexpected lack of it."""
+        text = self.raw(text)
+        return list(text.split()) if self._split == "spaces" else spaced(pieces(text))
+
+    def _in_vocabulary(self, text: str) -> list[tuple[int, str]]:
+        pairs: list[tuple[int, str]] = []
+        for t in self.tokens(text):
+            if t is None:
+                pairs.append((self.JOIN, ""))
+            elif t.isspace() and t not in self._ids:  # a rare run of white space, character by character
+                pairs += [(self._ids.get(c, self.UNK), c) for c in t]
+            else:
+                pairs.append((self._ids.get(t, self.UNK), t))
+        return pairs
+
+    def encode(self, text: str) -> list[int]:
+        return [i for i, _ in self._in_vocabulary(text)]
+
+    def decoder(self) -> Decoder:
+        return _WordDecoder(self._types, self._split)
+
+    def show(self, token: int) -> str:
+        return ("<eos>", "<unk>", "<join>")[token] if token < self._first else self._types[token - self._first]
+
+    def spelling_nats(self, text: str) -> float:
+        if self._speller is None:
+            self._speller = Speller(self._rare or self._types)
+        costs: dict[str, float] = {}
+        total = 0.0
+        for i, t in self._in_vocabulary(text):
+            if i == self.UNK:
+                if t not in costs:
+                    costs[t] = self._speller.nats(t)
+                total += costs[t]
+        return total
+
+    def unknown(self, text: str) -> dict[str, str]:
+        return {t: "<unk>" for i, t in self._in_vocabulary(text) if i == self.UNK}
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": self.kind, "types": self._types, "rare": self._rare, "split": self._split, "lower": self._lower}
+
+
+class _WordDecoder(Decoder):
+    def __init__(self, types: list[str], split: str) -> None:
+        self._types, self._spaces = types, split == "spaces"
+        self._line = Line()
+        self._explicit = True  # the gap before the next token is settled
+
+    def push(self, token: int) -> str:
+        if token in (EOS, WordTokenizer.JOIN):
+            self._line = Line() if token == EOS else self._line
+            self._explicit = True
+            return ""
+        text = "<unk>" if token == WordTokenizer.UNK else self._types[token - WordTokenizer._first]
+        if text.isspace():
+            self._explicit = True
+            self._line = Line() if "\n" in text else self._line
+            return text
+        between = "" if self._explicit else " " if self._spaces else self._line.gap(text)
+        self._explicit = False
+        self._line.add(text)
+        return between + text

@@ -1,0 +1,66 @@
+"""What every kind of token offers; the kinds are in ``tokens``."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any
+
+EOS = 0  # stands behind each document and is never read from text
+
+
+class Decoder(ABC):
+    """Ids in, text out, as they come: ``push`` what is certain by now, ``flush`` the rest."""
+
+    @abstractmethod
+    def push(self, token: int) -> str: ...
+
+    def flush(self) -> str:
+        return ""
+
+
+class Tokenizer(ABC):
+    """What every kind of token offers."""
+
+    kind: str
+
+    @property
+    @abstractmethod
+    def size(self) -> int:
+        """|V|, <eos> included."""
+
+    @abstractmethod
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, without <eos>."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder: ...
+
+    @abstractmethod
+    def show(self, token: int) -> str:
+        """One token for people to read."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]: ...
+
+    never: tuple[int, ...] = ()  # ids that stand for no text of their own, so that generation must not draw them
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of token ids; <eos> is silent."""
+        decoder = self.decoder()
+        return "".join(decoder.push(i) for i in ids) + decoder.flush()
+
+    def raw(self, text: str) -> str:
+        """The text that bits per byte are counted on."""
+        return text
+
+    @property
+    def raw_is(self) -> str:
+        """What ``raw`` is where it is not the text itself: "the lower-cased text"."""
+        return ""
+
+    def spelling_nats(self, text: str) -> float:
+        """What the symbols that the vocabulary lacks cost beyond their tokens, in nats."""
+        return 0.0
+
+    def unknown(self, text: str) -> dict[str, str]:
+        """Symbols of a text that the vocabulary lacks, each with what it is mapped to."""
+        return {}
