@@ -5,6 +5,7 @@ import shutil
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from lm import checkpoint, machine, runs
@@ -31,6 +32,9 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     Batches(data.train.ids, config.batches.rows, config.batches.bptt)  # too short a text is refused here
     torch.manual_seed(config.training.seed)
     model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
+    if not config.model.init_width:
+        counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
+        model.know_frequencies(torch.from_numpy(counts))
     if source:
         runs.load_weights(model, checkpoint.load(Path(source), "best"), Path(source))
     path = runs.create(path, f"{data.corpus.name}-{config.tokens.kind}-{config.model.cell}")

@@ -46,6 +46,16 @@ class LanguageModel(nn.Module):
                 nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[h : 2 * h], self.config.forget_bias)
                 nn.init.zeros_(cast(Tensor, layer.bias_hh_l0)[h : 2 * h])
 
+    def know_frequencies(self, counts: Tensor) -> None:
+        """Begin with the decoder's bias at the log frequencies of the training text, one added to each of ``counts`` [|V|].
+
+        From a bias of 0 the recurrence learns to hold the frequencies itself, in units that keep their sign by feeding
+        themselves. Such a unit may start with the wrong sign from h(0) = 0, and then the model predicts rare words only.
+        """
+        with torch.no_grad():
+            smoothed = (counts + 1).to(self.decoder.bias.dtype)
+            self.decoder.bias.copy_((smoothed / smoothed.sum()).log())
+
     def zero_state(self, rows: int) -> State:
         """h(0) = 0 for ``rows`` rows."""
         zero = self.embedding.weight.new_zeros(1, rows, self.config.hidden_size)
