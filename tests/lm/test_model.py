@@ -352,3 +352,9 @@ def test_the_zero_state_is_zero() -> None:
     for t in flatten(build(cell="lstm", layers=2).zero_state(5)):
         assert t.shape == (1, 5, H)
         assert not t.any()
+
+
+def test_the_decoders_bias_begins_at_the_log_frequencies() -> None:
+    model = LanguageModel(4, ModelConfig(hidden_size=3))
+    model.know_frequencies(torch.tensor([5, 0, 2, 1]))
+    assert torch.allclose(model.decoder.bias.exp(), torch.tensor([6.0, 1, 3, 2]) / 12)

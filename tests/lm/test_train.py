@@ -28,7 +28,8 @@ def test_a_text_without_surprise_is_learnt_to_almost_no_loss(tmp_path: Path, fit
     (tmp_path / "abc.txt").write_text("abc" * 700)
     fit(tmp_path / "run", tmp_path / "abc.txt", cell=cell, hidden_size=16, lr=0.03, epochs=5)
     epochs = read_log(tmp_path / "run" / "epochs.jsonl")
-    assert epochs[0]["train_loss"] > 0.3
+    steps = read_log(tmp_path / "run" / "steps.jsonl")
+    assert steps[0]["loss"] == pytest.approx(math.log(3), abs=0.03), "at first only the three frequencies are known"
     assert epochs[-1]["valid_loss"] < 0.05
 
 
@@ -227,10 +228,10 @@ def test_gradients_end_where_the_pass_begins_though_its_state_is_used(
 
 
 def test_what_is_logged_of_a_step(tmp_path: Path, corpus: Path, fit: Fit, read_log: Log) -> None:
-    training = fit(tmp_path / "run", corpus, clip="norm:0.25", optimizer="sgd", lr=1.0, rows=7, bptt=30)
+    training = fit(tmp_path / "run", corpus, clip="norm:0.1", optimizer="sgd", lr=1.0, rows=7, bptt=30)
     steps = read_log(tmp_path / "run" / "steps.jsonl")
     assert {r["clipped"] for r in steps} == {True, False}
-    assert all(r["clipped"] == (r["grad_norm"] > 0.25) for r in steps), "the norm is that before clipping"
+    assert all(r["clipped"] == (r["grad_norm"] > 0.1) for r in steps), "the norm is that before clipping"
     epochs = read_log(tmp_path / "run" / "epochs.jsonl")
     total = len(training.data.train.ids)
     assert total % 7, "some tokens do not fill the rows"
