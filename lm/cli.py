@@ -3,6 +3,7 @@
 import errno
 import inspect
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -238,6 +239,8 @@ def main(arguments: list[str] | None = None) -> None:
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a typer application; errors that a user can mend become one sentence on stderr."""
     # Only what stands above UsageError is shared by all of typer's complaints about a command line.
+    # Read when torch is loaded. Threads that spin for one that the system put aside stop a busy machine altogether.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
