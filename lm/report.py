@@ -139,4 +139,4 @@ def _count(number: int, thing: str) -> str:
 
 def _console() -> Console:
     # A pipe has no width; wide enough that a grep finds whole rows.
-    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+    return Console(width=None if sys.stdout and sys.stdout.isatty() else 1000, highlight=False)

@@ -41,6 +41,8 @@ def run(
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's memory profiler is chatty; read when torch is loaded
     study = make(name, pairs)
     path = out or Path("runs") / "studies" / f"{name}.parquet"
+    if path.suffix != ".parquet" or path.is_dir():
+        raise InputError(f"--out must be a file that ends in .parquet, not {path}")
     save(study(), path, name, study)
     _claims(path)
     print(f"table: {path}")
