@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lm import ask
+from lm.ask import RunArgument
 from lm.config import RunConfig, flag_of, from_toml, preset
 from lm.console import say, silence
 from lm.errors import Diverged, InputError, Stopped
@@ -26,7 +28,6 @@ corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, or show 
 app.add_typer(corpora_app, name="corpora")
 
 SOURCES = "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)"
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 
 
 def _flags() -> list[inspect.Parameter]:
@@ -115,42 +116,9 @@ def _run_training(training: Any, quiet: bool) -> None:
     say(result(training, scores))
 
 
-@app.command()
-def generate(
-    run: RunArgument,
-    prompt: Annotated[str | None, typer.Option(help="text to go on from; without it, begin as a document does")] = None,
-    length: Annotated[int, typer.Option(help="tokens at most")] = 100,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says")] = 0.8,
-    top_k: Annotated[int, typer.Option(help="draw from this many likeliest tokens; 0 from all")] = 0,
-    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that hold this much probability")] = 1.0,
-    seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
-    samples: Annotated[int, typer.Option(help="how many texts")] = 1,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")] = "auto",
-) -> None:
-    """Let a trained model go on with a prompt, token by token.
-
-    [dim]lm generate runs/obama-word-lstm --prompt Jobs --temperature 0.7[/dim]
-    """
-    from lm import generate as text_of
-    from lm import load
-    from lm.generate import check, encode_prompt
-
-    if samples < 1:
-        raise InputError(f"--samples must be at least 1, not {samples}")
-    check(length, temperature, top_k, top_p, seed)
-    model = load(run, device=device)
-    if prompt is not None:
-        encode_prompt(model, prompt)
-        for symbol, mapped in model.tokenizer.unknown(prompt).items():
-            print(f"lm: {symbol!r} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
-    for number in range(samples):
-        if samples > 1:
-            print(f"--- {number + 1} of {samples}")
-        draws = None if seed is None else seed + number
-        print(prompt or "", end="", flush=True)
-        for piece in text_of(model, prompt, length, temperature=temperature, top_k=top_k, top_p=top_p, seed=draws):
-            print(piece, end="", flush=True)
-        print()
+app.command()(ask.generate)
+app.command("next")(ask.next_)
+app.command()(ask.score)
 
 
 @app.command("runs")

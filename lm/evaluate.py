@@ -1,8 +1,9 @@
-"""How well a model predicts a text: loss, perplexity, bits per byte."""
+"""How well a model predicts a text: loss, perplexity, bits per byte, and the loss of every token."""
 
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ import kernels
 from lm.model import LanguageModel
 from lm.streams import IGNORED, Stream
 from lm.tokens import EOS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 WINDOW = 256  # tokens a row between two looks at the clock; does not change the result
 
@@ -27,51 +31,86 @@ class Score:
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
 
+    @classmethod
+    def of(cls, losses: "NDArray[np.float64]", stream: Stream) -> "Score":
+        """The score of a stream from the loss of each of its tokens, [T] in nats."""
+        nats = float(losses.sum())
+        loss = nats / len(losses)
+        return cls(loss, math.exp(loss) if loss < 700 else math.inf, stream.bits_per_byte(nats), len(losses))
+
 
 def evaluate(
     model: LanguageModel,
     stream: Stream,
     *,
     rows: int = 1,
+    warmup: int = 0,
     resets: bool = False,
     backend: str | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Score:
-    """Score every token of a stream once, the state carried from start to end, in float32.
+    """Score every token of a stream once, the state carried from start to end; the arguments are ``token_losses``'s."""
+    losses = token_losses(model, stream.ids, rows=rows, warmup=warmup, resets=resets, backend=backend, between=between)
+    return Score.of(losses, stream)
 
-    The first token is predicted from <eos>, the last from all before it. With more ``rows`` the stream is cut into that
-    many parts, each begun from h = 0 behind the token before it, which costs those tokens their history.
+
+def token_losses(
+    model: LanguageModel,
+    ids: "NDArray[np.int32]",
+    *,
+    rows: int = 1,
+    warmup: int = 0,
+    resets: bool = False,
+    backend: str | None = None,
+    between: Callable[[], None] = lambda: None,
+) -> "NDArray[np.float64]":
+    """-log P of each token given all before it, [T] in nats, in float32 and without dropout.
+
+    The first token is predicted from <eos>. With more ``rows`` the ids are cut into that many equal parts, read side by
+    side. Each part begins from h = 0, which costs its first tokens their history; with ``warmup`` the n tokens before
+    each part are read first and not counted. With n = all tokens before it the losses are those of one row, up to rounding.
 
     Args:
+        ids: [T].
+        rows: parts read side by side; more are faster.
+        warmup: uncounted tokens read before each part, fewer where a part has fewer before it.
         resets: whether the state is zero before each <eos>, as in training with ``--state document``.
         between: called between windows; may raise to stop.
     """
     device = model.embedding.weight.device
-    inputs = np.concatenate([[EOS], stream.ids[:-1]]).astype(np.int64)
-    length = -(-len(inputs) // rows)
-    missing = rows * length - len(inputs)
-    inputs = np.pad(inputs, (0, missing)).reshape(rows, length)
-    targets = np.pad(stream.ids.astype(np.int64), (0, missing), constant_values=IGNORED).reshape(rows, length)
+    length = -(-len(ids) // rows)
+    rows = -(-len(ids) // length)  # rounding up may leave the last rows without a token
+    warmup = min(warmup, (rows - 1) * length)
+    at = np.arange(rows)[:, None] * length + np.arange(-warmup, length)  # [rows, warmup + length] positions in the text
+    outside = (at < 0) | (at >= len(ids))
+    clipped = at.clip(0, len(ids) - 1)
+    inputs = np.where(outside, EOS, np.concatenate([[EOS], ids[:-1]])[clipped]).astype(np.int64)
+    targets = np.where(outside, IGNORED, ids[clipped]).astype(np.int64)
+    targets[:, :warmup] = IGNORED
+    fresh = (at == 0) & (warmup > 0)  # a row with less than n before it begins here, in its middle
+    if resets:
+        fresh |= inputs == EOS
+    losses = np.empty((rows, warmup + length))
     training = model.training
     model.eval()
-    nats = 0.0
     with torch.no_grad():
         state = model.zero_state(rows)
-        for begin in range(0, length, WINDOW):
+        for begin in range(0, warmup + length, WINDOW):
             between()
-            window = torch.from_numpy(inputs[:, begin : begin + WINDOW]).to(device)
-            target = torch.from_numpy(targets[:, begin : begin + WINDOW]).to(device)
-            hidden, state = model(window, state, window == EOS if resets else None)
+            window = slice(begin, begin + WINDOW)
+            reset = torch.from_numpy(fresh[:, window]).to(device) if fresh[:, window].any() else None
+            hidden, state = model(torch.from_numpy(inputs[:, window]).to(device), state, reset)
+            target = torch.from_numpy(targets[:, window]).to(device)
+            if begin + target.shape[1] <= warmup:
+                continue
             loss = kernels.linear_cross_entropy(
                 hidden.flatten(0, 1),
                 model.decoder.weight,
                 target.t().flatten(),
                 linear_bias=model.decoder.bias,
-                reduction="sum",
+                reduction="none",
                 backend=backend,
             )
-            nats += float(loss)
+            losses[:, window] = loss.reshape(target.t().shape).t().double().cpu().numpy()
     model.train(training)
-    loss_per_token = nats / len(stream.ids)
-    perplexity = math.exp(loss_per_token) if loss_per_token < 700 else math.inf
-    return Score(loss_per_token, perplexity, stream.bits_per_byte(nats), len(stream.ids))
+    return losses[:, warmup:].flatten()[: len(ids)]

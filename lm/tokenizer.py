@@ -61,6 +61,10 @@ class Tokenizer(ABC):
         """What the symbols that the vocabulary lacks cost beyond their tokens, in nats."""
         return 0.0
 
+    def unknowns(self, text: str) -> list[str | None]:
+        """For each token of ``encode(text)`` the symbol that the vocabulary lacks, or None where it stands for itself."""
+        return [None] * len(self.encode(text))
+
     def unknown(self, text: str) -> dict[str, str]:
         """Symbols of a text that the vocabulary lacks, each with what it is mapped to."""
         return {}

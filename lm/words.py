@@ -125,6 +125,9 @@ class WordTokenizer(Tokenizer):
                 total += costs[t]
         return total
 
+    def unknowns(self, text: str) -> list[str | None]:
+        return [t if i == self.UNK else None for i, t in self._in_vocabulary(text)]
+
     def unknown(self, text: str) -> dict[str, str]:
         return {t: "<unk>" for i, t in self._in_vocabulary(text) if i == self.UNK}
 

@@ -1,0 +1,165 @@
+"""The commands that ask a trained model: generate, next, score, eval. ``lm.cli`` puts them on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lm.errors import InputError
+
+if TYPE_CHECKING:
+    from lm.copying import TrainingText
+    from lm.runs import Run
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+
+
+def generate(
+    run: RunArgument,
+    prompt: Annotated[str | None, typer.Option(help="text to go on from; without it, begin as a document does")] = None,
+    length: Annotated[int, typer.Option(help="tokens at most")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="draw from this many likeliest tokens; 0 from all")] = 0,
+    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that hold this much probability")] = 1.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="never say so many tokens in a row twice; 0 allows it")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="stop before this text; may be given several times")] = None,
+    seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
+    samples: Annotated[int, typer.Option(help="how many texts, made side by side")] = 1,
+    copied: Annotated[bool, typer.Option(help="say how much of it is copied from the training text")] = True,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """Let a trained model go on with a prompt, token by token.
+
+    [dim]lm generate runs/obama-word-lstm --prompt Jobs --temperature 0.7[/dim]
+    [dim]lm generate runs/trump-word-gru --prompt "make the country" --temperature 0 --no-repeat-ngram 4 --stop .[/dim]
+    """
+    from lm import generate as text_of
+    from lm import load
+    from lm.generate import Draws, encode_prompt, generate_batch
+
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
+    draws = Draws(length, **how)
+    model = load(run, device=device)
+    if prompt is not None:
+        encode_prompt(model, prompt)
+        _say_unknown(model, prompt)
+    if samples == 1 and not as_json:
+        print(prompt or "", end="", flush=True)
+        text = ""
+        for piece in text_of(model, prompt, length, **how):
+            print(piece, end="", flush=True)
+            text += piece
+        print()
+        if training := _training_text(model) if copied else None:
+            print(f"lm: {training.compare(text, prompt or '')}", file=sys.stderr)
+        return
+    batch = generate_batch(model, prompt, samples, draws)
+    training = _training_text(model) if copied else None
+    reports = [training.compare(sample.text, prompt or "") if training else None for sample in batch]
+    if as_json:
+        texts = [
+            {"text": s.text, "tokens": s.tokens, "ended": s.ended, "copied": vars(report) if report else None}
+            for s, report in zip(batch, reports, strict=True)
+        ]
+        print(json.dumps({"run": str(run), "prompt": prompt, "length": length, **how, "samples": texts}, indent=1))
+        return
+    for number, (sample, report) in enumerate(zip(batch, reports, strict=True), start=1):
+        print(f"--- {number} of {samples}", flush=True)
+        print((prompt or "") + sample.text, flush=True)
+        if report:
+            print(f"lm: {number}: {report}", file=sys.stderr, flush=True)
+
+
+def next_(
+    run: RunArgument,
+    prompt: Annotated[str | None, typer.Option(help="text before the token; without it, the beginning of a document")] = None,
+    top: Annotated[int, typer.Option(help="how many of the likeliest tokens")] = 10,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """The distribution of the next token, P(v | prompt), as bars, with its entropy.
+
+    [dim]lm next runs/obama-word-lstm --prompt "the students opened their" --top 10[/dim]
+    """
+    from lm import load
+    from lm.probe import next_token
+    from lm.surprise import bars
+
+    if top < 1:
+        raise InputError(f"--top must be at least 1, not {top}")
+    model = load(run, device=device)
+    if prompt is not None:
+        _say_unknown(model, prompt)
+    found = next_token(model, prompt)
+    if as_json:
+        tokens = [{"token": model.tokenizer.show(i), "id": i, "probability": p} for i, p in found.top(top)]
+        what = {"run": str(run), "prompt": prompt, "entropy_nats": found.entropy, "types": model.tokenizer.size}
+        print(json.dumps(what | {"top": tokens}, indent=1))
+    else:
+        bars(model, prompt, found, top)
+
+
+def score(
+    run: RunArgument,
+    text: Annotated[str, typer.Argument(metavar="TEXT|FILE", show_default=False, help="a text, or a file that holds it")],
+    html: Annotated[Path | None, typer.Option(help="write a page that shows each token's surprise, too")] = None,
+    encoding: Annotated[str, typer.Option(help="how a file is encoded")] = "utf-8",
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """How surprising each token of a text is: -log P, coloured; the total in nats and in bits per byte.
+
+    [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
+    """
+    from lm import load
+    from lm.corpora import read_text
+    from lm.probe import score_text
+    from lm.surprise import as_dict, page, print_scored
+
+    if html and html.exists():
+        raise InputError(f"{html} exists already; name another file with --html")
+    if html and not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent} for --html; make it first")
+    name, is_file = text, _is_file(text)
+    if is_file:
+        text = read_text(Path(text), encoding)
+    model = load(run, device=device)
+    scored = score_text(model, text)
+    if as_json:
+        print(json.dumps({"run": str(run), **as_dict(scored)}, indent=1))
+    else:
+        print_scored(scored)
+    if html:
+        html.write_text(page(scored, str(run), name if is_file else ""), encoding="utf-8")
+        print(f"page: {html}", file=sys.stderr)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a NUL: no path
+        return False
+
+
+def _say_unknown(model: "Run", prompt: str) -> None:
+    for symbol, mapped in model.tokenizer.unknown(prompt).items():
+        print(f"lm: {symbol!r} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
+
+
+def _training_text(model: "Run") -> "TrainingText | None":
+    """The words that the model was trained on; None, with a word on stderr, where they are no longer there."""
+    from lm.copying import TrainingText
+    from lm.corpora import open_corpus
+
+    try:
+        pieces = open_corpus(model.config.corpus).splits()["train"]
+    except InputError as error:
+        print(f"lm: not compared with the training text: {error}", file=sys.stderr)
+        return None
+    return TrainingText((piece.text for piece in pieces), lower=model.config.tokens.lower)
