@@ -140,6 +140,44 @@ def score(
         print(f"page: {html}", file=sys.stderr)
 
 
+def eval_(
+    run: RunArgument,
+    corpus: Annotated[str, typer.Option(help="another text: a corpus's name, a file or a folder")] = "",
+    split: Annotated[str, typer.Option(help="train, valid, test, or all")] = "test",
+    rows: Annotated[int, typer.Option(help="parts of the text read side by side: faster, each part without its history")] = 1,
+    warmup: Annotated[int, typer.Option(help="uncounted tokens read before each part, for its history")] = 0,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="also keep learning while reading (Mikolov et al. 2010)")] = False,
+    dynamic_lr: Annotated[
+        float | None, typer.Option(help="its learning rate; fitted on the validation split if left out", show_default=False)
+    ] = None,
+    ngram: Annotated[int, typer.Option(help="order of the Kneser-Ney model beside it; 0 leaves it out")] = 5,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="also mix both, with the weight fitted on the validation split")
+    ] = False,
+    encoding: Annotated[str, typer.Option(help="how the files of --corpus are encoded")] = "utf-8",
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """How well a model predicts a text: loss, perplexity, bits per byte, beside an n-gram model.
+
+    [dim]lm eval runs/obama-word-lstm --interpolate --dynamic[/dim]
+    [dim]lm eval runs/obama-word-lstm --corpus trump --split all[/dim]
+    """
+    from lm import load
+    from lm.evaluation import How, compare, other_corpus
+    from lm.report import evaluation_table
+
+    how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
+    model = load(run, device=device)
+    other = other_corpus(model, corpus, encoding) if corpus else None
+    compared = compare(model, how, other, note=lambda text: print(f"lm: {text}", file=sys.stderr))
+    if as_json:
+        scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
+        print(json.dumps({"run": str(run), "corpus": compared.corpus, **vars(how), "scores": scores}, indent=1))
+    else:
+        evaluation_table(model, how, compared)
+
+
 def _is_file(text: str) -> bool:
     try:
         return Path(text).exists()

@@ -117,6 +117,7 @@ def _run_training(training: Any, quiet: bool) -> None:
 
 
 app.command()(ask.generate)
+app.command("eval")(ask.eval_)
 app.command("next")(ask.next_)
 app.command()(ask.score)
 

@@ -16,6 +16,8 @@ from lm.params import parameter_table
 
 if TYPE_CHECKING:
     from lm.evaluate import Score
+    from lm.evaluation import Compared, How
+    from lm.runs import Run
     from lm.train import Training
 
 LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
@@ -56,6 +58,19 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
         )
     lines.append(f"try it: lm generate {training.path} --prompt 'the people'")
     return "\n".join(lines)
+
+
+def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
+    """What ``lm eval`` prints."""
+    stream, raw = compared.stream, run.tokenizer.raw_is
+    read = "one row, the state carried from start to end" if how.rows == 1 else f"{how.rows} rows, each after {how.warmup} tokens"
+    print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("", "nats/token", "perplexity", f"bits per byte{' of ' + raw if raw else ''}"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, score in compared.scores:
+        table.add_row(name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", f"{score.bits_per_byte:.3f}")
+    _console().print(table)
 
 
 def runs_table(folder: Path, as_csv: bool = False) -> None:

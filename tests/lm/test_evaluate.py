@@ -12,7 +12,7 @@ from torch import Tensor
 
 import kernels
 from lm.config import CELLS, ModelConfig
-from lm.evaluate import evaluate
+from lm.evaluate import evaluate, token_losses
 from lm.model import LanguageModel
 from lm.streams import Stream
 from lm.tokens import EOS
@@ -173,3 +173,38 @@ def test_the_score_of_a_run_is_that_of_its_model(trained: Path) -> None:
         expected = nats_by_hand(model, text.ids.tolist())
         assert result[split]["loss"] == pytest.approx(expected / len(text.ids), rel=1e-5)
         assert result[split]["bits_per_byte"] == pytest.approx(expected / math.log(2) / text.bytes, rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [2, 3, 5, 7])
+@pytest.mark.parametrize("resets", [False, True])
+def test_a_warm_up_of_everything_equals_one_row(rows: int, resets: bool) -> None:
+    model, text = build("lstm", layers=2), stream(61)
+    alone = token_losses(model, text.ids, resets=resets)
+    for warmup in (61, 10**12):
+        assert token_losses(model, text.ids, rows=rows, warmup=warmup, resets=resets) == pytest.approx(alone, rel=1e-10)
+    assert token_losses(model, text.ids, rows=rows, resets=resets) != pytest.approx(alone, rel=1e-6)
+
+
+@pytest.mark.parametrize("window", [4, 7, 1000])
+@pytest.mark.parametrize("warmup", [1, 5, 9, 30])
+def test_each_row_knows_the_tokens_of_its_warm_up_and_no_more(
+    monkeypatch: pytest.MonkeyPatch, warmup: int, window: int
+) -> None:
+    monkeypatch.setattr(evaluate_module, "WINDOW", window)
+    model, text = build("gru"), stream(40)
+    ids, length = text.ids.tolist(), 8
+    losses = token_losses(model, text.ids, rows=5, warmup=warmup)
+    for begin in range(0, 40, length):
+        start = max(begin - warmup, 0)
+        first = ids[start - 1] if start else EOS
+        part, before = ids[start : begin + length], ids[start:begin]
+        expected = nats_by_hand(model, part, first) - nats_by_hand(model, before, first)
+        assert losses[begin : begin + length].sum() == pytest.approx(expected, rel=1e-9)
+
+
+def test_the_losses_of_single_tokens_are_their_own() -> None:
+    model, text = build(), stream()
+    losses = token_losses(model, text.ids)
+    for t in (0, 1, 9, 22):
+        head = text.ids[: t + 1].tolist()
+        assert losses[t] == pytest.approx(nats_by_hand(model, head) - nats_by_hand(model, head[:-1]), rel=1e-9)

@@ -310,19 +310,19 @@ def test_any_text_can_be_a_prompt(prompt: str) -> None:
 
 
 def test_unknown_symbols_are_named_with_what_they_are_read_as(trained: Path, trained_words: Path, lm_command: Any) -> None:
-    _, out, err = lm_command("generate", trained, "--prompt", "we ж", "--seed", 1, "--length", 5, "--device", "cpu")
+    _, out, err = lm_command("generate", trained, "--prompt", "we ж", "--seed", 1, "--length", 5, "--no-copied")
     assert out.startswith("we ж")
     assert err == "lm: 'ж' is not in the vocabulary; it is read as its bytes d0 b6\n"
     _, out, err = lm_command("generate", trained_words, "--prompt", "we zugzwang", "--seed", 1, "--length", 5)
     assert out.startswith("we zugzwang")
     assert "'zugzwang' is not in the vocabulary; it is read as <unk>" in err
-    assert lm_command("generate", trained, "--prompt", "we", "--length", 5)[2] == ""
+    assert lm_command("generate", trained, "--prompt", "we", "--length", 5, "--no-copied")[2] == ""
 
 
 def test_the_python_door_does_the_same_as_the_command(trained: Path, lm_command: Any) -> None:
     run = lm.load(trained)
     text = "".join(lm.generate(run, "the people", 40, temperature=0.7, seed=3))
-    how = ["--length", 40, "--temperature", 0.7, "--seed", 3]
+    how = ["--length", 40, "--temperature", 0.7, "--seed", 3, "--no-copied"]
     assert lm_command("generate", trained, "--prompt", "the people", *how) == (0, f"the people{text}\n", "")
 
 
