@@ -14,6 +14,10 @@ _ROOMS = {
     "Run": "runs",
     "load": "runs",
     "generate": "generate",
+    "generate_batch": "generate",
+    "Draws": "generate",
+    "next_token": "probe",
+    "score_text": "probe",
     "evaluate": "evaluate",
     "LanguageModel": "model",
     "Corpus": "corpora",
@@ -46,11 +50,15 @@ if TYPE_CHECKING:
     from lm.data import prepare as prepare
     from lm.errors import InputError as InputError
     from lm.evaluate import evaluate as evaluate
+    from lm.generate import Draws as Draws
     from lm.generate import generate as generate
+    from lm.generate import generate_batch as generate_batch
     from lm.launch import new_training as new_training
     from lm.machine import describe_machine as describe_machine
     from lm.model import LanguageModel as LanguageModel
     from lm.params import parameter_table as parameter_table
+    from lm.probe import next_token as next_token
+    from lm.probe import score_text as score_text
     from lm.runs import Run as Run
     from lm.runs import load as load
     from lm.streams import Batches as Batches

@@ -55,7 +55,6 @@ class How:
         if self.interpolate and not self.ngram:
             raise InputError("--interpolate mixes with the n-gram model, which --ngram 0 leaves out")
 
-
     @property
     def fits(self) -> bool:
         """Whether something is fitted on the validation split."""
@@ -104,8 +103,8 @@ def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callabl
         scores.append((f"{how.ngram}-gram", Score.of(losses, stream)))
         if how.interpolate:
             weight = fit_weight(-judge.valid_losses(lr), counted.log_probs(judge.data.valid.ids))
-            name = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
-            scores.append((name, Score.of(-mix(-best, -losses, weight), stream)))
+            mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
+            scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
     return Compared(name, stream, scores)
 
 

@@ -63,7 +63,9 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     """What ``lm eval`` prints."""
     stream, raw = compared.stream, run.tokenizer.raw_is
-    read = "one row, the state carried from start to end" if how.rows == 1 else f"{how.rows} rows, each after {how.warmup} tokens"
+    read = (
+        "one row, the state carried from start to end" if how.rows == 1 else f"{how.rows} rows, each after {how.warmup} tokens"
+    )
     print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")
     table = Table(box=None, pad_edge=False)
     for column in ("", "nats/token", "perplexity", f"bits per byte{' of ' + raw if raw else ''}"):
