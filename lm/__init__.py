@@ -31,6 +31,9 @@ _ROOMS = {
     "new_training": "launch",
     "describe_machine": "machine",
     "parameter_table": "params",
+    "NGram": "ngram",
+    "fit_weight": "interpolate",
+    "mix": "interpolate",
 }
 __all__ = sorted(_ROOMS)
 
@@ -47,9 +50,12 @@ if TYPE_CHECKING:
     from lm.errors import InputError as InputError
     from lm.evaluate import evaluate as evaluate
     from lm.generate import generate as generate
+    from lm.interpolate import fit_weight as fit_weight
+    from lm.interpolate import mix as mix
     from lm.launch import new_training as new_training
     from lm.machine import describe_machine as describe_machine
     from lm.model import LanguageModel as LanguageModel
+    from lm.ngram import NGram as NGram
     from lm.params import parameter_table as parameter_table
     from lm.runs import Run as Run
     from lm.runs import load as load
