@@ -35,6 +35,7 @@ _ROOMS = {
     "new_training": "launch",
     "describe_machine": "machine",
     "parameter_table": "params",
+    "NGram": "ngram",
 }
 __all__ = sorted(_ROOMS)
 
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from lm.launch import new_training as new_training
     from lm.machine import describe_machine as describe_machine
     from lm.model import LanguageModel as LanguageModel
+    from lm.ngram import NGram as NGram
     from lm.params import parameter_table as parameter_table
     from lm.probe import next_token as next_token
     from lm.probe import score_text as score_text

@@ -22,10 +22,10 @@ generate_module: Any = importlib.import_module("lm.generate")
 LETTERS = "abcdefgh "
 
 
-def make_run(cell: str = "gru", letters: str = LETTERS) -> Run:
+def make_run(cell: str = "gru", letters: str = LETTERS, init_width: float = 1.5) -> Run:
     tokenizer = CharTokenizer(list(letters))
     torch.manual_seed(3)
-    config = ModelConfig(cell=cell, hidden_size=8, init_width=1.5, layers=2)
+    config = ModelConfig(cell=cell, hidden_size=8, init_width=init_width, layers=2)
     run = Run(Path("none"), RunConfig(model=config), tokenizer, LanguageModel(tokenizer.size, config).eval(), {})
     run.model.decoder.bias.data[:17] = -1e9  # letters only
     return run
@@ -145,8 +145,8 @@ def test_text_that_cannot_become_a_stop_text_is_shown_at_once(monkeypatch: pytes
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_a_batch_says_what_its_samples_would_say_alone(cell: str) -> None:
-    run = make_run(cell)
-    run.model.decoder.bias.data[EOS] = 0.5  # some end early
+    run = make_run(cell, init_width=0.5)
+    run.model.decoder.bias.data[EOS] = -1.0  # some end early
     batch = generate_batch(run, "ab", 6, Draws(30, temperature=1.0, seed=5))
     alone = ["".join(generate(run, "ab", 30, temperature=1.0, seed=5 + i)) for i in range(6)]
     assert [sample.text for sample in batch] == alone
