@@ -180,7 +180,7 @@ def eval_(
 
 def _is_file(text: str) -> bool:
     try:
-        return Path(text).exists()
+        return bool(text) and Path(text).exists()
     except (OSError, ValueError):  # too long, or with a NUL: no path
         return False
 

@@ -99,21 +99,22 @@ def score_text(run: Run, text: str) -> ScoredText:
     Raises:
         InputError: for a text without tokens.
     """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the text holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
     tokenizer = run.tokenizer
     ids = tokenizer.encode(text)
     if not ids:
         raise InputError("there is no token in the text; give it some words")
-    unknowns = tokenizer.unknowns(text)
-    decoder = tokenizer.decoder()
+    parts, unknowns = tokenizer.cut(text), tokenizer.unknowns(text)
     pieces: list[Surprise] = []
     nats, spelling, tokens = 0.0, 0.0, 0
     at = 0
     for log_p in _windows(run, [EOS, *ids[:-1]]):
         for row in log_p:
-            token, unknown = ids[at], unknowns[at]
-            shown = decoder.push(token)
+            token, shown, unknown = ids[at], parts[at], unknowns[at]
             if unknown is not None:
-                shown = shown.replace(tokenizer.show(token), unknown)
                 spelling += tokenizer.spelling_nats(unknown)
             nats, tokens, at = nats - float(row[token]), tokens + 1, at + 1
             if shown or at == len(ids):
@@ -121,9 +122,7 @@ def score_text(run: Run, text: str) -> ScoredText:
                 order = order[np.argsort(-row[order], kind="stable")]
                 expected = tuple((tokenizer.show(int(i)), math.exp(row[i])) for i in order)
                 rank = 1 + int((row > row[token]).sum())
-                pieces.append(
-                    Surprise(shown + (decoder.flush() if at == len(ids) else ""), nats, spelling, tokens, rank, expected)
-                )
+                pieces.append(Surprise(shown, nats, spelling, tokens, rank, expected))
                 nats, spelling, tokens = 0.0, 0.0, 0
     return ScoredText(pieces, len(tokenizer.raw(text).encode("utf-8")), tokenizer.raw_is)
 

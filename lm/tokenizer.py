@@ -61,6 +61,12 @@ class Tokenizer(ABC):
         """What the symbols that the vocabulary lacks cost beyond their tokens, in nats."""
         return 0.0
 
+    def cut(self, text: str) -> list[str]:
+        """What each token of ``encode(text)`` stands for; joined they are ``raw(text)``, and "" is a part of a character."""
+        ids, decoder = self.encode(text), self.decoder()
+        parts = [decoder.push(i) for i in ids]
+        return [*parts[:-1], parts[-1] + decoder.flush()] if parts else []
+
     def unknowns(self, text: str) -> list[str | None]:
         """For each token of ``encode(text)`` the symbol that the vocabulary lacks, or None where it stands for itself."""
         return [None] * len(self.encode(text))

@@ -125,6 +125,14 @@ class WordTokenizer(Tokenizer):
                 total += costs[t]
         return total
 
+    def cut(self, text: str) -> list[str]:
+        raw, at, parts = self.raw(text), 0, []
+        for _, token in self._in_vocabulary(text):
+            end = raw.index(token, at) + len(token)
+            parts.append(raw[at:end])
+            at = end
+        return parts
+
     def unknowns(self, text: str) -> list[str | None]:
         return [t if i == self.UNK else None for i, t in self._in_vocabulary(text)]
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lm.interpolate import fit_weight, mix
-from lm.ngram import NGram
 
 import lm
 from lm.data import prepare
 from lm.dynamic import dynamic_losses
 from lm.evaluate import token_losses
+from lm.interpolate import fit_weight, mix
+from lm.ngram import NGram
 from lm.probe import next_token, score_text
 
 # -- eval -----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import lm
 from lm.config import ModelConfig, RunConfig
@@ -131,3 +133,15 @@ def test_lower_casing_is_counted_and_said() -> None:
 def test_a_text_without_tokens_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="no token"):
         score_text(make_run(words(split="spaces")), text)
+
+
+@given(st.text(st.sampled_from('the people,want.\n \t\r"xé😀-'), max_size=40))
+@settings(deadline=None)
+def test_the_pieces_join_to_the_text(text: str) -> None:
+    """Unknown words and unknown white space included."""
+    for tokenizer in (words(), words(split="spaces"), words(lower=True), CharTokenizer(list("the pol"))):
+        parts = tokenizer.cut(text)
+        assert "".join(parts) == tokenizer.raw(text)
+        assert len(parts) == len(tokenizer.encode(text)) == len(tokenizer.unknowns(text))
+        spelled = sum(tokenizer.spelling_nats(unknown) for unknown in tokenizer.unknowns(text) if unknown is not None)
+        assert spelled == pytest.approx(tokenizer.spelling_nats(text), rel=1e-12)
