@@ -24,10 +24,10 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train recurrent language models on speeches, and let them speak.",
 )
-corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, or show what is in one.")
+corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, show what is in one, or download one.")
 app.add_typer(corpora_app, name="corpora")
 
-SOURCES = "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)"
+SOURCES = "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)"
 
 
 def _flags() -> list[inspect.Parameter]:
@@ -163,13 +163,38 @@ def params(
 
 @corpora_app.command("list")
 def list_corpora() -> None:
-    """The corpora that come with the program, and what else can be given."""
+    """The corpora that come with the program or can be downloaded, and what else can be given."""
     from lm.corpora import CITATION, EMBEDDED
+    from lm.download import REMOTE, data_folder, place
 
     for name, what in EMBEDDED.items():
-        print(f"{name:8}{what}")
-    print(f"{'PATH':8}a text file, or a folder of .txt files, one document each, in name order")
-    print(CITATION)
+        print(f"{name:11}{what}")
+    for name, remote in REMOTE.items():
+        missing = "" if os.path.lexists(place(name)) else f" (not downloaded yet: lm corpora download {name})"
+        print(f"{name:11}{remote.what}{missing}")
+    print(f"{'PATH':11}a text file, or a folder of .txt files, one document each, in name order")
+    print(f"{CITATION}\nDownloaded corpora are kept in {data_folder()}")
+
+
+@corpora_app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="robotrump or obama-rnn")],
+    to: Annotated[Path | None, typer.Option("--to", help="keep it in this folder, to be given as a path")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="take this copy that you have, where it is the right one; fetch nothing")
+    ] = None,
+) -> None:
+    """Download a corpus once; from then on its name can be given. It is kept in $LM_DATA, or in your cache folder.
+
+    [dim]lm corpora download robotrump[/dim]
+    """
+    from lm import download as downloads
+
+    if remote := downloads.REMOTE.get(name):
+        say(f"{name}: {remote.what}\n{remote.citation}")
+    path, new = downloads.download(name, to, source)
+    say(f"{'kept' if new else 'here already'}: {path}, {path.stat().st_size:,} bytes, checked")
+    say(f"try it: lm train {name if path.resolve() == downloads.place(name).resolve() else path}")
 
 
 @corpora_app.command()
@@ -186,6 +211,8 @@ def show(
     """
     from lm.report import corpus_report
 
+    if top < 0:
+        raise InputError(f"--top must be at least 0, not {top}")
     given = {name: value for name, value in settings.items() if value is not None}
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 

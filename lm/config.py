@@ -68,7 +68,9 @@ class CorpusConfig(_Checked):
     """Where the text comes from."""
 
     source: str = setting(
-        "", "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)", flag="CORPUS"
+        "",
+        "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)",
+        flag="CORPUS",
     )
     train_file: str = setting("", "text to train on, for data that is split already", flag="--train")
     valid_file: str = setting("", "its validation text", flag="--valid")
@@ -96,7 +98,11 @@ class TokensConfig(_Checked):
         choices=("punctuation", "spaces"),
     )
     lower: bool = setting(False, "lower-case the text first (word)")
-    min_count: int = setting(2, "rarer words become <unk>, rarer characters are spelled in half-bytes; 2 trains both")
+    min_count: int = setting(
+        2,
+        "types seen fewer times are unknown: words become <unk>, characters are spelled in bytes; 1 keeps all "
+        "(bpe: pairs seen fewer times are not merged)",
+    )
     vocab_size: int = setting(0, "keep at most this many types; 0 keeps all (word, char) or makes 1000 (bpe)")
 
     def check(self) -> None:

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from lm.config import ModelConfig, RunConfig
 from lm.params import parameter_table
+from lm.words import word_counts
 
 if TYPE_CHECKING:
     from lm.evaluate import Score
@@ -28,7 +29,7 @@ def introduction(training: "Training") -> str:
     """What is about to be trained, on how much, and where it will be."""
     config, data = training.config, training.data
     model, machine = config.model, config.machine
-    words = sum(len(text.split()) for _, text in data.corpus.documents)
+    words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
     hours = words / WORDS_A_MINUTE / 60
     more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
     lines = [
@@ -120,12 +121,11 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 def corpus_report(config: RunConfig, top: int) -> None:
     """What ``lm corpora show`` prints."""
     from lm.data import prepare
-    from lm.tokens import EOS, WordTokenizer
+    from lm.tokens import EOS
 
     data = prepare(config)
     documents = [text for _, text in data.corpus.documents]
-    blank = WordTokenizer([], [], config.tokens.split, config.tokens.lower)
-    words = Counter(t for text in documents for t in blank.tokens(text) if t and any(c.isalnum() for c in t))
+    words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))
     print(f"{data.corpus.name}: {_count(len(documents), 'document')}")
     if data.corpus.citation:
@@ -135,19 +135,26 @@ def corpus_report(config: RunConfig, top: int) -> None:
         f"{sum(characters.values()):,} characters of {len(characters)} types, {sum(len(t.encode()) for t in documents):,} bytes"
     )
     table = Table(box=None, pad_edge=False)
-    for column in ("split", f"{config.tokens.kind} tokens", "types in it", "unknown", "bytes", "documents that end in it"):
+    for column in (
+        "split",
+        f"{config.tokens.kind} tokens",
+        "types in it",
+        "unknown tokens",
+        "bytes",
+        "documents that end in it",
+    ):
         table.add_column(column, justify="left" if column == "split" else "right")
     splits = data.corpus.splits()
     for name in splits:
         stream = getattr(data, name)
-        unknown = sum(len(data.tokenizer.unknown(piece.text)) for piece in splits[name])
+        unknown = sum(data.tokenizer.unknown_tokens(piece.text) for piece in splits[name])
+        share = f"{unknown:,} ({unknown / len(stream.ids):.2%})"
         ends = int((stream.ids == EOS).sum())
-        table.add_row(
-            name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", f"{unknown:,}", f"{stream.bytes:,}", f"{ends}"
-        )
+        table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
-    print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
+    if top:
+        print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
 
 
 def _count(number: int, thing: str) -> str:
