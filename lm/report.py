@@ -1,11 +1,13 @@
 """What the command line says about corpora, models and runs."""
 
 import csv
+import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -41,7 +43,8 @@ def introduction(training: "Training") -> str:
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
         f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
         "at the end of the training text do not fill the rows and are not read as inputs",
-        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}",
+        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
+        + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
     ]
     return "\n".join(lines)
@@ -57,7 +60,9 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
             f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
             f"{score.perplexity:.2f}, {score.bits_per_byte:.3f} bits per byte{of}"
         )
-    lines.append(f"try it: lm generate {training.path} --prompt 'the people'")
+    prompt = _known_prompt(training)
+    command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
+    lines.append(f"try it: {shlex.join(command)}")
     return "\n".join(lines)
 
 
@@ -76,6 +81,14 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     _console().print(table)
 
 
+def _known_prompt(training: "Training") -> str:
+    """Two words that the vocabulary knows: the people, or the first of the training text."""
+    unknown = training.data.tokenizer.unknown
+    words = training.data.corpus.splits()["train"][0].text.split()[:1000]
+    pairs = (" ".join(pair) for pair in pairwise(words))
+    return next((prompt for prompt in ("the people", *pairs) if not unknown(prompt)), "")
+
+
 def runs_table(folder: Path, as_csv: bool = False) -> None:
     """One line a run; as CSV with every column."""
     from lm.runs import summaries
@@ -86,18 +99,22 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
-    columns = {"epochs": "epochs", "perplexity": "valid ppl", "bits_per_byte": "bits/byte", "test_bits_per_byte": "test"}
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "corpus", "tokens", "model", *columns.values(), "state"):
-        table.add_column(column, justify="right" if column in columns.values() else "left", overflow="fold")
-    for row in rows:
-        figures = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(columns)[1:]]
-        texts = [str(row.get(k, "")) for k in ("run", "corpus", "tokens", "model", "epochs")]
-        table.add_row(*map(escape, [*texts, *figures, row["state"]]))
-    if rows:
-        _console().print(table)
-    else:
+    if not rows:
         print(f"no runs below {folder}; lm train makes one")
+        return
+    console = _console()
+    narrow = console.width < 100  # such as 80 columns: then names of runs tell the corpus, too
+    figures = {"epochs": "epochs", "perplexity": "ppl", "bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
+    texts = ["run", *([] if narrow else ["corpus"]), "tokens", "model", "epochs"]
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+    for name in dict.fromkeys([*texts, *figures, "state"]):
+        heading = figures.get(name, name).replace(" ", "\n" if narrow else " ")
+        justify: Any = "right" if name in figures else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
+    for row in rows:
+        numbers = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(figures)[1:]]
+        table.add_row(*map(escape, [*(str(row.get(k, "")) for k in texts), *numbers, row["state"]]))
+    console.print(table)
 
 
 def params_table(vocabulary: int, config: ModelConfig) -> None:
