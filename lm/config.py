@@ -157,7 +157,10 @@ class ModelConfig(_Checked):
     weight_drop: float = setting(0.0, "share of W_h that is dropped, once a batch (Merity et al. 2018)")
     init_width: float = setting(0.0, "draw every weight from U(-w, w); 0 keeps each layer's own initialisation")
     forget_bias: float = setting(
-        0.0, "initial bias of the forget gate (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches"
+        0.0, "added to the forget gate's initial bias (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches"
+    )
+    frequency_bias: bool = setting(
+        True, "begin with the decoder's bias at the log frequencies of the training text; never with --init-width"
     )
 
     def check(self) -> None:

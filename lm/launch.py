@@ -44,7 +44,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     torch.manual_seed(config.training.seed)
     training = _assemble(config, data, Path(), why)
     model = training.model
-    if not config.model.init_width:
+    if config.model.frequency_bias and not config.model.init_width:
         counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
         model.know_frequencies(torch.from_numpy(counts).to(training.device))
     if source:

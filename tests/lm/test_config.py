@@ -51,6 +51,7 @@ CHANGED = [
             weight_drop=0.3,
             init_width=0.05,
             forget_bias=1.5,
+            frequency_bias=False,
         ),
         TrainingConfig(
             optimizer="sgd",
