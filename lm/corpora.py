@@ -127,7 +127,9 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
-        raise InputError(f"there is no corpus {config.source!r}: give {', '.join(NAMES)} or the path of a file or folder") from None
+        raise InputError(
+            f"there is no corpus {config.source!r}: give {', '.join(NAMES)} or the path of a file or folder"
+        ) from None
     return Corpus(path.resolve().stem, _documents(path, config), eos_bytes=int(config.eos_at_newline))
 
 
