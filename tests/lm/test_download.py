@@ -262,7 +262,7 @@ def test_a_copy_is_checked_and_kept_without_a_network(
     assert copy.read_bytes() == TEXT
 
 
-@pytest.mark.parametrize(("path", "words"), [("none.txt", "No such file"), ("/", "a directory"), ("/dev/zero", "a device")])
+@pytest.mark.parametrize(("path", "words"), [("none.txt", "No such file"), ("/", "a directory"), ("/dev/null", "a device")])
 def test_a_copy_that_is_no_file_is_refused(data: Path, serve: Any, refused: Any, path: str, words: str) -> None:
     serve("good")
     message = refused("corpora", "download", "robotrump", "--from", path)
