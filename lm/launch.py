@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, machine, runs
+from lm import checkpoint, corpora, machine, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
@@ -171,7 +171,7 @@ def _absolute(config: RunConfig) -> RunConfig:
         value = getattr(config.corpus, name)
         if value and Path(value).exists():
             paths[name] = str(Path(value).resolve())
-    if config.corpus.source in ("obama", "trump", "sotu"):
+    if config.corpus.source in corpora.NAMES:
         paths.pop("source", None)
     return config.replace(**paths)
 
