@@ -318,6 +318,12 @@ def test_a_wrong_clip_is_refused(text: str) -> None:
         TrainingConfig(clip=text)
 
 
+@pytest.mark.parametrize("text", ["norm:inf", "value:inf", "norm:infinity", "norm:1e400"])
+def test_a_threshold_that_clips_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"--clip {text} clips nothing; say none"):
+        TrainingConfig(clip=text)
+
+
 # --- the whole ------------------------------------------------------------------------------------------------------
 
 

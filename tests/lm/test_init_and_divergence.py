@@ -184,7 +184,7 @@ def test_an_exploded_but_finite_loss_is_a_divergence(tmp_path: Path, corpus: Pat
     assert not (tmp_path / "run" / "result.json").exists()
     training = new_training(make_config(corpus, checkpoint_every=1), tmp_path / "early")
     grow(training, 1e4)
-    with pytest.raises(Diverged, match=r"the loss became \d+ at step 2 "):
+    with pytest.raises(Diverged, match=r"the loss became 1e\+04 at step 2 "):
         training.run(quiet=True)
 
 
