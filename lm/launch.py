@@ -75,9 +75,10 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
         training.save()
     except BaseException:
         training.lock.release()
-        shutil.rmtree(folder, ignore_errors=True)
-        if was_there:
-            folder.mkdir(exist_ok=True)
+        for file in folder.iterdir():
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        if not was_there:
+            folder.rmdir()
         raise
 
 

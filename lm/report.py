@@ -84,9 +84,10 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
 def _known_prompt(training: "Training") -> str:
     """Two words that the vocabulary knows: the people, or the first of the training text."""
     unknown = training.data.tokenizer.unknown
+    if not unknown("the people"):
+        return "the people"
     words = training.data.corpus.splits()["train"][0].text.split()[:1000]
-    pairs = (" ".join(pair) for pair in pairwise(words))
-    return next((prompt for prompt in ("the people", *pairs) if not unknown(prompt)), "")
+    return next((prompt for prompt in map(" ".join, pairwise(words)) if not unknown(prompt)), "")
 
 
 def runs_table(folder: Path, as_csv: bool = False) -> None:

@@ -137,7 +137,7 @@ class Trouble(BaseException):
 
 
 @pytest.mark.parametrize("trouble", [Trouble(), OSError(errno.ENOSPC, "No space left on device"), RuntimeError("odd")])
-@pytest.mark.parametrize("was_there", [False, True])
+@pytest.mark.parametrize("was_there", ["", "folder", "link to a folder"])
 @pytest.mark.parametrize("where", ["tokens.json", "first checkpoint"])
 def test_what_fails_before_the_first_checkpoint_takes_the_folder_away(
     tmp_path: Path,
@@ -145,12 +145,13 @@ def test_what_fails_before_the_first_checkpoint_takes_the_folder_away(
     make_config: Make,
     monkeypatch: pytest.MonkeyPatch,
     where: str,
-    was_there: bool,
+    was_there: str,
     trouble: BaseException,
 ) -> None:
     run = tmp_path / "run"
     if was_there:
-        run.mkdir()
+        (tmp_path / "target").mkdir()
+        run.symlink_to(tmp_path / "target") if "link" in was_there else run.mkdir()
     real = checkpoint.write_atomic
 
     def write(path: Path, data: bytes) -> None:
@@ -166,7 +167,7 @@ def test_what_fails_before_the_first_checkpoint_takes_the_folder_away(
         monkeypatch.setattr(Training, "save", save)
     with pytest.raises(type(trouble)):
         launch.new_training(make_config(corpus), run)
-    assert run.exists() is was_there
+    assert run.exists() is bool(was_there)
     assert not was_there or list(run.iterdir()) == []
     monkeypatch.undo()
     launch.new_training(make_config(corpus), run)
