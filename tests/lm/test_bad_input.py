@@ -202,6 +202,7 @@ def test_a_disk_that_fills_up_in_training_leaves_a_checkpoint_to_resume(
     assert code == 2, message
     assert message.count("\n") == 1
     assert "Traceback" not in message
+    assert str(run) in message, "the file that could not be written"
     assert 0 < checkpoint.load(run, "last").meta["step"] < 150
     assert spawn(["resume", run, "--quiet"]).wait() == 0
     fit(tmp_path / "whole", corpus, **settings)

@@ -99,8 +99,9 @@ def test_a_resumed_training_holds_the_lock_until_it_ends(unfinished: Path) -> No
 
 def test_a_refused_resume_gives_the_lock_back(unfinished: Path) -> None:
     (unfinished / "last.json").write_text("{}")
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match="damaged") as caught:
         launch.resume(unfinished)
+    assert caught.tb, "keeps whatever the failed call still held"
     Lock(unfinished).release()
 
 
