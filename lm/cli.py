@@ -29,7 +29,10 @@ corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, show wha
 app.add_typer(corpora_app, name="corpora")
 
 SOURCES = "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)"
-SPINS = "10000"
+# How often a waiting thread of torch's OpenMP (GNU's) looks before it sleeps: 25 to 50 microseconds, about the time between
+# two parallel pieces of work. Sleeping at once costs speed on an idle machine. Longer looking stops a busy one, where the
+# thread that is waited for has been put aside; with the default, a training there ran at a tenth of the speed.
+SPINS = "1000"
 
 
 def _flags() -> list[inspect.Parameter]:

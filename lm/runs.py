@@ -2,6 +2,7 @@
 
 A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
 steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json.
+A training holds the lock on .lock as long as it may write.
 """
 
 import json
