@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.backends import choose_backend
+from kernels.backends import asked_backend
 from kernels.cells import CELLS
 from kernels.recurrence import recurrence
 
@@ -40,7 +40,7 @@ class _Recurrent(nn.Module):
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability between 0 and 1, not {dropout}")
-        choose_backend(backend)  # an unknown name is refused here, not at the first batch
+        asked_backend(backend)  # an unknown name is refused here, not at the first batch
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.backend = bias, batch_first, float(dropout), backend

@@ -49,7 +49,12 @@ def recurrence(
         zero = weight_hh.new_zeros(len(weight_hh))
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    if choose_backend(backend) == "eager":
+    chosen = choose_backend(backend, input.device)
+    if chosen == "triton":
+        from kernels.scan_op import triton_recurrence
+
+        return triton_recurrence(cell, input, state, *weights, reset)
+    if chosen == "eager":
         return _eager(cell, input, state, *weights, reset)
     if reset is None:
         return _fused(cell, input, state, *weights)
