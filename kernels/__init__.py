@@ -19,6 +19,9 @@ _ROOMS = {
     "step": "cells",
     "recurrence": "recurrence",
     "linear_cross_entropy": "linear_cross_entropy",
+    "trace_gradients": "trace",
+    "GradientTrace": "trace",
+    "LayerTrace": "trace",
     "choose_backend": "backends",
     "BACKENDS": "backends",
 }
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN
     from kernels.recurrence import recurrence as recurrence
+    from kernels.trace import GradientTrace as GradientTrace
+    from kernels.trace import LayerTrace as LayerTrace
+    from kernels.trace import trace_gradients as trace_gradients
 
 
 class _Door(ModuleType):

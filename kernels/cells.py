@@ -22,6 +22,11 @@ with suppress(ModuleNotFoundError):  # without torch the Triton half still compi
 State = tuple["torch.Tensor", ...]  # (h,) or, for the LSTM, (h, c); each [B, H]
 Step = Callable[["torch.Tensor", State, "torch.Tensor", "torch.Tensor | None"], State]
 Activation = Callable[["torch.Tensor"], "torch.Tensor"]
+Gates = tuple["torch.Tensor", ...]  # what a step's gradient needs of it: Elman (h,), LSTM (i, f, g, o), GRU (r, u, n, a)
+StateAtStep = tuple["torch.Tensor", "torch.Tensor | None", "torch.Tensor | None"]  # h and c before the step, c after it
+# dL/dz, dL/d(h W_h), what reaches dL/dh before the step past the product, and dL/dc before it
+StepGradient = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor | None"]
+Gradient = Callable[["torch.Tensor", "torch.Tensor | None", Gates, StateAtStep], StepGradient]
 
 
 # Activations and what holds four numbers a unit
@@ -67,6 +72,18 @@ def _elman(activation: Activation) -> Step:
     return elman
 
 
+def _elman_gates(activation: Activation) -> Callable[["torch.Tensor", "torch.Tensor"], Gates]:
+    return lambda z, a: (activation(z + a),)
+
+
+def _elman_gradient(slope: Activation) -> "Gradient":
+    def gradient(dh: "torch.Tensor", dc: "torch.Tensor | None", gates: Gates, state: StateAtStep) -> StepGradient:
+        d = dh * slope(gates[0])
+        return d, d, torch.zeros_like(dh), dc
+
+    return gradient
+
+
 @triton.jit
 def elman(pre, CELL: tl.constexpr):
     if CELL == "rnn-tanh":
@@ -100,6 +117,25 @@ def _lstm(z: "torch.Tensor", state: State, weight_hh: "torch.Tensor", bias_hh: "
     i, f, g, o = (z + F.linear(h, weight_hh, bias_hh)).chunk(4, dim=-1)
     c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     return torch.sigmoid(o) * torch.tanh(c), c
+
+
+def _lstm_gates(z: "torch.Tensor", a: "torch.Tensor") -> Gates:
+    i, f, g, o = (z + a).chunk(4, dim=-1)
+    return torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+
+
+def _lstm_gradient(dh: "torch.Tensor", dc: "torch.Tensor | None", gates: Gates, state: StateAtStep) -> StepGradient:
+    i, f, g, o = gates
+    _, c_before, c = state
+    assert dc is not None
+    assert c_before is not None
+    assert c is not None
+    bounded = torch.tanh(c)
+    dc = dc + dh * o * (1 - bounded * bounded)
+    d_i, d_f = dc * g * i * (1 - i), dc * c_before * f * (1 - f)
+    d_g, d_o = dc * i * (1 - g * g), dh * bounded * o * (1 - o)
+    d = torch.cat([d_i, d_f, d_g, d_o], dim=-1)
+    return d, d, torch.zeros_like(dh), dc * f
 
 
 @triton.jit
@@ -139,6 +175,21 @@ def _gru(z: "torch.Tensor", state: State, weight_hh: "torch.Tensor", bias_hh: "t
     r, u = torch.sigmoid(z_r + a_r), torch.sigmoid(z_u + a_u)
     n = torch.tanh(z_n + r * a_n)  # the reset gate acts after the product, so the candidate keeps its own bias
     return ((1 - u) * n + u * h,)
+
+
+def _gru_gates(z: "torch.Tensor", a: "torch.Tensor") -> Gates:
+    z_r, z_u, z_n = z.chunk(3, dim=-1)
+    a_r, a_u, a_n = a.chunk(3, dim=-1)
+    r = torch.sigmoid(z_r + a_r)
+    return r, torch.sigmoid(z_u + a_u), torch.tanh(z_n + r * a_n), a_n
+
+
+def _gru_gradient(dh: "torch.Tensor", dc: "torch.Tensor | None", gates: Gates, state: StateAtStep) -> StepGradient:
+    r, u, n, a = gates
+    d_u = dh * (state[0] - n) * u * (1 - u)
+    d_n = dh * (1 - u) * (1 - n * n)
+    d_r = d_n * a * r * (1 - r)
+    return torch.cat([d_r, d_u, d_n], dim=-1), torch.cat([d_r, d_u, d_n * r], dim=-1), dh * u, dc
 
 
 @triton.jit
@@ -215,28 +266,35 @@ def step_gradient(dh, dc, gates, h_before, c_before, c, CELL: tl.constexpr, ROWS
 class Cell:
     """A recurrent cell.
 
-    ``gates`` are packed in W_h; ``states`` is the number of state tensors. Of a unit's ``slots``, which the Triton
-    half works on, gate k fills ``input_slots[k]`` from the input and ``hidden_slots[k]`` from the state.
+    ``gates`` are packed in W_h; ``states`` is the number of state tensors. ``gates_of`` gives the gates from both sums, z and
+    h W_h + b, and ``gradient`` the gradients of one step by hand. Of a unit's ``slots``, which the Triton half works on,
+    gate k fills ``input_slots[k]`` from the input and ``hidden_slots[k]`` from the state.
     """
 
     name: str
     gates: int
     states: int
     step: Step
+    gates_of: Callable[["torch.Tensor", "torch.Tensor"], Gates]
+    gradient: Gradient
     slots: int = 1
     input_slots: tuple[int, ...] = (0,)
     hidden_slots: tuple[int, ...] = (0,)
 
 
+def _elman_cell(name: str, activation: Activation, slope: Activation) -> Cell:
+    return Cell(name, 1, 1, _elman(activation), _elman_gates(activation), _elman_gradient(slope))
+
+
 CELLS = {
     cell.name: cell
     for cell in (
-        Cell("rnn-tanh", 1, 1, _elman(lambda a: torch.tanh(a))),
-        Cell("rnn-relu", 1, 1, _elman(lambda a: torch.relu(a))),
-        Cell("rnn-sigmoid", 1, 1, _elman(lambda a: torch.sigmoid(a))),
-        Cell("rnn-identity", 1, 1, _elman(lambda a: a)),
-        Cell("lstm", 4, 2, _lstm, 4, (0, 1, 2, 3), (0, 1, 2, 3)),
-        Cell("gru", 3, 1, _gru, 4, (0, 1, 2), (0, 1, 3)),
+        _elman_cell("rnn-tanh", lambda a: torch.tanh(a), lambda h: 1 - h * h),
+        _elman_cell("rnn-relu", lambda a: torch.relu(a), lambda h: (~(h <= 0)).to(h.dtype)),
+        _elman_cell("rnn-sigmoid", lambda a: torch.sigmoid(a), lambda h: h * (1 - h)),
+        _elman_cell("rnn-identity", lambda a: a, lambda h: torch.ones_like(h)),
+        Cell("lstm", 4, 2, _lstm, _lstm_gates, _lstm_gradient, 4, (0, 1, 2, 3), (0, 1, 2, 3)),
+        Cell("gru", 3, 1, _gru, _gru_gates, _gru_gradient, 4, (0, 1, 2), (0, 1, 3)),
     )
 }
 

@@ -31,14 +31,19 @@ def as_bits(p):
 
 
 @triton.jit
-def publish(p, offsets, value, mask, p_arrivals, EXCHANGE: tl.constexpr):
-    """Store a tile and, with ``counter``, say so."""
+def put(p, offsets, value, mask, EXCHANGE: tl.constexpr):
+    """Store a tile for the other programs. ``arrive`` comes after the last tile of a step."""
     if EXCHANGE == "sentinel":
         p_bits = as_bits(p)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
         tl.store(p_bits + offsets, tl.where(bits == -1, -2, bits), mask=mask)
     else:
         tl.store(p + offsets, value, mask=mask)
+
+
+@triton.jit
+def arrive(p_arrivals, EXCHANGE: tl.constexpr):
+    """Say that this program's tiles of the step are stored."""
     if EXCHANGE == "counter":
         tl.debug_barrier()
         tl.atomic_add(p_arrivals, 1, sem="release", scope="gpu")
@@ -64,14 +69,9 @@ def _missing(tiles, COUNT: tl.constexpr):
 def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: tl.constexpr, STRIDE: tl.constexpr):
     """COUNT tiles, STRIDE elements apart, as soon as all of them are written; all are requested before any is used.
 
-    ``target`` is the number of arrivals to wait for.
+    ``target`` is the number of arrivals to wait for. Without an exchange nothing is waited for.
     """
-    if EXCHANGE == "counter":
-        while tl.atomic_add(p_arrivals, 0, sem="acquire", scope="gpu") < target:
-            pass
-        tl.debug_barrier()
-        return _request(p, offsets, mask, COUNT, STRIDE)
-    else:
+    if EXCHANGE == "sentinel":
         p_bits = as_bits(p)
         tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
         while _missing(tiles, COUNT) > 0:
@@ -80,3 +80,9 @@ def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: 
         for k in tl.static_range(COUNT):
             values = values + (tiles[k].to(p.dtype.element_ty, bitcast=True),)
         return values
+    else:
+        if EXCHANGE == "counter":
+            while tl.atomic_add(p_arrivals, 0, sem="acquire", scope="gpu") < target:
+                pass
+            tl.debug_barrier()
+        return _request(p, offsets, mask, COUNT, STRIDE)

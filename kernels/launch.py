@@ -157,7 +157,7 @@ def run_forward(
 
 @dataclass(frozen=True)
 class Backward:
-    """What ``run_backward`` gives: d [T, B, width], dL/dh and dL/dc [B, P] past the first product, squares of norms."""
+    """What ``run_backward`` gives: d [T, B, width], dL/dh before the first step, dL/dc [B, P], squares of norms."""
 
     d: Tensor
     dh: Tensor
@@ -177,7 +177,8 @@ def run_backward(
     reset: Tensor | None,
     *,
     recompute: bool = False,
-    limit: float | None = None,
+    clip: str = "none",
+    limit: float = 0.0,
     trace: bool = False,
     precision: str = "ieee",
 ) -> Backward:
@@ -189,33 +190,49 @@ def run_backward(
         h0, hs, cs: as in ``run_forward``.
         dh, dc: [B, P] in the accumulator's type, dL/d final state; overwritten.
         reset: [T, B] bool.
-        limit: clip dL/dh[t] to [-limit, limit], element by element.
+        clip: "none", "value" (each element of dL/dh[t] to [-limit, limit]) or "norm" (each row's norm to ``limit``).
         trace: also give ||dL/dh[t]||^2.
     """
     steps, batch, units = grad.shape
-    tiles = layer.plan.backward
-    d = fresh(layer.plan.exchange, steps, batch, layer.width, like=grad)
+    plan, tiles, lstm = layer.plan, layer.plan.backward, layer.cell == "lstm"
+    deferred = clip == "norm" and plan.strategy != "resident"
+    d = fresh(plan.exchange, steps, batch, layer.width, like=grad)
     after = grad.new_zeros(batch, layer.width)
     grid, options = _grid(layer, tiles, batch, grad)
     arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b), dtype=torch.int32, device=grad.device)
-    squares = dh.new_empty(steps, grid[0], batch) if trace else dh
-    clip = "none" if limit is None else "value"
+    squares = fresh(plan.exchange, steps, grid[0], batch, like=dh) if trace or deferred else dh
+    none_after = dh.new_zeros(grid[0], batch) if deferred else dh
+    e, dc_alone = d, dc
+    if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
+        e, dc_alone, dc = fresh(plan.exchange, steps, batch, layer.width, like=grad), dc, torch.zeros_like(dc)
     switches = {"RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
-    options |= constants(layer.cell, layer.plan, tiles, name_of(grad.dtype), precision, **switches)
+    options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)
     starts = arrivals if reset is None else F.pad(reset.view(torch.uint8), (0, 0, 0, 1))
-    bound = 0.0 if limit is None else limit
 
     def launch(t: int, count: int) -> None:
+        last = t + count == steps
         scan_backward[grid](
-            grad[t:], gates[t:] if layer.slots > 1 else grad, h0 if t == 0 else hs[t - 1], hs[t:],
-            cs[t:] if layer.cell == "lstm" else grad, d[t:], after if t + count == steps else d[t + 1], dh, dc, layer.w,
-            starts if reset is None else starts[t:], arrivals, squares[t:] if trace else squares, count, batch, bound,
-            **options,
+            grad[t:], gates[t:] if layer.slots > 1 else grad, h0 if t == 0 else hs[t - 1], hs[t:], cs[t:] if lstm else grad,
+            d[t:], after if last else d[t + 1], dh, dc, layer.w, starts if reset is None else starts[t:], arrivals,
+            squares[t:] if trace or deferred else squares, none_after if last or not deferred else squares[t + 1],
+            e[t:], after if last else e[t + 1], dc_alone, count, batch, limit, **options,
         )  # fmt: skip
 
-    if layer.plan.strategy == "stepwise":
+    if plan.strategy == "stepwise":
         for t in reversed(range(steps)):
             launch(t, 1)
     else:
         launch(0, steps)
-    return Backward(d, dh, dc, squares.sum(1) if trace else None)
+    total = squares.sum(1) if trace or deferred else None
+    first = d[0].to(dh.dtype) @ layer.w.to(dh.dtype)
+    dh = dh + first if reset is None else dh + first.masked_fill(reset[0, :, None], 0)
+    if deferred:
+        assert total is not None
+        scale = torch.where(total > limit * limit, limit / total.sqrt(), 1.0)[:, :, None]
+        dh, d = dh * scale[0], (d * scale).to(d.dtype)
+        total = total.clamp(max=limit * limit)
+        if lstm:
+            first = e[0].to(dh.dtype) @ layer.w.to(dh.dtype)
+            dh += first if reset is None else first.masked_fill(reset[0, :, None], 0)
+            dc, d = dc * scale[0] + dc_alone, d + e
+    return Backward(d, dh, dc, total)

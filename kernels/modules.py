@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from kernels.backends import asked_backend
 from kernels.cells import CELLS
 from kernels.recurrence import recurrence
+from kernels.watched import Clip
 
 
 class _Recurrent(nn.Module):
@@ -29,6 +30,8 @@ class _Recurrent(nn.Module):
         device: Any = None,
         dtype: Any = None,
         backend: str | None = None,
+        clip_recurrent: Clip | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if bidirectional:
@@ -44,6 +47,7 @@ class _Recurrent(nn.Module):
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.backend = bias, batch_first, float(dropout), backend
+        self.clip_recurrent, self.recompute = clip_recurrent, recompute
         packed = CELLS[cell].gates * hidden_size
         for layer in range(num_layers):
             sizes: dict[str, tuple[int, ...]] = {
@@ -98,7 +102,10 @@ class _Recurrent(nn.Module):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
             weights = [getattr(self, f"{name}_l{layer}") for name in names]
             state = tuple(s[layer] for s in states)
-            input, final = recurrence(self.cell, input, state, *weights, reset=reset, backend=self.backend)
+            input, final = recurrence(
+                self.cell, input, state, *weights,
+                reset=reset, backend=self.backend, clip_recurrent=self.clip_recurrent, recompute=self.recompute,
+            )  # fmt: skip
             finals.append(final)
             if self.dropout and self.training and layer < self.num_layers - 1:
                 input = F.dropout(input, self.dropout)

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 
 from kernels.cells import CELLS, gates_of, state_of, step_gradient
-from kernels.exchange import gather, publish
+from kernels.exchange import arrive, gather, put
 from kernels.plan import Plan, Tiles
 
 
@@ -179,7 +179,8 @@ def scan_forward(
             gates = gates_of(z.to(ACC) + acc, CELL, BLOCK_B, BLOCK_H)
             h_new, c = state_of(gates, h.to(ACC), c, CELL, BLOCK_B, BLOCK_H)
             h = h_new.to(dtype)
-            publish(p_hs + now * step_of_h, own, h, mask, p_arrivals + tile, EXCHANGE)
+            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)
+            arrive(p_arrivals + tile, EXCHANGE)
             if CELL == "lstm":
                 c = c.to(dtype).to(ACC)  # as a step from memory would find it
                 if SAVE:
@@ -188,6 +189,22 @@ def scan_forward(
                 tl.store(p_z + now * step_of_z + slots, gates.to(dtype), mask=mask)
         if CELL == "lstm" and not SAVE:
             tl.store(p_cs + own, c.to(dtype), mask=mask)
+
+
+@triton.jit
+def scale_of(squares, limit):
+    """What brings a row of this sum of squares to a norm of at most ``limit``."""
+    above = squares > limit * limit
+    return tl.where(above, limit / tl.sqrt(tl.where(above, squares, 1.0)), 1.0)
+
+
+@triton.jit
+def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.constexpr, EXCHANGE: tl.constexpr):
+    """``scale_of`` each row, from the partial squares [BLOCKS, B] that came with the tiles of a step."""
+    blocks = tl.arange(0, triton.next_power_of_2(BLOCKS))[:, None]
+    mask = (blocks < BLOCKS) & live[None, :]
+    squares = gather(p, blocks * batch + rows[None, :], mask, p_arrivals, target, EXCHANGE, 1, 0)
+    return scale_of(tl.sum(squares[0], axis=0), limit)
 
 
 @triton.jit
@@ -204,7 +221,11 @@ def scan_backward(
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
     p_arrivals,  # [batch tiles]: zeros
-    p_squares,  # [T, blocks of units, B], float32: out, if TRACE, the parts of ||dL/dh[t]||^2
+    p_squares,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the parts of ||dL/dh[t]||^2
+    p_squares_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
+    p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
+    p_e_after,  # [B, width]
+    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
     steps,
     batch,
     limit,
@@ -225,8 +246,14 @@ def scan_backward(
     CLIP: tl.constexpr,
     TRACE: tl.constexpr,
 ):
-    """Grid: (blocks of hidden units, batch tiles or fewer)."""
+    """Grid: (blocks of hidden units, batch tiles or fewer).
+
+    Clipping by norm needs the sum of squares over all units, which no program has when it stores its tile of d[t]. d is
+    linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, partial squares beside it,
+    and whoever reads both scales the product: s * (d W^T) + e W^T. One exchange, as without clipping.
+    """
     WIDTH: tl.constexpr = SLOTS * HIDDEN
+    DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
     dtype: tl.constexpr = p_d.dtype.element_ty
     units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns = tl.program_id(0) * BLOCK_H * SLOTS + tl.arange(0, BLOCK_H * SLOTS)
@@ -245,6 +272,9 @@ def scan_backward(
         dc = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             dc = tl.load(p_dc + own, mask=mask, other=0)
+        dc_alone = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        if DEFER and CELL == "lstm":
+            dc_alone = tl.load(p_dc_alone + own, mask=mask, other=0)
         d = tl.load(p_after + slots, mask=mask, other=0)
         for s in range(steps):
             now = tl.cast(steps - 1 - s, tl.int64)
@@ -276,24 +306,50 @@ def scan_backward(
                 d, p_later, rows, live, p_w, weights, units, p_arrivals + tile, s * tl.num_programs(0),
                 WIDTH, BLOCK_H, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
             )  # fmt: skip
+            if DEFER:
+                scale = clip_scale(
+                    tl.where(s > 0, p_squares + (now + 1) * tl.num_programs(0) * batch, p_squares_after), rows, live, batch,
+                    limit, p_arrivals + tile, s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
+                )[:, None]  # fmt: skip
+                acc = acc * scale
+                dh = dh * scale
+                if CELL == "lstm":
+                    dc = dc * scale + dc_alone
+                    acc += product(
+                        d, tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after), rows, live, p_w, weights, units,
+                        p_arrivals + tile, s * tl.num_programs(0),
+                        WIDTH, BLOCK_H, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                    )  # fmt: skip
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(later[:, None], acc, 0.0)
             dh += acc + upstream.to(ACC)
             if CLIP == "value":
                 dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
-            if TRACE:
+            elif CLIP == "norm" and not DEFER:
+                dh = dh * scale_of(tl.sum(dh * dh, axis=1), limit)[:, None]
+            if TRACE or DEFER:
                 p_part = p_squares + (now * tl.num_programs(0) + tl.program_id(0)) * batch
-                tl.store(p_part + rows, tl.sum(dh * dh, axis=1), mask=live)
-            gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+                put(p_part, rows, tl.sum(dh * dh, axis=1), live, EXCHANGE)
+            if DEFER and CELL == "lstm":
+                nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+                e, _, dc_alone = step_gradient(nothing, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+                put(p_e + now * step_of_d, slots, e.to(dtype), mask, EXCHANGE)
+                gradient, dh, dc = step_gradient(dh, nothing, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+            else:
+                gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             d = gradient.to(dtype)
-            publish(p_d + now * step_of_d, slots, d, mask, p_arrivals + tile, EXCHANGE)
+            put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
+            arrive(p_arrivals + tile, EXCHANGE)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)
+                dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
         tl.store(p_dh + own, dh, mask=mask)
         if CELL == "lstm":
             tl.store(p_dc + own, dc, mask=mask)
+            if DEFER:
+                tl.store(p_dc_alone + own, dc_alone, mask=mask)
 
 
 def constants(

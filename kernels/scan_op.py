@@ -27,7 +27,8 @@ def recurrence_forward(
     plan: str,
     exchange: str,
     precision: str,
-    limit: float | None,
+    clip: str,
+    limit: float,
     save: bool,
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -61,7 +62,7 @@ def _layer(like: Tensor, cell: str, plan: str, exchange: str, *weights: Tensor |
 
 @recurrence_forward.register_fake
 def _(
-    input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, plan, exchange, precision, limit, save, recompute
+    input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, plan, exchange, precision, clip, limit, save, recompute
 ):  # fmt: skip
     steps, batch, _ = input.shape
     units, slots = padded(h0.shape[1]), CELLS[cell].slots
@@ -95,7 +96,8 @@ def recurrence_backward(
     plan: str,
     exchange: str,
     precision: str,
-    limit: float | None,
+    clip: str,
+    limit: float,
     recompute: bool,
     input_grad: bool,
     trace: bool,
@@ -124,7 +126,7 @@ def recurrence_backward(
     )
     done = run_backward(
         layer, grad, gates, h_first, hs, cs, dh, dc, reset,
-        recompute=recompute, limit=limit, trace=trace, precision=precision,
+        recompute=recompute, clip=clip, limit=limit, trace=trace, precision=precision,
     )  # fmt: skip
 
     flat = done.d.view(steps * batch, width)
@@ -135,10 +137,7 @@ def recurrence_backward(
         d_w.addmm_(flat[batch:].t(), hs.view(steps * batch, units)[: (steps - 1) * batch])
     d_u = flat.t() @ input.reshape(steps * batch, features)
     d_bias = flat.sum(0, dtype=acc).to(dtype)[:, None] if bias_ih is not None else None
-    product = done.d[0].to(acc) @ layer.w.to(acc)
-    if reset is not None:
-        product = product.masked_fill(reset[0, :, None], 0)
-    d_h0 = (product + done.dh)[:, :hidden].to(dtype, copy=True).contiguous()
+    d_h0 = done.dh[:, :hidden].to(dtype, copy=True).contiguous()
 
     def split(packed: Tensor | None, slots: tuple[int, ...], columns: int) -> Tensor:
         return input.new_empty(0) if packed is None else unpack(packed, slots, kind.slots, hidden, columns)
@@ -149,7 +148,7 @@ def recurrence_backward(
         assert h_before is not None
         hidden_norms = done.squares.sqrt()
         chosen = done.d.view(steps, batch, units, kind.slots)[..., list(kind.hidden_slots)].reshape(steps, batch, -1).to(acc)
-        past = h_before.to(acc)
+        past = h_before[:, :, :hidden].to(acc)  # padded units of the sigmoid are not zero
         weight_norms = (past @ past.mT * (chosen @ chosen.mT)).sum((1, 2)).clamp(min=0).sqrt()
     return (
         (flat @ layer.u).view(steps, batch, features) if input_grad else input.new_empty(0),
@@ -167,7 +166,7 @@ def recurrence_backward(
 @recurrence_backward.register_fake
 def _(
     grad_hs, grad_h, grad_c, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, hs, cs, gates,
-    cell, plan, exchange, precision, limit, recompute, input_grad, trace,
+    cell, plan, exchange, precision, clip, limit, recompute, input_grad, trace,
 ):  # fmt: skip
     steps, batch, _ = input.shape
     acc = torch.promote_types(input.dtype, torch.float32)
@@ -194,12 +193,12 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Tensor) -> tuple[Any, ...]:
     from kernels.trace import tracing
 
-    cell, plan, exchange, precision, limit, _, recompute = ctx.how
+    cell, plan, exchange, precision, clip, limit, _, recompute = ctx.how
     *inputs, hs, cs, gates = ctx.saved_tensors
     trace = tracing()
     *gradients, hidden_norms, weight_norms = recurrence_backward(
         grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
-        cell, plan, exchange, precision, limit, recompute, ctx.needs_input_grad[0], trace is not None,
+        cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
     )  # fmt: skip
     if trace is not None:
         trace.add(hidden_norms, weight_norms)
@@ -222,7 +221,7 @@ def triton_recurrence(
     plan: str | None = None,
     exchange: str = "sentinel",
     precision: str = "ieee",
-    limit: float | None = None,
+    clip: tuple[str, float] | None = None,
     recompute: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
     """``kernels.recurrence`` by the Triton scans; arguments are checked there."""
@@ -231,7 +230,7 @@ def triton_recurrence(
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     hs, h_n, c_n, _, _ = recurrence_forward(
         input, state[0], c0, weight_ih, weight_hh, bias_ih, bias_hh, reset,
-        cell, plan or "", exchange, precision, limit, save, recompute,
+        cell, plan or "", exchange, precision, *(clip or ("none", 0.0)), save, recompute,
     )  # fmt: skip
     output = hs if hs.shape[2] == state[0].shape[1] else hs[:, :, : state[0].shape[1]]
     return output, (h_n,) if c0 is None else (h_n, c_n)

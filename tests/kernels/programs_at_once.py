@@ -27,6 +27,7 @@ import kernels.scan_op
 from kernels import CELLS, recurrence
 from kernels.plan import Plan
 
+CLIP = {recurrence: "clip_recurrent", kernels.scan_op.triton_recurrence: "clip"}
 PAUSE = 0.002  # seconds at most, before a part of the memory operations
 
 
@@ -136,6 +137,7 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
             ours = {"plan": "cooperative", "exchange": spec["exchange"]}
             options = {"backend": "eager"} if run is recurrence else ours
             state, weights = tuple(leaves[1 : 1 + kind.states]), leaves[1 + kind.states :]
+            options[CLIP[run]] = spec["clip"] and tuple(spec["clip"])
             output, final = run(cell, leaves[0], state, *weights, reset=reset, **options)
             loss = output.square().sum() + sum(f.sum() for f in final)
             results.append([output, *final, *torch.autograd.grad(loss, leaves)])

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "kernels" / "programs_at_once.py"
 SPEC = {
     "seed": 0, "cell": "rnn-tanh", "steps": 5, "batch": 3, "hidden": 64, "dtype": "float32", "programs": 4, "repetitions": 1,
-    "exchange": "sentinel", "reset": False, "nan": False, "deadline": 60.0,
+    "exchange": "sentinel", "reset": False, "clip": None, "nan": False, "deadline": 60.0,
 }  # fmt: skip
 
 
@@ -45,6 +45,8 @@ def test_four_programs_at_once(exchange: str) -> None:
         {"cell": "gru", "programs": 2, "reset": True, "repetitions": 8, "steps": 8},
         {"cell": "rnn-relu", "programs": 4, "dtype": "float64", "repetitions": 8, "steps": 8},
         {"cell": "lstm", "programs": 4, "hidden": 50, "steps": 1, "repetitions": 4},
+        {"cell": "lstm", "programs": 4, "clip": ["norm", 2.0], "reset": True, "repetitions": 4},
+        {"cell": "gru", "programs": 4, "clip": ["norm", 2.0], "repetitions": 4},
     ],
     ids=lambda c: c["cell"],
 )
@@ -77,11 +79,9 @@ MUTANTS = {
     "counter: no wait": ("exchange.py", "< target", "< 0", {}),
     "counter: target off by one": ("exchange.py", "< target", "< target - 1", {"repetitions": 4}),
     "counter: arrival before the store": (
-        "exchange.py",
-        '    else:\n        tl.store(p + offsets, value, mask=mask)\n    if EXCHANGE == "counter":\n        tl.debug_barrier()\n'
-        '        tl.atomic_add(p_arrivals, 1, sem="release", scope="gpu")',
-        '    elif EXCHANGE == "counter":\n        tl.debug_barrier()\n        tl.atomic_add(p_arrivals, 1, sem="release", scope="gpu")\n'
-        "        tl.store(p + offsets, value, mask=mask)\n    else:\n        tl.store(p + offsets, value, mask=mask)",
+        "scan.py",
+        "put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)\n            arrive(p_arrivals + tile, EXCHANGE)",
+        "arrive(p_arrivals + tile, EXCHANGE)\n            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)",
         {"repetitions": 4},
     ),
     "counter: not reset": ("launch.py", "torch.zeros(triton.cdiv", "50 + torch.zeros(triton.cdiv", {}),
