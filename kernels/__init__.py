@@ -22,6 +22,7 @@ _ROOMS = {
     "trace_gradients": "trace",
     "GradientTrace": "trace",
     "LayerTrace": "trace",
+    "explain": "explain",
     "choose_backend": "backends",
     "BACKENDS": "backends",
 }
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from kernels.cells import CELLS as CELLS
     from kernels.cells import Cell as Cell
     from kernels.cells import step as step
+    from kernels.explain import explain as explain
     from kernels.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM

@@ -35,10 +35,10 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def plan_for(batch: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
+def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
     """``plan.choose`` for the device and dtype of a tensor."""
     device = device_limits(tensor.device.index if tensor.is_cuda else None)
-    return plans.choose(batch, hidden, cell, name_of(tensor.dtype), device, strategy or None, exchange)
+    return plans.choose(batch, steps, hidden, cell, name_of(tensor.dtype), device, strategy or None, exchange)
 
 
 # Packing: rows [G * H, K] as torch.nn has them, to slots of padded units, [slots * P, K]

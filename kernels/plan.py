@@ -1,6 +1,11 @@
-"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it."""
+"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
+
+Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
+own kernels included. The constants of the model are estimates, not yet measured; they decide between strategies, no more.
+"""
 
 from dataclasses import dataclass
+from itertools import product
 
 from kernels.cells import CELLS
 
@@ -8,6 +13,18 @@ STRATEGIES = ("stepwise", "resident", "cooperative")
 EXCHANGES = ("sentinel", "counter")
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 KB = 1024
+
+# Estimates, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
+LAUNCH = 6.0  # a launch from Python
+WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
+CELL = 0.15  # activations, and z and the gates to and from memory
+L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
+SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
+HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits
+FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
+LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
+LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
+BACKWARD = 1.55  # the library's backward step, in forward steps
 
 
 @dataclass(frozen=True)
@@ -43,13 +60,38 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one sequence runs: ``hidden`` is the padded number of units."""
+    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` "none" unless cooperative."""
 
     strategy: str
     exchange: str
     hidden: int
     forward: Tiles
     backward: Tiles
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the model of one direction needs: the product is [batch, k] x [k, per_unit * hidden]."""
+
+    batch: int
+    hidden: int
+    k: int
+    per_unit: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A strategy's predicted time in microseconds for a whole sequence, forward and backward; None where it does not fit."""
+
+    strategy: str
+    forward: float | None
+    backward: float | None
+    plan: Plan | None
+
+    @property
+    def total(self) -> float:
+        return float("inf") if self.forward is None or self.backward is None else self.forward + self.backward
 
 
 def padded(hidden: int) -> int:
@@ -59,19 +101,46 @@ def padded(hidden: int) -> int:
     return -(-hidden // 64) * 64
 
 
-def choose(
-    batch: int, hidden: int, cell: str, dtype: str, device: Device, strategy: str | None = None, exchange: str = "sentinel"
-) -> Plan:
-    """The plan for a sequence.
+def predict(
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel"
+) -> dict[str, Prediction]:
+    """Every strategy's time, the library's own, "torch", among them.
 
     Args:
-        batch: rows, B.
-        hidden: units, H.
+        batch, steps, hidden: B, T, H.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
         device: see ``DEVICES``.
-        strategy: one of ``STRATEGIES``, or None to choose.
         exchange: one of ``EXCHANGES``.
+    """
+    slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
+    directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
+    found = {}
+    for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
+        forward, backward = (best(sizes, device, exchange) for sizes in directions)
+        if forward is None or backward is None:
+            found[strategy] = Prediction(strategy, None, None, None)
+            continue
+        plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
+        launches = steps if strategy == "stepwise" else 1
+        times = (LAUNCH * launches + steps * us for us in (forward[0], backward[0]))
+        found[strategy] = Prediction(strategy, *times, plan)
+    step = _library(batch, hidden, cell, dtype, device)
+    found["torch"] = Prediction("torch", LAUNCH + steps * step, LAUNCH + steps * step * BACKWARD, None)
+    return found
+
+
+def choose(
+    batch: int,
+    steps: int,
+    hidden: int,
+    cell: str,
+    dtype: str,
+    device: Device,
+    strategy: str | None = None,
+    exchange: str = "sentinel",
+) -> Plan:
+    """The cheapest plan among the Triton strategies, or the one asked for; arguments as ``predict``.
 
     Raises:
         ValueError: for an unknown name, and for a strategy that cannot fit the device, with those that can.
@@ -80,53 +149,98 @@ def choose(
         raise ValueError(f"plan must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
     if exchange not in EXCHANGES:
         raise ValueError(f"exchange must be one of {', '.join(EXCHANGES)}, not {exchange!r}")
-    slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
-    fitting = {
-        "resident": _resident(batch, units, slots, size, device),
-        "cooperative": _cooperative(batch, units, slots, size, device),
-        "stepwise": _stepwise(batch, units, slots, size),
-    }
-    if strategy is not None and fitting[strategy] is None:
-        others = ", ".join(name for name, tiles in fitting.items() if tiles is not None)
+    found = predict(batch, steps, hidden, cell, dtype, device, exchange)
+    fitting = {name: prediction.plan for name, prediction in found.items() if prediction.plan is not None}
+    if strategy is None:
+        return fitting[min(fitting, key=lambda name: found[name].total)]
+    if strategy not in fitting:
+        weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype]
         raise ValueError(
-            f"plan {strategy!r} does not fit {device.name}: {cell} of {hidden} units in {dtype} has "
-            f"{units * units * slots * size / KB:.0f} KB of W_h, and a program at most {device.shared // KB} KB; "
-            f"these do: {others}"
+            f"plan {strategy!r} does not fit {device.name}: W_h of {hidden} {cell} units in {dtype} takes {weights / KB:.0f} KB, "
+            f"and there are {device.multiprocessors} multiprocessors of {device.shared // KB} KB; "
+            f"these fit: {', '.join(fitting)}"
         )
-    name = strategy or next(name for name, tiles in fitting.items() if tiles is not None)
-    tiles = fitting[name]
-    assert tiles is not None
-    return Plan(name, exchange if name == "cooperative" else "none", units, *tiles)
+    return fitting[strategy]
 
 
-def _rows(batch: int) -> int:
-    return 16 if batch <= 16 else 32
+def faster_than_library(batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device) -> bool:
+    """Whether some Triton strategy is predicted to beat the library's kernels."""
+    found = predict(batch, steps, hidden, cell, dtype, device)
+    return min(found, key=lambda name: found[name].total) != "torch"
 
 
-def _stepwise(batch: int, units: int, slots: int, size: int) -> tuple[Tiles, Tiles]:
-    block_b, block_k = _rows(batch), min(units, 64 if size == 2 else 32)
-    block_h = min(units, 64 // slots)
-    return Tiles(block_b, block_h, block_k), Tiles(block_b, min(units, 32), block_k)
+# The best tiles of one direction, with the microseconds of a step; None where nothing fits
+
+Found = tuple[float, Tiles] | None
 
 
-def _resident(batch: int, units: int, slots: int, size: int, device: Device) -> tuple[Tiles, Tiles] | None:
-    staged = 16 * units * slots * size  # the state's tile on its way into the product
-    if units > 256 or units * slots > 512 or units * units * slots * size + staged > device.shared:
+def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
+    block_b = 16 if sizes.batch <= 16 else 32
+    block_k = min(sizes.k, 64 if sizes.bytes == 2 else 32)
+    block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.per_unit)
+    tiles = Tiles(block_b, block_h, block_k)
+    programs = sizes.hidden // block_h * -(-sizes.batch // block_b)
+    traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
+    waves = -(-programs // device.multiprocessors)
+    latency = 0.02 * sizes.k / block_k  # each tile of W waits for the one before
+    return CELL + waves * (latency + _product(sizes, tiles)) + traffic / L2_BYTES, tiles
+
+
+def _resident(sizes: Sizes, device: Device, _: str) -> Found:
+    columns = sizes.hidden * sizes.per_unit
+    weights, staged = sizes.k * columns * sizes.bytes, 16 * sizes.k * sizes.bytes
+    # The largest product a program can do at once; float32 has no tensor cores to keep the tile in, and spills sooner.
+    most = 512 if sizes.bytes == 2 else 64
+    if max(sizes.k, columns) > most or weights + staged > device.shared:
         return None
-    return Tiles(16, units, units, warps=8), Tiles(16, units, units * slots, warps=8)
+    tiles = Tiles(16, sizes.hidden, sizes.k, warps=8 if columns > 64 else 4)
+    waves = -(-(-(-sizes.batch // 16)) // device.multiprocessors)
+    return waves * (CELL + weights / SHARED_BYTES + _product(sizes, tiles)), tiles
 
 
-def _cooperative(batch: int, units: int, slots: int, size: int, device: Device) -> tuple[Tiles, Tiles] | None:
-    block_b = _rows(batch)
+def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
     found = []
-    for k, per_unit in ((units, slots), (units * slots, 1)):
-        block_k = min(k, 128 if k % 128 == 0 else 64)
-        for block_h in (16 // per_unit, 32 // per_unit, 64 // per_unit):
-            programs = units // block_h
-            shared = k * per_unit * block_h * size + block_b * k * size
-            if units % block_h == 0 and programs <= device.multiprocessors and shared <= device.shared:
-                found.append(Tiles(block_b, block_h, block_k, ahead=k // block_k))
-                break
-        else:
-            return None
-    return found[0], found[1]
+    for warps, block_b, block_h in product((4, 8), (16, 32, 64), (8, 16, 32)):
+        columns, blocks = block_h * sizes.per_unit, sizes.hidden // block_h
+        if not 16 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
+            continue
+        if block_b > 16 and block_b >= 2 * sizes.batch:
+            continue
+        split = warps if columns == 16 and block_b == 16 and sizes.bytes == 2 else 1
+        block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
+        if block_k is None:
+            continue
+        # All tiles of the state at once, but no more than a quarter of the registers and what is left of shared memory.
+        tile, weights = block_b * block_k * split * sizes.bytes, sizes.k * columns * sizes.bytes
+        room = min(warps * 32 * 64 * 4, device.shared - weights - 2 * KB)
+        ahead = min(room // tile, sizes.k // (block_k * split))
+        if ahead < 1:
+            continue
+        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps)
+        batch_tiles = -(-sizes.batch // block_b)
+        at_once = min(batch_tiles, device.multiprocessors // blocks)
+        rounds = -(-batch_tiles // at_once)
+        waits = -(-sizes.k // (block_k * split * ahead))
+        gathered = at_once * blocks * block_b * sizes.k * sizes.bytes / L2_BYTES
+        step = WAIT[exchange] * (1 + 0.3 * (waits - 1)) + CELL + gathered + weights / SHARED_BYTES + _product(sizes, tiles)
+        found.append((rounds * step, tiles))
+    return min(found, key=lambda f: f[0]) if found else None
+
+
+def _product(sizes: Sizes, tiles: Tiles) -> float:
+    """Microseconds of a program's product [block_b, k] x [k, columns]."""
+    columns = tiles.block_h * sizes.per_unit
+    if sizes.bytes > 2:
+        return tiles.block_b * columns * sizes.k / FMA
+    pieces = tiles.block_b // 16 * -(-columns // 8)
+    return -(-pieces // max(1, tiles.warps // tiles.split)) * (sizes.k / 16 / tiles.split) * HMMA
+
+
+def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> float:
+    """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
+    persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
+    if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
+        return LIBRARY_PERSISTENT
+    work = 2 * batch * hidden * hidden * CELLS[cell].gates
+    rate = (4e6 if BYTES[dtype] == 2 else 2 * FMA) * device.multiprocessors / 2
+    return LIBRARY_STEP + hidden * hidden * CELLS[cell].gates * BYTES[dtype] / L2_BYTES + work / rate

@@ -56,7 +56,7 @@ def _layer(like: Tensor, cell: str, plan: str, exchange: str, *weights: Tensor |
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     assert weight_ih is not None
     assert weight_hh is not None
-    chosen = plan_for(like.shape[1], weight_hh.shape[1], cell, like, plan, exchange)
+    chosen = plan_for(like.shape[1], like.shape[0], weight_hh.shape[1], cell, like, plan, exchange)
     return pack_layer(cell, chosen, weight_ih, weight_hh, bias_ih, bias_hh)
 
 

@@ -38,7 +38,7 @@ def _one_program(monkeypatch: pytest.MonkeyPatch) -> None:
         found = plan_for(*args)
         if found.strategy != "cooperative":
             return found
-        slots, units = CELLS[args[2]].slots, found.hidden
+        slots, units = CELLS[args[3]].slots, found.hidden
         split = 2 if units > 16 else 1
         forward = replace(found.forward, block_h=units, block_k=units // split, split=split)
         return replace(found, forward=forward, backward=replace(forward, block_k=units * slots // 4 // split, ahead=3))
