@@ -98,9 +98,8 @@ def compile_here(configuration: Configuration) -> Facts:
 
     slots = CELLS[c.cell].slots
     k, columns = (plan.hidden, tiles.block_h * slots) if c.direction == "forward" else (plan.hidden * slots, tiles.block_h)
-    inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
-    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
+    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * k // 16 // tiles.split
     usage, code = _dump(compiled.asm["cubin"], "-res-usage"), _dump(compiled.asm["cubin"], "-sass")
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage

@@ -47,7 +47,7 @@ class Tiles:
     """One direction's tiles.
 
     Rows of the batch, hidden units, rows of W in one product; K in how many parts at once (``split``), how many tiles of the
-    state requested before the first product (``ahead``), warps a program.
+    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``).
     """
 
     block_b: int
@@ -56,6 +56,7 @@ class Tiles:
     split: int = 1
     ahead: int = 1
     warps: int = 4
+    stages: int = 1
 
 
 @dataclass(frozen=True)
@@ -178,7 +179,7 @@ def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
     block_b = 16 if sizes.batch <= 16 else 32
     block_k = min(sizes.k, 64 if sizes.bytes == 2 else 32)
     block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.per_unit)
-    tiles = Tiles(block_b, block_h, block_k)
+    tiles = Tiles(block_b, block_h, block_k, stages=3)
     programs = sizes.hidden // block_h * -(-sizes.batch // block_b)
     traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
     waves = -(-programs // device.multiprocessors)

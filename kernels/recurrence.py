@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.backends import choose_backend
+from kernels.backends import asked_backend, choose_backend
 from kernels.cells import CELLS, State
 from kernels.watched import Clip, StepRecord, Watch, WatchHidden, WatchWeight
 
@@ -43,7 +43,8 @@ def recurrence(
         reset: optional [T, B] bool; where True the state is zero before that step.
         clip_recurrent: ("value", c) clips each element of dL/dh(t) to [-c, c], ("norm", c) each row's norm to c, at every
             step inside the backward pass, before it goes on to step t - 1.
-        backend: see ``kernels.choose_backend``.
+        backend: see ``kernels.choose_backend``; left open, CUDA tensors run ``triton`` where the plan predicts it to be
+            faster (see ``kernels.explain``) and for what only it has: ``plan`` and, without unrolling, ``clip_recurrent``.
         plan: of the triton backend: "stepwise", "resident", "cooperative", or None to choose; see ``kernels.explain``.
         recompute: of the triton backend: rebuild the gates in the backward pass by one product instead of keeping them.
         precision: of the triton backend's float32 products: "ieee", or "tf32x3", "tf32" on tensor cores.
@@ -61,6 +62,11 @@ def recurrence(
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     chosen = choose_backend(backend, input.device)
+    if asked_backend(backend) is None and input.is_cuda:
+        from kernels.scan_op import better_than_library
+
+        wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
+        chosen = "triton" if wished or better_than_library(cell, input, weight_hh) else "torch"
     if chosen == "triton":
         from kernels.scan_op import triton_recurrence
 

@@ -370,5 +370,5 @@ def constants(
         "ACC": tl.float64 if dtype == "float64" else tl.float32,
         "PRECISION": precision,
         "num_warps": tiles.warps,
-        "num_stages": 1,
+        "num_stages": tiles.stages,
     }

@@ -8,9 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kernels.backends import interpreted
 from kernels.cells import CELLS
-from kernels.launch import Layer, input_part, pack_layer, pad, plan_for, run_backward, run_forward, unpack
-from kernels.plan import padded
+from kernels.launch import (
+    Layer, device_limits, input_part, name_of, pack_layer, pad, plan_for, run_backward, run_forward, unpack,
+)  # fmt: skip
+from kernels.plan import faster_than_library, padded
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+DTYPES_INTERPRETED = (torch.float16, torch.float32, torch.float64)  # the interpreter multiplies bfloat16 wrongly
 
 
 @torch.library.custom_op("kernels::recurrence_forward", mutates_args=())
@@ -224,7 +230,21 @@ def triton_recurrence(
     clip: tuple[str, float] | None = None,
     recompute: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``kernels.recurrence`` by the Triton scans; arguments are checked there."""
+    """``kernels.recurrence`` by the Triton scans; shapes are checked there.
+
+    Raises:
+        ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
+    """
+    if torch.is_autocast_enabled(input.device.type):
+        dtype = torch.get_autocast_dtype(input.device.type)
+        input, weight_ih, weight_hh = (t.to(dtype) for t in (input, weight_ih, weight_hh))
+        bias_ih, bias_hh = (None if b is None else b.to(dtype) for b in (bias_ih, bias_hh))
+        state = tuple(s.to(dtype) for s in state)
+    allowed = DTYPES_INTERPRETED if interpreted() else DTYPES
+    if input.dtype not in allowed:
+        names = ", ".join(map(name_of, allowed))
+        raise ValueError(f"input must be {names} for the triton backend here, not {name_of(input.dtype)}")
+    plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)  # refuses before anything runs
     c0 = state[1] if len(state) == 2 else None
     tensors = [input, *state, weight_ih, weight_hh, bias_ih, bias_hh]
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -234,3 +254,12 @@ def triton_recurrence(
     )  # fmt: skip
     output = hs if hs.shape[2] == state[0].shape[1] else hs[:, :, : state[0].shape[1]]
     return output, (h_n,) if c0 is None else (h_n, c_n)
+
+
+def better_than_library(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
+    """Whether a CUDA sequence is predicted to run faster here than in the library's kernels."""
+    if input.dtype not in DTYPES:
+        return False
+    steps, batch, _ = input.shape
+    limits = device_limits(input.device.index)
+    return faster_than_library(batch, steps, weight_hh.shape[1], cell, name_of(input.dtype), limits)
