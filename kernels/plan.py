@@ -203,7 +203,7 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
     found = []
     for warps, block_b, block_h in product((4, 8), (16, 32, 64), (8, 16, 32)):
         columns, blocks = block_h * sizes.per_unit, sizes.hidden // block_h
-        if not 16 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
+        if not 8 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
             continue
         if block_b > 16 and block_b >= 2 * sizes.batch:
             continue

@@ -244,7 +244,8 @@ def triton_recurrence(
     if input.dtype not in allowed:
         names = ", ".join(map(name_of, allowed))
         raise ValueError(f"input must be {names} for the triton backend here, not {name_of(input.dtype)}")
-    plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)  # refuses before anything runs
+    if not torch.compiler.is_compiling():  # refuses before anything runs; a compiled graph would trace the planner
+        plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)
     c0 = state[1] if len(state) == 2 else None
     tensors = [input, *state, weight_ih, weight_hh, bias_ih, bias_hh]
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
@@ -261,5 +262,9 @@ def better_than_library(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
     if input.dtype not in DTYPES:
         return False
     steps, batch, _ = input.shape
-    limits = device_limits(input.device.index)
-    return faster_than_library(batch, steps, weight_hh.shape[1], cell, name_of(input.dtype), limits)
+    return _better(int(batch), int(steps), int(weight_hh.shape[1]), cell, name_of(input.dtype), input.device.index)
+
+
+@torch.compiler.assume_constant_result
+def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None) -> bool:
+    return faster_than_library(batch, steps, hidden, cell, dtype, device_limits(index))

@@ -240,6 +240,19 @@ def test_compiles_as_one_graph(module: Any) -> None:
     torch.testing.assert_close(gradients[0], gradients[1])
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_open_choice_is_no_graph_break() -> None:
+    """What decides on CUDA tensors is a constant of the compiled graph."""
+    from kernels.scan_op import better_than_library
+
+    def run(x: Tensor, w: Tensor) -> Tensor:
+        return x + 1 if better_than_library("lstm", x, w) else x - 1
+
+    x, w = torch.zeros(100, 16, 3), torch.zeros(4 * 768, 768)
+    assert torch.equal(torch.compile(run, fullgraph=True, backend="eager")(x, w), run(x, w))
+
+
 @PLANS
 def test_powers_of_rho(plan: str) -> None:
     """h(t) = rho h(t-1), by hand: 3 steps of rho = 1/2 from (8, -16), and dL/dh(0) = rho^3."""
