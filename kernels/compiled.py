@@ -99,7 +99,8 @@ def compile_here(configuration: Configuration) -> Facts:
     slots = CELLS[c.cell].slots
     k, columns = (plan.hidden, tiles.block_h * slots) if c.direction == "forward" else (plan.hidden * slots, tiles.block_h)
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
-    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * k // 16 // tiles.split
+    inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
+    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
     usage, code = _dump(compiled.asm["cubin"], "-res-usage"), _dump(compiled.asm["cubin"], "-sass")
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
@@ -142,7 +143,9 @@ def compile_apart(configuration: Configuration) -> Facts | str:
     return Facts(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def configurations(devices: list[str], cells: list[str], sizes: list[tuple[int, int]], dtypes: list[str]) -> Iterator[Configuration]:
+def configurations(
+    devices: list[str], cells: list[str], sizes: list[tuple[int, int]], dtypes: list[str]
+) -> Iterator[Configuration]:
     """Both directions of every strategy that ``plan.py`` says fits."""
     for device in devices:
         for cell in cells:
@@ -174,9 +177,10 @@ def main() -> int:
     rows = []
     for configuration in configurations(arguments.devices, arguments.cells, sizes, arguments.dtypes):
         facts = compile_apart(configuration)
-        failed = isinstance(facts, str)
-        faults = [facts] if failed else facts.faults(plans.DEVICES[configuration.device], configuration.strategy)
-        values = dict.fromkeys(Facts.__dataclass_fields__, "") if failed else asdict(facts)
+        if isinstance(facts, str):
+            faults, values = [facts], dict.fromkeys(Facts.__dataclass_fields__, "")
+        else:
+            faults, values = facts.faults(plans.DEVICES[configuration.device], configuration.strategy), asdict(facts)
         rows.append({"triton": triton.__version__} | asdict(configuration) | values | {"faults": "; ".join(faults)})
         print(*asdict(configuration).values(), "|", *values.values(), "|", rows[-1]["faults"] or "ok", flush=True)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)

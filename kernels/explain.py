@@ -36,7 +36,8 @@ def explain(
     found = plans.predict(batch, steps, hidden, cell, dtype, device)
     chosen = plans.choose(batch, steps, hidden, cell, dtype, device, plan)
     weights = plans.padded(hidden) ** 2 * CELLS[cell].slots * plans.BYTES[dtype] / plans.KB
-    print(f"{cell}, B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden}), {dtype}, {device.name}: W_h {weights:.0f} KB")
+    sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
+    print(f"{cell}, {sizes}, {dtype}, {device.name}: W_h {weights:.0f} KB")
     for prediction in sorted(found.values(), key=lambda p: p.total):
         if prediction.forward is None or prediction.backward is None:
             print(f"  {prediction.strategy:12} does not fit")

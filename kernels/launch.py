@@ -25,9 +25,9 @@ def device_limits(index: int | None) -> Device:
     """What the device of this index holds; of the interpreter (None) it is assumed to hold what sm_90 does."""
     if index is None:
         return replace(plans.DEVICES["sm_90"], name="the interpreter")
-    found = torch.cuda.get_device_properties(index)
-    name = f"sm_{found.major}{found.minor}"
-    return Device(name, found.shared_memory_per_block_optin, found.multi_processor_count)
+    found = triton.runtime.driver.active.utils.get_device_properties(index)
+    major, minor = torch.cuda.get_device_capability(index)
+    return Device(f"sm_{major}{minor}", found["max_shared_mem"], found["multiprocessor_count"])
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -123,7 +123,13 @@ def _grid(layer: Layer, tiles: Tiles, batch: int, like: Tensor) -> tuple[tuple[i
 
 
 def run_forward(
-    layer: Layer, z: Tensor, h0: Tensor, cs: Tensor, reset: Tensor | None, save: bool, precision: str = "ieee",
+    layer: Layer,
+    z: Tensor,
+    h0: Tensor,
+    cs: Tensor,
+    reset: Tensor | None,
+    save: bool,
+    precision: str = "ieee",
     keep_gates: bool = True,
 ) -> Tensor:
     """Run ``scan_forward``; z becomes the gates if ``save`` and ``keep_gates``. Returns h(1) .. h(T) as [T, B, P].
@@ -193,7 +199,7 @@ def run_backward(
         clip: "none", "value" (each element of dL/dh[t] to [-limit, limit]) or "norm" (each row's norm to ``limit``).
         trace: also give ||dL/dh[t]||^2.
     """
-    steps, batch, units = grad.shape
+    steps, batch, _ = grad.shape
     plan, tiles, lstm = layer.plan, layer.plan.backward, layer.cell == "lstm"
     deferred = clip == "norm" and plan.strategy != "resident"
     d = fresh(plan.exchange, steps, batch, layer.width, like=grad)

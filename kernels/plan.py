@@ -6,6 +6,7 @@ own kernels included. The constants of the model are estimates, not yet measured
 
 from dataclasses import dataclass
 from itertools import product
+from math import ceil
 
 from kernels.cells import CELLS
 
@@ -80,6 +81,11 @@ class Sizes:
     per_unit: int
     bytes: int
 
+    @property
+    def slots(self) -> int:
+        """Numbers a unit, which are the product's columns forward and its K backward."""
+        return max(self.per_unit, self.k // self.hidden)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -124,8 +130,8 @@ def predict(
             continue
         plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
         launches = steps if strategy == "stepwise" else 1
-        times = (LAUNCH * launches + steps * us for us in (forward[0], backward[0]))
-        found[strategy] = Prediction(strategy, *times, plan)
+        first, second = (LAUNCH * launches + steps * us for us in (forward[0], backward[0]))
+        found[strategy] = Prediction(strategy, first, second, plan)
     step = _library(batch, hidden, cell, dtype, device)
     found["torch"] = Prediction("torch", LAUNCH + steps * step, LAUNCH + steps * step * BACKWARD, None)
     return found
@@ -155,9 +161,9 @@ def choose(
     if strategy is None:
         return fitting[min(fitting, key=lambda name: found[name].total)]
     if strategy not in fitting:
-        weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype]
+        weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] // KB
         raise ValueError(
-            f"plan {strategy!r} does not fit {device.name}: W_h of {hidden} {cell} units in {dtype} takes {weights / KB:.0f} KB, "
+            f"plan {strategy!r} does not fit {device.name}: W_h of {hidden} {cell} units in {dtype} takes {weights} KB, "
             f"and there are {device.multiprocessors} multiprocessors of {device.shared // KB} KB; "
             f"these fit: {', '.join(fitting)}"
         )
@@ -178,11 +184,11 @@ Found = tuple[float, Tiles] | None
 def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
     block_b = 16 if sizes.batch <= 16 else 32
     block_k = min(sizes.k, 64 if sizes.bytes == 2 else 32)
-    block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.per_unit)
+    block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.slots)
     tiles = Tiles(block_b, block_h, block_k, stages=3)
-    programs = sizes.hidden // block_h * -(-sizes.batch // block_b)
+    programs = sizes.hidden // block_h * ceil(sizes.batch / block_b)
     traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
-    waves = -(-programs // device.multiprocessors)
+    waves = ceil(programs / device.multiprocessors)
     latency = 0.02 * sizes.k / block_k  # each tile of W waits for the one before
     return CELL + waves * (latency + _product(sizes, tiles)) + traffic / L2_BYTES, tiles
 
@@ -191,11 +197,11 @@ def _resident(sizes: Sizes, device: Device, _: str) -> Found:
     columns = sizes.hidden * sizes.per_unit
     weights, staged = sizes.k * columns * sizes.bytes, 16 * sizes.k * sizes.bytes
     # The largest product a program can do at once; float32 has no tensor cores to keep the tile in, and spills sooner.
-    most = 512 if sizes.bytes == 2 else 64
+    most = 64 if sizes.bytes == 4 else 512
     if max(sizes.k, columns) > most or weights + staged > device.shared:
         return None
     tiles = Tiles(16, sizes.hidden, sizes.k, warps=8 if columns > 64 else 4)
-    waves = -(-(-(-sizes.batch // 16)) // device.multiprocessors)
+    waves = ceil(sizes.batch / (16 * device.multiprocessors))
     return waves * (CELL + weights / SHARED_BYTES + _product(sizes, tiles)), tiles
 
 
@@ -206,6 +212,8 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         if not 8 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
             continue
         if block_b > 16 and block_b >= 2 * sizes.batch:
+            continue
+        if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
             continue
         split = warps if columns == 16 and block_b == 16 and sizes.bytes == 2 else 1
         block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
@@ -218,10 +226,10 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         if ahead < 1:
             continue
         tiles = Tiles(block_b, block_h, block_k, split, ahead, warps)
-        batch_tiles = -(-sizes.batch // block_b)
+        batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        rounds = -(-batch_tiles // at_once)
-        waits = -(-sizes.k // (block_k * split * ahead))
+        rounds = ceil(batch_tiles / at_once)
+        waits = ceil(sizes.k / (block_k * split * ahead))
         gathered = at_once * blocks * block_b * sizes.k * sizes.bytes / L2_BYTES
         step = WAIT[exchange] * (1 + 0.3 * (waits - 1)) + CELL + gathered + weights / SHARED_BYTES + _product(sizes, tiles)
         found.append((rounds * step, tiles))
@@ -233,8 +241,8 @@ def _product(sizes: Sizes, tiles: Tiles) -> float:
     columns = tiles.block_h * sizes.per_unit
     if sizes.bytes > 2:
         return tiles.block_b * columns * sizes.k / FMA
-    pieces = tiles.block_b // 16 * -(-columns // 8)
-    return -(-pieces // max(1, tiles.warps // tiles.split)) * (sizes.k / 16 / tiles.split) * HMMA
+    pieces = tiles.block_b // 16 * ceil(columns / 8)
+    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (sizes.k / 16 / tiles.split) * HMMA
 
 
 def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> float:

@@ -124,7 +124,7 @@ def _eager(
 ) -> tuple[Tensor, State]:
     z = F.linear(input, weight_ih, bias_ih)
     watched = torch.is_grad_enabled() and (clip is not None or not torch.compiler.is_compiling())
-    record = StepRecord(*input.shape[:2], like=input)
+    record = StepRecord(input.shape[0], input.shape[1], input)
     outputs = []
     for t in range(len(input)):
         if reset is not None:

@@ -25,7 +25,9 @@ from kernels.plan import Plan, Tiles
 
 
 @triton.jit
-def weight_tile(p_w, k, columns, K_STRIDE: tl.constexpr, COLUMN_STRIDE: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr):
+def weight_tile(
+    p_w, k, columns, K_STRIDE: tl.constexpr, COLUMN_STRIDE: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr
+):
     """Tile k of the product's second operand: [BLOCK_K, columns], or [SPLIT, BLOCK_K, columns] to be summed over SPLIT."""
     inner = tl.arange(0, BLOCK_K)
     if SPLIT == 1:
@@ -66,6 +68,7 @@ def product(
     target,
     K: tl.constexpr,
     N: tl.constexpr,
+    COLUMNS: tl.constexpr,
     K_STRIDE: tl.constexpr,
     COLUMN_STRIDE: tl.constexpr,
     PLAN: tl.constexpr,
@@ -77,7 +80,7 @@ def product(
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[BLOCK_B, N]: the whole step before, [B, K] at ``p_before``, times this program's columns of W.
+    """[BLOCK_B, N]: the whole step before, [B, K] at ``p_before``, times this program's columns of W, N of COLUMNS.
 
     ``own`` is that step's tile in registers, which in the resident plan is all of it.
     """
@@ -86,7 +89,8 @@ def product(
         acc = tl.dot(own, weights[0], input_precision=PRECISION, out_dtype=ACC)
     elif PLAN == "stepwise":
         acc = tl.zeros((BLOCK_B, N), ACC)
-        for k in range(K // BLOCK_K):
+        # K // BLOCK_K, but unknown to the compiler, which would unroll the loop and spill
+        for k in range(tl.num_programs(0) * N * K // COLUMNS // BLOCK_K):
             tile = tl.load(p_before + rows[:, None] * K + (k * BLOCK_K + inner)[None, :], mask=live[:, None], other=0)
             w = weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, 1)
             acc = tl.dot(tile, w, acc, input_precision=PRECISION, out_dtype=ACC)
@@ -172,7 +176,7 @@ def scan_forward(
             p_before = tl.where(t > 0, p_hs + (now - 1) * step_of_h, p_h0)
             acc = product(
                 h, p_before, rows, live, p_w, weights, columns, p_arrivals + tile, t * tl.num_programs(0),
-                HIDDEN, N, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                HIDDEN, N, WIDTH, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
@@ -304,7 +308,7 @@ def scan_backward(
             p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
             acc = product(
                 d, p_later, rows, live, p_w, weights, units, p_arrivals + tile, s * tl.num_programs(0),
-                WIDTH, BLOCK_H, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                WIDTH, BLOCK_H, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
             )  # fmt: skip
             if DEFER:
                 scale = clip_scale(
@@ -318,7 +322,7 @@ def scan_backward(
                     acc += product(
                         d, tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after), rows, live, p_w, weights, units,
                         p_arrivals + tile, s * tl.num_programs(0),
-                        WIDTH, BLOCK_H, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                        WIDTH, BLOCK_H, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
                     )  # fmt: skip
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
@@ -352,9 +356,7 @@ def scan_backward(
                 tl.store(p_dc_alone + own, dc_alone, mask=mask)
 
 
-def constants(
-    cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any
-) -> dict[str, Any]:
+def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:
     """The constexprs of one direction, and the launch options that the compiler takes."""
     return switches | {
         "CELL": cell,

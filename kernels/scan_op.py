@@ -11,7 +11,16 @@ from torch import Tensor
 from kernels.backends import interpreted
 from kernels.cells import CELLS
 from kernels.launch import (
-    Layer, device_limits, input_part, name_of, pack_layer, pad, plan_for, run_backward, run_forward, unpack,
+    Layer,
+    device_limits,
+    input_part,
+    name_of,
+    pack_layer,
+    pad,
+    plan_for,
+    run_backward,
+    run_forward,
+    unpack,
 )  # fmt: skip
 from kernels.plan import faster_than_library, padded
 
@@ -53,8 +62,12 @@ def recurrence_forward(
     hs = run_forward(layer, z, pad(h0, units), cs, reset, save, precision, keep_gates=keep)
     h_n = hs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
     c_n = empty if c0 is None else cs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
-    return hs, h_n, c_n if c0 is not None else input.new_empty(0), cs if save and c0 is not None else input.new_empty(0), (
-        z if keep else input.new_empty(0)
+    return (
+        hs,
+        h_n,
+        c_n if c0 is not None else input.new_empty(0),
+        cs if save and c0 is not None else input.new_empty(0),
+        (z if keep else input.new_empty(0)),
     )
 
 
@@ -67,7 +80,7 @@ def _layer(like: Tensor, cell: str, plan: str, exchange: str, *weights: Tensor |
 
 
 @recurrence_forward.register_fake
-def _(
+def _(  # type: ignore[no-untyped-def]  # its signature is that of the operation above
     input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, plan, exchange, precision, clip, limit, save, recompute
 ):  # fmt: skip
     steps, batch, _ = input.shape
@@ -170,7 +183,7 @@ def recurrence_backward(
 
 
 @recurrence_backward.register_fake
-def _(
+def _(  # type: ignore[no-untyped-def]
     grad_hs, grad_h, grad_c, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, hs, cs, gates,
     cell, plan, exchange, precision, clip, limit, recompute, input_grad, trace,
 ):  # fmt: skip
@@ -265,6 +278,6 @@ def better_than_library(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
     return _better(int(batch), int(steps), int(weight_hh.shape[1]), cell, name_of(input.dtype), input.device.index)
 
 
-@torch.compiler.assume_constant_result
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None) -> bool:
     return faster_than_library(batch, steps, hidden, cell, dtype, device_limits(index))

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.cells import CELLS, State
+from kernels.cells import CELLS
 from kernels.trace import GradientTrace, LayerTrace, tracing
 
 Clip = tuple[str, float]  # ("value", c): each element to [-c, c]; ("norm", c): each row's norm to at most c

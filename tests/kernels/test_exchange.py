@@ -75,7 +75,12 @@ MUTANTS = {
         {"repetitions": 4},
     ),
     "sentinel: the buffer is not filled": ("launch.py", '.fill_(-1)', '.fill_(0)', {}),
-    "sentinel: NaN stored as it is": ("exchange.py", "tl.where(bits == -1, -2, bits)", "bits", {"nan": True, "dtype": "float64", "cell": "rnn-identity", "deadline": 10.0}),
+    "sentinel: NaN stored as it is": (
+        "exchange.py",
+        "tl.where(bits == -1, -2, bits)",
+        "bits",
+        {"nan": True, "dtype": "float64", "cell": "rnn-identity", "deadline": 10.0},
+    ),
     "counter: no wait": ("exchange.py", "< target", "< 0", {}),
     "counter: target off by one": ("exchange.py", "< target", "< target - 1", {"repetitions": 4}),
     "counter: arrival before the store": (

@@ -45,9 +45,9 @@ def test_table(device: str, batch: int, hidden: int, cell: str, dtype: str, stra
 
 
 def test_tiles_of_one_plan() -> None:
-    """LSTM, B = 16, H = 1024, sm_90: 8 units a program forward, 16 backward, K over the warps where the tile is narrow."""
+    """LSTM, B = 16, H = 1024, sm_90: 64 programs a direction, and K over the warps where the tile is narrow."""
     assert choose(16, 100, 1024, "lstm", "bfloat16", SM_90) == Plan(
-        "cooperative", "sentinel", 1024, Tiles(16, 8, 128, 1, 8, 4), Tiles(16, 16, 128, 8, 2, 8)
+        "cooperative", "sentinel", 1024, Tiles(16, 16, 128, 1, 8, 8), Tiles(16, 16, 128, 8, 2, 8)
     )
 
 
