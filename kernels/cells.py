@@ -34,11 +34,12 @@ Gradient = Callable[["torch.Tensor", "torch.Tensor | None", Gates, StateAtStep],
 
 @triton.jit
 def tanh(x):
-    y = 1 - 2 / (1 + tl.exp(2 * x))
+    y = 1 - 2 / (1 + tl.exp(2 * tl.abs(x)))
+    y = tl.where(x < 0, -y, y)
     if x.dtype == tl.float32:  # near zero the difference above loses what the series keeps
         s = x * x
-        series = x * (1 + s * (-1 / 3 + s * (2 / 15 + s * (-17 / 315 + s * (62 / 2835)))))
-        y = tl.where(s < 0.04, series, y)
+        series = x * (1 + s * (-1 / 3 + s * (2 / 15 + s * (-17 / 315 + s * (62 / 2835 + s * (-1382 / 155925))))))
+        y = tl.where(s < 0.09, series, y)
     return y
 
 

@@ -213,9 +213,11 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if block_b > 16 and block_b >= 2 * sizes.batch:
             continue
+        if sizes.bytes == 4 and (block_b > 16 or columns > 32):  # products without tensor cores keep operands in registers
+            continue
         if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
             continue
-        split = warps if columns == 16 and block_b == 16 and sizes.bytes == 2 else 1
+        split = warps if columns <= 16 and sizes.bytes == 2 else 1
         block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
         if block_k is None:
             continue

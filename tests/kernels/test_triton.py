@@ -299,3 +299,42 @@ def test_gradients_of_one_result_alone(used: int) -> None:
     output, final = triton_recurrence("lstm", leaves[0], (leaves[1], leaves[2]), *leaves[3:], None)
     loss = ([output, *final][used] * case.upstream[used]).sum()
     assert error(list(torch.autograd.grad(loss, leaves, materialize_grads=True)), expected[3:]) < 1e-12
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch", "triton"])
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"weight_hh": torch.zeros(20, 5)}, "weight_hh must be torch.float64 as input is, not torch.float32"),
+        (
+            {"input": torch.zeros(2, 2, 3, dtype=torch.float32)},
+            "weight_ih must be torch.float32 as input is, not torch.float64",
+        ),
+        ({"bias_hh": torch.zeros(20, device="meta")}, "bias_hh must be on cpu as input is, not on meta"),
+        ({"clip_recurrent": ("value", 0.0)}, r'clip_recurrent must be \("value", c\) or \("norm", c\) with c > 0'),
+        ({"clip_recurrent": ("size", 1.0)}, "clip_recurrent must be"),
+        ({"precision": "fp8"}, "precision must be ieee, tf32 or tf32x3, not 'fp8'"),
+    ],
+    ids=["weight", "input", "device", "limit", "kind", "precision"],
+)
+def test_bad_input(changed: dict[str, Any], message: str, backend: str) -> None:
+    """The sentence names the argument, what was expected and what was given, before anything runs."""
+    input, h0, c0, *weights = Case("lstm", 2, 2, 5).tensors
+    good = {"input": input, "state": (h0, c0)}
+    good |= dict(zip(("weight_ih", "weight_hh", "bias_ih", "bias_hh"), weights, strict=True))
+    recurrence("lstm", **good, backend=backend)
+    with pytest.raises(ValueError, match=message):
+        recurrence("lstm", **(good | changed), backend=backend)
+
+
+def test_a_plan_by_name() -> None:
+    """Another backend has no plans, an unknown name and a plan too large are refused, and so is bfloat16 in the interpreter."""
+    case = Case("lstm", 2, 2, 200)
+    with pytest.raises(ValueError, match="plan 'resident' belongs to the triton backend, and the torch backend was chosen"):
+        case(plan="resident")
+    with pytest.raises(ValueError, match="plan must be one of stepwise, resident, cooperative, not 'fast'"):
+        case(plan="fast", backend="triton")
+    with pytest.raises(ValueError, match="plan 'resident' does not fit the interpreter.*these fit"):
+        case(plan="resident", backend="triton")
+    with pytest.raises(ValueError, match="input must be float16, float32, float64 for the triton backend here, not bfloat16"):
+        case(torch.bfloat16, backend="triton")
