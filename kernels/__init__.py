@@ -19,6 +19,10 @@ _ROOMS = {
     "step": "cells",
     "recurrence": "recurrence",
     "linear_cross_entropy": "linear_cross_entropy",
+    "trace_gradients": "trace",
+    "GradientTrace": "trace",
+    "LayerTrace": "trace",
+    "explain": "explain",
     "choose_backend": "backends",
     "BACKENDS": "backends",
 }
@@ -30,11 +34,15 @@ if TYPE_CHECKING:
     from kernels.cells import CELLS as CELLS
     from kernels.cells import Cell as Cell
     from kernels.cells import step as step
+    from kernels.explain import explain as explain
     from kernels.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN
     from kernels.recurrence import recurrence as recurrence
+    from kernels.trace import GradientTrace as GradientTrace
+    from kernels.trace import LayerTrace as LayerTrace
+    from kernels.trace import trace_gradients as trace_gradients
 
 
 class _Door(ModuleType):

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kernels.backends import choose_backend
+from kernels.backends import asked_backend
 from kernels.cells import CELLS
 from kernels.recurrence import recurrence
+from kernels.watched import Clip
 
 
 class _Recurrent(nn.Module):
@@ -29,6 +30,8 @@ class _Recurrent(nn.Module):
         device: Any = None,
         dtype: Any = None,
         backend: str | None = None,
+        clip_recurrent: Clip | None = None,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         if bidirectional:
@@ -40,10 +43,11 @@ class _Recurrent(nn.Module):
                 raise ValueError(f"{name} must be at least 1, not {value}")
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability between 0 and 1, not {dropout}")
-        choose_backend(backend)  # an unknown name is refused here, not at the first batch
+        asked_backend(backend)  # an unknown name is refused here, not at the first batch
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.backend = bias, batch_first, float(dropout), backend
+        self.clip_recurrent, self.recompute = clip_recurrent, recompute
         packed = CELLS[cell].gates * hidden_size
         for layer in range(num_layers):
             sizes: dict[str, tuple[int, ...]] = {
@@ -98,7 +102,10 @@ class _Recurrent(nn.Module):
             names = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
             weights = [getattr(self, f"{name}_l{layer}") for name in names]
             state = tuple(s[layer] for s in states)
-            input, final = recurrence(self.cell, input, state, *weights, reset=reset, backend=self.backend)
+            input, final = recurrence(
+                self.cell, input, state, *weights,
+                reset=reset, backend=self.backend, clip_recurrent=self.clip_recurrent, recompute=self.recompute,
+            )  # fmt: skip
             finals.append(final)
             if self.dropout and self.training and layer < self.num_layers - 1:
                 input = F.dropout(input, self.dropout)

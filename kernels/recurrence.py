@@ -12,8 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from kernels.backends import choose_backend
+from kernels.backends import asked_backend, choose_backend
 from kernels.cells import CELLS, State
+from kernels.watched import Clip, StepRecord, Watch, WatchHidden, WatchWeight
 
 
 def recurrence(
@@ -26,7 +27,11 @@ def recurrence(
     bias_hh: Tensor | None = None,
     *,
     reset: Tensor | None = None,
+    clip_recurrent: Clip | None = None,
     backend: str | None = None,
+    plan: str | None = None,
+    recompute: bool = False,
+    precision: str = "ieee",
 ) -> tuple[Tensor, State]:
     """Run one recurrent layer over a sequence.
 
@@ -36,7 +41,13 @@ def recurrence(
         state: the state before the first step, (h,) or (h, c), each [B, H].
         weight_ih, weight_hh, bias_ih, bias_hh: [G * H, I], [G * H, H], [G * H], [G * H], as in torch.nn.
         reset: optional [T, B] bool; where True the state is zero before that step.
-        backend: see ``kernels.choose_backend``.
+        clip_recurrent: ("value", c) clips each element of dL/dh(t) to [-c, c], ("norm", c) each row's norm to c, at every
+            step inside the backward pass, before it goes on to step t - 1.
+        backend: see ``kernels.choose_backend``; left open, CUDA tensors run ``triton`` where the plan predicts it to be
+            faster (see ``kernels.explain``) and for what only it has: ``plan`` and, without unrolling, ``clip_recurrent``.
+        plan: of the triton backend: "stepwise", "resident", "cooperative", or None to choose; see ``kernels.explain``.
+        recompute: of the triton backend: rebuild the gates in the backward pass by one product instead of keeping them.
+        precision: of the triton backend's float32 products: "ieee", or "tf32x3", "tf32" on tensor cores.
 
     Returns:
         The outputs h(1) .. h(T) as [T, B, H], and the state after the last step.
@@ -45,12 +56,48 @@ def recurrence(
         ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.
     """
     _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    _check_options(clip_recurrent, precision)
     if (bias_ih is None) != (bias_hh is None):
         zero = weight_hh.new_zeros(len(weight_hh))
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
-    if choose_backend(backend) == "eager":
-        return _eager(cell, input, state, *weights, reset)
+    chosen = choose_backend(backend, input.device)
+    if asked_backend(backend) is None and input.is_cuda:
+        from kernels.scan_op import better_than_library
+
+        wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
+        chosen = "triton" if wished or better_than_library(cell, input, weight_hh) else "torch"
+    if chosen == "triton":
+        from kernels.scan_op import triton_recurrence
+
+        return triton_recurrence(
+            cell, input, state, *weights, reset, plan=plan, clip=clip_recurrent, recompute=recompute, precision=precision
+        )
+    if plan is not None:
+        raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
+    if chosen == "eager":
+        return _eager(cell, input, state, *weights, reset, clip_recurrent)
+    tensors = (input, *weights, *state)
+    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+        return _torch(cell, input, state, *weights, reset)
+    by_hand = clip_recurrent is not None
+    with torch.set_grad_enabled(not by_hand):
+        output, final = _torch(cell, input, state, *weights, reset)
+    output, *rest = Watch.apply(cell, reset, clip_recurrent, by_hand, len(state), output, *final, *tensors)
+    return output, tuple(rest)
+
+
+def _torch(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    reset: Tensor | None,
+) -> tuple[Tensor, State]:
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     if reset is None:
         return _fused(cell, input, state, *weights)
     # Documents are long, so resets are rare: run up to the next one, zero those rows, go on.
@@ -73,13 +120,18 @@ def _eager(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     reset: Tensor | None,
+    clip: Clip | None,
 ) -> tuple[Tensor, State]:
     z = F.linear(input, weight_ih, bias_ih)
+    watched = torch.is_grad_enabled() and (clip is not None or not torch.compiler.is_compiling())
+    record = StepRecord(input.shape[0], input.shape[1], input)
     outputs = []
     for t in range(len(input)):
         if reset is not None:
             state = tuple(torch.where(reset[t].unsqueeze(1), torch.zeros_like(s), s) for s in state)
-        state = CELLS[cell].step(z[t], state, weight_hh, bias_hh)
+        weight = WatchWeight.apply(weight_hh, t, record) if watched else weight_hh
+        h, *c = CELLS[cell].step(z[t], state, weight, bias_hh)
+        state = (WatchHidden.apply(h, t, record, clip) if watched else h, *c)
         outputs.append(state[0])
     return torch.stack(outputs), state
 
@@ -175,3 +227,17 @@ def _check(
             raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
     if reset is not None and reset.dtype != torch.bool:
         raise ValueError(f"reset must be bool, not {reset.dtype}")
+    for name, (tensor, _) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.device != input.device:
+            raise ValueError(f"{name} must be on {input.device} as input is, not on {tensor.device}")
+        if name != "reset" and tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+            raise ValueError(f"{name} must be {input.dtype} as input is, not {tensor.dtype}")
+
+
+def _check_options(clip: Clip | None, precision: str) -> None:
+    if clip is not None and (len(clip) != 2 or clip[0] not in ("value", "norm") or not clip[1] > 0):
+        raise ValueError(f'clip_recurrent must be ("value", c) or ("norm", c) with c > 0, not {clip!r}')
+    if precision not in ("ieee", "tf32", "tf32x3"):
+        raise ValueError(f"precision must be ieee, tf32 or tf32x3, not {precision!r}")

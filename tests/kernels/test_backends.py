@@ -84,22 +84,44 @@ def test_unknown_name_is_refused(name: str, by: str, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("by", ["argument", "variable"])
-def test_triton_is_refused_with_a_way_out(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton is a known name without kernels: the sentence says why and what to use instead."""
+@pytest.mark.parametrize("device", [None, torch.device("cpu")])
+def test_triton_is_refused_with_a_way_out(by: str, device: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Triton cannot run the sentence says why and what to use instead."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
     if by == "variable":
         monkeypatch.setenv("KERNELS_BACKEND", "triton")
-    with pytest.raises(ValueError, match=r"'triton' cannot run.*no Triton kernels.*'torch' or 'eager'"):
-        choose_backend("triton" if by == "argument" else None)
+    with pytest.raises(ValueError, match=r"'triton' cannot run (on cpu|without).*'torch' or 'eager'.*TRITON_INTERPRET=1"):
+        choose_backend("triton" if by == "argument" else None, device)
 
 
-@pytest.mark.parametrize("backend", ["nonsense", "triton"])
+@pytest.mark.parametrize(
+    ("device", "interpret", "runs"), [("cuda", "0", True), ("cpu", "1", True), ("cpu", "0", False), (None, "1", False)]
+)
+def test_where_triton_runs(device: str | None, interpret: str, runs: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA, in the interpreter anywhere, and never for a caller that holds no kernels."""
+    monkeypatch.setenv("TRITON_INTERPRET", interpret)
+    where = None if device is None else torch.device(device)
+    if runs:
+        assert choose_backend("triton", where) == "triton"
+    else:
+        with pytest.raises(ValueError, match="cannot run"):
+            choose_backend("triton", where)
+
+
+def test_a_layer_without_a_gpu_refuses_triton_when_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module may be made before it is moved to the GPU; called on the CPU it says so."""
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    with pytest.raises(ValueError, match="'triton' cannot run on cpu tensors"):
+        LSTM(2, 3, backend="triton")(torch.ones(4, 1, 2))
+
+
 @pytest.mark.parametrize(
     "build", [lambda b: RNN(2, 3, backend=b), lambda b: LSTM(2, 3, backend=b), lambda b: GRU(2, 3, backend=b)]
 )
-def test_modules_refuse_at_construction(build: Any, backend: str) -> None:
+def test_modules_refuse_at_construction(build: Any) -> None:
     """A wrong name is an error where the module is made, not at its first batch."""
     with pytest.raises(ValueError, match="backend"):
-        build(backend)
+        build("nonsense")
 
 
 @pytest.mark.parametrize("run", [one_layer, loss])

@@ -1,0 +1,88 @@
+"""How the state of a step travels between the programs of one launch.
+
+Every program owns some hidden units, and each step needs those of all. A step's tile is written once, into its own place
+of the sequence's buffer, so there is nothing to take turns over; a reader only has to know when the writing is done.
+
+``sentinel``: the buffer starts as ones in every bit, and a reader loads until no element is all ones. The data are their
+own flag. The ordering is right because nothing is concluded from one element about another: each element is one aligned
+word of 2, 4 or 8 bytes, which is written and read whole and changes once, so whatever is not all ones is the final value. No
+fence is needed, as no second address is involved. The loads are volatile: each goes to L2, the one place where the
+multiprocessors meet. A NaN of all ones is stored as another NaN, so that a diverged model ends instead of hanging.
+
+``counter``: programs count their arrivals per batch tile, and step t waits for t times the number of programs. All threads'
+stores stand before the barrier, the barrier before thread 0's releasing add, that before the acquiring add that sees the
+full count, and the readers' loads behind a second barrier: a chain of happens-before from every store to every load.
+The first barrier is not implied: some versions of Triton let thread 0 arrive while other warps still store.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def as_bits(p):
+    """The same address as one of integers: comparing integers is exact where comparing NaNs is not."""
+    if p.dtype.element_ty.primitive_bitwidth == 16:
+        return p.to(tl.pointer_type(tl.int16), bitcast=True)
+    elif p.dtype.element_ty.primitive_bitwidth == 32:
+        return p.to(tl.pointer_type(tl.int32), bitcast=True)
+    else:
+        return p.to(tl.pointer_type(tl.int64), bitcast=True)
+
+
+@triton.jit
+def put(p, offsets, value, mask, EXCHANGE: tl.constexpr):
+    """Store a tile for the other programs. ``arrive`` comes after the last tile of a step."""
+    if EXCHANGE == "sentinel":
+        p_bits = as_bits(p)
+        bits = value.to(p_bits.dtype.element_ty, bitcast=True)
+        tl.store(p_bits + offsets, tl.where(bits == -1, -2, bits), mask=mask)
+    else:
+        tl.store(p + offsets, value, mask=mask)
+
+
+@triton.jit
+def arrive(p_arrivals, EXCHANGE: tl.constexpr):
+    """Say that this program's tiles of the step are stored."""
+    if EXCHANGE == "counter":
+        tl.debug_barrier()
+        tl.atomic_add(p_arrivals, 1, sem="release", scope="gpu")
+
+
+@triton.jit
+def _request(p, offsets, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    tiles = ()
+    for k in tl.static_range(COUNT):
+        tiles = tiles + (tl.load(p + (offsets + k * STRIDE), mask=mask, other=0, volatile=True),)
+    return tiles
+
+
+@triton.jit
+def _missing(tiles, COUNT: tl.constexpr):
+    missing = 0
+    for k in tl.static_range(COUNT):
+        missing += tl.sum(tl.reshape((tiles[k] == -1).to(tl.int32), (tiles[k].numel,)))
+    return missing
+
+
+@triton.jit
+def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+    """COUNT tiles, STRIDE elements apart, as soon as all of them are written; all are requested before any is used.
+
+    ``target`` is the number of arrivals to wait for. Without an exchange nothing is waited for.
+    """
+    if EXCHANGE == "sentinel":
+        p_bits = as_bits(p)
+        tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
+        while _missing(tiles, COUNT) > 0:
+            tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
+        values = ()
+        for k in tl.static_range(COUNT):
+            values = values + (tiles[k].to(p.dtype.element_ty, bitcast=True),)
+        return values
+    else:
+        if EXCHANGE == "counter":
+            while tl.atomic_add(p_arrivals, 0, sem="acquire", scope="gpu") < target:
+                pass
+            tl.debug_barrier()
+        return _request(p, offsets, mask, COUNT, STRIDE)

@@ -1,0 +1,257 @@
+"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
+
+Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
+own kernels included. The constants of the model are estimates, not yet measured; they decide between strategies, no more.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+
+from kernels.cells import CELLS
+
+STRATEGIES = ("stepwise", "resident", "cooperative")
+EXCHANGES = ("sentinel", "counter")
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+KB = 1024
+
+# Estimates, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
+LAUNCH = 6.0  # a launch from Python
+WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
+CELL = 0.15  # activations, and z and the gates to and from memory
+L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
+SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
+HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits
+FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
+LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
+LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
+BACKWARD = 1.55  # the library's backward step, in forward steps
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan depends on: shared memory a program may use, in bytes, and the number of multiprocessors."""
+
+    name: str
+    shared: int
+    multiprocessors: int
+
+
+DEVICES = {
+    device.name: device
+    for device in (Device("sm_80", 163 * KB, 108), Device("sm_90", 227 * KB, 132), Device("sm_100", 227 * KB, 148))
+}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One direction's tiles.
+
+    Rows of the batch, hidden units, rows of W in one product; K in how many parts at once (``split``), how many tiles of the
+    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``).
+    """
+
+    block_b: int
+    block_h: int
+    block_k: int
+    split: int = 1
+    ahead: int = 1
+    warps: int = 4
+    stages: int = 1
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` "none" unless cooperative."""
+
+    strategy: str
+    exchange: str
+    hidden: int
+    forward: Tiles
+    backward: Tiles
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the model of one direction needs: the product is [batch, k] x [k, per_unit * hidden]."""
+
+    batch: int
+    hidden: int
+    k: int
+    per_unit: int
+    bytes: int
+
+    @property
+    def slots(self) -> int:
+        """Numbers a unit, which are the product's columns forward and its K backward."""
+        return max(self.per_unit, self.k // self.hidden)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A strategy's predicted time in microseconds for a whole sequence, forward and backward; None where it does not fit."""
+
+    strategy: str
+    forward: float | None
+    backward: float | None
+    plan: Plan | None
+
+    @property
+    def total(self) -> float:
+        return float("inf") if self.forward is None or self.backward is None else self.forward + self.backward
+
+
+def padded(hidden: int) -> int:
+    """Hidden units in whole tiles: a power of two up to 256, beyond that a multiple of 64."""
+    if hidden <= 256:
+        return max(16, 1 << (hidden - 1).bit_length())
+    return -(-hidden // 64) * 64
+
+
+def predict(
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel"
+) -> dict[str, Prediction]:
+    """Every strategy's time, the library's own, "torch", among them.
+
+    Args:
+        batch, steps, hidden: B, T, H.
+        cell: a key of ``kernels.CELLS``.
+        dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
+        device: see ``DEVICES``.
+        exchange: one of ``EXCHANGES``.
+    """
+    slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
+    directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
+    found = {}
+    for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
+        forward, backward = (best(sizes, device, exchange) for sizes in directions)
+        if forward is None or backward is None:
+            found[strategy] = Prediction(strategy, None, None, None)
+            continue
+        plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
+        launches = steps if strategy == "stepwise" else 1
+        first, second = (LAUNCH * launches + steps * us for us in (forward[0], backward[0]))
+        found[strategy] = Prediction(strategy, first, second, plan)
+    step = _library(batch, hidden, cell, dtype, device)
+    found["torch"] = Prediction("torch", LAUNCH + steps * step, LAUNCH + steps * step * BACKWARD, None)
+    return found
+
+
+def choose(
+    batch: int,
+    steps: int,
+    hidden: int,
+    cell: str,
+    dtype: str,
+    device: Device,
+    strategy: str | None = None,
+    exchange: str = "sentinel",
+) -> Plan:
+    """The cheapest plan among the Triton strategies, or the one asked for; arguments as ``predict``.
+
+    Raises:
+        ValueError: for an unknown name, and for a strategy that cannot fit the device, with those that can.
+    """
+    if strategy is not None and strategy not in STRATEGIES:
+        raise ValueError(f"plan must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+    if exchange not in EXCHANGES:
+        raise ValueError(f"exchange must be one of {', '.join(EXCHANGES)}, not {exchange!r}")
+    found = predict(batch, steps, hidden, cell, dtype, device, exchange)
+    fitting = {name: prediction.plan for name, prediction in found.items() if prediction.plan is not None}
+    if strategy is None:
+        return fitting[min(fitting, key=lambda name: found[name].total)]
+    if strategy not in fitting:
+        weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] // KB
+        raise ValueError(
+            f"plan {strategy!r} does not fit {device.name}: W_h of {hidden} {cell} units in {dtype} takes {weights} KB, "
+            f"and there are {device.multiprocessors} multiprocessors of {device.shared // KB} KB; "
+            f"these fit: {', '.join(fitting)}"
+        )
+    return fitting[strategy]
+
+
+def faster_than_library(batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device) -> bool:
+    """Whether some Triton strategy is predicted to beat the library's kernels."""
+    found = predict(batch, steps, hidden, cell, dtype, device)
+    return min(found, key=lambda name: found[name].total) != "torch"
+
+
+# The best tiles of one direction, with the microseconds of a step; None where nothing fits
+
+Found = tuple[float, Tiles] | None
+
+
+def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
+    block_b = 16 if sizes.batch <= 16 else 32
+    block_k = min(sizes.k, 64 if sizes.bytes == 2 else 32)
+    block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.slots)
+    tiles = Tiles(block_b, block_h, block_k, stages=3)
+    programs = sizes.hidden // block_h * ceil(sizes.batch / block_b)
+    traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
+    waves = ceil(programs / device.multiprocessors)
+    latency = 0.02 * sizes.k / block_k  # each tile of W waits for the one before
+    return CELL + waves * (latency + _product(sizes, tiles)) + traffic / L2_BYTES, tiles
+
+
+def _resident(sizes: Sizes, device: Device, _: str) -> Found:
+    columns = sizes.hidden * sizes.per_unit
+    weights, staged = sizes.k * columns * sizes.bytes, 16 * sizes.k * sizes.bytes
+    # The largest product a program can do at once; float32 has no tensor cores to keep the tile in, and spills sooner.
+    most = 64 if sizes.bytes == 4 else 512
+    if max(sizes.k, columns) > most or weights + staged > device.shared:
+        return None
+    tiles = Tiles(16, sizes.hidden, sizes.k, warps=8 if columns > 64 else 4)
+    waves = ceil(sizes.batch / (16 * device.multiprocessors))
+    return waves * (CELL + weights / SHARED_BYTES + _product(sizes, tiles)), tiles
+
+
+def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
+    found = []
+    for warps, block_b, block_h in product((4, 8), (16, 32, 64), (8, 16, 32)):
+        columns, blocks = block_h * sizes.per_unit, sizes.hidden // block_h
+        if not 8 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
+            continue
+        if block_b > 16 and block_b >= 2 * sizes.batch:
+            continue
+        if sizes.bytes == 4 and (block_b > 16 or columns > 32):  # products without tensor cores keep operands in registers
+            continue
+        if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
+            continue
+        split = warps if columns <= 16 and sizes.bytes == 2 else 1
+        block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
+        if block_k is None:
+            continue
+        # All tiles of the state at once, but no more than a quarter of the registers and what is left of shared memory.
+        tile, weights = block_b * block_k * split * sizes.bytes, sizes.k * columns * sizes.bytes
+        room = min(warps * 32 * 64 * 4, device.shared - weights - 2 * KB)
+        ahead = min(room // tile, sizes.k // (block_k * split))
+        if ahead < 1:
+            continue
+        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps)
+        batch_tiles = ceil(sizes.batch / block_b)
+        at_once = min(batch_tiles, device.multiprocessors // blocks)
+        rounds = ceil(batch_tiles / at_once)
+        waits = ceil(sizes.k / (block_k * split * ahead))
+        gathered = at_once * blocks * block_b * sizes.k * sizes.bytes / L2_BYTES
+        step = WAIT[exchange] * (1 + 0.3 * (waits - 1)) + CELL + gathered + weights / SHARED_BYTES + _product(sizes, tiles)
+        found.append((rounds * step, tiles))
+    return min(found, key=lambda f: f[0]) if found else None
+
+
+def _product(sizes: Sizes, tiles: Tiles) -> float:
+    """Microseconds of a program's product [block_b, k] x [k, columns]."""
+    columns = tiles.block_h * sizes.per_unit
+    if sizes.bytes > 2:
+        return tiles.block_b * columns * sizes.k / FMA
+    pieces = tiles.block_b // 16 * ceil(columns / 8)
+    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (sizes.k / 16 / tiles.split) * HMMA
+
+
+def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> float:
+    """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
+    persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
+    if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
+        return LIBRARY_PERSISTENT
+    work = 2 * batch * hidden * hidden * CELLS[cell].gates
+    rate = (4e6 if BYTES[dtype] == 2 else 2 * FMA) * device.multiprocessors / 2
+    return LIBRARY_STEP + hidden * hidden * CELLS[cell].gates * BYTES[dtype] / L2_BYTES + work / rate

@@ -1,0 +1,155 @@
+"""Runs the programs of a cooperative launch truly at once, on a machine without a GPU: one process a program.
+
+Triton's interpreter runs the programs of a grid one after another, which an exchange between them would wait for in vain. Here
+every tensor of a launch lies in shared memory, and of one process a program each runs its own. Random pauses before stores,
+loads and arrivals make the order of events another one each time.
+
+A script, so that it can run against an altered copy of the package: ``python programs_at_once.py SPEC`` with SPEC a JSON
+object prints one JSON object.
+"""
+
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import replace
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "1"
+
+import torch
+from torch import Tensor
+from triton.runtime import interpreter
+
+import kernels.launch
+import kernels.scan_op
+from kernels import CELLS, recurrence
+from kernels.plan import Plan
+
+CLIP = {recurrence: "clip_recurrent", kernels.scan_op.triton_recurrence: "clip"}
+PAUSE = 0.002  # seconds at most, before a part of the memory operations
+
+
+class Hang(Exception):
+    """Programs still ran at the deadline."""
+
+
+class AtOnce:
+    """Stands for a kernel: ``kernel[grid](...)`` forks one process a program and waits for all."""
+
+    def __init__(self, kernel: Any, deadline: float) -> None:
+        self.kernel, self.deadline = kernel, deadline
+
+    def __getitem__(self, grid: tuple[int, int]) -> Any:
+        def launch(*args: Any, **kwargs: Any) -> None:
+            for value in args:
+                if isinstance(value, Tensor):
+                    value.untyped_storage().share_memory_()
+            gate = torch.zeros(1, dtype=torch.int32).share_memory_()
+            children = {}
+            for x in range(grid[0]):
+                for y in range(grid[1]):
+                    pid = os.fork()
+                    if pid == 0:
+                        self._run_one(grid, (x, y), gate, args, kwargs)
+                    children[pid] = (x, y)
+            gate.fill_(1)
+            self._wait(children)
+
+        return launch
+
+    def _run_one(self, grid: tuple[int, int], index: tuple[int, int], gate: Tensor, args: Any, kwargs: Any) -> None:
+        code = 1
+        try:
+            builder = interpreter.interpreter_builder
+            builder.set_grid_dim = lambda *_: setattr(builder, "grid_dim", (*grid, 1))
+            builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (*index, 0))
+            chance = random.Random(f"{os.getpid()} {time.time_ns()}")
+            for name in ("create_masked_store", "create_masked_load", "create_atomic_rmw"):
+                setattr(builder, name, paused(getattr(builder, name), chance))
+            while not gate.item():
+                time.sleep(0)
+            self.kernel[(1, 1)](*args, **kwargs)
+            code = 0
+        finally:
+            sys.stderr.flush()
+            os._exit(code)
+
+    def _wait(self, children: dict[int, tuple[int, int]]) -> None:
+        end = time.monotonic() + self.deadline
+        failed = []
+        while children and time.monotonic() < end:
+            for pid in list(children):
+                done, status = os.waitpid(pid, os.WNOHANG)
+                if done:
+                    index = children.pop(pid)
+                    failed += [index] if status else []
+            time.sleep(0.001)
+        for pid in children:
+            os.kill(pid, 9)
+            os.waitpid(pid, 0)
+        if children:
+            raise Hang(f"programs {sorted(children.values())} still ran after {self.deadline} s")
+        if failed:
+            raise RuntimeError(f"programs {failed} failed")
+
+
+def paused(operation: Any, chance: random.Random) -> Any:
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if chance.random() < 0.2:
+            time.sleep(chance.random() * PAUSE)
+        return operation(*args, **kwargs)
+
+    return run
+
+
+def with_programs(plan: Plan, programs: int) -> Plan:
+    """The plan with that many blocks of hidden units, each step's state in at least two tiles."""
+    forward, backward = (
+        replace(t, block_h=plan.hidden // programs, block_k=16, split=1, ahead=2) for t in (plan.forward, plan.backward)
+    )
+    return replace(plan, forward=forward, backward=replace(backward, ahead=64))
+
+
+def main(spec: dict[str, Any]) -> dict[str, Any]:
+    torch.manual_seed(spec["seed"])
+    cell, steps, batch, hidden = spec["cell"], spec["steps"], spec["batch"], spec["hidden"]
+    launch: Any = kernels.launch
+    ops: Any = kernels.scan_op
+    launch.scan_forward = AtOnce(launch.scan_forward, spec["deadline"])
+    launch.scan_backward = AtOnce(launch.scan_backward, spec["deadline"])
+    fresh, plan_for = launch.fresh, launch.plan_for
+    launch.fresh = lambda ex, *size, like: fresh(ex, *size, like=like) if ex == "sentinel" else like.new_full(size, torch.nan)
+    ops.plan_for = lambda *args: with_programs(plan_for(*args), spec["programs"])
+    kind, dtype = CELLS[cell], getattr(torch, spec["dtype"])
+    errors = []
+    for _ in range(spec["repetitions"]):
+        shapes = [(steps, batch, 3), *[(batch, hidden)] * kind.states]
+        shapes += [(kind.gates * hidden, 3), (kind.gates * hidden, hidden), (kind.gates * hidden,), (kind.gates * hidden,)]
+        values = [torch.randn(s, dtype=torch.float64) * (hidden**-0.5 if i > kind.states else 1) for i, s in enumerate(shapes)]
+        reset = torch.rand(steps, batch) < 0.2 if spec["reset"] else None
+        if spec["nan"]:  # every bit of it is one, as is every bit of what was not written yet
+            values[0].view(torch.int64)[min(3, steps - 1), 0] = -1
+        results = []
+        for run, to in ((ops.triton_recurrence, dtype), (recurrence, torch.float64)):
+            leaves = [v.to(dtype).to(to, copy=True).requires_grad_() for v in values]
+            ours = {"plan": "cooperative", "exchange": spec["exchange"]}
+            options = {"backend": "eager"} if run is recurrence else ours
+            state, weights = tuple(leaves[1 : 1 + kind.states]), leaves[1 + kind.states :]
+            options[CLIP[run]] = spec["clip"] and tuple(spec["clip"])
+            output, final = run(cell, leaves[0], state, *weights, reset=reset, **options)
+            loss = output.square().sum() + sum(f.sum() for f in final)
+            results.append([output, *final, *torch.autograd.grad(loss, leaves)])
+        pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(*results, strict=True)]
+        same_nan = all(torch.equal(a.isnan(), b.isnan()) for a, b in pairs)
+        error = max(float((a - b).nan_to_num(0.0).abs().max() / b.nan_to_num(0.0).abs().max().clamp(min=1)) for a, b in pairs)
+        errors.append(error if same_nan else float("inf"))
+    return {"errors": errors}
+
+
+if __name__ == "__main__":
+    try:
+        print(json.dumps(main(json.loads(sys.argv[1]))))
+    except Hang as hang:
+        print(json.dumps({"hang": str(hang)}))

@@ -1,0 +1,108 @@
+"""The exchange between programs that truly run at once, and that this test would see it broken."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "tests" / "kernels" / "programs_at_once.py"
+SPEC = {
+    "seed": 0, "cell": "rnn-tanh", "steps": 5, "batch": 3, "hidden": 64, "dtype": "float32", "programs": 4, "repetitions": 1,
+    "exchange": "sentinel", "reset": False, "clip": None, "nan": False, "deadline": 60.0,
+}  # fmt: skip
+
+
+def run(package: Path = ROOT, **changed: Any) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, SCRIPT, json.dumps(SPEC | changed)],
+        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("exchange", ["sentinel", "counter"])
+def test_four_programs_at_once(exchange: str) -> None:
+    """Outputs, states and gradients are those of the eager backend."""
+    (error,) = run(exchange=exchange)["errors"]
+    assert error < 2e-6
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["sentinel", "counter"])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"cell": "lstm", "programs": 8, "batch": 17, "reset": True, "repetitions": 4},  # two batch tiles
+        {"cell": "gru", "programs": 2, "reset": True, "repetitions": 8, "steps": 8},
+        {"cell": "rnn-relu", "programs": 4, "dtype": "float64", "repetitions": 8, "steps": 8},
+        {"cell": "lstm", "programs": 4, "hidden": 50, "steps": 1, "repetitions": 4},
+        {"cell": "lstm", "programs": 4, "clip": ["norm", 2.0], "reset": True, "repetitions": 4},
+        {"cell": "gru", "programs": 4, "clip": ["norm", 2.0], "repetitions": 4},
+    ],
+    ids=lambda c: c["cell"],
+)
+def test_many_times(exchange: str, changed: dict[str, Any]) -> None:
+    """Another order of events each time, the same numbers."""
+    errors = run(exchange=exchange, **changed)["errors"]
+    assert len(errors) == changed["repetitions"]
+    assert max(errors) < (1e-12 if changed.get("dtype") == "float64" else 3e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exchange", ["sentinel", "counter"])
+@pytest.mark.parametrize("cell", ["rnn-identity", "lstm"])
+def test_a_nan_ends(exchange: str, cell: str) -> None:
+    """A NaN at step 3, with every bit set as in what is not written yet, arrives where it belongs and stops nobody."""
+    (error,) = run(exchange=exchange, cell=cell, nan=True, dtype="float64")["errors"]
+    assert error < 1e-12
+
+
+MUTANTS = {
+    "sentinel: no wait": ("exchange.py", "while _missing(tiles, COUNT) > 0:", "while False:", {}),
+    "sentinel: only the first tile is looked at": (
+        "exchange.py",
+        "for k in tl.static_range(COUNT):\n        missing",
+        "for k in tl.static_range(1):\n        missing",
+        {"repetitions": 4},
+    ),
+    "sentinel: the buffer is not filled": ("launch.py", '.fill_(-1)', '.fill_(0)', {}),
+    "sentinel: NaN stored as it is": (
+        "exchange.py",
+        "tl.where(bits == -1, -2, bits)",
+        "bits",
+        {"nan": True, "dtype": "float64", "cell": "rnn-identity", "deadline": 10.0},
+    ),
+    "counter: no wait": ("exchange.py", "< target", "< 0", {}),
+    "counter: target off by one": ("exchange.py", "< target", "< target - 1", {"repetitions": 4}),
+    "counter: arrival before the store": (
+        "scan.py",
+        "put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)\n            arrive(p_arrivals + tile, EXCHANGE)",
+        "arrive(p_arrivals + tile, EXCHANGE)\n            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)",
+        {"repetitions": 4},
+    ),
+    "counter: not reset": ("launch.py", "torch.zeros(triton.cdiv", "50 + torch.zeros(triton.cdiv", {}),
+    "counter: target one too many": ("exchange.py", "< target", "< target + 1", {"deadline": 10.0}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_a_broken_exchange_is_seen(mutant: str, tmp_path: Path) -> None:
+    """Each of the ways to get an exchange wrong gives wrong numbers or hangs here."""
+    file, right, wrong, changed = MUTANTS[mutant]
+    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
+    source = (tmp_path / "kernels" / file).read_text()
+    assert right in source, "the line to break is gone"
+    (tmp_path / "kernels" / file).write_text(source.replace(right, wrong))
+    exchange = mutant.partition(":")[0]
+    result = run(tmp_path, **{"exchange": exchange, "steps": 8} | changed)
+    assert "hang" in result or max(result["errors"]) > 1e-3
