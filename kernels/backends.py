@@ -1,23 +1,57 @@
 """Which implementation runs: the textbook, the library, or Triton."""
 
 import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 BACKENDS = ("eager", "torch", "triton")
 
 
-def choose_backend(name: str | None = None) -> str:
+def choose_backend(name: str | None = None, device: "torch.device | None" = None) -> str:
     """The backend to run: the argument, else the variable KERNELS_BACKEND, else ``torch``.
 
     ``eager`` is the textbook in plain torch operations, any dtype, and the reference of all tests; ``torch`` uses ATen's
-    fused recurrences and a cross-entropy of bounded memory. ``None``, ``""`` and ``"auto"`` leave the choice open.
+    fused recurrences and a cross-entropy of bounded memory; ``triton`` runs this project's own kernels. ``None``, ``""`` and
+    ``"auto"`` leave the choice open.
+
+    Args:
+        name: what was asked for.
+        device: where the tensors are, given by callers that hold Triton kernels. Nothing but a CUDA device runs them,
+            except that Triton's interpreter (TRITON_INTERPRET=1 before Python starts) runs them anywhere.
 
     Raises:
-        ValueError: for an unknown name, and for ``triton``, whose kernels this version does not hold yet.
+        ValueError: for an unknown name, and for ``triton`` where it cannot run.
     """
-    choices = (name, os.environ.get("KERNELS_BACKEND"), "torch")
-    asked = next(choice for choice in choices if choice not in (None, "", "auto"))
-    if asked not in BACKENDS:
-        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, not {asked!r}")
-    if asked == "triton":
-        raise ValueError("backend 'triton' cannot run: this version holds no Triton kernels yet; use 'torch' or 'eager'")
+    asked = asked_backend(name) or "torch"
+    if asked == "triton" and not runs_triton(device):
+        where = "without kernels for this call" if device is None else f"on {device.type} tensors"
+        raise ValueError(
+            f"backend 'triton' cannot run {where}: use 'torch' or 'eager', or for the recurrence move the tensors to a CUDA "
+            "device, or set TRITON_INTERPRET=1 before Python starts"
+        )
     return asked
+
+
+def asked_backend(name: str | None = None) -> str | None:
+    """The backend asked for by the argument or the variable; None where both leave it open.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    choices = (name, os.environ.get("KERNELS_BACKEND"))
+    asked = next((choice for choice in choices if choice not in (None, "", "auto")), None)
+    if asked is not None and asked not in BACKENDS:
+        raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, not {asked!r}")
+    return asked
+
+
+def interpreted() -> bool:
+    """Whether Triton's kernels run in its interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "") not in ("", "0")
+
+
+def runs_triton(device: "torch.device | None") -> bool:
+    """Whether Triton's kernels can work on tensors of this device."""
+    return device is not None and (device.type == "cuda" or interpreted())
