@@ -15,6 +15,7 @@ from kernels.loss_rows import rows_backward, rows_forward
 from kernels.loss_terms import Gradients, Rows, Terms, accumulator, constants, empty_rows
 from kernels.loss_tiles import tiles_backward, tiles_combine, tiles_forward
 
+
 def rows_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, best: bool, rows: Rows | None = None
 ) -> Rows:
@@ -71,9 +72,7 @@ def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
     return tile, {**sizes, "PRECISION": "tf32" if fast else "ieee", "num_warps": tile.warps, "num_stages": tile.stages}
 
 
-def cut_loss(
-    x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Tensor | None, terms: Terms, best: bool
-) -> Rows:
+def cut_loss(x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Tensor | None, terms: Terms, best: bool) -> Rows:
     """The loss of each row of x W^T + b, from x [N, d], w [V, d] and b [V], by tiles that stay on the chip."""
     n, v = len(x), len(w)
     rows = empty_rows(n, x, best)

@@ -128,7 +128,9 @@ def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, 
     return total / divisor(target, weight, terms.ignore_index, v, losses.dtype) if reduction == "mean" else total
 
 
-def textbook(logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str) -> tuple[Tensor, Tensor, Tensor]:
+def textbook(
+    logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, log-sum-exp [N] and capped logits [N, V] in torch's own functions: the reference of all tests."""
     if terms.softcap is not None:
         logits = terms.softcap * torch.tanh(logits / terms.softcap)
