@@ -53,7 +53,8 @@ def cross_entropy(
     if logits.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         raise ValueError(f"logits must be float16, bfloat16, float32 or float64, not {logits.dtype}")
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
-    check_terms(terms, reduction, *logits.shape, target, weight)
+    n, v = logits.shape
+    check_terms(terms, reduction, n, v, target, weight)
     check_devices(logits.device, target=target, weight=weight)
     if choose_backend(backend, logits.device) != "triton":
         loss, lse, z = textbook(logits, target, weight, terms, reduction)
@@ -62,7 +63,7 @@ def cross_entropy(
     inplace = inplace_backward and not torch.compiler.is_compiling()
     how = (ignore_index, label_smoothing, z_loss, softcap, return_metrics, inplace)
     losses, lse, _, _, best = torch.ops.kernels.cross_entropy(logits, target, weight, *how)
-    loss = reduce(losses, target, weight, terms, logits.shape[1], reduction).to(logits.dtype)
+    loss = reduce(losses, target, weight, terms, v, reduction).to(logits.dtype)
     return results(loss, lse, best, target, terms, return_lse, return_metrics)
 
 

@@ -97,10 +97,10 @@ def linear_cross_entropy(
         loss, lse, z = textbook(F.linear(input, linear_weight, linear_bias), target, weight, terms, reduction)
         return results(loss, lse, z.argmax(dim=1) if return_metrics else target, target, terms, return_lse, return_metrics)
     how = "torch" if chosen == "torch" else plan.strategy
-    call = (how, input, linear_weight, linear_bias, target, weight)
-    call = (*call, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
+    tensors = (input, linear_weight, linear_bias, target, weight)
+    call = (*tensors, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
     if rows_needed or how == "cut":
-        losses, lse, _, _, best = run_rows(*call)
+        losses, lse, _, _, best = run_rows(how, *call)
         loss = reduce(losses, target, weight, terms, v, reduction).to(input.dtype)
     else:
         loss, lse, best, *_ = run_total(*call, reduction == "mean", *differentiable)

@@ -15,6 +15,8 @@ from kernels.loss_rows import rows_backward, rows_forward
 from kernels.loss_terms import Gradients, Rows, Terms, accumulator, constants, empty_rows
 from kernels.loss_tiles import tiles_backward, tiles_combine, tiles_forward
 
+FUSION = {"enable_fp_fusion": True}  # the default changes between versions of Triton
+
 
 def rows_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, best: bool, rows: Rows | None = None
@@ -28,7 +30,7 @@ def rows_loss(
             rows_forward[(triton.cdiv(n, tile.rows),)](
                 logits, target, weight, rows.loss, rows.top, rows.log_sum, rows.best if best else None,
                 n, logits.stride(0), terms.ignore_index, **constants(terms, v),
-                ROWS=tile.rows, BLOCK=tile.block, num_warps=tile.warps,
+                ROWS=tile.rows, BLOCK=tile.block, num_warps=tile.warps, **FUSION,
             )  # fmt: skip
     return rows
 
@@ -52,7 +54,7 @@ def rows_gradient(
             rows_backward[(triton.cdiv(n, tile.rows), triton.cdiv(v, tile.block))](
                 logits, grad, target, weight, weight_total(weight, terms), top, log_sum, upstream, upstream_lse,
                 n, logits.stride(0), grad.stride(0), *strides(upstream, upstream_lse), terms.ignore_index,
-                **constants(terms, v), ROWS=tile.rows, BLOCK=tile.block, num_warps=tile.warps,
+                **constants(terms, v), ROWS=tile.rows, BLOCK=tile.block, num_warps=tile.warps, **FUSION,
             )  # fmt: skip
 
 
@@ -69,7 +71,13 @@ def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
     tile = loss_plan.tiles(d, str(x.dtype).removeprefix("torch."))
     fast = x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
     sizes = {"D": d, "BLOCK_N": tile.block_n, "BLOCK_V": tile.block_v, "BLOCK_D": tile.block_d}
-    return tile, {**sizes, "PRECISION": "tf32" if fast else "ieee", "num_warps": tile.warps, "num_stages": tile.stages}
+    return tile, {
+        **sizes,
+        "PRECISION": "tf32" if fast else "ieee",
+        "num_warps": tile.warps,
+        "num_stages": tile.stages,
+        **FUSION,
+    }
 
 
 def cut_loss(x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Tensor | None, terms: Terms, best: bool) -> Rows:
@@ -91,12 +99,12 @@ def cut_loss(x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Ten
     with torch.cuda.device_of(x):
         tiles_forward[(triton.cdiv(n, tile.block_n), parts)](
             x, w, b, target, weight, summary[0], summary[1], summary[2], weighteds, bests, seens,
-            n, x.stride(0), w.stride(0), terms.ignore_index, RANGE=span, SOFTCAP=softcap, **fixed, **how,
+            n, terms.ignore_index, RANGE=span, SOFTCAP=softcap, **fixed, **how,
         )  # fmt: skip
         tiles_combine[(triton.cdiv(n, 128),)](
             target, weight, summary[0], summary[1], summary[2], weighteds, bests, seens,
             rows.loss, rows.top, rows.log_sum, rows.best if best else None,
-            n, terms.ignore_index, PARTS=parts, Z_LOSS=z_loss, **fixed, BLOCK_N=128, num_warps=4,
+            n, terms.ignore_index, PARTS=parts, Z_LOSS=z_loss, **fixed, BLOCK_N=128, num_warps=4, **FUSION,
         )  # fmt: skip
     return rows
 
@@ -129,7 +137,7 @@ def cut_gradients(
         with torch.cuda.device_of(x):
             tiles_backward[(triton.cdiv(last - first, tile.block_n), triton.cdiv(right - left, tile.block_v))](
                 x, w, b, grad, target, weight, total, top, log_sum, upstream, upstream_lse,
-                first, last, left, right, x.stride(0), w.stride(0), grad.stride(0), *strides(upstream, upstream_lse),
+                first, last, left, right, grad.stride(0), *strides(upstream, upstream_lse),
                 terms.ignore_index, **constants(terms, v), **how,
             )  # fmt: skip
         return grad

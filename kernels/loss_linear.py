@@ -2,7 +2,7 @@
 
 ``kernels::linear_cross_entropy`` gives a mean or a sum, its gradients already made, in chunks of rows.
 ``kernels::linear_cross_entropy_rows`` gives each row's loss and log-sum-exp, and makes the logits again in the backward pass.
-``run_total`` and ``run_rows`` call them; outside torch.compile the torch chunks run as plain autograd functions.
+``run_total`` and ``run_rows`` call them, or plain autograd functions of the same bodies where those do with less.
 """
 
 from typing import Any
@@ -41,7 +41,8 @@ def _make_total(
     )  # fmt: skip
     count = divisor(target, weight, ignore_index, v, acc) if mean else ones
     loss = (rows.loss.sum() / count).to(input.dtype)
-    return loss, rows.top + rows.log_sum, rows.best, count, *(input.new_empty(0) if g is None else g for g in gradients)
+    d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
+    return loss, rows.top + rows.log_sum, rows.best, count, d_input, d_weight, d_bias
 
 
 total = torch.library.custom_op("kernels::linear_cross_entropy", mutates_args=())(_make_total)
@@ -73,18 +74,24 @@ def _setup_total(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) 
     ctx.set_materialize_grads(False)
 
 
-@once
-def _backward_total(ctx: Any, of_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+def _finish_total(ctx: Any, of_loss: Tensor, in_place: bool) -> tuple[Any, ...]:
     if ctx.spent:
         raise RuntimeError("linear_cross_entropy made its gradients once; a second backward pass needs a new loss")
     ctx.spent = True
     count, *gradients = ctx.saved_tensors
     factor = of_loss.to(count.dtype) / torch.where(count == 0, 1, count)
-    scaled = [
-        g.detach().mul_(factor).to(dtype) if needed else None
-        for g, dtype, needed in zip(gradients, ctx.dtypes, ctx.needs_input_grad[:3], strict=True)
-    ]
+    scaled: list[Tensor | None] = []
+    for g, dtype, needed in zip(gradients, ctx.dtypes, ctx.needs_input_grad[:3], strict=True):
+        if not needed:
+            scaled.append(None)
+        else:
+            scaled.append((g.detach().mul_(factor) if in_place else g * factor.to(g.dtype)).to(dtype))
     return (*scaled, *[None] * 13)
+
+
+@once
+def _backward_total(ctx: Any, of_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+    return _finish_total(ctx, of_loss, in_place=False)
 
 
 def _make_single(
@@ -158,10 +165,11 @@ def _make_gradients(
         gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
     else:
         _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False)
-    return tuple(  # type: ignore[return-value]
+    d_input, d_weight, d_bias = (
         input.new_empty(0) if g is None or p is None else g.to(p.dtype)
         for g, p in zip(gradients, (input, linear_weight, linear_bias), strict=True)
     )
+    return d_input, d_weight, d_bias
 
 
 single_backward = torch.library.custom_op("kernels::linear_cross_entropy_rows_backward", mutates_args=())(_make_gradients)
@@ -174,10 +182,11 @@ def _(
     z_loss: float, softcap: float | None, dtype: torch.dtype, strategy: str, need_input: bool, need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    return tuple(  # type: ignore[return-value]
+    d_input, d_weight, d_bias = (
         p.new_empty(p.shape) if needed and p is not None else input.new_empty(0)
         for p, needed in zip((input, linear_weight, linear_bias), (need_input, need_weight, need_bias), strict=True)
     )
+    return d_input, d_weight, d_bias
 
 
 def _setup_single(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -190,12 +199,12 @@ def _setup_single(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
 
 @once
 def _backward_single(ctx: Any, of_losses: Tensor | None, of_lse: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    *tensors, top, log_sum = ctx.saved_tensors
+    top = ctx.saved_tensors[5]
     upstream = top.new_zeros(()).expand(top.shape) if of_losses is None else of_losses
     need = ctx.needs_input_grad[:3]
     how = (ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy)
-    run = single_backward if ctx.strategy != "torch" or torch.compiler.is_compiling() else _make_gradients
-    gradients = run(*tensors, top, log_sum, upstream, of_lse, *how, *need)
+    run: Any = single_backward if ctx.strategy != "torch" or torch.compiler.is_compiling() else _make_gradients
+    gradients = run(*ctx.saved_tensors, upstream, of_lse, *how, *need)
     return (*(g if needed else None for g, needed in zip(gradients, need, strict=True)), *[None] * 9)
 
 
@@ -210,7 +219,10 @@ class _Total(torch.autograd.Function):
         _setup_total(ctx, inputs, output)
         return output
 
-    backward = staticmethod(_backward_total)
+    @staticmethod
+    @once
+    def backward(ctx: Any, of_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+        return _finish_total(ctx, of_loss, in_place=True)  # the weight's gradient is large, and nobody else holds it
 
 
 class _Single(torch.autograd.Function):
@@ -223,16 +235,18 @@ class _Single(torch.autograd.Function):
     backward = staticmethod(_backward_single)
 
 
-def run_total(strategy: str, *arguments: Any) -> tuple[Tensor, ...]:
-    """``total``; the torch chunks need no operation around them, which would only cost time, but in torch.compile."""
-    bare = strategy == "torch" and not torch.compiler.is_compiling()
-    return _Total.apply(*arguments) if bare else torch.ops.kernels.linear_cross_entropy(*arguments)
+def run_total(*arguments: Any) -> tuple[Tensor, ...]:
+    """``total``. Outside torch.compile the autograd function alone: it scales the gradients where they are."""
+    if torch.compiler.is_compiling():
+        return torch.ops.kernels.linear_cross_entropy(*arguments)
+    return _Total.apply(*arguments)
 
 
 def run_rows(strategy: str, *arguments: Any) -> tuple[Tensor, ...]:
-    """``single``, likewise."""
-    bare = strategy == "torch" and not torch.compiler.is_compiling()
-    return _Single.apply(*arguments) if bare else torch.ops.kernels.linear_cross_entropy_rows(*arguments)
+    """``single``. Outside torch.compile the torch chunks need no operation around them, which would only cost time."""
+    if strategy != "torch" or torch.compiler.is_compiling():
+        return torch.ops.kernels.linear_cross_entropy_rows(*arguments)
+    return _Single.apply(*arguments)
 
 
 def _chunks(

@@ -13,13 +13,13 @@ from kernels.loss_rows import capped, class_weight, first_of, gradient, merge, r
 
 @triton.jit
 def logits_tile(
-    x, w, b, rows, columns, n, end, x_stride, w_stride, ACC: tl.constexpr, D: tl.constexpr, SOFTCAP: tl.constexpr,
+    x, w, b, rows, columns, n, end, ACC: tl.constexpr, D: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """z [BLOCK_N, BLOCK_V] for some rows of x [N, D] and rows of w [V, D]; anything beyond row n or column ``end``."""
+    """z [BLOCK_N, BLOCK_V] for rows of x [N, D] and of w [V, D], both contiguous; anything past row n and column ``end``."""
     k = tl.arange(0, BLOCK_D)
-    x_tile = x + rows.to(tl.int64)[:, None] * x_stride + k[None, :]
-    w_tile = w + columns.to(tl.int64)[None, :] * w_stride + k[:, None]
+    x_tile = x + rows.to(tl.int64)[:, None] * D + k[None, :]
+    w_tile = w + columns.to(tl.int64)[None, :] * D + k[:, None]
     row_live, column_live = (rows < n)[:, None], (columns < end)[None, :]
     z = tl.zeros([BLOCK_N, BLOCK_V], ACC)
     for begin in range(0, D, BLOCK_D):
@@ -37,7 +37,7 @@ def logits_tile(
 
 @triton.jit(do_not_specialize=["ignore_index"])
 def tiles_forward(
-    x, w, b, target, weight, tops, totals, chosens, weighteds, bests, seens, n, x_stride, w_stride, ignore_index,
+    x, w, b, target, weight, tops, totals, chosens, weighteds, bests, seens, n, ignore_index,
     V: tl.constexpr, D: tl.constexpr, RANGE: tl.constexpr, SMOOTHING: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -56,7 +56,7 @@ def tiles_forward(
         columns = first + begin + tl.arange(0, BLOCK_V)
         inside = columns[None, :] < V
         z = logits_tile(
-            x, w, b, rows, columns, n, V, x_stride, w_stride, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
+            x, w, b, rows, columns, n, V, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
         )  # fmt: skip
         if V % RANGE != 0:
             z = tl.where(inside, z, float("-inf"))
@@ -120,7 +120,7 @@ def tiles_combine(
 
 @triton.jit(do_not_specialize=["ignore_index"])
 def tiles_backward(
-    x, w, b, grad, target, weight, weight_total, top, log_sum, upstream, upstream_lse, first, n, left, end, x_stride, w_stride,
+    x, w, b, grad, target, weight, weight_total, top, log_sum, upstream, upstream_lse, first, n, left, end,
     grad_stride, upstream_stride, lse_stride, ignore_index,
     V: tl.constexpr, D: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
@@ -131,7 +131,7 @@ def tiles_backward(
     columns = left + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
     live, inside = rows < n, columns[None, :] < end
     z = logits_tile(
-        x, w, b, rows, columns, n, end, x_stride, w_stride, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
+        x, w, b, rows, columns, n, end, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
     )  # fmt: skip
     y, counted, valid = read_target(target, rows, live, ignore_index, V)
     base = tl.load(top + rows, mask=live, other=0.0)
