@@ -95,8 +95,9 @@ def _fused(
 ) -> tuple[Tensor, State]:
     if cell in ("rnn-sigmoid", "rnn-identity"):
         bias = None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
-        output = _ElmanScan.apply(F.linear(input, weight_ih, bias), state[0], weight_hh, cell == "rnn-sigmoid")
-        return output, (output[-1],)
+        z = F.linear(input, weight_ih, bias)
+        output = _ElmanScan.apply(z, state[0], weight_hh, cell == "rnn-sigmoid", torch.is_grad_enabled())
+        return output, (output[-1].clone(),)  # no view: who changes the output must not change the state
     parameters = [p for p in (weight_ih, weight_hh, bias_ih, bias_hh) if p is not None]
     has_bias = len(parameters) == 4
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
@@ -114,30 +115,32 @@ class _ElmanScan(torch.autograd.Function):
     """h[t] = s(z[t] + h[t-1] W_h), backward d[t] = s'(dh[t] + d[t+1] W_h^T); dW_h is one product after the loop."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, h0: Tensor, weight_hh: Tensor, sigmoid: bool) -> Tensor:
-        hs = torch.cat([h0.unsqueeze(0), torch.empty_like(z)])
-        steps, rows = hs.unbind(0), z.unbind(0)
-        for t, row in enumerate(rows):
-            torch.addmm(row, steps[t], weight_hh.t(), out=steps[t + 1])
+    def forward(ctx: Any, z: Tensor, h0: Tensor, weight_hh: Tensor, sigmoid: bool, learning: bool) -> Tensor:
+        output = torch.empty_like(z)
+        before = h0
+        for row, h in zip(z.unbind(0), output.unbind(0), strict=True):
+            torch.addmm(row, before, weight_hh.t(), out=h)
             if sigmoid:
-                steps[t + 1].sigmoid_()
-        ctx.save_for_backward(hs, weight_hh)
+                h.sigmoid_()
+            before = h
+        # The output belongs to the caller, who may change it in place before the backward pass: that needs a copy.
+        ctx.save_for_backward(h0, output.clone() if learning else output, weight_hh)
         ctx.sigmoid = sigmoid
-        return hs[1:]
+        return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        hs, weight_hh = ctx.saved_tensors
-        slope = hs[1:] * (1 - hs[1:]) if ctx.sigmoid else None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        h0, h, weight_hh = ctx.saved_tensors
+        slope = h * (1 - h) if ctx.sigmoid else None
         d = torch.empty_like(grad)
         total = grad[-1]
         for t in reversed(range(len(grad))):
             d[t] = total if slope is None else total * slope[t]
             if t > 0:
                 total = torch.addmm(grad[t - 1], d[t], weight_hh)
-        weight_grad = d.flatten(0, 1).t() @ hs[:-1].flatten(0, 1)
-        return d, d[0] @ weight_hh, weight_grad, None
+        weight_grad = torch.addmm(d[0].t() @ h0, d[1:].flatten(0, 1).t(), h[:-1].flatten(0, 1))
+        return d, d[0] @ weight_hh, weight_grad, None, None
 
 
 def _check(

@@ -118,9 +118,9 @@ def score(
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
     from lm import load
-    from lm.corpora import read_text
     from lm.probe import score_text
     from lm.surprise import as_dict, page, print_scored
+    from lm.textfile import read_text
 
     if html and html.exists():
         raise InputError(f"{html} exists already; name another file with --html")

@@ -7,6 +7,7 @@ A checkpoint is a folder. It is written under another name, synced and renamed; 
 import hashlib
 import json
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +20,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from lm.errors import InputError
+from lm.logs import naming
 
 FORMAT = 1
+OURS = re.compile(r"step-\d+(\.\d+)?|\.step-\d+(\.\d+)?\.tmp")  # what ``save`` makes; nothing else is ever removed
 Tensors = dict[str, Tensor]
 
 
@@ -112,7 +115,7 @@ def _verified(file: Path, digest: str) -> bytes:
 
 
 def _write_synced(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
+    with naming(path), path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -132,5 +135,5 @@ def _prune(run: Path, folder: Path) -> None:
     except (ValueError, KeyError, TypeError):
         return  # a damaged pointer: who knows what it named, so everything stays
     for old in folder.iterdir():
-        if old.name not in named:
+        if old.name not in named and OURS.fullmatch(old.name):
             shutil.rmtree(old, ignore_errors=True)

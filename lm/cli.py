@@ -12,9 +12,10 @@ import typer
 
 from lm import ask
 from lm.ask import RunArgument
-from lm.config import RunConfig, flag_of, from_toml, preset
-from lm.console import say, silence
+from lm.config import RunConfig, flag_of, preset_file, read_toml, shown
+from lm.console import say, silence, unwritten
 from lm.errors import Diverged, InputError, Stopped
+from lm.signals import ending_at_once
 from lm.version import program_version
 
 app = typer.Typer(
@@ -24,10 +25,11 @@ app = typer.Typer(
     rich_markup_mode="rich",
     help="Train recurrent language models on speeches, and let them speak.",
 )
-corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, or show what is in one.")
+corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, show what is in one, or download one.")
 app.add_typer(corpora_app, name="corpora")
 
-SOURCES = "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)"
+SOURCES = "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)"
+SPINS = "10000"
 
 
 def _flags() -> list[inspect.Parameter]:
@@ -79,7 +81,8 @@ def train(
     """
     if config and preset_name:
         raise InputError("give either --config or --preset, not both")
-    base = from_toml(config) if config else preset(preset_name) if preset_name else RunConfig()
+    file = preset_file(preset_name) if preset_name else config
+    base, named = read_toml(file) if file else (RunConfig(), set())
     given = {name: value for name, value in settings.items() if value is not None}
     if corpus:
         given["source"] = corpus
@@ -87,9 +90,10 @@ def train(
     elif "train_file" in given:
         given["source"] = ""
     chosen = base.replace(**given)
-    from lm import launch
+    with ending_at_once("stopped before the first step; nothing was kept"):
+        from lm import launch
 
-    _run_training(launch.new_training(launch.inherit(chosen, given), run), quiet)
+        _run_training(launch.new_training(launch.inherit(chosen, given, named, file), run), quiet)
 
 
 @app.command()
@@ -102,18 +106,20 @@ def resume(
 
     [dim]lm resume runs/obama-word-lstm[/dim]
     """
-    from lm import launch
+    with ending_at_once(f"stopped before another step; {run} is as it was"):
+        from lm import launch
 
-    _run_training(launch.resume(run, device), quiet)
+        _run_training(launch.resume(run, device), quiet)
 
 
 def _run_training(training: Any, quiet: bool) -> None:
     from lm.report import introduction, result
 
-    if not quiet:
-        say(introduction(training))
-    scores = training.run(quiet)
-    say(result(training, scores))
+    with training.signals():
+        if not quiet:
+            say(introduction(training))
+        scores = training.run(quiet)
+        say(result(training, scores))
 
 
 app.command()(ask.generate)
@@ -140,7 +146,9 @@ def list_runs(
 def params(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", show_default=False, help="a run, to count its model")] = None,
     *,
-    vocabulary: Annotated[int, typer.Option(help="|V| to count with, where no run is given")] = 10_000,
+    vocabulary: Annotated[
+        int | None, typer.Option(help="|V| to count with, where no run is given; 10000 if left out", show_default=False)
+    ] = None,
     **settings: Any,
 ) -> None:
     """Print the lecture's table of parameters: E, U, W_i, W_h, biases, projection; tied and not.
@@ -151,25 +159,53 @@ def params(
 
     given = {name: value for name, value in settings.items() if value is not None}
     if run:
+        if vocabulary is not None:
+            raise InputError("give either a RUN or --vocabulary, not both: a run has its own vocabulary")
         from lm import runs
 
         config, tokenizer = runs.read_settings(run)
         params_table(tokenizer.size, config.replace(**given).model)
     else:
-        if vocabulary < 2:
-            raise InputError(f"--vocabulary must be at least 2, not {vocabulary}")
+        vocabulary = 10_000 if vocabulary is None else vocabulary
+        if not 2 <= vocabulary <= 10**9:
+            raise InputError(f"--vocabulary must be at least 2 and at most {10**9:,}, not {shown(vocabulary)}")
         params_table(vocabulary, RunConfig().replace(**given).model)
 
 
 @corpora_app.command("list")
 def list_corpora() -> None:
-    """The corpora that come with the program, and what else can be given."""
+    """The corpora that come with the program or can be downloaded, and what else can be given."""
     from lm.corpora import CITATION, EMBEDDED
+    from lm.download import REMOTE, data_folder, place
 
     for name, what in EMBEDDED.items():
-        print(f"{name:8}{what}")
-    print(f"{'PATH':8}a text file, or a folder of .txt files, one document each, in name order")
-    print(CITATION)
+        print(f"{name:11}{what}")
+    for name, remote in REMOTE.items():
+        missing = "" if os.path.lexists(place(name)) else f" (not downloaded yet: lm corpora download {name})"
+        print(f"{name:11}{remote.what}{missing}")
+    print(f"{'PATH':11}a text file, or a folder of .txt files, one document each, in name order")
+    print(f"{CITATION}\nDownloaded corpora are kept in {data_folder()}")
+
+
+@corpora_app.command()
+def download(
+    name: Annotated[str, typer.Argument(metavar="NAME", show_default=False, help="robotrump or obama-rnn")],
+    to: Annotated[Path | None, typer.Option("--to", help="keep it in this folder, to be given as a path")] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="take this copy that you have, where it is the right one; fetch nothing")
+    ] = None,
+) -> None:
+    """Download a corpus once; from then on its name can be given. It is kept in $LM_DATA, or in your cache folder.
+
+    [dim]lm corpora download robotrump[/dim]
+    """
+    from lm import download as downloads
+
+    if remote := downloads.REMOTE.get(name):
+        say(f"{name}: {remote.what}\n{remote.citation}")
+    path, new = downloads.download(name, to, source)
+    say(f"{'kept' if new else 'here already'}: {path}, {path.stat().st_size:,} bytes, checked")
+    say(f"try it: lm train {name if path.resolve() == downloads.place(name).resolve() else path}")
 
 
 @corpora_app.command()
@@ -186,18 +222,36 @@ def show(
     """
     from lm.report import corpus_report
 
+    if top < 0:
+        raise InputError(f"--top must be at least 0, not {top}")
     given = {name: value for name, value in settings.items() if value is not None}
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 
 
 def _of_the_system(error: OSError) -> str:
     """What to do where the disk or a permission is in the way."""
+    if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # all files have names
+        silence()
+        return f"{unwritten(error)}; send it elsewhere"
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{place}; make room: what was saved before is whole, and lm resume RUN goes on from it"
+        return f"the disk is full{place}; make room: what was saved before is whole, and lm resume goes on from a checkpoint"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{error.strerror}{place}; choose a folder that may be written to, for instance with --run"
+        return f"{error.strerror}{place}; make that place writable, or use another: --run for a new run, a copy of an old one"
     return f"{error.strerror or error}{place}; nothing was overwritten"
+
+
+def _of_typer(error: Any) -> str:
+    """A usage error as a sentence. Typer's own speak of parsing where a value has the wrong type."""
+    param, cause = getattr(error, "param", None), error.__cause__
+    if param and hasattr(cause, "errors"):
+        found = cause.errors()[0]
+        kind = {"int": "a whole number", "float": "a number"}.get(found["type"].partition("_")[0])
+        if kind:
+            few = " of fewer digits" if found["type"].endswith("_size") else ""
+            name = param.opts[0] if param.param_type_name == "option" else param.make_metavar()
+            return f"{name} must be {kind}{few}, not {shown(found['input'])}"
+    return str(error.format_message() if hasattr(error, "format_message") else error)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -207,32 +261,37 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a typer application; errors that a user can mend become one sentence on stderr."""
-    # Only what stands above UsageError is shared by all of typer's complaints about a command line.
-    # Read when torch is loaded. Threads that spin for one that the system put aside stop a busy machine altogether.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
+    for closed in [name for name in ("stdout", "stderr") if getattr(sys, name) is None]:
+        # The next file that is opened would get its number, and what is printed.
+        setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
+    # Only what stands above UsageError is shared by all of typer's complaints about a command line.
     usage_error: Any = typer.BadParameter.__mro__[2]
     try:
         code = application(args=arguments, prog_name=name, standalone_mode=False)
-        if sys.stdout:  # a closed one is None
-            sys.stdout.flush()
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (BrokenPipeError, SystemExit) as error:  # typer makes a SystemExit of a broken pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             return int(error.code or 0)
         silence()  # whoever read us has enough
         return 0
-    except (InputError, OSError) as error:
-        message, code = str(error) if isinstance(error, InputError) else _of_the_system(error), 2
+    except KeyboardInterrupt:  # while typer was still reading the command line
+        return 130
+    except InputError as error:
+        message, code = str(error), 2
+    except OSError as error:
+        message, code = _of_the_system(error), 2
     except Diverged as error:
         message, code = str(error), 3
     except Stopped as error:
         message, code = str(error), 128 + error.signum
     except usage_error as error:
-        message = error.format_message() if hasattr(error, "format_message") else str(error)
-        code = 2
+        message, code = _of_typer(error), 2
         if not message:  # only the help was asked for
             return 2
     print(f"{name}: {message}", file=sys.stderr)

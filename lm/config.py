@@ -29,24 +29,26 @@ class _Checked:
         for f in fields(self):
             value, kind = getattr(self, f.name), type(f.default)
             if kind is float and type(value) is int:
-                object.__setattr__(self, f.name, float(value))
+                value = float(value) if abs(value) < 2**1000 else math.inf
+                object.__setattr__(self, f.name, value)
             elif type(value) is not kind:
-                raise InputError(f"{flag_of(f)} must be a {_KINDS[kind]}, not {value!r}")
+                raise InputError(f"{flag_of(f)} must be {_KINDS[kind]}, not {shown(value)}")
             if kind is float and not math.isfinite(value):
                 raise InputError(f"{flag_of(f)} must be finite, not {value}")
             choices = f.metadata["choices"]
             if choices and value not in choices:
-                raise InputError(f"{flag_of(f)} must be one of {', '.join(choices)}, not {value!r}")
+                raise InputError(f"{flag_of(f)} must be one of {', '.join(choices)}, not {shown(value)}")
         self.check()
 
     def check(self) -> None:
         """Ranges, and settings that exclude each other."""
 
-    def at_least(self, low: float, *names: str) -> None:
+    def between(self, low: float, high: float, *names: str) -> None:
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name in names and not value >= low:
-                raise InputError(f"{flag_of(f)} must be at least {low}, not {value}")
+            if f.name in names and not low <= value <= high:
+                bound = f"at least {low:,}" if value < low else f"at most {high:,}"
+                raise InputError(f"{flag_of(f)} must be {bound}, not {shown(value)}")
 
     def probability(self, *names: str) -> None:
         for f in fields(self):
@@ -55,7 +57,17 @@ class _Checked:
                 raise InputError(f"{flag_of(f)} must be at least 0 and less than 1, not {value}")
 
 
-_KINDS = {int: "whole number", float: "number", str: "text", bool: "true or false"}
+_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+MANY = 10**9  # of epochs, updates, occurrences: more than any training sees, and every library takes it
+LARGE = 10**6  # of rates and factors: beyond it float32 overflows at once
+
+
+def shown(value: Any) -> str:
+    """A value as an error names it, short enough for a sentence."""
+    if type(value) is int and value.bit_length() > 128:
+        return "a number of more than 38 digits"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:50]}..."
 
 
 def flag_of(f: Any) -> str:
@@ -68,7 +80,9 @@ class CorpusConfig(_Checked):
     """Where the text comes from."""
 
     source: str = setting(
-        "", "obama, trump, sotu, a text file, or a folder of .txt files (./obama for one of that name)", flag="CORPUS"
+        "",
+        "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)",
+        flag="CORPUS",
     )
     train_file: str = setting("", "text to train on, for data that is split already", flag="--train")
     valid_file: str = setting("", "its validation text", flag="--valid")
@@ -96,12 +110,16 @@ class TokensConfig(_Checked):
         choices=("punctuation", "spaces"),
     )
     lower: bool = setting(False, "lower-case the text first (word)")
-    min_count: int = setting(2, "rarer words become <unk>, rarer characters are spelled in half-bytes; 2 trains both")
+    min_count: int = setting(
+        2,
+        "types seen fewer times are unknown: words become <unk>, characters are spelled in bytes; 1 keeps all "
+        "(bpe: pairs seen fewer times are not merged)",
+    )
     vocab_size: int = setting(0, "keep at most this many types; 0 keeps all (word, char) or makes 1000 (bpe)")
 
     def check(self) -> None:
-        self.at_least(1, "min_count")
-        self.at_least(0, "vocab_size")
+        self.between(1, MANY, "min_count")
+        self.between(0, 10**6, "vocab_size")
         if self.split != "punctuation" and self.kind != "word":
             raise InputError("--split-words goes with --tokens word only: char and bpe do not cut words")
         if self.lower and self.kind != "word":
@@ -121,7 +139,7 @@ class BatchConfig(_Checked):
     )
 
     def check(self) -> None:
-        self.at_least(1, "rows", "bptt")
+        self.between(1, 10**6, "rows", "bptt")
 
 
 @dataclass(frozen=True)
@@ -139,14 +157,18 @@ class ModelConfig(_Checked):
     weight_drop: float = setting(0.0, "share of W_h that is dropped, once a batch (Merity et al. 2018)")
     init_width: float = setting(0.0, "draw every weight from U(-w, w); 0 keeps each layer's own initialisation")
     forget_bias: float = setting(
-        0.0, "initial bias of the forget gate (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches"
+        0.0, "added to the forget gate's initial bias (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches"
+    )
+    frequency_bias: bool = setting(
+        True, "begin with the decoder's bias at the log frequencies of the training text; never with --init-width"
     )
 
     def check(self) -> None:
-        self.at_least(1, "hidden_size", "layers")
-        self.at_least(0, "embedding_size", "init_width")
-        if self.init_width > 100:
-            raise InputError(f"--init-width must be at most 100, not {self.init_width}")
+        self.between(1, 10**5, "hidden_size")
+        self.between(0, 10**5, "embedding_size")
+        self.between(1, 100, "layers")
+        self.between(0, 100, "init_width")
+        self.between(-100, 100, "forget_bias")
         self.probability("dropout", "embedding_dropout", "weight_drop")
 
     @property
@@ -179,14 +201,16 @@ class TrainingConfig(_Checked):
     checkpoint_every: int = setting(500, "updates between checkpoints within an epoch; one is made at each epoch's end too")
 
     def check(self) -> None:
-        self.at_least(1, "epochs", "checkpoint_every", "valid_rows")
-        self.at_least(0, "max_steps", "patience", "weight_decay", "decay_after", "seed")
+        self.between(1, MANY, "epochs", "checkpoint_every")
+        self.between(0, MANY, "max_steps", "patience", "decay_after")
+        self.between(1, 10**4, "valid_rows")
         if not self.lr > 0:
             raise InputError(f"--lr must be greater than 0, not {self.lr}")
         if not self.decay_factor > 1:
             raise InputError(f"--decay-factor must be greater than 1, not {self.decay_factor}")
-        if self.seed >= 2**63:
-            raise InputError(f"--seed must be less than 2**63, not {self.seed}")
+        self.between(0, LARGE, "lr", "weight_decay", "decay_factor")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed must be at least 0 and less than 2**63, not {shown(self.seed)}")
         parse_clip(self.clip)
 
 
@@ -204,16 +228,14 @@ class MachineConfig(_Checked):
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager or torch")
 
     def check(self) -> None:
-        self.at_least(0, "threads")
-        if self.threads > 1024:
-            raise InputError(f"--threads must be at most 1024, not {self.threads}")
+        self.between(0, 1024, "threads")
         check_device(self.device)
 
 
 def check_device(name: str) -> None:
     """Refuse what is no device's name."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {name!r}")
+        raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {shown(name)}")
 
 
 def parse_clip(text: str) -> tuple[str, float]:
@@ -225,8 +247,10 @@ def parse_clip(text: str) -> tuple[str, float]:
         value = float(threshold)
     except ValueError:
         value = 0.0
+    if kind in ("norm", "value") and value == float("inf"):
+        raise InputError(f"--clip {text} clips nothing; say none, or give a finite threshold")
     if kind not in ("norm", "value") or not value > 0:
-        raise InputError(f"--clip must be norm:THRESHOLD, value:THRESHOLD or none, such as norm:0.25, not {text!r}")
+        raise InputError(f"--clip must be norm:THRESHOLD, value:THRESHOLD or none, such as norm:0.25, not {shown(text)}")
     return kind, value
 
 
@@ -265,29 +289,55 @@ class RunConfig:
 
 def from_toml(path: Path) -> RunConfig:
     """Read a TOML file; sections and settings left out keep their defaults, unknown ones are an error."""
+    return read_toml(path)[0]
+
+
+def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
+    """What ``from_toml`` reads, and the names of the settings that the file itself gives.
+
+    Raises:
+        InputError: names the file, the section and the setting that is wrong.
+    """
+    sections: dict[str, Any] = {f.name: f.type for f in fields(RunConfig)}
+    parts: dict[str, Any] = {}
+    named: set[str] = set()
+    for name, values in _tables(path).items():
+        section = sections.get(name)
+        if section is None or not isinstance(values, dict):
+            raise InputError(f"{path}: {name!r} is no section of settings; the sections are [{'], ['.join(sections)}]")
+        keys = {f.name: flag_of(f) for f in fields(section)}
+        if unknown := [key for key in values if key not in keys]:
+            raise InputError(f"{path}: [{name}] has no setting {unknown[0]!r}; it has {', '.join(keys)}")
+        try:
+            parts[name] = section(**values)
+        except InputError as error:
+            raise InputError(f"{path}: [{name}] {_in_keys(str(error), keys)}") from None
+        named |= values.keys()
+    return RunConfig(**parts), named
+
+
+def _in_keys(message: str, flags: dict[str, str]) -> str:
+    """An error that speaks of flags, for people who wrote a file: {key: flag}."""
+    keys = {flag: key for key, flag in flags.items()}
+    return re.sub(r"--[a-z-]*[a-z]|CORPUS", lambda found: keys.get(found[0], found[0]), message)
+
+
+def _tables(path: Path) -> dict[str, Any]:
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"there is no settings file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
-    sections: dict[str, Any] = {f.name: f.type for f in fields(RunConfig)}
-    parts: dict[str, Any] = {}
-    for name, values in data.items():
-        section = sections.get(name)
-        if section is None or not isinstance(values, dict):
-            raise InputError(f"{path}: {name!r} is no section of settings; the sections are [{'], ['.join(sections)}]")
-        known = [f.name for f in fields(section)]
-        if unknown := [key for key in values if key not in known]:
-            raise InputError(f"{path}: [{name}] has no setting {unknown[0]!r}; it has {', '.join(known)}")
-        parts[name] = section(**values)
-    return RunConfig(**parts)
+    except (ValueError, RecursionError) as error:  # Python's limits: 4300 digits, about 1000 brackets
+        what = "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
+        raise InputError(f"{path} cannot be read as TOML: it has {what}") from None
 
 
-def preset(name: str) -> RunConfig:
+def preset_file(name: str) -> Path:
     """One of the settings files that come with the package."""
     folder = Path(__file__).parent / "presets"
     names = sorted(p.stem for p in folder.glob("*.toml"))
     if name not in names:
-        raise InputError(f"there is no preset {name!r}; there are {', '.join(names)}")
-    return from_toml(folder / f"{name}.toml")
+        raise InputError(f"there is no preset {name!r}; choose from: {', '.join(names)}")
+    return folder / f"{name}.toml"

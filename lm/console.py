@@ -10,8 +10,16 @@ def silence() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once; a training does not end because its reader went away."""
+    """Print a line at once; a training does not end because its reader went away, or has no room left."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         silence()
+    except OSError as error:
+        print(f"lm: {unwritten(error)}; going on without it", file=sys.stderr)
+        silence()
+
+
+def unwritten(error: OSError) -> str:
+    """What to say of output that was lost."""
+    return f"the output could not be written: {error.strerror or error}"

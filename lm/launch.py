@@ -1,26 +1,32 @@
 """A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
 
 import json
+import shlex
 import shutil
-from dataclasses import fields, replace
+from collections.abc import Collection
+from dataclasses import Field, fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
-from lm import checkpoint, machine, runs
-from lm.config import RunConfig
+from lm import checkpoint, corpora, machine, runs
+from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
+from lm.lock import Lock
 from lm.model import LanguageModel
 from lm.streams import Batches
+from lm.tokens import Tokenizer
 from lm.train import Training
 
 
 def new_training(config: RunConfig, path: Path | None = None) -> Training:
-    """A training at its first step, in a new run folder that holds its complete settings.
+    """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
 
-    Everything that can be wrong with the settings or the corpus is found before the folder is made.
+    Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
+    afterwards, before the first checkpoint is whole, takes the folder away again.
     """
     source = config.training.init_from
     if source:
@@ -30,40 +36,82 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     config = replace(config, machine=settled)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
     Batches(data.train.ids, config.batches.rows, config.batches.bptt)  # too short a text is refused here
+    if config.training.valid_rows > len(data.valid.ids):
+        raise InputError(
+            f"the validation text has {len(data.valid.ids):,} tokens; --valid-rows must be at most that many, not "
+            f"{config.training.valid_rows:,}"
+        )
     torch.manual_seed(config.training.seed)
-    model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
-    if not config.model.init_width:
+    training = _assemble(config, data, Path(), why)
+    model = training.model
+    if config.model.frequency_bias and not config.model.init_width:
         counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
-        model.know_frequencies(torch.from_numpy(counts))
+        model.know_frequencies(torch.from_numpy(counts).to(training.device))
     if source:
         runs.load_weights(model, checkpoint.load(Path(source), "best"), Path(source))
-    path = runs.create(path, f"{data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
-    training = Training(config, data, path, model)
     about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
-    try:
-        for name, text in files.items():
-            checkpoint.write_atomic(path / name, text.encode())
-    except OSError:
-        shutil.rmtree(path, ignore_errors=True)  # it is new, and no run yet
-        raise
+    with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
+        _begin(training, path, files)
     return training
 
 
+def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:
+    """Make the run folder, claim it, and write its files and the first checkpoint; an error takes all of it away again."""
+    was_there = path is not None and path.exists()
+    config = training.config
+    folder = runs.create(path, f"{training.data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
+    try:
+        training.path, training.lock = folder, Lock(folder)
+    except OSError:
+        if not was_there:
+            folder.rmdir()
+        raise
+    try:
+        for name, text in files.items():
+            checkpoint.write_atomic(folder / name, text.encode())
+        training.save()
+    except BaseException:
+        training.lock.release()
+        shutil.rmtree(folder, ignore_errors=True)
+        if was_there:
+            folder.mkdir(exist_ok=True)
+        raise
+
+
 def resume(path: Path, device: str = "") -> Training:
-    """A training where its last checkpoint left it, on its own device or another."""
+    """A training where its last checkpoint left it, on its own device or another.
+
+    Raises:
+        InputError: when it is finished, damaged, or being trained by somebody else; nothing is changed then.
+    """
     config, tokenizer = runs.read_settings(path)
     if (path / "result.json").exists():
-        raise InputError(f"{path} is finished; to go on from its best weights: lm train --init-from {path}")
+        again = shlex.join(["lm", "train", "--init-from", str(path)])
+        raise InputError(f"{path} is finished; to go on from its best weights: {again}")
     if device:
         config = config.replace(device=device)
+    try:
+        lock = Lock(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
+    try:
+        training = _restored(config, tokenizer, path)
+    except BaseException:
+        lock.release()
+        raise
+    training.lock = lock
+    return training
+
+
+def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
     settled, _ = machine.settle(config.machine)
     config = replace(config, machine=settled)
     saved = checkpoint.load(path, "last")
     data = prepare(config, tokenizer)
-    training = Training(config, data, path, LanguageModel(tokenizer.size, config.model, config.machine.backend))
+    training = _assemble(config, data, path, "as the run was begun")
     if saved.meta.get("data") != training.fingerprint:
         raise InputError(f"the corpus of {path} has changed since it was begun; restore the text, or begin a new run")
     try:
@@ -73,19 +121,47 @@ def resume(path: Path, device: str = "") -> Training:
     return training
 
 
-def inherit(config: RunConfig, given: dict[str, object]) -> RunConfig:
-    """For ``--init-from``: the other run's tokens and model are taken over; a flag that contradicts them is refused."""
-    if not config.training.init_from:
+def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:
+    """Model and optimizer, or a sentence where memory does not suffice for them."""
+    with machine.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
+        model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
+        return Training(config, data, path, model, why)
+
+
+def inherit(config: RunConfig, given: dict[str, Any], named: Collection[str] = (), file: Path | None = None) -> RunConfig:
+    """For ``--init-from``: the other run's tokens and model are taken over; what contradicts them is refused.
+
+    Args:
+        given: settings that the command line gives, by name.
+        named: names of the settings that the settings ``file`` gives.
+    """
+    path = config.training.init_from
+    if not path:
         return config
-    source, _ = runs.read_settings(Path(config.training.init_from))
-    shape = {f.name: getattr(source.tokens, f.name) for f in fields(source.tokens)}
-    shape |= {name: getattr(source.model, name) for name in ("cell", "hidden_size", "embedding_size", "layers", "tie")}
-    for name, value in shape.items():
-        if name in given and given[name] != value:
+    source, _ = runs.read_settings(Path(path))
+    taken = {
+        "tokens": [f.name for f in fields(source.tokens)],
+        "model": ["cell", "hidden_size", "embedding_size", "layers", "tie"],
+    }
+    values: dict[str, Any] = {}
+    for section, f in RunConfig.settings():
+        if f.name not in taken.get(section, ()):
+            continue
+        values[f.name] = getattr(getattr(source, section), f.name)
+        wanted = given.get(f.name, getattr(getattr(config, section), f.name))
+        if wanted != values[f.name] and (f.name in given or f.name in named):
+            where = "" if f.name in given else f", [{section}] {f.name} in {file},"
             raise InputError(
-                f"--init-from {config.training.init_from} has {name} = {value!r}; leave {name} out to take it over"
+                f"{_as_flag(f, wanted)}{where} contradicts --init-from {path}, which has {_as_flag(f, values[f.name])}; "
+                "leave it out to take that over"
             )
-    return config.replace(**shape)
+    return config.replace(**values)
+
+
+def _as_flag(f: Field[Any], value: object) -> str:
+    if isinstance(value, bool):
+        return flag_of(f) if value else f"--no-{flag_of(f)[2:]}"
+    return f"{flag_of(f)} {value}"
 
 
 def _absolute(config: RunConfig) -> RunConfig:
@@ -95,7 +171,7 @@ def _absolute(config: RunConfig) -> RunConfig:
         value = getattr(config.corpus, name)
         if value and Path(value).exists():
             paths[name] = str(Path(value).resolve())
-    if config.corpus.source in ("obama", "trump", "sotu"):
+    if config.corpus.source in corpora.NAMES:
         paths.pop("source", None)
     return config.replace(**paths)
 

@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         at += len(line)
         try:
             record = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         if not line.endswith(b"\n") or not isinstance(record, dict):
             return
         yield record, at
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An error of the system names the file, as one in opening it does: a full disk is found in writing."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 class Log:
@@ -35,19 +46,22 @@ class Log:
     def __init__(self, path: Path, key: str, last: int) -> None:
         end = 0
         for record, offset in _records(path):
-            if record.get(key, 0) > last:
+            number = record.get(key)
+            if not isinstance(number, int) or number > last:
                 break
             end = offset
-        self._file = path.open("ab")
+        self._path, self._file = path, path.open("ab")
         self._file.truncate(end)
 
     def write(self, record: dict[str, Any]) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
+        with naming(self._path):
+            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.flush()
 
     def sync(self) -> None:
         """Onto the disk, before a checkpoint that counts on it."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        with naming(self._path):
+            self._file.close()

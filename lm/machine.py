@@ -6,6 +6,8 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import torch
 
 import kernels
-from lm.config import MachineConfig, check_device
+from lm.config import MachineConfig, RunConfig, check_device
 from lm.errors import InputError
+from lm.params import GATES, parameter_table
 from lm.version import program_version
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
@@ -80,6 +83,54 @@ def bfloat16_gain(device: str) -> float:
             best[dtype] = min(best[dtype], time.perf_counter() - begin)
     torch.set_num_threads(threads)
     return best[torch.float32] / best[torch.bfloat16]
+
+
+SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
+
+
+@contextmanager
+def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[None]:
+    """Refuse what cannot fit before it is made: a system that runs out of memory kills without a word.
+
+    Counted in float32 are weights, gradients, for Adam two averages of each weight, and of a batch the gates and states.
+
+    Raises:
+        InputError: says how much is needed, also where an allocation fails meanwhile.
+    """
+    model, rows, device = config.model, config.batches.rows, config.machine.device
+    parameters = sum(count for _, count in parameter_table(vocabulary, model, model.tie).values())
+    weights = 4 * parameters * (2 if config.training.optimizer == "sgd" else 4)
+    read = rows * min(config.batches.bptt, -(-tokens // rows))
+    batch = 4 * read * (model.d + model.layers * (GATES.get(model.cell, 1) + 1) * model.hidden_size)
+    needed = (
+        f"{parameters:,} parameters take {weights / 1e9:,.1f} GB with gradients and optimizer, a batch of {read:,} tokens "
+        f"{batch / 1e9:,.1f} GB"
+    )
+    if weights + batch > (there := memory(device)):
+        raise InputError(f"{needed}, and {device} has {there / 1e9:,.1f} GB; {SMALLER}")
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        raise InputError(f"{needed}, and {device} has not that much to give; {SMALLER}") from None
+
+
+def memory(device: str) -> int:
+    """Bytes of memory of a device; for a CPU what the system or the process group has, whichever is less."""
+    if device != "cpu":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):  # not there, or "max"
+            limits.append(int(Path(file).read_text()))
+    return min(limits)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of torch or Python says that an allocation failed."""
+    said = "can't allocate memory" in str(error) or "Storage size calculation overflowed" in str(error)
+    return said or isinstance(error, (MemoryError, torch.OutOfMemoryError))
 
 
 def describe_machine() -> dict[str, Any]:

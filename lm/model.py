@@ -42,9 +42,9 @@ class LanguageModel(nn.Module):
                 nn.init.uniform_(parameter, -width, width)
         if self.config.cell == "lstm":
             h = self.config.hidden_size
-            for layer in self.layers:  # the two biases add up
-                nn.init.constant_(cast(Tensor, layer.bias_ih_l0)[h : 2 * h], self.config.forget_bias)
-                nn.init.zeros_(cast(Tensor, layer.bias_hh_l0)[h : 2 * h])
+            for layer in self.layers:  # the two biases of a gate add up, so one of them takes it all
+                with torch.no_grad():
+                    cast(Tensor, layer.bias_ih_l0)[h : 2 * h] += self.config.forget_bias
 
     def know_frequencies(self, counts: Tensor) -> None:
         """Begin with the decoder's bias at the log frequencies of the training text, one added to each of ``counts`` [|V|].

@@ -1,11 +1,13 @@
 """What the command line says about corpora, models and runs."""
 
 import csv
+import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +15,7 @@ from rich.table import Table
 
 from lm.config import ModelConfig, RunConfig
 from lm.params import parameter_table
+from lm.words import word_counts
 
 if TYPE_CHECKING:
     from lm.evaluate import Score
@@ -28,7 +31,7 @@ def introduction(training: "Training") -> str:
     """What is about to be trained, on how much, and where it will be."""
     config, data = training.config, training.data
     model, machine = config.model, config.machine
-    words = sum(len(text.split()) for _, text in data.corpus.documents)
+    words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
     hours = words / WORDS_A_MINUTE / 60
     more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
     lines = [
@@ -40,7 +43,8 @@ def introduction(training: "Training") -> str:
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
         f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
         "at the end of the training text do not fill the rows and are not read as inputs",
-        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}",
+        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
+        + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
     ]
     return "\n".join(lines)
@@ -56,7 +60,9 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
             f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
             f"{score.perplexity:.2f}, {score.bits_per_byte:.3f} bits per byte{of}"
         )
-    lines.append(f"try it: lm generate {training.path} --prompt 'the people'")
+    prompt = _known_prompt(training)
+    command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
+    lines.append(f"try it: {shlex.join(command)}")
     return "\n".join(lines)
 
 
@@ -75,6 +81,14 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     _console().print(table)
 
 
+def _known_prompt(training: "Training") -> str:
+    """Two words that the vocabulary knows: the people, or the first of the training text."""
+    unknown = training.data.tokenizer.unknown
+    words = training.data.corpus.splits()["train"][0].text.split()[:1000]
+    pairs = (" ".join(pair) for pair in pairwise(words))
+    return next((prompt for prompt in ("the people", *pairs) if not unknown(prompt)), "")
+
+
 def runs_table(folder: Path, as_csv: bool = False) -> None:
     """One line a run; as CSV with every column."""
     from lm.runs import summaries
@@ -85,18 +99,22 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         writer.writeheader()
         writer.writerows(rows)
         return
-    columns = {"epochs": "epochs", "perplexity": "valid ppl", "bits_per_byte": "bits/byte", "test_bits_per_byte": "test"}
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "corpus", "tokens", "model", *columns.values(), "state"):
-        table.add_column(column, justify="right" if column in columns.values() else "left", overflow="fold")
-    for row in rows:
-        figures = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(columns)[1:]]
-        texts = [str(row.get(k, "")) for k in ("run", "corpus", "tokens", "model", "epochs")]
-        table.add_row(*map(escape, [*texts, *figures, row["state"]]))
-    if rows:
-        _console().print(table)
-    else:
+    if not rows:
         print(f"no runs below {folder}; lm train makes one")
+        return
+    console = _console()
+    narrow = console.width < 100  # such as 80 columns: then names of runs tell the corpus, too
+    figures = {"epochs": "epochs", "perplexity": "ppl", "bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
+    texts = ["run", *([] if narrow else ["corpus"]), "tokens", "model", "epochs"]
+    table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
+    for name in dict.fromkeys([*texts, *figures, "state"]):
+        heading = figures.get(name, name).replace(" ", "\n" if narrow else " ")
+        justify: Any = "right" if name in figures else "left"
+        table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
+    for row in rows:
+        numbers = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(figures)[1:]]
+        table.add_row(*map(escape, [*(str(row.get(k, "")) for k in texts), *numbers, row["state"]]))
+    console.print(table)
 
 
 def params_table(vocabulary: int, config: ModelConfig) -> None:
@@ -120,12 +138,11 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 def corpus_report(config: RunConfig, top: int) -> None:
     """What ``lm corpora show`` prints."""
     from lm.data import prepare
-    from lm.tokens import EOS, WordTokenizer
+    from lm.tokens import EOS
 
     data = prepare(config)
     documents = [text for _, text in data.corpus.documents]
-    blank = WordTokenizer([], [], config.tokens.split, config.tokens.lower)
-    words = Counter(t for text in documents for t in blank.tokens(text) if t and any(c.isalnum() for c in t))
+    words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))
     print(f"{data.corpus.name}: {_count(len(documents), 'document')}")
     if data.corpus.citation:
@@ -135,19 +152,26 @@ def corpus_report(config: RunConfig, top: int) -> None:
         f"{sum(characters.values()):,} characters of {len(characters)} types, {sum(len(t.encode()) for t in documents):,} bytes"
     )
     table = Table(box=None, pad_edge=False)
-    for column in ("split", f"{config.tokens.kind} tokens", "types in it", "unknown", "bytes", "documents that end in it"):
+    for column in (
+        "split",
+        f"{config.tokens.kind} tokens",
+        "types in it",
+        "unknown tokens",
+        "bytes",
+        "documents that end in it",
+    ):
         table.add_column(column, justify="left" if column == "split" else "right")
     splits = data.corpus.splits()
     for name in splits:
         stream = getattr(data, name)
-        unknown = sum(len(data.tokenizer.unknown(piece.text)) for piece in splits[name])
+        unknown = sum(data.tokenizer.unknown_tokens(piece.text) for piece in splits[name])
+        share = f"{unknown:,} ({unknown / len(stream.ids):.2%})"
         ends = int((stream.ids == EOS).sum())
-        table.add_row(
-            name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", f"{unknown:,}", f"{stream.bytes:,}", f"{ends}"
-        )
+        table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
-    print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
+    if top:
+        print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
 
 
 def _count(number: int, thing: str) -> str:

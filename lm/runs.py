@@ -5,6 +5,7 @@ steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.jso
 """
 
 import json
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,8 @@ def create(path: Path | None, name: str) -> Path:
     try:
         if path is not None:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
-                raise InputError(f"{path} exists already; choose another --run, or go on with it: lm resume {path}")
+                go_on = f", or go on with it: {shlex.join(['lm', 'resume', str(path)])}" if is_run(path) else ""
+                raise InputError(f"{path} exists already{'' if go_on else ' and is no run'}; choose another --run{go_on}")
             path.mkdir(parents=True, exist_ok=True)
             return path
         for number in range(1, 100_000):
@@ -102,42 +104,78 @@ def create(path: Path | None, name: str) -> Path:
     raise InputError(f"runs/{name} exists 100,000 times; choose a name with --run")
 
 
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, whole or damaged."""
+    return (path / "config.toml").exists() and (path / "about.json").exists()
+
+
 def summaries(folder: Path) -> Iterator[dict[str, Any]]:
-    """One row a run below ``folder``, oldest first: name, settings, steps, best validation figures, state."""
-    found = [p.parent for p in folder.rglob("config.toml") if (p.parent / "about.json").exists()]
+    """One row a run below ``folder``, oldest first: name, settings, steps, best validation figures, state.
+
+    A run that cannot be read has a ``state`` that says what is damaged, and nothing else.
+    """
+    found = [p.parent for p in folder.rglob("config.toml") if is_run(p.parent)]
     for path in sorted(found, key=lambda p: (p / "config.toml").stat().st_mtime):
         try:
-            config = from_toml(path / "config.toml")
-            about = json.loads((path / "about.json").read_text())
-        except (InputError, OSError, ValueError) as error:
+            yield {"run": str(path), **_summary(path)}
+        except (ValueError, TypeError, OSError, RecursionError) as error:  # what damaged files make of the lines below
             yield {"run": str(path), "state": f"damaged: {error}"}
-            continue
-        epochs = list(logs.read(path / "epochs.jsonl"))
-        best = min(epochs, key=lambda r: r["valid_loss"], default={})
-        yield {
-            "run": str(path),
-            "corpus": about.get("corpus", {}).get("name", ""),
-            "tokens": config.tokens.kind,
-            "types": about.get("corpus", {}).get("types"),
-            "model": f"{config.model.cell} {config.model.layers}x{config.model.hidden_size}",
-            "parameters": about.get("parameters"),
-            "epochs": len(epochs),
-            "best_epoch": best.get("epoch"),
-            "perplexity": best.get("valid_perplexity"),
-            "bits_per_byte": best.get("valid_bits_per_byte"),
-            **_tested(path / "result.json"),
-            "seconds": round(sum(r["seconds"] for r in epochs), 1),
-            "command": about.get("command"),
-            "commit": about.get("commit"),
-        }
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    config = from_toml(path / "config.toml")
+    about = _object(path / "about.json")
+    corpus = about.get("corpus", {})
+    if not isinstance(corpus, dict):
+        raise ValueError("about.json says nothing of a corpus")
+    epochs = list(logs.read(path / "epochs.jsonl"))
+    for record in epochs:
+        _numbers(record, "epochs.jsonl", "epoch", "valid_loss", "valid_perplexity", "valid_bits_per_byte", "seconds")
+    best = min(epochs, key=lambda r: r["valid_loss"], default={})
+    return {
+        "corpus": corpus.get("name", ""),
+        "tokens": config.tokens.kind,
+        "types": corpus.get("types"),
+        "model": f"{config.model.cell} {config.model.layers}x{config.model.hidden_size}",
+        "parameters": about.get("parameters"),
+        "epochs": len(epochs),
+        "best_epoch": best.get("epoch"),
+        "perplexity": best.get("valid_perplexity"),
+        "bits_per_byte": best.get("valid_bits_per_byte"),
+        **_tested(path / "result.json"),
+        "seconds": round(sum(r["seconds"] for r in epochs), 1),
+        "command": about.get("command"),
+        "commit": about.get("commit"),
+    }
 
 
 def _tested(file: Path) -> dict[str, Any]:
     """The test split's figures of a finished run."""
+    perplexity = bits = None
+    state = "unfinished"
+    if file.exists():
+        try:
+            test = _object(file).get("test")
+            _numbers(test, file.name, "perplexity", "bits_per_byte")
+            state, perplexity, bits = "done", test["perplexity"], test["bits_per_byte"]
+        except (ValueError, OSError) as error:
+            state = f"damaged: {error}"
+    return {"state": state, "test_perplexity": perplexity, "test_bits_per_byte": bits}
+
+
+def _object(file: Path) -> Any:
     try:
-        test = json.loads(file.read_bytes())["test"]
-        return {"state": "done", "test_perplexity": test["perplexity"], "test_bits_per_byte": test["bits_per_byte"]}
-    except FileNotFoundError:
-        return {"state": "unfinished", "test_perplexity": None, "test_bits_per_byte": None}
-    except (ValueError, KeyError, TypeError):
-        return {"state": "damaged result.json", "test_perplexity": None, "test_bits_per_byte": None}
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError):
+        raise ValueError(f"{file.name} is no JSON") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file.name} is no JSON object")
+    return content
+
+
+def _numbers(record: Any, file: str, *names: str) -> None:
+    """Refuse a record of a file that lacks one of these figures."""
+    for name in names:
+        value = record.get(name) if isinstance(record, dict) else None
+        if type(value) is not float and (type(value) is not int or value.bit_length() > 1000):
+            raise ValueError(f"{name} in {file} is no number")

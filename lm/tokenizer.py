@@ -74,3 +74,7 @@ class Tokenizer(ABC):
     def unknown(self, text: str) -> dict[str, str]:
         """Symbols of a text that the vocabulary lacks, each with what it is mapped to."""
         return {}
+
+    def unknown_tokens(self, text: str) -> int:
+        """How many of a text's tokens stand for symbols that the vocabulary lacks."""
+        return 0

@@ -12,7 +12,7 @@ from typing import Any
 from lm.config import TokensConfig
 from lm.errors import InputError
 from lm.tokenizer import EOS, Decoder, Tokenizer
-from lm.words import WordTokenizer
+from lm.words import LITERAL, WordTokenizer
 
 __all__ = ["EOS", "BpeTokenizer", "CharTokenizer", "Decoder", "Tokenizer", "WordTokenizer", "build", "from_json"]
 
@@ -52,6 +52,9 @@ class CharTokenizer(Tokenizer):
 
     def unknown(self, text: str) -> dict[str, str]:
         return {c: "its bytes " + c.encode("utf-8").hex(" ") for c in text if c not in self._ids}
+
+    def unknown_tokens(self, text: str) -> int:
+        return sum(0 < i < self._first for i in self.encode(text))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": self._characters}
@@ -143,27 +146,31 @@ def build(texts: list[str], config: TokensConfig) -> Tokenizer:
         return _train_bpe(texts, config)
     if config.kind == "char":
         counts = Counter(c for text in texts for c in text)
-        room = config.vocab_size - CharTokenizer._first
-        kept, _ = _keep(counts, config, room)
+        kept, _ = _keep(counts, config, CharTokenizer._first)
         return CharTokenizer(sorted(kept))
     blank = WordTokenizer([], [], config.split, config.lower)
     words = Counter(t for text in texts for t in blank.tokens(text) if t is not None)
-    kept, rare = _keep(words, config, config.vocab_size - WordTokenizer._first)
+    kept, rare = _keep(words, config, WordTokenizer._first)
     if len(kept) + bool(rare) < 2:
         raise InputError(
             f"the training text has {len(kept)} words that occur at least {config.min_count} times; a language model needs two "
             "symbols at least: take a lower --min-count, or more text"
         )
-    return WordTokenizer(kept, [t for t in rare if not t.isspace()], config.split, config.lower)
+    literal = words[LITERAL] if LITERAL in kept else 0
+    return WordTokenizer(kept, [t for t in rare if not t.isspace()], config.split, config.lower, literal)
 
 
-def _keep(counts: "Counter[str]", config: TokensConfig, room: int) -> tuple[list[str], list[str]]:
+def _keep(counts: "Counter[str]", config: TokensConfig, special: int) -> tuple[list[str], list[str]]:
+    """The symbols to keep beside ``special`` others, and the rest, both by falling count."""
     ranked = sorted(counts, key=lambda t: (-counts[t], t))
     frequent = [t for t in ranked if counts[t] >= config.min_count]
     if config.vocab_size:
-        if room < 1:
-            raise InputError(f"--vocab-size {config.vocab_size} leaves no room for a type; take at least 20")
-        frequent = frequent[:room]
+        if config.vocab_size <= special:
+            raise InputError(
+                f"--vocab-size {config.vocab_size} leaves no room for a type beside the {special} special ones; "
+                f"take at least {special + 1}"
+            )
+        frequent = frequent[: config.vocab_size - special]
     return frequent, ranked[len(frequent) :]
 
 
@@ -171,11 +178,12 @@ def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
     from tokenizers import Tokenizer as Library
     from tokenizers import models, pre_tokenizers, trainers
 
+    most = 257 + sum(len(text.encode("utf-8")) for text in texts)  # every merge shortens the text; larger sizes fill the memory
     library = Library(models.BPE())
     library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
-        vocab_size=(config.vocab_size or 1000) - 1,
-        min_frequency=config.min_count,
+        vocab_size=min(config.vocab_size or 1000, most) - 1,
+        min_frequency=min(config.min_count, most),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
@@ -188,5 +196,5 @@ def from_json(data: dict[str, Any]) -> Tokenizer:
     if data["kind"] == "char":
         return CharTokenizer(data["characters"])
     if data["kind"] == "word":
-        return WordTokenizer(data["types"], data["rare"], data["split"], data["lower"])
+        return WordTokenizer(data["types"], data["rare"], data["split"], data["lower"], data.get("literal", 0))
     return BpeTokenizer(json.dumps(data["model"]))

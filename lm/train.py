@@ -7,12 +7,10 @@ carried state and torch's random state; a checkpoint holds exactly these.
 
 import json
 import math
-import signal
-import threading
+import shlex
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -21,16 +19,20 @@ from typing import Any
 import torch
 
 import kernels
-from lm import checkpoint, optimizer, runs
+from lm import checkpoint, machine, optimizer, runs
 from lm.clip import clip
 from lm.config import RunConfig, parse_clip
 from lm.data import Data
-from lm.errors import Diverged, Stopped
+from lm.errors import Diverged, InputError, Stopped
 from lm.evaluate import Score, evaluate
+from lm.lock import Lock
 from lm.logs import Log
 from lm.model import LanguageModel, State, detach, flatten, unflatten
 from lm.progress import Display, clock, figures
+from lm.signals import handled
 from lm.streams import Batch, Batches
+
+EXPLODED = 700.0  # nats a token; exp of more is no float64, so there is no perplexity
 
 
 @dataclass
@@ -50,10 +52,14 @@ class Position:
 
 
 class Training:
-    """One training of one model; ``run`` ends it, or saves it and raises ``Stopped`` or ``Diverged``."""
+    """One training of one model; ``run`` ends it, or saves it and raises ``Stopped`` or ``Diverged``.
 
-    def __init__(self, config: RunConfig, data: Data, path: Path, model: LanguageModel) -> None:
-        self.config, self.data, self.path = config, data, path
+    Args:
+        why: the reason for the precision, for people to read.
+    """
+
+    def __init__(self, config: RunConfig, data: Data, path: Path, model: LanguageModel, why: str = "") -> None:
+        self.config, self.data, self.path, self.why = config, data, path, why
         self.device = torch.device(config.machine.device)
         self.model = model.to(self.device)
         self.optimizer = optimizer.make(self.model, config.training)
@@ -64,6 +70,8 @@ class Training:
         self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
         self.recent: deque[float] = deque(maxlen=8)  # gradient norms, for a diagnosis
         self.fingerprint = data.fingerprint()
+        self.logs: tuple[Log, ...] = ()
+        self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
 
@@ -71,20 +79,32 @@ class Training:
 
     def run(self, quiet: bool = False) -> dict[str, Score]:
         """Train until the settings say so; the best model's scores on the validation and the test split."""
-        steps_log = Log(self.path / "steps.jsonl", "step", self.at.step)
-        epochs_log = Log(self.path / "epochs.jsonl", "epoch", self.at.epoch)
-        with self._signals(), Display(self.total_steps(), self.at.step, quiet) as display:
-            self.logs, self.display = (steps_log, epochs_log), display
+        try:
+            with self.signals():
+                self._between()
+                self._train(quiet)
+                return self.conclude()
+        except (MemoryError, RuntimeError) as error:
+            if not machine.out_of_memory(error):
+                raise
+            raise InputError(f"memory does not suffice after step {self.at.step}; {machine.SMALLER} in a new run") from None
+        finally:
+            if self.lock:
+                self.lock.release()
+
+    def _train(self, quiet: bool) -> None:
+        self.logs = (
+            Log(self.path / "steps.jsonl", "step", self.at.step),
+            Log(self.path / "epochs.jsonl", "epoch", self.at.epoch),
+        )
+        with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
-                if not self.at.step:
-                    self.save()
                 while not self.finished():
                     self.train_epoch()
                     self.validate()
             finally:
                 for log in self.logs:
                     log.close()
-        return self.conclude()
 
     def train_epoch(self) -> None:
         """The rest of the running epoch."""
@@ -127,8 +147,10 @@ class Training:
         value = float(loss.detach())
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm, clipped = clip(gradients, *self.clip)
-        if not (math.isfinite(value) and math.isfinite(norm)):
-            self._diverged("loss" if not math.isfinite(value) else "gradient", value if not math.isfinite(value) else norm)
+        if not value < EXPLODED:
+            self._diverged("loss", value)
+        if not math.isfinite(norm):
+            self._diverged("gradient", norm)
         for group in self.optimizer.param_groups:
             group["lr"] = self.at.lr
         self.optimizer.step()
@@ -139,7 +161,7 @@ class Training:
         """Score the validation split, move the learning rate, keep the best, and begin the next epoch."""
         config, at = self.config, self.at
         score = self.score("valid", config.training.valid_rows)
-        if not math.isfinite(score.loss):
+        if not score.loss < EXPLODED:
             self._diverged("validation loss", score.loss)
         improved = score.loss < at.best_loss
         train_loss, seconds = at.nats / max(at.tokens, 1), at.seconds
@@ -174,8 +196,7 @@ class Training:
         """Score the best model on both held-out splits and store the result."""
         self.concluding = True
         runs.load_weights(self.model, checkpoint.load(self.path, "best"), self.path)
-        with self._signals():
-            scores = {split: self.score(split) for split in ("valid", "test")}
+        scores = {split: self.score(split) for split in ("valid", "test")}
         result: dict[str, Any] = {split: score.as_dict() for split, score in scores.items()}
         result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
         checkpoint.write_atomic(self.path / "result.json", json.dumps(result, indent=1).encode())
@@ -258,22 +279,13 @@ class Training:
 
     # -- how it may end early ---------------------------------------------------------------------------------------
 
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
+    def signals(self) -> AbstractContextManager[None]:
         """Let SIGINT and SIGTERM be noticed after the running update instead of in its middle."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
 
         def note(signum: int, frame: FrameType | None) -> None:
             self.signum = signum
 
-        before = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for s, handler in before.items():
-                signal.signal(s, handler)
+        return handled(note)
 
     def _between(self) -> None:
         if self.signum:
@@ -283,14 +295,19 @@ class Training:
         """Save and leave. In the middle of a validation ``batch`` is at the epoch's end, so a resume validates again."""
         if not self.concluding:  # then the model holds the best weights, and everything is saved already
             self.save()
-        raise Stopped(self.signum, f"stopped after step {self.at.step}, all saved; go on with: lm resume {self.path}")
+        go_on = shlex.join(["lm", "resume", str(self.path)])
+        raise Stopped(self.signum, f"stopped after step {self.at.step}, all saved; go on with: {go_on}")
 
     def _diverged(self, what: str, value: float) -> None:
         at = self.at
         norms = ", ".join(f"{n:.3g}" for n in self.recent) or "none yet"
         kind, threshold = self.clip
         advice = "--clip norm:1" if kind == "none" else f"a threshold below {kind}:{threshold:g}"
+        decay = self.config.training.weight_decay
+        if decay * max(at.lr, 1) >= 1:  # decay alone moves a weight by its own size or more
+            advice = f"a smaller --weight-decay (it was {decay:g}), or {advice}"
         raise Diverged(
-            f"the {what} became {value} at step {at.step + 1} (epoch {at.epoch + 1}). Gradient norms of the steps before it: "
-            f"{norms}. Try a smaller --lr (it was {at.lr:g}) or {advice}. The last good checkpoint in {self.path} is intact"
+            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1}). "
+            f"Gradient norms of the steps before it: {norms}. Try a smaller --lr (it was {at.lr:g}) or {advice}. "
+            f"The last good checkpoint in {self.path} is intact"
         )

@@ -1,6 +1,9 @@
 """Words: how a text is cut into words and marks, the white space one expects between them, and their tokenizer."""
 
+import math
 import re
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 from lm.spelling import Speller
@@ -9,11 +12,18 @@ from lm.tokenizer import EOS, Decoder, Tokenizer
 PIECE = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+(?:['’]\w+)*|--+|\.{2,}|.", re.DOTALL)
 CLOSING = frozenset(".,;:!?%)]}”’…-–—/")  # nothing before these
 OPENING = frozenset("([{“‘$#-–—/@")  # nothing behind these
+LITERAL = "<unk>"  # as benchmark files write it
 
 
 def pieces(text: str) -> list[str]:
     """Words, numbers, marks and runs of white space; joined they are the text."""
     return PIECE.findall(text)
+
+
+def word_counts(texts: Iterable[str], split: str = "punctuation", lower: bool = False) -> "Counter[str]":
+    """The words of texts, cut as word tokens are: whatever holds a letter or a digit."""
+    cut = str.split if split == "spaces" else pieces
+    return Counter(t for text in texts for t in cut(text.lower() if lower else text) if any(map(str.isalnum, t)))
 
 
 class Line:
@@ -64,15 +74,23 @@ class WordTokenizer(Tokenizer):
     space separates, and every white space comes back as one space. ``lower`` lower-cases first.
 
     Ids: <eos>, <unk>, <join>, then the types by falling count.
+
+    Text that is split at spaces may itself say "<unk>", as benchmark files do. That is a type like any other, and where
+    the vocabulary has it, unknown words are read as this type too, and <unk> is not used. Bits per byte stay those of
+    the text as it stands: behind the shared type one still has to say which it is. With ``literal`` of them and R rare
+    types in the training text, a "<unk>" of the text pays -log P, P = literal / (literal + max(R, 1)) (Witten & Bell 1991),
+    and an unknown word pays -log(1 - P) and its spelling. So no text is counted twice, and a file without unknown words
+    pays next to nothing beyond its tokens.
     """
 
     kind = "word"
     UNK, JOIN, _first = 1, 2, 3
-    never = (UNK,)
 
-    def __init__(self, types: list[str], rare: list[str], split: str, lower: bool) -> None:
-        self._types, self._rare, self._split, self._lower = types, rare, split, lower
+    def __init__(self, types: list[str], rare: list[str], split: str, lower: bool, literal: int = 0) -> None:
+        self._types, self._rare, self._split, self._lower, self._literal = types, rare, split, lower, literal
         self._ids = {t: i for i, t in enumerate(types, start=self._first)}
+        self._unknown = self._ids[LITERAL] if literal else self.UNK
+        self.never = (self.UNK, self.JOIN) if split == "spaces" else (self.UNK,)
         self._speller: Speller | None = None
 
     @property
@@ -99,9 +117,9 @@ class WordTokenizer(Tokenizer):
             if t is None:
                 pairs.append((self.JOIN, ""))
             elif t.isspace() and t not in self._ids:  # a rare run of white space, character by character
-                pairs += [(self._ids.get(c, self.UNK), c) for c in t]
+                pairs += [(self._ids.get(c, self._unknown), c) for c in t]
             else:
-                pairs.append((self._ids.get(t, self.UNK), t))
+                pairs.append((self._ids.get(t, self._unknown), t))
         return pairs
 
     def encode(self, text: str) -> list[int]:
@@ -114,16 +132,17 @@ class WordTokenizer(Tokenizer):
         return ("<eos>", "<unk>", "<join>")[token] if token < self._first else self._types[token - self._first]
 
     def spelling_nats(self, text: str) -> float:
+        counts = Counter(t for i, t in self._in_vocabulary(text) if i == self._unknown)
+        return math.fsum(count * self._spell(t) for t, count in counts.items())
+
+    def _spell(self, word: str) -> float:
+        """What ``word`` costs behind the token of unknown words, in nats."""
         if self._speller is None:
             self._speller = Speller(self._rare or self._types)
-        costs: dict[str, float] = {}
-        total = 0.0
-        for i, t in self._in_vocabulary(text):
-            if i == self.UNK:
-                if t not in costs:
-                    costs[t] = self._speller.nats(t)
-                total += costs[t]
-        return total
+        unlike = max(len(self._rare), 1) / (self._literal + max(len(self._rare), 1))  # 1 - P; 1 without a literal
+        if word in self._ids:
+            return -math.log1p(-unlike)
+        return self._speller.nats(word) - math.log(unlike)
 
     def cut(self, text: str) -> list[str]:
         raw, at, parts = self.raw(text), 0, []
@@ -134,13 +153,20 @@ class WordTokenizer(Tokenizer):
         return parts
 
     def unknowns(self, text: str) -> list[str | None]:
-        return [t if i == self.UNK else None for i, t in self._in_vocabulary(text)]
+        return [t if i == self._unknown else None for i, t in self._in_vocabulary(text)]
 
     def unknown(self, text: str) -> dict[str, str]:
-        return {t: "<unk>" for i, t in self._in_vocabulary(text) if i == self.UNK}
+        return dict.fromkeys(self._lacking(text), LITERAL)
+
+    def unknown_tokens(self, text: str) -> int:
+        return len(self._lacking(text))
+
+    def _lacking(self, text: str) -> list[str]:
+        return [t for i, t in self._in_vocabulary(text) if i == self._unknown and t not in self._ids]
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": self.kind, "types": self._types, "rare": self._rare, "split": self._split, "lower": self._lower}
+        data = {"kind": self.kind, "types": self._types, "rare": self._rare, "split": self._split, "lower": self._lower}
+        return data | {"literal": self._literal}
 
 
 class _WordDecoder(Decoder):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studies import InputError, run_app
+from studies import InputError, run_app, say
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Show what studies found.")
 
@@ -20,21 +20,24 @@ def _main() -> None:
 def figure(
     table: Annotated[Path, typer.Argument(help="a table that a study stored", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="a .png, .svg or .pdf; beside the table if left out")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace a file that reports did not make")] = False,
 ) -> None:
     """Draw a table, print its caption, and show it in the terminal.
 
     [dim]reports figure runs/studies/gradient_lag.parquet[/dim]
     """
     from reports import figure as figure_of
+    from reports.picture import check_place, save
 
     made = figure_of(table)
     path = out or table.with_suffix(".png")
-    if path.suffix not in (".png", ".svg", ".pdf"):
-        raise InputError(f"--out must end in .png, .svg or .pdf, not {path.name!r}")
-    made.drawing.savefig(path)
-    print("\n".join(made.lines))
-    print(made.caption)
-    print(f"figure: {path}")
+    if path.absolute() == table.absolute():
+        raise InputError(f"{path} is the table itself; choose another --out")
+    check_place(path, force)
+    save(made.drawing, path)
+    say("\n".join(made.lines))
+    say(made.caption)
+    say(f"figure: {path}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -8,7 +8,10 @@ from typing import Annotated
 import typer
 
 from lm import InputError, run_app
-from studies.study import CLAIM_COLUMNS, STUDIES, load, make, save, verdicts
+from studies.memory import allocation_failures
+from studies.output import say
+from studies.study import STUDIES, make, verdicts
+from studies.tables import check_place, load, save
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Answer questions with numbers."
@@ -18,8 +21,7 @@ app = typer.Typer(
 @app.command("list")
 def list_studies() -> None:
     """The studies and what they ask."""
-    for name, question in STUDIES.items():
-        print(f"{name:15}{question}")
+    say("\n".join(f"{name:15}{question}" for name, question in STUDIES.items()))
 
 
 @app.command()
@@ -38,14 +40,17 @@ def run(
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, not {setting!r}")
         pairs[key] = value
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # torch's memory profiler is chatty; read when torch is loaded
+    # torch's memory profiler is chatty; these are read when torch is loaded
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     study = make(name, pairs)
     path = out or Path("runs") / "studies" / f"{name}.parquet"
-    if path.suffix != ".parquet" or path.is_dir():
-        raise InputError(f"--out must be a file that ends in .parquet, not {path}")
-    save(study(), path, name, study)
+    check_place(path, name)
+    with allocation_failures():
+        table = study()
+    save(table, path, name, study)
     _claims(path)
-    print(f"table: {path}")
+    say(f"table: {path}")
 
 
 @app.command()
@@ -55,9 +60,17 @@ def show(table: Annotated[Path, typer.Argument(help="a table that a study stored
 
 
 def _claims(path: Path) -> None:
-    for claim in verdicts(load(path))[list(CLAIM_COLUMNS)].itertuples():
-        print(
-            f"{claim.verdict}: {claim.claim}: {claim.measured} (threshold: {claim.threshold}; {claim.source}; {claim.setting})"
+    table = load(path)
+    if subject := table.attrs.get("subject"):
+        say(f"{subject}\n")
+    for claim in verdicts(table).itertuples():
+        say(
+            f"Claim      {claim.claim}\n"
+            f"Source     {claim.source}\n"
+            f"Setting    {claim.setting}\n"
+            f"Threshold  {claim.threshold}\n"
+            f"Measured   {claim.measured}\n"
+            f"Verdict    {claim.verdict}\n"
         )
 
 

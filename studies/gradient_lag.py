@@ -7,6 +7,7 @@ Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t wit
 Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
 """
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +17,19 @@ from torch import Tensor
 
 import kernels
 import lm
-from studies.statistics import by_lag
+from studies.memory import check_memory
+from studies.parameters import Parameters, whole
+from studies.statistics import by_lag, decay
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+COLUMNS = {"window": int, "layer": int, "lag": int, "hidden_norm": float, "weight_norm": float, "sum_error": float}
+
+
 @dataclass(frozen=True)
-class Study:
+class Study(Parameters):
     """Norms of the parts of dL(t)/dW_h and of dL(t)/dh(i), by lag l = t - i.
 
     ``windows`` positions t are spread evenly over the run's validation text. Before each, ``warmup`` tokens are read
@@ -31,9 +37,9 @@ class Study:
     """
 
     run: str = ""
-    windows: int = 24
-    lags: int = 60
-    warmup: int = 60
+    windows: int = whole(24, 1, 10_000)
+    lags: int = whole(60, 1, 10_000)
+    warmup: int = whole(60, 0, 1_000_000)
 
     def __call__(self) -> "pd.DataFrame":
         """One row a layer, window and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F,
@@ -42,11 +48,13 @@ class Study:
 
         if not self.run:
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
-        if min(self.windows, self.lags) < 1 or self.warmup < 0:
-            raise lm.InputError("windows and lags must be at least 1, warmup at least 0")
         run = lm.load(self.run, device="cpu")
         model = run.model.double()
-        ids = torch.from_numpy(lm.prepare(run.config, run.tokenizer).valid.ids).long()
+        recurrent: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
+        copies = self.lags * sum(w.nbytes for w in recurrent)
+        check_memory(2 * copies, "lags")  # and as many gradients
+        data = lm.prepare(run.config, run.tokenizer)
+        ids = torch.from_numpy(data.valid.ids).long()
         span = self.warmup + self.lags + 1
         if len(ids) < span:
             raise lm.InputError(f"the validation text has {len(ids)} tokens; take fewer lags or less warmup than {span - 1}")
@@ -54,7 +62,10 @@ class Study:
         rows: list[dict[str, Any]] = []
         for window, start in enumerate(starts):
             rows += [{"window": window} | row for row in self._window(model, ids[start : start + span])]
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        size = f"{model.config.layers} x {model.config.hidden_size}"
+        table.attrs["subject"] = f"{data.corpus.name}, {run.config.tokens.kind} tokens, {model.config.cell} {size}"
+        return table
 
     def _window(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
         with torch.no_grad():
@@ -116,35 +127,38 @@ def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(h), target)
 
 
+def grid(study: Study, table: "pd.DataFrame") -> dict[str, range]:
+    """The columns that number a row, with their values; a table holds each combination once."""
+    return {"window": range(study.windows), "layer": range(table["layer"].nunique()), "lag": range(study.lags)}
+
+
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Two claims of the lecture: the parts sum to the gradient; parts of far steps are smaller than those of near ones."""
-    import numpy as np
     import pandas as pd
 
     run = table.attrs["parameters"]["run"]
-    error = float(table["sum_error"].max())
+    error = float(table["sum_error"].max(skipna=False))
     rows = [
         {
             "claim": "the parts of dL(t)/dW_h over steps sum to autograd's gradient",
             "source": "lecture, slide BPTT",
             "setting": run,
             "threshold": "relative error <= 1e-12 in float64",
-            "measured": f"{error:.1e}",
-            "verdict": "holds" if error <= 1e-12 else "fails",
+            "measured": "not measured" if math.isnan(error) else f"{error:.1e}",
+            "verdict": "not measured" if math.isnan(error) else "holds" if error <= 1e-12 else "fails",
         }
     ]
     for layer, curve in by_lag(table).groupby("layer"):
-        positive = curve[curve["median"] > 0]
-        slope = float(np.polyfit(positive["lag"], np.log(positive["median"]), 1)[0]) if len(positive) > 1 else float("nan")
-        verdict = "not measured" if np.isnan(slope) else "holds" if slope < 0 else "fails"
+        factor = decay(curve)
+        missing = math.isnan(factor)
         rows.append(
             {
                 "claim": "the parts of far steps are smaller than those of near ones",
                 "source": "lecture, slide Vanishing, exploding",
                 "setting": f"{run}, layer {layer}",
                 "threshold": "log median norm falls with the lag",
-                "measured": f"{np.exp(slope):.3f} times per step",
-                "verdict": verdict,
+                "measured": "not measured" if missing else f"{factor:.3f} times per step",
+                "verdict": "not measured" if missing else "holds" if factor < 1 else "fails",
             }
         )
     return pd.DataFrame(rows)

@@ -1,12 +1,10 @@
-"""What all studies share: their names, their parameters from text, their tables on disk."""
+"""What all studies share: their names, their parameters, their claims."""
 
-import json
-from dataclasses import asdict, fields
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm import InputError
+from studies.parameters import from_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,7 +17,7 @@ CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict
 
 
 def module_of(name: str) -> Any:
-    """The module of a study; it holds ``Study`` and ``verdicts``."""
+    """The module of a study. It holds ``Study``, the ``COLUMNS`` of its table with their types, ``grid`` and ``verdicts``."""
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"studies.{name}")
@@ -27,45 +25,7 @@ def module_of(name: str) -> Any:
 
 def make(name: str, settings: dict[str, str]) -> Any:
     """A study with parameters given as text."""
-    study = module_of(name).Study
-    known = {f.name: f for f in fields(study)}
-    values: dict[str, Any] = {}
-    for key, text in settings.items():
-        if key not in known:
-            raise InputError(f"{name} has no parameter {key!r}; it has {', '.join(known)}")
-        kind: Any = type(known[key].default)
-        try:
-            values[key] = kind(text)
-        except ValueError:
-            raise InputError(f"{key} must be a {'whole number' if kind is int else kind.__name__}, not {text!r}") from None
-    return study(**values)
-
-
-def save(table: "pd.DataFrame", path: Path, name: str, study: Any) -> None:
-    """Store a table as Parquet together with the study's name, its parameters and the machine."""
-    import lm
-
-    table.attrs = {"study": name, "parameters": asdict(study), "machine": lm.describe_machine()}
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_parquet(path)
-    except OSError as error:
-        raise InputError(f"the table {path} cannot be written: {error.strerror or error}; choose another --out") from None
-
-
-def load(path: Path) -> "pd.DataFrame":
-    """A stored table; its ``attrs`` say which study made it, with which parameters, where."""
-    import pandas as pd
-
-    if not path.is_file():
-        raise InputError(f"there is no table {path}; studies run NAME --out {path} makes one")
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError, KeyError, json.JSONDecodeError) as error:
-        raise InputError(f"{path} is no table of a study ({error})") from None
-    if table.attrs.get("study") not in STUDIES:
-        raise InputError(f"{path} does not say which study made it; studies run NAME --out {path} makes a table that does")
-    return table
+    return from_text(module_of(name).Study, settings)
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":

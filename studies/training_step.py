@@ -4,6 +4,7 @@ Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same
 in random order, so that the machine's moods hit all alike; ratios are between neighbours in time.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,38 +17,42 @@ import torch.nn.functional as F
 from torch import nn
 
 import lm
+from studies.memory import check_memory
+from studies.parameters import Parameters, whole
 from studies.statistics import paired_ratio
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN = "torch.nn loop"
+VARIANTS = (PLAIN, "lm float32", "lm bf16")
+COLUMNS = {"variant": str, "round": int, "seconds": float, "peak_bytes": int}
 
 
 @dataclass(frozen=True)
-class Study:
+class Study(Parameters):
     """Time and memory of a step of an LSTM language model on random tokens, on the CPU."""
 
-    vocabulary: int = 10_000
-    hidden: int = 200
-    layers: int = 2
-    rows: int = 20
-    bptt: int = 35
-    rounds: int = 30
-    threads: int = 0
+    vocabulary: int = whole(10_000, 2, 1_000_000)
+    hidden: int = whole(200, 1, 10_000)
+    layers: int = whole(2, 1, 100)
+    rows: int = whole(20, 1, 10_000)
+    bptt: int = whole(35, 1, 10_000)
+    rounds: int = whole(30, 1, 1_000)
+    threads: int = whole(0, 0, 1_024)
 
     def __call__(self) -> "pd.DataFrame":
         """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
         optimizer state (measured once a variant)."""
         import pandas as pd
 
-        if min(self.vocabulary - 1, self.hidden, self.layers, self.rows, self.bptt, self.rounds) < 1:
-            raise lm.InputError("every parameter of training_step must be at least 1, and vocabulary at least 2")
+        check_memory(self._bytes(), "vocabulary, hidden, layers, rows or bptt")
         if self.threads:
             torch.set_num_threads(self.threads)
         rng = np.random.default_rng(0)
         ids = rng.integers(0, self.vocabulary, self.rows * self.bptt * 4 + 1).astype(np.int32)
-        variants = {PLAIN: self._plain(ids), "lm float32": self._trainer(ids, "float32"), "lm bf16": self._trainer(ids, "bf16")}
+        made = (self._plain(ids), self._trainer(ids, "float32"), self._trainer(ids, "bf16"))
+        variants = dict(zip(VARIANTS, made, strict=True))
         peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in variants.items()}
         rows: list[dict[str, Any]] = []
         for round_ in range(-3, self.rounds):  # three rounds to warm up
@@ -56,6 +61,12 @@ class Study:
                 if round_ >= 0:
                     rows.append({"variant": name, "round": round_, "seconds": seconds, "peak_bytes": peaks[name]})
         return pd.DataFrame(rows)
+
+    def _bytes(self) -> int:
+        """Less than what will be held at once: parameters and gradients of each variant, the plain loop's logits twice."""
+        parameters = 2 * self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2
+        tokens = self.rows * self.bptt
+        return 4 * (len(VARIANTS) * 2 * parameters + 2 * tokens * self.vocabulary + 6 * tokens * self.layers * self.hidden)
 
     def _trainer(self, ids: Any, precision: str) -> tuple[Callable[[], float], nn.Module]:
         """A step that returns its loss, and the model that it moves."""
@@ -128,6 +139,11 @@ def peak_bytes(step: Callable[[], Any]) -> int:
     return int((held - np.minimum.accumulate(held)).max())
 
 
+def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:
+    """The columns that number a row, with their values; a table holds each combination once."""
+    return {"variant": VARIANTS, "round": range(study.rounds)}
+
+
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The trainer's three aims: as fast in float32, twice as fast in bf16, half the memory."""
     import pandas as pd
@@ -137,20 +153,23 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     rows = []
     for variant, aim in (("lm float32", 1.0), ("lm bf16", 2.0)):
         median, low, high = paired_ratio(seconds[PLAIN], seconds[variant])
+        interval = "no interval" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
         verdict = "holds" if low >= aim else "fails" if high < aim else "ambiguous"
         rows.append(
             (
                 f"{variant} is at least {aim:g} times as fast as the {PLAIN}",
                 f">= {aim:g}",
-                f"{median:.2f} [{low:.2f}, {high:.2f}]",
-                verdict,
+                "not measured" if math.isnan(median) else f"{median:.2f} {interval}",
+                "not measured" if math.isnan(median) else verdict,
             )
         )
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
-        share = peaks[variant] / peaks[PLAIN]
+        share = peaks[variant] / peaks[PLAIN] if peaks[PLAIN] > 0 else float("nan")
+        missing = math.isnan(share)
         measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
         claim = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        rows.append((claim, "<= 0.5", measured, "holds" if share <= 0.5 else "fails"))
+        verdict = "not measured" if missing else "holds" if share <= 0.5 else "fails"
+        rows.append((claim, "<= 0.5", "not measured" if missing else measured, verdict))
     columns = ["claim", "threshold", "measured", "verdict"]
     return pd.DataFrame(rows, columns=columns).assign(source="aim of the trainer", setting=setting)

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from reports.figures.style import canvas
-from studies import by_lag
+from reports.figures.style import canvas, plain
+from studies import InputError, by_lag
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -11,19 +11,32 @@ if TYPE_CHECKING:
 
 BAR = 40  # characters of the longest bar in a terminal
 SHOWN = (0, 1, 2, 3, 5, 8, 12, 18, 26, 36, 48, 59, 80, 100, 150, 200)  # lags in a terminal
+DRAWN = (1e-200, 1e200)  # norms beyond are left out: the ticks of a log scale run out of float64
+
+
+def title(table: "pd.DataFrame") -> str:
+    """What is shown, and of which corpus and model where the table says so."""
+    subject = table.attrs.get("subject")
+    return plain(f"Where the gradient comes from: {subject}" if subject else "Where the gradient comes from")
 
 
 def draw(table: "pd.DataFrame") -> "Figure":
-    """Median over windows as a line, quartiles as a band, a layer a colour, log scale."""
+    """Median over windows as a line, quartiles as a band, a layer a colour, log scale.
+
+    Raises:
+        InputError: when there is no median that a log scale can show.
+    """
+    curves = _curves(table)
+    if curves["median"].isna().all():
+        raise InputError(f"there is nothing to draw: no median norm of the table is within {DRAWN[0]:g} and {DRAWN[1]:g}")
     figure, axes = canvas()
-    curves = by_lag(table)
     for layer, curve in curves.groupby("layer"):
         (line,) = axes.plot(curve["lag"], curve["median"], label=f"layer {layer}")
         axes.fill_between(curve["lag"], curve["low"], curve["high"], alpha=0.25, color=line.get_color(), linewidth=0)
     axes.set_yscale("log")
-    axes.set_xlabel("lag l = t − i (tokens back from the loss)")
+    axes.set_xlabel("lag l = t − i (tokens back from the loss); line: median of windows, band: quartiles")
     axes.set_ylabel("‖ part of dL(t)/dW_h at step i ‖")
-    axes.set_title(f"Where the gradient comes from: {table.attrs['parameters']['run']}")
+    axes.set_title(title(table), parse_math=False)
     axes.margins(x=0.01)
     if curves["layer"].nunique() > 1:
         axes.legend(loc="upper right")
@@ -31,26 +44,54 @@ def draw(table: "pd.DataFrame") -> "Figure":
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """What the figure shows, in one or two sentences."""
-    last = by_lag(table).query("layer == layer.max()")
-    near = last.loc[last["lag"] == 0, "median"].item()
-    tenth = last.loc[last["median"] < near / 10, "lag"]
-    reach = f"falls below a tenth of its value at lag 0 from lag {tenth.iloc[0]} on" if len(tenth) else "stays above a tenth"
-    certificate = claims.iloc[0]
+    """What the figure shows, in two or three sentences; of several layers the last."""
+    certificate, fall = claims.iloc[0], claims.iloc[-1]
+    layer = int(table["layer"].max())
+    where = f" in layer {layer}" if layer else ""
+    pace = "how it changes per step back was not measured"
+    if fall["verdict"] != "not measured":
+        pace = f"per step back it is multiplied by {fall['measured'].removesuffix(' times per step')} on average"
     return (
-        f"The median norm of a step's part {reach}; per step back it is multiplied by "
-        f"{claims.iloc[-1]['measured'].removesuffix(' times per step')} on average. The parts sum to autograd's gradient: "
-        f"{certificate['verdict']} ({certificate['measured']})."
+        f"The median norm of a step's part{where} {_reach(table)}; {pace}. The claim that the parts sum to autograd's "
+        f"gradient: {certificate['verdict']}"
+        + ("." if certificate["verdict"] == "not measured" else f" (relative error {certificate['measured']}).")
     )
 
 
 def lines(table: "pd.DataFrame") -> list[str]:
-    """The last layer's curve as bars; each eighth less of the bar is an equal factor, as on a log scale."""
+    """The last layer's curve as bars under a heading; each character less of a bar is an equal factor."""
     import numpy as np
 
-    curve = by_lag(table).query("layer == layer.max() and lag in @SHOWN")
-    logs = np.log10(curve["median"].clip(lower=1e-300))
+    curve = _curves(table).query("layer == layer.max() and lag in @SHOWN")
+    logs = np.log10(curve["median"])
     low = logs.min() - 0.1
-    lengths = np.round((logs - low) / max(logs.max() - low, 1e-9) * BAR).astype(int)
-    rows = zip(curve["lag"], curve["median"], lengths, strict=True)
-    return [f"lag {lag:3d}  {value:8.2e}  {'█' * length}" for lag, value, length in rows]
+    lengths = ((logs - low) / (logs.max() - low) * BAR).round().fillna(0).astype(int)
+    layer = int(table["layer"].max())
+    heading = [title(table), f"median ‖ part of dL(t)/dW_h at step t - lag ‖, layer {layer}; bars on a log scale"]
+    shown = by_lag(table).loc[curve.index, "median"]
+    rows = zip(curve["lag"], shown, lengths, strict=True)
+    return [*heading, *(f"lag {lag:3d}  {value:8.2e}  {'█' * length}" for lag, value, length in rows)]
+
+
+def _curves(table: "pd.DataFrame") -> "pd.DataFrame":
+    """``by_lag`` with nan for what a log scale cannot show."""
+    curves = by_lag(table)
+    for column in ("low", "median", "high"):
+        curves[column] = curves[column].where(curves[column].between(*DRAWN))
+    return curves
+
+
+def _reach(table: "pd.DataFrame") -> str:
+    """Where the last layer's median falls below a tenth of its value at lag 0, and whether it stays there."""
+    curve = by_lag(table).query("layer == layer.max()")
+    near = curve.loc[curve["lag"] == 0, "median"].item()
+    if not 0 < near < float("inf"):
+        return f"is {near:g} at lag 0"
+    large = curve.loc[~(curve["median"] < near / 10), "lag"].max()
+    last = curve["lag"].max()
+    if large < last:
+        return f"falls below a tenth of its value at lag 0 from lag {large + 1} on"
+    small = curve.loc[curve["median"] < near / 10, "lag"]
+    if small.empty:
+        return f"stays above a tenth of its value at lag 0 up to lag {last}"
+    return f"first falls below a tenth of its value at lag 0 at lag {small.min()}, and does not stay there"

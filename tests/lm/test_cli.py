@@ -56,7 +56,8 @@ def test_version_names_program_and_number(lm_command: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["train"], ["resume"], ["generate"], ["runs"], ["params"], ["corpora"], ["corpora", "show"]]
+    "command",
+    [[], ["train"], ["resume"], ["generate"], ["runs"], ["params"], ["corpora"], ["corpora", "show"], ["corpora", "download"]],
 )
 def test_every_command_has_help(lm_command: Any, command: list[str]) -> None:
     code, out, err = lm_command(*command, "--help")
@@ -83,11 +84,21 @@ def test_no_command_shows_the_help_and_is_an_error(lm_command: Any) -> None:
 # -- tables ---------------------------------------------------------------------------------------------------------
 
 
-def test_corpora_are_listed_with_their_source(lm_command: Any) -> None:
+def test_corpora_are_listed_with_their_source(tmp_path: Path, lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LM_DATA", str(tmp_path / "data"))
     code, out, _ = lm_command("corpora", "list")
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()[:4]] == ["obama", "trump", "sotu", "PATH"]
+    lines = {line.split()[0]: line for line in out.splitlines()}
+    assert list(lines)[:6] == ["obama", "trump", "sotu", "robotrump", "obama-rnn", "PATH"]
+    for name in ("robotrump", "obama-rnn"):
+        assert f"not downloaded yet: lm corpora download {name}" in lines[name]
     assert "American Presidency Project" in out
+    assert str(tmp_path / "data") in out
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "obama-rnn.txt").write_text("jobs")
+    out = lm_command("corpora", "list")[1]
+    assert "download robotrump" in out
+    assert "download obama-rnn" not in out
 
 
 def test_a_corpus_is_counted(tmp_path: Path, lm_command: Any) -> None:
@@ -102,7 +113,33 @@ def test_a_corpus_is_counted(tmp_path: Path, lm_command: Any) -> None:
     assert "most frequent words: ü 30, we 10" in out
     rows = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.split()[0] in ("train", "valid", "test")}
     assert sum(int(row[0]) for row in rows.values()) == 202, "a token a character and an <eos> a document"
-    assert sum(int(row[3]) for row in rows.values()) == 230
+    assert sum(int(row[4]) for row in rows.values()) == 230
+
+
+def test_the_share_of_unknown_tokens_is_shown(tmp_path: Path, lm_command: Any) -> None:
+    texts = {"train": "we want jobs and we want jobs " * 5, "valid": "we want peace and peace", "test": "we want jobs"}
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text.strip())
+    files = [x for name in texts for x in (f"--{name}", tmp_path / name)]
+    _, out, _ = lm_command("corpora", "show", *files)
+    rows = {line.split()[0]: line.split() for line in out.splitlines() if line.split()[0] in texts}
+    assert rows["train"][3:5] == ["0", "(0.00%)"]
+    assert rows["valid"][1:5] == ["6", "5", "2", "(33.33%)"]  # <unk> twice, <eos> once
+    assert rows["test"][3:5] == ["0", "(0.00%)"]
+
+
+def test_frequent_words_may_be_left_out_but_not_fewer_than_none(corpus: Path, lm_command: Any, refused: Any) -> None:
+    assert "most frequent" not in lm_command("corpora", "show", corpus, "--top", 0)[1]
+    assert "--top must be at least 0, not -3" in refused("corpora", "show", corpus, "--top", -3)
+
+
+@pytest.mark.parametrize("choice", [{}, {"kind": "word", "split": "spaces"}, {"kind": "word", "lower": True}])
+def test_words_are_counted_alike_everywhere(tmp_path: Path, flags: Make, lm_command: Any, choice: dict[str, Any]) -> None:
+    (tmp_path / "t.txt").write_text("Jobs -- jobs--and jobs; we don't ... want 3,000 words! " * 30)
+    count = "240" if choice.get("split") == "spaces" else "270"
+    how = flags(max_steps=1, **choice)
+    assert f"{count} words of " in lm_command("corpora", "show", tmp_path / "t.txt", *how)[1]
+    assert f", {count} words. " in lm_command("train", tmp_path / "t.txt", "--run", tmp_path / "run", *how)[1]
 
 
 def test_an_embedded_corpus_is_shown_with_its_citation(lm_command: Any) -> None:

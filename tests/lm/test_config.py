@@ -21,7 +21,7 @@ from lm.config import (
     flag_of,
     from_toml,
     parse_clip,
-    preset,
+    preset_file,
 )
 from lm.errors import InputError
 
@@ -51,6 +51,7 @@ CHANGED = [
             weight_drop=0.3,
             init_width=0.05,
             forget_bias=1.5,
+            frequency_bias=False,
         ),
         TrainingConfig(
             optimizer="sgd",
@@ -108,9 +109,9 @@ def test_toml_holds_every_setting_even_a_default_one() -> None:
 @settings(deadline=None)
 @given(
     source=st.text(st.characters(exclude_categories=["Cs"])),
-    lr=st.floats(min_value=0, exclude_min=True, allow_infinity=False),
+    lr=st.floats(0, 1e6, exclude_min=True),
     init_width=st.floats(0, 10),
-    forget_bias=st.floats(allow_nan=False, allow_infinity=False),
+    forget_bias=st.floats(-100, 100),
     dropout=st.floats(0, 1, exclude_max=True),
     seed=st.integers(0, 2**63 - 1),
     tie=st.booleans(),
@@ -137,14 +138,30 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[model]\nepochs = 3\n", r"\[model\] has no setting 'epochs'"),
         ("model = 3\n", "section"),
         ("epochs = 3\n", "'epochs' is no section"),
-        ("[model]\nhidden_size = '3'\n", "--hidden-size must be a whole number, not '3'"),
-        ("[model]\nhidden_size = 3.0\n", "--hidden-size must be a whole number, not 3.0"),
-        ("[model]\ntie = 1\n", "--tie must be a true or false, not 1"),
-        ("[training]\nlr = 'fast'\n", "--lr must be a number, not 'fast'"),
-        ("[training]\nclip = 5\n", "--clip must be a text, not 5"),
-        ("[corpus]\nsource = ['a']\n", "CORPUS must be a text"),
-        ("[training]\nlr = nan\n", "--lr must be finite, not nan"),
-        ("[model]\ncell = 'lstn'\n", "--cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, lstm, gru, not 'lstn'"),
+        ("[model]\nhidden_size = '3'\n", r"/settings\.toml: \[model\] hidden_size must be a whole number, not '3'"),
+        ("[model]\nhidden_size = 3.0\n", r"\[model\] hidden_size must be a whole number, not 3.0"),
+        ("[model]\ntie = 1\n", r"\[model\] tie must be true or false, not 1"),
+        ("[training]\nlr = 'fast'\n", r"\[training\] lr must be a number, not 'fast'"),
+        ("[training]\nclip = 5\n", r"\[training\] clip must be text, not 5"),
+        ("[training]\nclip = 'norm'\n", r"\[training\] clip must be norm:THRESHOLD"),
+        ("[corpus]\nsource = ['a']\n", r"\[corpus\] source must be text, not \['a'\]"),
+        ("[tokens]\nkind = 'char'\nlower = true\n", r"\[tokens\] lower goes with kind word only"),
+        ("[training]\nlr = nan\n", r"\[training\] lr must be finite, not nan"),
+        ("[training]\nlr = 1" + 400 * "0" + "\n", r"\[training\] lr must be finite, not inf"),
+        (
+            "[model]\nlayers = 1" + 400 * "0" + "\n",
+            r"\[model\] layers must be at most 100, not a number of more than 38 digits$",
+        ),
+        (
+            "[training]\nlr = 1" + 5000 * "0" + "\n",
+            r"/settings\.toml cannot be read as TOML: it has a number of too many digits$",
+        ),
+        (
+            "[training]\nlr = " + 3000 * "[" + "\n",
+            r"/settings\.toml cannot be read as TOML: it has brackets nested too deeply$",
+        ),
+        ("[model]\ncell = 'lstn'\n", r"\[model\] cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, lstm, gru, not 'lstn'"),
+        ("[model]\ncell = '" + 500 * "x" + "'\n", r"x{30,}\.\.\.$"),
         ("[model\n", "cannot be read as TOML"),
         ("[model]\ncell = 'gru'\n[model]\ncell = 'gru'\n", "cannot be read as TOML"),
     ],
@@ -301,6 +318,12 @@ def test_a_wrong_clip_is_refused(text: str) -> None:
         TrainingConfig(clip=text)
 
 
+@pytest.mark.parametrize("text", ["norm:inf", "value:inf", "norm:infinity", "norm:1e400"])
+def test_a_threshold_that_clips_nothing_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=f"--clip {text} clips nothing; say none"):
+        TrainingConfig(clip=text)
+
+
 # --- the whole ------------------------------------------------------------------------------------------------------
 
 
@@ -343,10 +366,10 @@ def test_the_embedding_is_as_wide_as_the_hidden_state_unless_told() -> None:
 
 
 def test_the_preset_that_the_help_names_is_there() -> None:
-    assert isinstance(preset("demo"), RunConfig)
+    assert from_toml(preset_file("demo")) != RunConfig()
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "", "../config", "demo.toml"])
 def test_an_unknown_preset_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"there is no preset '{name}'; there are"):
-        preset(name)
+    with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: demo"):
+        preset_file(name)

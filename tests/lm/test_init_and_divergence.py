@@ -57,22 +57,50 @@ def test_init_from_takes_over_tokens_model_and_best_weights(
 
 
 @pytest.mark.parametrize(
-    "contradiction",
-    [["--cell", "gru"], ["--hidden-size", "9"], ["--tokens", "word"], ["--layers", "2"], ["--no-tie"], ["--min-count", "5"]],
-    ids=" ".join,
+    "contradiction, section, key, has",
+    [
+        ("--cell gru", "model", "cell = 'gru'", "--cell lstm"),
+        ("--hidden-size 9", "model", "hidden_size = 9", "--hidden-size 16"),
+        ("--tokens word", "tokens", "kind = 'word'", "--tokens char"),
+        ("--layers 2", "model", "layers = 2", "--layers 1"),
+        ("--no-tie", "model", "tie = false", "--tie"),
+        ("--min-count 5", "tokens", "min_count = 5", "--min-count 2"),
+    ],
 )
 def test_init_from_refuses_what_contradicts_the_other_run(
-    tmp_path: Path, trained: Path, corpus: Path, refused: Any, contradiction: list[str]
+    tmp_path: Path, trained: Path, corpus: Path, refused: Any, contradiction: str, section: str, key: str, has: str
 ) -> None:
-    message = refused("train", corpus, "--init-from", trained, "--run", tmp_path / "run", *contradiction)
-    assert contradiction[0].removeprefix("--no-").strip("-").split("-")[0].replace("tokens", "kind") in message
+    how = ["train", corpus, "--init-from", trained, "--run", tmp_path / "run"]
+    message = refused(*how, *contradiction.split())
+    assert f"{contradiction} contradicts --init-from {trained}, which has {has};" in message
+    file = tmp_path / "settings.toml"
+    file.write_text(f"[{section}]\n{key}\n")
+    message = refused(*how, "--config", file)
+    assert f"{contradiction}, [{section}] {key.split()[0]} in {file}, contradicts" in message
     assert not (tmp_path / "run").exists()
+
+
+def test_init_from_refuses_a_preset_of_another_cell(tmp_path: Path, trained: Path, corpus: Path, refused: Any) -> None:
+    message = refused("train", corpus, "--init-from", trained, "--preset", "demo", "--run", tmp_path / "run")
+    assert re.search(r"--cell gru, \[model\] cell in .*demo\.toml, contradicts", message)
 
 
 def test_init_from_accepts_what_agrees(tmp_path: Path, trained: Path, corpus: Path, lm_command: Any) -> None:
     how = ["--cell", "lstm", "--hidden-size", 16, "--max-steps", 1, "--weight-drop", 0.1, "--threads", 1, "--quiet"]
     code, _, err = lm_command("train", corpus, "--init-from", trained, "--run", tmp_path / "run", *how)
     assert code == 0, err
+    # A whole file of settings that agrees, a file that is silent, and a flag that mends what a file contradicts.
+    silent, other = tmp_path / "silent.toml", tmp_path / "other.toml"
+    silent.write_text("[model]\nweight_drop = 0.1\n[training]\nmax_steps = 1\n")
+    other.write_text("[model]\ncell = 'gru'\n[training]\nmax_steps = 1\n")
+    for number, extra in enumerate(
+        (["--config", trained / "config.toml"], ["--config", silent], ["--config", other, *how[:2]])
+    ):
+        run = tmp_path / str(number)
+        how_again = ["--init-from", trained, "--run", run, "--max-steps", 1, "--threads", 1, "--quiet", *extra]
+        code, _, err = lm_command("train", corpus, *how_again)
+        assert code == 0, err
+        assert runs.load(run).config.model.cell == "lstm"
 
 
 def test_init_from_nothing_is_refused(tmp_path: Path, corpus: Path, refused: Any) -> None:
@@ -140,6 +168,43 @@ def test_a_loss_or_gradient_that_is_not_finite_moves_no_weight(
     assert all(bool(p.isfinite().all()) for p in training.model.parameters())
     finite(tmp_path / "run")
     assert checkpoint.load(tmp_path / "run").meta["step"] == 2
+
+
+def grow(training: Any, factor: float) -> None:
+    """Let the decoder's bias of one token grow after each update, with everything finite."""
+    training.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data[1].fill_(factor))
+
+
+def test_an_exploded_but_finite_loss_is_a_divergence(tmp_path: Path, corpus: Path, make_config: Make) -> None:
+    training = new_training(make_config(corpus, epochs=1, bptt=10_000), tmp_path / "run")
+    grow(training, 1e28)
+    with pytest.raises(Diverged, match=r"the validation loss became 1e\+28 at step 2 .*is intact"):
+        training.run(quiet=True)
+    assert checkpoint.load(tmp_path / "run").meta["step"] == 0
+    assert not (tmp_path / "run" / "result.json").exists()
+    training = new_training(make_config(corpus, checkpoint_every=1), tmp_path / "early")
+    grow(training, 1e4)
+    with pytest.raises(Diverged, match=r"the loss became 1e\+04 at step 2 "):
+        training.run(quiet=True)
+
+
+def test_a_bad_but_bearable_loss_is_none(tmp_path: Path, corpus: Path, make_config: Make) -> None:
+    training = new_training(make_config(corpus, epochs=1, bptt=10_000), tmp_path / "run")
+    grow(training, 690.0)
+    scores = training.run(quiet=True)
+    assert 600 < scores["valid"].loss < 700
+    assert math.isfinite(scores["valid"].perplexity)
+
+
+@pytest.mark.parametrize("decay, lr, said", [(0.5, 1e6, True), (3.0, 1e-3, True), (1e-4, 1.0, False), (0.0, 1e6, False)])
+def test_a_large_weight_decay_is_named_in_the_diagnosis(
+    tmp_path: Path, corpus: Path, make_config: Make, decay: float, lr: float, said: bool
+) -> None:
+    training = new_training(make_config(corpus, optimizer="sgd", lr=lr, weight_decay=decay), tmp_path / "run")
+    training.model.register_forward_hook(lambda module, args, output: (output[0] * math.nan, output[1]))
+    with pytest.raises(Diverged) as caught:
+        training.run(quiet=True)
+    assert (f"a smaller --weight-decay (it was {decay:g})" in str(caught.value)) is said
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, corpus: Path, make_config: Make) -> None:

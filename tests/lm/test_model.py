@@ -1,5 +1,6 @@
 """The language model against torch.nn, against its eager twin, and its regularisers one by one."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -172,14 +173,20 @@ def test_the_forget_bias_lands_in_the_forget_gate_only() -> None:
             assert changed == list(range(H, 2 * H)), "torch's gate order is i f g o"
         else:
             torch.testing.assert_close(parameter, low[name])
-    for layer in (0, 1):
-        total = high[f"layers.{layer}.bias_ih_l0"] + high[f"layers.{layer}.bias_hh_l0"]
-        assert total[H : 2 * H].tolist() == [1.5] * H, "the two biases of a gate add up"
+    for name in ("layers.0.bias_ih_l0", "layers.1.bias_ih_l0"):
+        torch.testing.assert_close((high[name] - low[name])[H : 2 * H], torch.full((H,), 1.5).double())
+
+
+def test_without_a_forget_bias_an_lstm_begins_as_torch_s_own() -> None:
+    model = build(cell="lstm")
+    for parameter in (model.layers[0].bias_ih_l0, model.layers[0].bias_hh_l0):
+        forget = parameter[H : 2 * H]
+        assert 0 < forget.abs().max() <= H**-0.5
 
 
 def test_the_forget_bias_holds_with_an_init_width_and_leaves_other_cells_alone() -> None:
     layer = build(cell="lstm", init_width=0.01, forget_bias=1.0).layers[0]
-    assert (layer.bias_ih_l0 + layer.bias_hh_l0)[H : 2 * H].tolist() == [1.0] * H
+    assert (layer.bias_ih_l0[H : 2 * H] - 1).abs().max() <= 0.01
     for cell in ("gru", "rnn-tanh"):
         for a, b in zip(build(cell=cell).parameters(), build(cell=cell, forget_bias=3.0).parameters(), strict=True):
             torch.testing.assert_close(a, b, rtol=0, atol=0)
@@ -358,3 +365,14 @@ def test_the_decoders_bias_begins_at_the_log_frequencies() -> None:
     model = LanguageModel(4, ModelConfig(hidden_size=3))
     model.know_frequencies(torch.tensor([5, 0, 2, 1]))
     assert torch.allclose(model.decoder.bias.exp(), torch.tensor([6.0, 1, 3, 2]) / 12)
+
+
+@pytest.mark.parametrize("how, known", [({}, True), ({"frequency_bias": False}, False), ({"init_width": 0.1}, False)], ids=str)
+def test_a_training_begins_with_the_frequencies_unless_told_otherwise(
+    tmp_path: Path, corpus: Path, make_config: Any, how: dict[str, Any], known: bool
+) -> None:
+    from lm.launch import new_training
+
+    training = new_training(make_config(corpus, **how), tmp_path / "run")
+    counts = torch.bincount(torch.from_numpy(training.data.train.ids).long(), minlength=training.model.vocabulary) + 1.0
+    assert torch.allclose(training.model.decoder.bias, (counts / counts.sum()).log(), atol=1e-5) == known

@@ -139,7 +139,13 @@ def test_a_text_without_tokens_is_refused(text: str) -> None:
 @settings(deadline=None)
 def test_the_pieces_join_to_the_text(text: str) -> None:
     """Unknown words and unknown white space included."""
-    for tokenizer in (words(), words(split="spaces"), words(lower=True), CharTokenizer(list("the pol"))):
+    for tokenizer in (
+        words(),
+        words(split="spaces"),
+        WordTokenizer(["the", "<unk>"], ["zoo"], "spaces", False, literal=3),
+        words(lower=True),
+        CharTokenizer(list("the pol")),
+    ):
         parts = tokenizer.cut(text)
         assert "".join(parts) == tokenizer.raw(text)
         assert len(parts) == len(tokenizer.encode(text)) == len(tokenizer.unknowns(text))

@@ -1,6 +1,7 @@
 """Text to ids and back."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from lm.config import TokensConfig
 from lm.errors import InputError
+from lm.spelling import Speller
 from lm.tokens import EOS, BpeTokenizer, CharTokenizer, Tokenizer, WordTokenizer, build, from_json
 
 SPEECH = (
@@ -226,6 +228,7 @@ def test_words_by_hand() -> None:
         "rare": ["a", "dog"],
         "split": "punctuation",
         "lower": False,
+        "literal": 0,
     }
     assert tokenizer.size == 6
     assert tokenizer.encode("the dog,cat") == [3, 1, 4, 2, 5]
@@ -266,6 +269,85 @@ def test_a_rare_run_of_white_space_is_read_character_by_character() -> None:
     assert tokenizer.decode(tokenizer.encode("a\n\n\nb")) == "a\n\n\nb"
     assert tokenizer.encode("a\n\tb") == [4, newline, WordTokenizer.UNK, 5]
     assert tokenizer.unknown("a\n\tb") == {"\t": "<unk>"}
+
+
+def test_joining_is_never_drawn_where_white_space_separates() -> None:
+    assert built("word", split="spaces").never == (WordTokenizer.UNK, WordTokenizer.JOIN)
+
+
+# --- "<unk>" in the text itself -------------------------------------------------------------------------------------
+
+BENCHMARK = "the <unk> of the <unk> said the company of <unk> rare"
+
+
+def benchmark(**settings: Any) -> WordTokenizer:
+    tokenizer = build([BENCHMARK], TokensConfig(split="spaces", **settings))
+    assert isinstance(tokenizer, WordTokenizer)
+    return tokenizer
+
+
+def test_unknown_words_are_read_as_the_texts_own_unk() -> None:
+    tokenizer = benchmark()
+    assert tokenizer.to_json()["types"] == ["<unk>", "the", "of"]
+    for again in (tokenizer, reloaded(tokenizer)):
+        assert again.encode("the <unk> of jobs <UNK>") == [4, 3, 5, 3, 3]
+        assert again.decode(again.encode("the jobs of <unk>")) == "the <unk> of <unk>"
+        assert again.unknown("the <unk> of jobs jobs") == {"jobs": "<unk>"}
+        assert again.unknown_tokens("the <unk> of jobs jobs") == 2
+        assert 3 not in again.never, "the text says it, so a model may"
+    assert build(["<UNK> <unk> a a"], TokensConfig(split="spaces", lower=True)).encode("<Unk> b") == [3, 3]
+
+
+@pytest.mark.parametrize("choice", [{"min_count": 4}, {"vocab_size": 4, "min_count": 4}, {"split": "punctuation"}])
+def test_without_that_type_unknown_words_stay_unk(choice: dict[str, Any]) -> None:
+    text = BENCHMARK + " a a a a a a"
+    tokenizer = build([text], TokensConfig(**{"split": "spaces", **choice}))
+    assert tokenizer.encode("jobs") == [WordTokenizer.UNK]
+    assert tokenizer.to_json()["literal"] == 0
+
+
+def test_bits_behind_the_shared_type_say_which_word_it_was() -> None:
+    tokenizer = benchmark()  # 3 literals; said, company and rare are the rare types
+    literal, word = tokenizer.spelling_nats("the <unk>"), tokenizer.spelling_nats("of jobs")
+    speller = Speller(["company", "rare", "said"])
+    assert literal == pytest.approx(math.log(2))
+    assert word == pytest.approx(math.log(2) + speller.nats("jobs"))
+    assert tokenizer.spelling_nats("<unk> of jobs <unk> jobs") == pytest.approx(2 * literal + 2 * word)
+    assert reloaded(tokenizer).spelling_nats("<unk> jobs") == pytest.approx(literal + word)
+    # the probabilities of the literal and of all words that are spelled sum to one
+    assert math.exp(-literal) + math.exp(speller.nats("jobs") - word) == pytest.approx(1)
+
+
+def test_a_benchmark_file_without_unknown_words_pays_next_to_nothing_beyond_its_tokens() -> None:
+    text = "<unk> company said " * 10_000
+    tokenizer = build([text], TokensConfig(split="spaces"))
+    assert tokenizer.spelling_nats(text) == pytest.approx(10_000 * math.log(10_001 / 10_000))  # a nat for 30,000 words
+
+
+def test_a_tokenizer_that_was_saved_without_the_count_reads_as_it_did() -> None:
+    data = {k: v for k, v in benchmark().to_json().items() if k != "literal"}
+    old = from_json(data)
+    assert old.encode("<unk> jobs") == [3, WordTokenizer.UNK]
+    assert old.spelling_nats("<unk>") == 0
+    assert old.spelling_nats("jobs") == pytest.approx(Speller(["company", "rare", "said"]).nats("jobs"))
+
+
+# --- how many tokens are unknown ------------------------------------------------------------------------------------
+
+
+def test_unknown_tokens_are_counted_each_time() -> None:
+    assert build(["the cat the cat"], TokensConfig()).unknown_tokens("the dog, the dog") == 3  # the comma too
+    assert build(["a\nb\na\n b\n"], TokensConfig()).unknown_tokens("a\n\tb\tc") == 3  # tab, tab, c
+    assert build(["baab"], TokensConfig(kind="char")).unknown_tokens("abéb é") == 10  # two half-bytes a byte
+    assert EXACT["bpe"].unknown_tokens("日本") == 0
+
+
+@pytest.mark.parametrize("setting", ["min_count", "vocab_size"])
+def test_sizes_beyond_all_measure_do_not_stop_byte_pairs(setting: str) -> None:
+    tokenizer = built("bpe", **{"vocab_size": 2**30, "min_count": 1, setting: 10**20})
+    assert (tokenizer.size == 257) == (setting == "min_count")
+    assert tokenizer.decode(tokenizer.encode(SPEECH)) == SPEECH
+    assert tokenizer.size <= 257 + len(SPEECH.encode())
 
 
 def test_lower_reads_prompts_in_any_case() -> None:
@@ -355,7 +437,8 @@ def test_a_word_vocabulary_of_one_symbol_is_refused(text: str, choice: dict[str,
 
 
 @pytest.mark.parametrize(("kind", "size"), [("char", 17), ("char", 1), ("word", 3), ("word", 1)])
-def test_a_vocabulary_without_room_is_refused(kind: str, size: int) -> None:
-    with pytest.raises(InputError, match=f"--vocab-size {size} leaves no room"):
+def test_a_vocabulary_without_room_is_refused_with_the_least_that_does(kind: str, size: int) -> None:
+    least = {"char": 18, "word": 4}[kind]
+    with pytest.raises(InputError, match=rf"--vocab-size {size} leaves no room .* {least - 1} special.* at least {least}$"):
         built(kind, vocab_size=size)
-    assert built(kind, vocab_size=18 if kind == "char" else 5).size <= 18
+    assert built(kind, vocab_size=least).size == least

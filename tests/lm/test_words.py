@@ -1,11 +1,13 @@
 """How text is cut into words, and which white space goes without saying."""
 
+from typing import Any
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lm.tokens import WordTokenizer
-from lm.words import Line, pieces, spaced
+from lm.words import Line, pieces, spaced, word_counts
 
 scalars = st.characters(exclude_categories=["Cs"])
 # marks and white space in every combination are rare in texts of any characters
@@ -106,3 +108,15 @@ def test_spacing_is_lossless(text: str) -> None:
     decoder = WordTokenizer(types, [], "punctuation", False).decoder()
     ids = [WordTokenizer.JOIN if t is None else 3 + types.index(t) for t in tokens]
     assert "".join(decoder.push(i) for i in ids) + decoder.flush() == text
+
+
+@pytest.mark.parametrize(
+    ("choice", "counts"),
+    [
+        ({}, {"Jobs": 1, "jobs": 2, "don't": 1, "3,000": 1, "We": 1, "é": 1}),
+        ({"lower": True}, {"jobs": 3, "don't": 1, "3,000": 1, "we": 1, "é": 1}),
+        ({"split": "spaces"}, {"Jobs,": 1, "jobs--jobs": 1, "don't": 1, "3,000": 1, "We": 1, "é!": 1}),
+    ],
+)
+def test_words_hold_a_letter_or_a_digit(choice: dict[str, Any], counts: dict[str, int]) -> None:
+    assert word_counts(["Jobs, jobs--jobs -- don't", "3,000 ... ! We\n_ é!"], **choice) == counts

@@ -1,10 +1,12 @@
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import lm
 from studies import by_lag, verdicts
 from studies.gradient_lag import Study, unroll
+from studies.statistics import decay
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60
 
@@ -72,11 +74,34 @@ def test_verdicts_read_the_table(runs):
     claims = verdicts(growing)
     assert list(claims["verdict"]) == ["fails"] * 3
     assert claims["measured"].iloc[-1] == "1.649 times per step"
+    one_bad = table.assign(sum_error=[float("nan"), *[1e-15] * (len(table) - 1)])
+    one_bad.attrs = table.attrs
+    assert verdicts(one_bad)["verdict"].iloc[0] == "not measured"
+
+
+def test_the_table_names_its_corpus_and_model(runs):
+    table = Study(run=str(runs["lstm"]), windows=1, lags=1, warmup=0)()
+    assert table.attrs["subject"] == "text, char tokens, lstm 2 x 12"
+
+
+def test_more_copies_than_memory_holds_are_refused(runs, monkeypatch):
+    """Ten thousand copies of two layers' W_h [48, 12] and their gradients, 8 bytes each: 0.18 GB on a machine of 0.1 GB."""
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": 100_000}[name])
+    with pytest.raises(lm.InputError, match="reduce lags"):
+        Study(run=str(runs["lstm"]), windows=1, lags=10_000, warmup=0)()
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.25])
+def test_decay_is_the_factor_of_a_geometric_curve(factor):
+    """What is 0, infinite or missing says nothing about it."""
+    curve = pd.DataFrame({"lag": range(8), "median": [factor**i for i in range(8)]})
+    assert decay(curve) == pytest.approx(factor, rel=1e-12)
+    holes = curve.assign(median=curve["median"].where(curve["lag"] % 2 > 0, [0, 1, np.inf, 1, np.nan, 1, 0, 1]))
+    assert decay(holes) == pytest.approx(factor, rel=1e-12)
+    assert np.isnan(decay(holes.head(2)))
 
 
 def test_by_lag_is_median_and_quartiles():
-    import pandas as pd
-
     table = pd.DataFrame({"layer": 0, "lag": 2, "window": range(5), "weight_norm": [5.0, 1, 4, 2, 3]})
     row = by_lag(table).iloc[0]
     assert (row["low"], row["median"], row["high"]) == (2, 3, 4)
@@ -86,7 +111,6 @@ def test_by_lag_is_median_and_quartiles():
     ("settings", "words"),
     [
         ({"run": ""}, "name a run"),
-        ({"lags": 0}, "at least 1"),
         ({"lags": 10_000}, "fewer lags"),
         ({"run": "nowhere"}, "no run"),
     ],

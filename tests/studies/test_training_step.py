@@ -5,7 +5,7 @@ import torch
 
 from studies import verdicts
 from studies.statistics import paired_ratio
-from studies.training_step import PLAIN, Study, peak_bytes
+from studies.training_step import PLAIN, VARIANTS, Study, peak_bytes
 
 SMALL = Study(vocabulary=50, hidden=8, layers=2, rows=3, bptt=4, rounds=2)
 
@@ -61,6 +61,23 @@ def test_verdicts_find_planted_ratios():
     table = pd.DataFrame(rows)
     table.attrs = {"study": "training_step", "parameters": {"hidden": 1}}
     assert list(verdicts(table)["verdict"]) == ["holds", "fails", "holds", "fails"]
+
+
+def test_one_round_has_no_interval():
+    """The ratio is told, its uncertainty is not, and so the claim is not decided."""
+    table = pd.DataFrame([{"variant": v, "round": 0, "seconds": 3.0, "peak_bytes": 0} for v in VARIANTS])
+    table.attrs = {"study": "training_step", "parameters": {"hidden": 1}}
+    claims = verdicts(table)
+    assert list(claims["measured"]) == ["1.00 no interval", "1.00 no interval", "not measured", "not measured"]
+    assert list(claims["verdict"]) == ["ambiguous", "ambiguous", "not measured", "not measured"]
+
+
+def test_paired_ratio_of_what_has_none():
+    """Pairs that are alike have no interval; a time of 0 has no ratio."""
+    alike = pd.Series([2.0, 2.0, 2.0])
+    assert paired_ratio(alike, alike / 4)[0] == 4.0
+    assert np.isnan(paired_ratio(alike, alike / 4)[1:]).all()
+    assert np.isnan(paired_ratio(alike, pd.Series([1.0, 0.0, 1.0]))).all()
 
 
 def test_paired_ratio_of_a_known_distribution():

@@ -1,0 +1,38 @@
+"""SIGINT and SIGTERM: ended at once while there is nothing to save, noted where there is."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Both signals go to ``handler`` meanwhile; in other threads than the main one, which gets them, nothing changes."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {s: signal.signal(s, handler) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for s, old in before.items():
+            signal.signal(s, old)
+
+
+@contextmanager
+def ending_at_once(sentence: str) -> Iterator[None]:
+    """Both signals end the process in that moment, with a sentence and 128 + the signal's number.
+
+    An exception could be lost in the import that it happens to interrupt, or come out of it as another one.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        with suppress(OSError):  # nobody listens
+            os.write(2, f"lm: {sentence}\n".encode())
+        os._exit(128 + signum)
+
+    with handled(end):
+        yield

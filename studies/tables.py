@@ -1,0 +1,108 @@
+"""Tables on disk: stored with what made them, and checked when they come back."""
+
+import io
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lm import InputError
+from studies.output import check_writable, replacing
+from studies.study import STUDIES, module_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def save(table: "pd.DataFrame", path: Path, name: str, study: Any) -> None:
+    """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
+
+    Raises:
+        InputError: when it cannot be written; a file that was there is then unchanged.
+    """
+    import lm
+
+    table.attrs |= {"study": name, "parameters": asdict(study), "machine": lm.describe_machine()}
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
+
+
+def check_place(path: Path, name: str) -> None:
+    """Refuse, before anything is computed, a place where a table of the study ``name`` cannot or must not be written."""
+    if path.suffix != ".parquet":
+        raise InputError(f"--out must be a file that ends in .parquet, not {path}")
+    check_writable(path)
+    if not path.exists():
+        return
+    try:
+        there = load(path).attrs["study"]
+    except InputError:
+        raise InputError(f"{path} exists and is no table of a study; choose another --out") from None
+    if there != name:
+        raise InputError(f"{path} exists and is a table of {there}; choose another --out")
+
+
+def load(path: Path) -> "pd.DataFrame":
+    """A stored table; its ``attrs`` say which study made it, with which parameters, on what, and where.
+
+    Raises:
+        InputError: when it is missing, damaged, or not what that study writes.
+    """
+    import pandas as pd
+
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file, and so no table of a study")
+    if not path.exists():
+        raise InputError(f"there is no table {path}; studies run NAME --out {path} makes one")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        # From bytes, as pyarrow reads columns out of a path's folders.
+        table = pd.read_parquet(io.BytesIO(data), engine="pyarrow", page_checksum_verification=True).reset_index(drop=True)
+    except Exception as error:  # whatever a damaged file makes a parser say
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is no table of a study, or damaged: {reason}") from None
+    if complaint := _complaint(table):
+        raise InputError(f"{path} {complaint}; studies run NAME makes a table that can be read")
+    return table
+
+
+def _complaint(table: "pd.DataFrame") -> str:
+    """What keeps a table from being one that a study wrote; nothing if it is one."""
+    name, parameters = table.attrs.get("study"), table.attrs.get("parameters")
+    if not isinstance(name, str) or name not in STUDIES:
+        return "does not say which study made it"
+    module = module_of(name)
+    if not isinstance(parameters, dict) or parameters.keys() != {f.name for f in fields(module.Study)}:
+        return f"does not hold the parameters of {name}"
+    try:
+        study = module.Study(**parameters)
+    except InputError as error:
+        return f"holds a parameter that {name} cannot have ({error})"
+    if not isinstance(table.attrs.get("subject", ""), str):
+        return "names a subject that is no text"
+    if list(table.columns) != list(module.COLUMNS):
+        return f"does not hold the columns of {name}: {', '.join(module.COLUMNS)}"
+    for column, kind in module.COLUMNS.items():
+        if wrong := _wrong_values(table[column], kind):
+            return f"holds {wrong} in the column {column}"
+    if table.empty:
+        return "holds no measurement"
+    grid = module.grid(study, table)
+    complete = len(table) == math.prod(map(len, grid.values())) and not table.duplicated(list(grid)).any()
+    if not complete or not all(table[column].isin(list(values)).all() for column, values in grid.items()):
+        return f"does not hold one row for each {', '.join(grid)}"
+    return ""
+
+
+def _wrong_values(column: "pd.Series[Any]", kind: type) -> str:
+    """What values of a column are not of this kind: int, float (at least 0, or not a number), or str."""
+    from pandas.api.types import is_string_dtype
+
+    if kind is str:
+        return "" if is_string_dtype(column) and column.notna().all() else "no text"
+    if column.dtype != {int: "int64", float: "float64"}[kind]:
+        return f"{column.dtype}, not {kind.__name__}"
+    return "numbers below 0" if kind is float and (column < 0).any() else ""

@@ -1,0 +1,91 @@
+"""A study's parameters: every value that it cannot have is a sentence that names it and its range."""
+
+import subprocess
+import sys
+from dataclasses import fields
+
+import pytest
+import torch
+
+from lm import InputError, run_app
+from studies import STUDIES
+from studies.cli import app
+from studies.memory import allocation_failures, check_memory
+from studies.parameters import from_text
+from studies.study import make, module_of
+from studies.training_step import Study as TrainingStep
+
+NUMBERS = [(name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata]
+WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS, ids=lambda x: getattr(x, "name", x))
+@pytest.mark.parametrize("value", WRONG, ids=lambda v: v[:12])
+def test_wrong_numbers_are_refused_with_their_range(name, field, value, tmp_path, capsys):
+    out = tmp_path / "t.parquet"
+    assert run_app(app, "studies", ["run", name, "--set", f"{field.name}={value}", "--out", str(out)]) == 2
+    low, high = field.metadata["range"]
+    error = capsys.readouterr().err
+    assert error.startswith(f"studies: {field.name} must be a whole number from {low} to {high}, not ")
+    assert error.count("\n") == 1 and len(error) < 200
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("name", "field"), NUMBERS, ids=lambda x: getattr(x, "name", x))
+def test_the_ends_of_a_range_are_in_it(name, field):
+    low, high = field.metadata["range"]
+    for value in (low, high, field.default):
+        assert getattr(make(name, {field.name: str(value)}), field.name) == value
+    for value in (low - 1, high + 1, 0.5 + low, True, None):
+        with pytest.raises(InputError, match=field.name):
+            module_of(name).Study(**{field.name: value})
+
+
+def test_zero_is_refused_but_for_threads_and_warmup():
+    assert {f.name for _, f in NUMBERS if f.metadata["range"][0] == 0} == {"threads", "warmup"}
+
+
+def test_make_reads_numbers_and_text():
+    study = make("gradient_lag", {"run": "12", "lags": "9"})
+    assert (study.run, study.lags, study.windows) == ("12", 9, 24)
+
+
+def test_an_unknown_parameter_names_those_there_are():
+    with pytest.raises(InputError, match=r"no parameter 'steps'.*vocabulary, a whole number from 2 to 1000000; hidden"):
+        from_text(TrainingStep, {"steps": "0"})
+
+
+def test_what_cannot_fit_is_refused_before_anything_is_allocated(capsys, tmp_path):
+    """Each parameter is in its range; together they need thousands of times the memory there is."""
+    sets = [x for s in ("rows=10000", "bptt=10000", "vocabulary=1000000") for x in ("--set", s)]
+    assert run_app(app, "studies", ["run", "training_step", *sets, "--out", str(tmp_path / "t.parquet")]) == 2
+    assert "GB of memory or more" in capsys.readouterr().err
+
+
+def test_the_memory_that_is_foreseen_is_less_than_what_is_used():
+    """The estimate of the default study, 10,000 words and 2 x 200 units: parameters and gradients are 53 MB a variant."""
+    assert 3 * 35e6 < TrainingStep()._bytes() < 500e6
+    check_memory(TrainingStep()._bytes(), "nothing")
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(2**60, dtype=torch.int8), lambda: bytearray(2**62)])
+def test_a_failed_allocation_is_a_sentence(allocate):
+    with pytest.raises(InputError, match="memory is not enough"), allocation_failures():
+        allocate()
+
+
+def test_other_errors_of_torch_are_not_hidden():
+    with pytest.raises(RuntimeError, match="must match"), allocation_failures():
+        torch.zeros(2) + torch.zeros(3)
+
+
+def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
+    """A real shortage: the process may have 3 GB of addresses, and the study's token ids alone want as much."""
+    code = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30)); from studies.cli import main; main()"
+    sets = [x for s in ("vocabulary=2", "hidden=1", "layers=1", "rows=10000", "bptt=10000") for x in ("--set", s)]
+    command = [sys.executable, "-c", code, "run", "training_step", *sets, "--out", str(tmp_path / "t.parquet")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2, done.stderr
+    assert "memory is not enough" in done.stderr or "GB of memory or more" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not any(tmp_path.iterdir())
