@@ -42,6 +42,7 @@ def tiles_forward(
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The summary [S, N] of each range of RANGE columns; z of the target, or 0 where it is elsewhere, in ``chosens``."""
+    tl.static_assert(RANGE % BLOCK_V == 0, "a range of columns holds whole tiles")
     acc: tl.constexpr = tops.dtype.element_ty
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     part = tl.program_id(1)
