@@ -44,7 +44,7 @@ def test_explained_in_numbers() -> None:
         "8,192 x 128,256 x 512 in bfloat16, 788.0 MB beyond the gradients where the logits alone would be 2.10 GB"
     )
     # 2,048 rows of 128,256 logits of 2 bytes, and a float32 gradient of the weight
-    assert 2048 * 128_256 * 2 + 128_256 * 512 * 4 == pytest.approx(788.0e6, rel=1e-4)
+    assert round((2048 * 128_256 * 2 + 128_256 * 512 * 4) / 1e5) == 7880
 
 
 @pytest.mark.parametrize(
@@ -67,12 +67,13 @@ def test_cut_keeps_its_share(n: int, v: int, d: int, dtype: str) -> None:
     walk, itemsize = cut_walk(n, v, d, dtype), ITEMSIZE[dtype]
     sums = 4 * d if dtype in loss_plan.HALVES else 0
     budget = int(0.01 * n * v * 4) - 24 * n
-    needed = max(16 * n * itemsize, 2 * 16 * max(sums, 16 * itemsize), 2 * 16 * itemsize * min(n, 16))
-    if budget >= needed:
+    if budget >= n * 16 * itemsize + 2 * 16 * (sums + 16 * itemsize):
         assert walk.extra_bytes <= budget
-        rows = n if walk.once(n) else walk.rows
-        assert rows * (walk.row_columns * itemsize + sums) <= budget
-        assert n * walk.columns * itemsize <= budget
+        if walk.once(n):
+            assert n * (walk.columns * itemsize + sums) <= budget
+        else:
+            assert n * walk.columns * itemsize <= budget
+            assert walk.rows * (walk.row_columns * itemsize + sums) <= budget
     assert walk.columns % 16 == 0
     assert walk.row_columns % 16 == 0
     assert 0 < walk.rows <= n

@@ -1,5 +1,7 @@
 """Cross-entropy on logits by Triton, in its interpreter, against the definition in float64."""
 
+import subprocess
+import sys
 from math import log
 from typing import Any
 
@@ -156,7 +158,9 @@ def test_minus_infinity(smoothing: float) -> None:
 
 def test_softcap_of_any_argument() -> None:
     """tanh by its two formulas, around where they meet, in the flat part and at infinity; to 4e-16 in float64."""
-    logits = torch.tensor([[-torch.inf, -1e3, -20.0, -0.5000001, -0.4999999, -1e-9, 0.0, 1e-30, 0.3, 0.5, 0.7, 2.0, 19.0, 1e30]])
+    logits = torch.tensor(
+        [[-torch.inf, -1e3, -20.0, -0.5000001, -0.4999999, -1e-9, 0.0, 1e-30, 0.3, 0.5, 0.7, 2.0, 19.0, 1e30]]
+    )
     logits = logits.double()
     _, lse = cross_entropy(logits, torch.tensor([0]), softcap=1.0, return_lse=True, backend="triton")
     assert lse.item() == pytest.approx(torch.tanh(logits).logsumexp(1).item(), rel=1e-15)
@@ -285,6 +289,30 @@ def test_same_input_same_bits() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
+BEYOND = """
+import torch, warnings
+from kernels import cross_entropy
+warnings.simplefilter("ignore")  # where memory may be promised twice nothing is touched but three rows
+stride = 2**30
+storage = torch.empty(2 * stride + 128, dtype=torch.float16)
+logits = storage.as_strided((3, 100), (stride, 1))
+values = torch.randn(3, 100, generator=torch.Generator().manual_seed(0)).half()
+logits.copy_(values)
+found = []
+for inplace, leaf in ((False, values.clone().requires_grad_()), (True, logits.requires_grad_())):
+    loss = cross_entropy(leaf, torch.tensor([3, 99, 0]), inplace_backward=inplace, backend="triton")
+    found.append((loss.item(), torch.autograd.grad(loss, leaf)[0].clone()))
+assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+"""
+
+
+@pytest.mark.slow
+def test_more_than_two_to_the_31_elements() -> None:
+    """The last row begins at element 2^31, where an offset of 32 bits points to memory that is not ours."""
+    done = subprocess.run([sys.executable, "-c", BEYOND], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 # Derivatives of derivatives.
 
 
@@ -315,7 +343,10 @@ def test_kept_graph_serves_twice() -> None:
     ("changed", "message"),
     [
         ({"logits": torch.zeros(4)}, "logits must be [N, V], not [4]"),
-        ({"logits": torch.zeros(4, 3, dtype=torch.long)}, "logits must be float16, bfloat16, float32 or float64, not torch.int64"),
+        (
+            {"logits": torch.zeros(4, 3, dtype=torch.long)},
+            "logits must be float16, bfloat16, float32 or float64, not torch.int64",
+        ),
         ({"target": torch.zeros(4, 1, dtype=torch.long)}, "target must be [4], not [4, 1]"),
         ({"target": torch.zeros(4)}, "target must hold class indices (an integer dtype), not torch.float32"),
         ({"weight": torch.ones(4)}, "weight must be [3], not [4]"),

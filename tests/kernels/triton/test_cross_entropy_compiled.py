@@ -37,7 +37,9 @@ def check(body: str, capability: int, v: int, d: int, dtype: str = "bfloat16") -
     assert not found["loads"].get("U16", 0) > 1, found  # one logit of each row's class, and nothing else, by itself
 
 
-@pytest.mark.parametrize(("body", "capability", "v", "d"), [("rows_forward", 90, 10_000, 0), ("tiles_forward", 80, 10_000, 200)])
+@pytest.mark.parametrize(
+    ("body", "capability", "v", "d"), [("rows_forward", 90, 10_000, 0), ("tiles_forward", 80, 10_000, 200)]
+)
 def test_compiles(body: str, capability: int, v: int, d: int) -> None:
     """One body of each kind; the features (200) are no multiple of 16 elements, only of 16 bytes."""
     check(body, capability, v, d)

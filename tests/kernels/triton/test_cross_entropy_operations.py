@@ -1,7 +1,7 @@
 """The fused losses as torch operations: torch's own checks, and torch.compile without a graph break."""
 
-from importlib import import_module
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import pytest

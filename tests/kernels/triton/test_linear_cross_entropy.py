@@ -5,7 +5,16 @@ from typing import Any
 
 import pytest
 import torch
-from fused_loss_cases import OPTIONS, REDUCTIONS, WARNINGS, definition, filled_with_nan, options
+from fused_loss_cases import (
+    OPTIONS,
+    REDUCTIONS,
+    TORCH_CASES,
+    WARNINGS,
+    as_torch_has_it,
+    definition,
+    filled_with_nan,
+    options,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,7 +30,7 @@ WALKS = {"one walk": (1000, 48), "two walks": (24, 32)}  # rows and columns of t
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Ranges of one tile of columns, chunks of 16 rows, pieces of 48 columns: few numbers make many pieces, with a rest of each."""
+    """Ranges of one tile of columns, chunks of 16 rows, pieces of 48 columns: many pieces, with a rest of each."""
     walk_in_pieces(monkeypatch, "one walk")
     monkeypatch.setattr(loss_plan, "column_range", lambda n, v, tile: tile.block_v)
     monkeypatch.setattr(loss_plan, "chunk_rows", lambda *_: 16)
@@ -76,6 +85,15 @@ def test_every_option(strategy: str, reduction: str, case: str) -> None:
     how = options(case, 141) | {"reduction": reduction}
     tensors, target = problem(35, 141, 19, ignore=how.get("ignore_index", -100))
     same(ours(tensors, target, strategy=strategy, **how), truth(tensors, target, **how), size=50)
+
+
+@pytest.mark.parametrize("case", TORCH_CASES)
+@pytest.mark.parametrize("reduction", ["mean", *(pytest.param(r, marks=pytest.mark.slow) for r in ("sum", "none"))])
+def test_torch_cases(reduction: str, case: str) -> None:
+    """What torch defines is what torch computes: values and gradients to rounding, nan where it gives nan."""
+    hows = [{"backend": "triton", "strategy": strategy} for strategy in ("cut", "chunked")]
+    for mine, torchs in as_torch_has_it(case, reduction, *hows):
+        same(mine, torchs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float64], ids=str)
@@ -161,7 +179,7 @@ def test_no_less_accurate_than_torch(strategy: str, dtype: torch.dtype) -> None:
 
 @STRATEGIES
 def test_loss_scaling_saves_small_gradients(strategy: str) -> None:
-    """Softmax near 1/2,000 over 128 rows: divided first, gradients of classes that are no target would lose float16's digits."""
+    """Softmax near 1/2,000, 128 rows: divided first, gradients of classes that are no target would lose float16's digits."""
     generator = torch.Generator().manual_seed(0)
     x = (0.2 * torch.randn(128, 8, generator=generator) + 1).half()
     w = (0.2 * torch.randn(2000, 8, generator=generator)).half()
@@ -331,7 +349,7 @@ def test_cut_needs_one_percent(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
 
 
 def test_strategy_without_triton() -> None:
-    """"cut" is Triton's; an unknown name is refused by all."""
+    """ "cut" is Triton's; an unknown name is refused by all."""
     (x, w, _), target = problem(5, 7, 3)
     with pytest.raises(ValueError, match="strategy 'cut' needs backend 'triton', not 'torch'"):
         linear_cross_entropy(x, w, target, strategy="cut", backend="torch")
