@@ -1,7 +1,8 @@
 """Compiles one Triton body of the loss for a GPU that need not be there, and prints what it needs as JSON.
 
-python compile_loss.py BODY CAPABILITY V D DTYPE     e.g. tiles_forward 90 32000 512 bfloat16
-Run without TRITON_INTERPRET. Prints registers, stack (spilled bytes and all), shared (bytes), and the widths of global loads.
+python compile_loss.py BODY CAPABILITY V D DTYPE [debug]     e.g. tiles_forward 90 32000 512 bfloat16
+Run without TRITON_INTERPRET. Prints registers, stack (spilled bytes and all), shared (bytes), the widths of global loads, and
+whether it can stop at an assertion.
 """
 
 import json
@@ -42,7 +43,7 @@ def constants(body: str, v: int, d: int, dtype: str) -> tuple[dict[str, Any], di
     return fixed | sizes | {"RANGE": span}, {"num_warps": tile.warps, "num_stages": tile.stages, **FUSION}
 
 
-def build(body: str, capability: int, v: int, d: int, dtype: str) -> dict[str, Any]:
+def build(body: str, capability: int, v: int, d: int, dtype: str, debug: bool) -> dict[str, Any]:
     function = getattr(loss_rows if body.startswith("rows") else loss_tiles, body)
     fixed, options = constants(body, v, d, dtype)
     fixed = {name: value for name, value in fixed.items() if name in function.arg_names}
@@ -61,7 +62,7 @@ def build(body: str, capability: int, v: int, d: int, dtype: str) -> dict[str, A
         if signature[name].startswith("*") or (name in ("row_stride", "grad_stride") and v % 16 == 0):
             aligned[(index,)] = [["tt.divisibility", 16]]
     source = ASTSource(function, signature, fixed, aligned)
-    done = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    done = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options | {"debug": debug})
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(done.asm["cubin"])
         file.flush()
@@ -77,6 +78,7 @@ def build(body: str, capability: int, v: int, d: int, dtype: str) -> dict[str, A
         "stack": numbers["STACK"],
         "shared": done.metadata.shared,
         "loads": loads,
+        "asserts": "__assertfail" in done.asm["ptx"],
     }
 
 
@@ -85,5 +87,5 @@ def _tool(option: str, path: str) -> str:
 
 
 if __name__ == "__main__":
-    name, capability, v, d, dtype = sys.argv[1:]
-    print(json.dumps(build(name, int(capability), int(v), int(d), dtype)))
+    name, capability, v, d, dtype, *debug = sys.argv[1:]
+    print(json.dumps(build(name, int(capability), int(v), int(d), dtype, debug == ["debug"])))

@@ -18,10 +18,10 @@ SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}  # bytes a program ma
 ROWS, TILES = ("rows_forward", "rows_backward"), ("tiles_forward", "tiles_backward")
 
 
-def needs(body: str, capability: int, v: int, d: int, dtype: str) -> dict[str, Any]:
+def needs(body: str, capability: int, v: int, d: int, dtype: str, *debug: str) -> dict[str, Any]:
     environment = {k: value for k, value in os.environ.items() if k != "TRITON_INTERPRET"}
     environment["PYTHONPATH"] = os.pathsep.join([str(HERE.parents[2]), environment.get("PYTHONPATH", "")])
-    command = [sys.executable, str(HERE / "compile_loss.py"), body, str(capability), str(v), str(d), dtype]
+    command = [sys.executable, str(HERE / "compile_loss.py"), body, str(capability), str(v), str(d), dtype, *debug]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
@@ -59,6 +59,14 @@ def test_compiles_for_every_size(body: str, d: int, v: int, capability: int) -> 
         assert found["shared"] <= 1024
     else:
         check(body, capability, v, d)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("body", ["rows_forward", "tiles_forward"])
+def test_wrong_targets_stop_a_debug_build(body: str) -> None:
+    """With TRITON_DEBUG=1 a target that is no class is a device assertion; without it there is none to pay for."""
+    assert needs(body, 90, 10_000, 200, "bfloat16", "debug")["asserts"]
+    assert not needs(body, 90, 10_000, 200, "bfloat16")["asserts"]
 
 
 @pytest.mark.slow
