@@ -1,8 +1,9 @@
 """What runs on the GPU, and its eager twin.
 
 The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
-function), ``step`` (one step of a cell), ``linear_cross_entropy`` and ``choose_backend``. Names are imported when first
-used, so that ``import kernels`` costs nothing.
+function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
+return, and ``explain_linear_cross_entropy``) and ``choose_backend``. Names are imported when first used, so that
+``import kernels`` costs nothing.
 """
 
 import sys
@@ -18,11 +19,14 @@ _ROOMS = {
     "Cell": "cells",
     "step": "cells",
     "recurrence": "recurrence",
+    "cross_entropy": "cross_entropy",
     "linear_cross_entropy": "linear_cross_entropy",
     "trace_gradients": "trace",
     "GradientTrace": "trace",
     "LayerTrace": "trace",
     "explain": "explain",
+    "explain_linear_cross_entropy": "loss_plan",
+    "Metrics": "loss_terms",
     "choose_backend": "backends",
     "BACKENDS": "backends",
 }
@@ -34,8 +38,11 @@ if TYPE_CHECKING:
     from kernels.cells import CELLS as CELLS
     from kernels.cells import Cell as Cell
     from kernels.cells import step as step
+    from kernels.cross_entropy import cross_entropy as cross_entropy
     from kernels.explain import explain as explain
     from kernels.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
+    from kernels.loss_plan import explain_linear_cross_entropy as explain_linear_cross_entropy
+    from kernels.loss_terms import Metrics as Metrics
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN

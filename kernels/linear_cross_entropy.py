@@ -1,8 +1,8 @@
-"""Decoder and softmax cross-entropy in one: a [N, V] tensor of logits never exists, only chunks of rows.
+"""Decoder and softmax cross-entropy in one: a [N, V] tensor of logits never exists, only chunks of rows, or tiles.
 
-Gradients of a mean or a sum are made while a chunk's softmax is at hand, so each logit is computed once: three products of
-N V d instead of four, and a peak of ROWS x V instead of several N x V. Softmax, loss and the accumulated weight
-gradient are float32 whatever the products use.
+With torch, the gradients of a mean or a sum are made while a chunk's softmax is at hand, so each logit is computed once: three
+products of N V d instead of four, and a peak of ROWS x V instead of several N x V. Softmax, loss and the accumulated weight
+gradient are float32 whatever the products use. What Triton does is in ``loss_plan``.
 """
 
 from typing import Any
@@ -10,9 +10,22 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from kernels.backends import choose_backend
+from kernels.loss_linear import run_rows, run_total
+from kernels.loss_plan import choose_loss_plan
+from kernels.loss_terms import (
+    Gradients,
+    Rows,
+    Terms,
+    accumulator,
+    check_devices,
+    check_terms,
+    empty_rows,
+    reduce,
+    results,
+    textbook,
+)
 
 ROWS = 256  # a chunk of 256 x 10,000 float32 logits is 10 MB: about what stays in a core's share of the cache
 
@@ -23,11 +36,18 @@ def linear_cross_entropy(
     target: Tensor,
     *,
     linear_bias: Tensor | None = None,
+    weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    softcap: float | None = None,
+    return_lse: bool = False,
+    return_metrics: bool = False,
     compute_dtype: torch.dtype | None = None,
+    strategy: str | None = None,
     backend: str | None = None,
-) -> Tensor:
+) -> Any:
     """Mean negative log likelihood of ``target`` under softmax(input W^T + b), names as in torch 2.13's function.
 
     Args:
@@ -35,80 +55,56 @@ def linear_cross_entropy(
         linear_weight: [V, d] decoder weights.
         target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean.
         linear_bias: [V] or None.
+        weight: [V] class weights, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
-        compute_dtype: dtype of the three products (the ``torch`` backend only); None keeps that of ``input``.
+        label_smoothing, z_loss, softcap: as in ``kernels.cross_entropy``.
+        return_lse: return (loss, lse [N]) instead; lse can be differentiated.
+        return_metrics: return ``Metrics`` as well, as the last of the tuple.
+        compute_dtype: dtype of the products (not ``eager``); None keeps that of ``input``.
+        strategy: "cut" (tiles of logits on the chip, made again in the backward pass), "chunked" (gradients made with the
+            loss), or None for what ``kernels.explain_linear_cross_entropy`` says (``triton``; ``torch`` knows chunks only).
         backend: see ``kernels.choose_backend``; ``eager`` is the two-line textbook.
 
     Returns:
-        A scalar, or [N] for "none", in nats. The mean of nothing is nan, as in torch.
+        A scalar, or [N] for "none", in nats and in the dtype of ``input``; lse is in float32 or float64. The mean of nothing
+        is nan, as in torch. On a GPU a target that is no class makes its row's loss and gradient NaN.
 
     Raises:
-        ValueError: for shapes that do not fit and for an unknown reduction.
-        IndexError: for a target outside [0, V) that is not ``ignore_index``.
+        ValueError: for shapes, types, numbers and names that do not fit.
+        IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
     """
     if input.dim() != 2 or linear_weight.dim() != 2 or input.shape[1] != linear_weight.shape[1]:
         shapes = f"{list(input.shape)} and {list(linear_weight.shape)}"
         raise ValueError(f"input and linear_weight must be [N, d] and [V, d], not {shapes}")
-    if tuple(target.shape) != (len(input),):
-        raise ValueError(f"target must be [{len(input)}], not {list(target.shape)}")
-    if linear_bias is not None and tuple(linear_bias.shape) != (len(linear_weight),):
-        raise ValueError(f"linear_bias must be [{len(linear_weight)}], not {list(linear_bias.shape)}")
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"reduction must be mean, sum or none, not {reduction!r}")
-    if choose_backend(backend) == "eager":
-        logits = F.linear(input, linear_weight, linear_bias)
-        return F.cross_entropy(logits, target, ignore_index=ignore_index, reduction=reduction)
-    counted = target != ignore_index
-    wrong = counted & ((target < 0) | (target >= len(linear_weight)))
-    if target.device.type == "cpu" and wrong.any():  # elsewhere the check would stop the queue
-        raise IndexError(f"target {int(target[wrong][0])} is outside the {len(linear_weight)} classes")
-    accumulate = torch.promote_types(torch.float32, input.dtype)
-    divisor = counted.sum().to(accumulate) if reduction == "mean" else torch.ones((), dtype=accumulate, device=input.device)
-    safe = target.clamp(0, len(linear_weight) - 1)
-    how = (compute_dtype or input.dtype, reduction != "none", torch.is_grad_enabled())
-    loss: Tensor = _Chunked.apply(input, linear_weight, linear_bias, safe, counted, divisor, *how)
-    return loss
-
-
-class _Chunked(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        input: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        target: Tensor,
-        counted: Tensor,
-        divisor: Tensor,
-        dtype: torch.dtype,
-        reduce: bool,
-        learning: bool,
-    ) -> Tensor:
-        need = tuple(ctx.needs_input_grad[:3]) if reduce and learning else (False, False, False)
-        losses, grads = _chunks(input, weight, bias, target, counted, dtype, need)
-        losses = torch.where(counted, losses, 0.0)
-        ctx.reduce, ctx.dtype = reduce, dtype
-        if reduce:
-            ctx.grads, ctx.divisor = grads, divisor
-            ctx.dtypes = tuple(None if p is None else p.dtype for p in (input, weight, bias))
-            return (losses.sum() / divisor).to(input.dtype)
-        ctx.save_for_backward(input, weight, bias, target, counted)
-        return losses.to(input.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        if ctx.reduce:
-            grads, ctx.grads = ctx.grads, ()
-            if not grads:
-                raise RuntimeError("linear_cross_entropy made its gradients once; a second backward pass needs a new loss")
-            factor = grad.to(ctx.divisor.dtype) / ctx.divisor.clamp(min=1)
-            grads = tuple(None if g is None else g.mul_(factor).to(p) for g, p in zip(grads, ctx.dtypes, strict=True))
-        else:
-            input, weight, bias, target, counted = ctx.saved_tensors
-            _, grads = _chunks(input, weight, bias, target, counted * grad, ctx.dtype, ctx.needs_input_grad[:3])
-            grads = tuple(None if g is None else g.to(p.dtype) for g, p in zip(grads, (input, weight, bias), strict=True))
-        return (*grads, None, None, None, None, None, None)
+    (n, d), v = input.shape, linear_weight.shape[0]
+    if linear_bias is not None and tuple(linear_bias.shape) != (v,):
+        raise ValueError(f"linear_bias must be [{v}], not {list(linear_bias.shape)}")
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+    check_terms(terms, reduction, n, v, target, weight)
+    check_devices(input.device, linear_weight=linear_weight, target=target, linear_bias=linear_bias, weight=weight)
+    chosen = choose_backend(backend, input.device)
+    if strategy == "cut" and chosen != "triton":
+        raise ValueError(f"strategy 'cut' needs backend 'triton', not {chosen!r}")
+    dtype = compute_dtype or input.dtype
+    differentiable = [
+        torch.is_grad_enabled() and p is not None and p.requires_grad for p in (input, linear_weight, linear_bias)
+    ]
+    rows_needed = reduction == "none" or (return_lse and any(differentiable))
+    plan = choose_loss_plan(
+        n, v, d, str(dtype).removeprefix("torch."), gradients=any(differentiable), single=rows_needed, strategy=strategy
+    )  # fmt: skip
+    if chosen == "eager":
+        loss, lse, z = textbook(F.linear(input, linear_weight, linear_bias), target, weight, terms, reduction)
+        return results(loss, lse, z.argmax(dim=1) if return_metrics else target, target, terms, return_lse, return_metrics)
+    how = "torch" if chosen == "torch" else plan.strategy
+    tensors = (input, linear_weight, linear_bias, target, weight)
+    call = (*tensors, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
+    if rows_needed or how == "cut":
+        losses, lse, _, _, best = run_rows(how, *call)
+        loss = reduce(losses, target, weight, terms, v, reduction).to(input.dtype)
+    else:
+        loss, lse, best, *_ = run_total(*call, reduction == "mean", *differentiable)
+    return results(loss, lse, best, target, terms, return_lse, return_metrics)
 
 
 def _chunks(
@@ -116,43 +112,85 @@ def _chunks(
     weight: Tensor,
     bias: Tensor | None,
     target: Tensor,
-    weights: Tensor,
+    class_weight: Tensor | None,
+    upstream: Tensor,
+    upstream_lse: Tensor | None,
+    terms: Terms,
     dtype: torch.dtype,
-    need: tuple[bool, ...],
-) -> tuple[Tensor, tuple[Tensor | None, ...]]:
-    """The losses [N], and where needed the gradients of sum(weights * losses) for (input, weight, bias)."""
-    accumulate = torch.promote_types(torch.float32, input.dtype)
-    weights = weights.to(accumulate)
-    losses = torch.empty(len(input), dtype=accumulate, device=input.device)
+    need: tuple[bool, bool, bool],
+    best: bool,
+) -> tuple[Rows, Gradients]:
+    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse)."""
+    acc, v, smoothing = accumulator(input.dtype), len(weight), terms.label_smoothing
+    rows = empty_rows(len(input), input, best)
     d_input = torch.empty_like(input) if need[0] else None
-    d_weight = torch.zeros_like(weight, dtype=accumulate) if need[1] else None
-    d_bias = torch.zeros_like(bias, dtype=accumulate) if need[2] and bias is not None else None
+    d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
+    d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
-    size = ROWS if dtype == accumulate else ROWS // 2  # beside each chunk stands its copy in the other dtype
+    counts, target = _counts(target, terms.ignore_index, v, acc)  # [N]: 1, 0 where ignored, nan where the target is no class
+    ones = None if class_weight is not None or smoothing == 0 else torch.ones(v, dtype=acc, device=input.device)
+    spread_over = ones if class_weight is None else class_weight.to(acc)  # [V]
+    of_target = counts if class_weight is None else counts * class_weight.to(acc)[target]
+    size = ROWS if dtype == acc else ROWS // 2  # beside each chunk stands its copy in the other dtype
     for begin in range(0, len(input), size):
-        rows = slice(begin, begin + size)
-        logits = torch.mm(x[rows], w.t()).to(accumulate)
+        part = slice(begin, begin + size)
+        z = torch.mm(x[part], w.t()).to(acc)
         if bias is not None:
-            logits += bias
-        index = target[rows].unsqueeze(1)
-        chosen = logits.gather(1, index)
+            z += bias
+        slope = None
+        if terms.softcap is not None:
+            z.div_(terms.softcap).tanh_()
+            slope = 1 - z.square() if any(need) else None
+            z.mul_(terms.softcap)
+        index = target[part].unsqueeze(1)
+        chosen = z.gather(1, index).squeeze(1)
+        if best:
+            rows.best[part] = z.argmax(dim=1)
         # In place: torch.logsumexp would hold a second chunk, and its exponentials are needed again.
-        top = logits.amax(dim=1, keepdim=True)
-        top = torch.where(top.isinf(), 0.0, top)
-        e = logits.sub_(top).exp_()
+        top = z.amax(dim=1, keepdim=True)
+        top = torch.where(top == -torch.inf, 0.0, top)
+        z.sub_(top)
+        uniform = z.mv(spread_over) if smoothing > 0 and spread_over is not None else 0.0
+        e = z.exp_()
         total = e.sum(dim=1, keepdim=True)
-        losses[rows] = (top + total.log() - chosen).squeeze(1)
+        top, log_sum = top.squeeze(1), total.log().squeeze(1)
+        rows.top[part], rows.log_sum[part] = top, log_sum
+        loss = (1 - smoothing) * of_target[part] * (log_sum + (top - chosen))
+        if smoothing > 0 and spread_over is not None:
+            loss += smoothing / v * counts[part] * (spread_over.sum() * log_sum - uniform)
+        if terms.z_loss > 0:
+            loss += terms.z_loss * counts[part] * (top + log_sum).square()
+        rows.loss[part] = torch.where(counts[part] == 0, 0.0, loss)
         if not any(need):
             continue
-        weight_of_row = weights[rows].unsqueeze(1)
-        d = e.mul_(weight_of_row / total).scatter_add_(1, index, -weight_of_row)  # (softmax - one-hot) times the weight
+        onehot = (1 - smoothing) * of_target[part] * upstream[part]
+        factor = counts[part] * upstream[part]
+        softmax = onehot
+        if smoothing > 0 and spread_over is not None:
+            softmax = softmax + smoothing / v * spread_over.sum() * factor
+        if terms.z_loss > 0:
+            softmax = softmax + 2 * terms.z_loss * (top + log_sum) * factor
+        if upstream_lse is not None:
+            softmax = softmax + upstream_lse[part]
+        d = e.mul_(softmax.unsqueeze(1) / total).scatter_add_(1, index, -onehot.unsqueeze(1))
+        if smoothing > 0 and spread_over is not None:
+            d.addr_(factor, spread_over, alpha=-smoothing / v)
+        if slope is not None:
+            d *= slope
         if d_bias is not None:
             d_bias += d.sum(dim=0)
         d = d.to(dtype)
         if d_input is not None:
-            d_input[rows] = torch.mm(d, w)
-        if d_weight is not None and dtype == accumulate:
-            d_weight.addmm_(d.t(), x[rows])
+            d_input[part] = torch.mm(d, w)
+        if d_weight is not None and dtype == acc:
+            d_weight.addmm_(d.t(), x[part])
         elif d_weight is not None:
-            d_weight += torch.mm(d.t(), x[rows])
-    return losses, (d_input, d_weight, d_bias)
+            d_weight += torch.mm(d.t(), x[part])
+    return rows, (d_input, d_weight, d_bias)
+
+
+def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
+    counts = (target != ignore_index).to(dtype)
+    counts = counts.masked_fill((counts > 0) & ((target < 0) | (target >= v)), torch.nan)
+    return counts, target.clamp(0, v - 1).long()

@@ -1,0 +1,171 @@
+"""Which way the fused loss goes and in what pieces: pure functions of sizes, no GPU and no torch needed.
+
+Two strategies for the loss of N rows over V classes from d features. "cut" makes tiles of logits on the chip and keeps their
+log-sum-exp; the backward pass makes the logits again, a buffer of at most 1% of N x V x 4 bytes at a time. "chunked" makes the
+logits of some rows in a buffer, and their gradients at once, in the forward pass. In products of N V d multiply-adds: cut 1
+without gradients, 4 or 5 with them; chunked 3.
+"""
+
+from dataclasses import dataclass
+
+STRATEGIES = ("cut", "chunked")
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+HALVES = ("float16", "bfloat16")
+SHARE = 0.01  # of N x V x 4 bytes: what "cut" may use beyond the gradients
+BUFFER = 2**28  # bytes; a chunk this small needs no second thought
+LARGEST_BUFFER = 2**30  # bytes
+ROWS = 2048  # a float32 gradient of the weight is read and written once a chunk: a seventh of the time at 2048 rows
+MULTIPROCESSORS = 132
+
+
+@dataclass(frozen=True)
+class RowTiles:
+    """A program's tile of logits in ``loss_rows``."""
+
+    rows: int
+    block: int
+    warps: int
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """A program's tile of logits in ``loss_tiles``, and how much of d it multiplies at once."""
+
+    block_n: int
+    block_v: int
+    block_d: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class LossPlan:
+    """What runs, why, and the bytes it needs beyond the gradients."""
+
+    strategy: str
+    why: str
+    products: int  # of N V d multiply-adds each
+    extra_bytes: int
+
+
+def row_tiles(v: int) -> RowTiles:
+    """One row of up to 4,096 columns at a time, or several short rows."""
+    block = min(4096, max(16, _power_of_two(v)))
+    return RowTiles(max(1, 2048 // block), block, 8 if block == 4096 else 4)
+
+
+def tiles(d: int, dtype: str) -> Tiles:
+    """Sizes that keep accumulators in registers and a pipeline of tiles in 163 KB of shared memory."""
+    depth = max(16, min(64, _power_of_two(d)))
+    if dtype in HALVES:
+        return Tiles(128, 128, depth, 8, 3)
+    return Tiles(64, 64, min(32, depth), 8, 2) if dtype == "float32" else Tiles(32, 32, 16, 4, 1)
+
+
+def column_range(n: int, v: int, tile: Tiles, multiprocessors: int = MULTIPROCESSORS) -> int:
+    """Columns a program of ``tiles_forward`` walks: enough programs for four waves, but never less than 1,024 columns."""
+    parts = max(1, min(-(-4 * multiprocessors * tile.block_n // max(n, 1)), v // 1024))
+    return -(-v // (parts * tile.block_v)) * tile.block_v
+
+
+def chunk_rows(n: int, v: int, itemsize: int) -> int:
+    """Rows of a chunk: all where they fit 256 MB, else 2,048, at most 1 GB of logits; a multiple of 128."""
+    fit = max(BUFFER // (v * itemsize), min(ROWS, LARGEST_BUFFER // (v * itemsize)))
+    return n if fit >= n else max(128, fit // 128 * 128)
+
+
+@dataclass(frozen=True)
+class CutWalk:
+    """How ``cut`` walks the logits backward: pieces of all rows and some columns, or, for the input, of some rows as well."""
+
+    columns: int
+    rows: int  # of the input's gradient summed at a time; all of them if one walk serves both gradients
+    row_columns: int
+    extra_bytes: int
+
+    def once(self, n: int) -> bool:
+        """Whether one walk gives both gradients."""
+        return self.rows >= n
+
+
+def cut_walk(n: int, v: int, d: int, dtype: str) -> CutWalk:
+    """Pieces whose gradient, with the input's gradient in float32 beside it, takes at most 1% of N x V x 4 bytes.
+
+    A piece of all rows gives the weight's gradient of its columns at once, while the input's is summed over all pieces. Where
+    float32 sums for all rows do not fit, a second walk makes the logits once more for some rows at a time. Pieces are never
+    narrower than 16 columns or rows, so that tiny problems may take more than 1%.
+    """
+    itemsize, sums = ITEMSIZE[dtype], 4 * d if dtype in HALVES else 0
+    n = max(n, 1)
+    budget = int(SHARE * n * v * 4) - 24 * n  # up to three numbers of eight bytes a row are kept beside the buffer
+    columns = (budget - sums * n) // (n * itemsize)
+    rows = max(16, budget // 2 // sums // 16 * 16) if sums else n
+    if columns >= 256 or rows >= n:
+        columns = _multiple(columns, v)
+        return CutWalk(columns, n, columns, n * (columns * itemsize + sums))
+    columns, row_columns = _multiple(budget // (n * itemsize), v), _multiple(budget // 2 // (rows * itemsize), v)
+    return CutWalk(columns, rows, row_columns, max(n * columns * itemsize, rows * (row_columns * itemsize + sums)))
+
+
+def choose_loss_plan(
+    n: int, v: int, d: int, dtype: str, *, gradients: bool = True, single: bool = False, strategy: str | None = None
+) -> LossPlan:
+    """The strategy for N rows, V classes and d features, and why.
+
+    Args:
+        dtype: of the products, as in "bfloat16".
+        gradients: whether any will be asked for.
+        single: whether single losses or log-sum-exps are differentiated (``reduction="none"``, ``return_lse``).
+        strategy: "cut" or "chunked" if the caller wants it so.
+
+    Raises:
+        ValueError: for an unknown strategy or dtype.
+    """
+    if strategy is not None and strategy not in STRATEGIES:
+        raise ValueError(f"strategy must be cut or chunked, not {strategy!r}")
+    if dtype not in ITEMSIZE:
+        raise ValueError(f"the dtype of the products must be one of {', '.join(ITEMSIZE)}, not {dtype!r}")
+    itemsize = ITEMSIZE[dtype]
+    chunked = chunk_rows(n, v, itemsize) * v * itemsize + (4 * v * d if gradients and dtype in HALVES else 0)
+    limit = max(BUFFER, n * v * itemsize)
+    if strategy is not None:
+        chosen, why = strategy, "it was asked for"
+    elif dtype not in HALVES:
+        chosen, why = "chunked", f"products in {dtype} are the library's, which tiles on the chip do not beat"
+    elif not gradients:
+        chosen, why = "cut", "without gradients one product makes the loss, and no logits are written"
+    elif single:
+        chosen, why = "cut", "gradients of single losses are not known in the forward pass, so logits are made twice anyway"
+    elif chunked > limit:
+        chosen, why = "cut", f"chunks and the weight's float32 gradient would take {_size(chunked)}, more than {_size(limit)}"
+    else:
+        chosen, why = "chunked", f"it makes each logit once, for {_size(chunked)} beyond the gradients (limit {_size(limit)})"
+    if chosen == "chunked":
+        return LossPlan(chosen, why, (4 if single else 3) if gradients else 1, chunked)
+    walk = cut_walk(n, v, d, dtype)
+    forward = 12 * n * -(-v // column_range(n, v, tiles(d, dtype)))
+    extra = 16 * n + max(forward, walk.extra_bytes if gradients else 0)
+    return LossPlan(chosen, why, (4 if walk.once(n) else 5) if gradients else 1, extra)
+
+
+def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: bool | str | None) -> str:
+    """The plan for N rows, V classes and d features in words; ``how`` as in ``choose_loss_plan``."""
+    plan = choose_loss_plan(n, v, d, dtype, **how)  # type: ignore[arg-type]
+    whole = n * v * ITEMSIZE[dtype]
+    return (
+        f"{plan.strategy}: {plan.why}; {plan.products} products of {n:,} x {v:,} x {d:,} in {dtype}, "
+        f"{_size(plan.extra_bytes)} beyond the gradients where the logits alone would be {_size(whole)}"
+    )
+
+
+def _multiple(columns: int, v: int) -> int:
+    """A multiple of 16, at least 16 and no more than V needs."""
+    return min(max(16, columns // 16 * 16), -(-v // 16) * 16)
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

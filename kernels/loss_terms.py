@@ -1,0 +1,185 @@
+"""What the loss of a row is made of, the sentences for arguments that do not fit, and the textbook in plain torch."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from math import isfinite
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of input, weight and bias
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The options that every loss here has; see ``kernels.cross_entropy``."""
+
+    ignore_index: int = -100
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    softcap: float | None = None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a row's loss is nothing but lse - z[y], class weights aside."""
+        return self.label_smoothing == 0 and self.z_loss == 0 and self.softcap is None
+
+
+class Metrics(NamedTuple):
+    """What the model thought of each row, [N] each, without gradients; of ignored rows as well, which are never hits."""
+
+    lse: Tensor  # log-sum-exp of the (capped) logits
+    argmax: Tensor  # the first of the most probable classes
+    hits: Tensor  # bool: is that the target?
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
+
+    loss: Tensor
+    top: Tensor
+    log_sum: Tensor
+    best: Tensor  # [0] where nobody asked
+
+    def part(self, rows: slice) -> "Rows":
+        return Rows(self.loss[rows], self.top[rows], self.log_sum[rows], self.best[rows])
+
+
+def empty_rows(n: int, like: Tensor, best: bool) -> Rows:
+    loss, top, log_sum = (torch.empty(n, dtype=accumulator(like.dtype), device=like.device) for _ in range(3))
+    return Rows(loss, top, log_sum, torch.empty(n if best else 0, dtype=torch.long, device=like.device))
+
+
+def accumulator(dtype: torch.dtype) -> torch.dtype:
+    """float32, or float64 for float64."""
+    return torch.promote_types(torch.float32, dtype)
+
+
+def constants(terms: Terms, v: int) -> dict[str, Any]:
+    """What the Triton bodies are compiled with."""
+    return {"V": v, "SMOOTHING": terms.label_smoothing, "Z_LOSS": terms.z_loss, "SOFTCAP": terms.softcap}
+
+
+def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, weight: Tensor | None) -> None:
+    """Shapes, types and ranges of everything but the logits.
+
+    Raises:
+        ValueError: naming the argument, what it must be and what it is.
+    """
+    if tuple(target.shape) != (n,):
+        raise ValueError(f"target must be [{n}], not {list(target.shape)}")
+    if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
+        raise ValueError(f"target must hold class indices (an integer dtype), not {target.dtype}")
+    if weight is not None and tuple(weight.shape) != (v,):
+        raise ValueError(f"weight must be [{v}], not {list(weight.shape)}")
+    if weight is not None and weight.requires_grad:
+        raise ValueError("weight must not require a gradient: class weights are constants of the loss")
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be mean, sum or none, not {reduction!r}")
+    if not 0 <= terms.label_smoothing <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, not {terms.label_smoothing}")
+    if not (terms.z_loss >= 0 and isfinite(terms.z_loss)):
+        raise ValueError(f"z_loss must be 0 or a positive number, not {terms.z_loss}")
+    if terms.softcap is not None and not (terms.softcap > 0 and isfinite(terms.softcap)):
+        raise ValueError(f"softcap must be None or a positive number, not {terms.softcap}")
+
+
+def check_devices(device: torch.device, **others: Tensor | None) -> None:
+    """All tensors on one device.
+
+    Raises:
+        ValueError: naming the argument that is elsewhere.
+    """
+    for name, other in others.items():
+        if other is not None and other.device != device:
+            raise ValueError(f"{name} must be on {device}, not on {other.device}")
+
+
+def check_classes(target: Tensor, ignore_index: int, v: int) -> None:
+    """Each target is a class or ``ignore_index``. Looks on CPU only: elsewhere looking would stop the queue.
+
+    Raises:
+        IndexError: naming a target that is neither.
+    """
+    if target.device.type == "cpu":
+        wrong = (target != ignore_index) & ((target < 0) | (target >= v))
+        if wrong.any():
+            raise IndexError(f"target {int(target[wrong][0])} is outside the {v} classes")
+
+
+def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dtype: torch.dtype) -> Tensor:
+    """What a mean divides by: how many rows count, or the sum of their class weights, as in torch. A scalar."""
+    counted = target != ignore_index
+    if weight is None:
+        return counted.sum().to(dtype)
+    return (weight[target.clamp(0, v - 1)].to(dtype) * counted).sum()
+
+
+def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, v: int, reduction: str) -> Tensor:
+    """Losses [N] to the mean, the sum, or themselves."""
+    if reduction == "none":
+        return losses
+    total = losses.sum()
+    return total / divisor(target, weight, terms.ignore_index, v, losses.dtype) if reduction == "mean" else total
+
+
+def textbook(
+    logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, log-sum-exp [N] and capped logits [N, V] in torch's own functions: the reference of all tests."""
+    if terms.softcap is not None:
+        logits = terms.softcap * torch.tanh(logits / terms.softcap)
+    lse = logits.to(accumulator(logits.dtype)).logsumexp(dim=1)
+    how: dict[str, Any] = {"ignore_index": terms.ignore_index, "label_smoothing": terms.label_smoothing}
+    target = target.long()
+    if terms.z_loss == 0:
+        return F.cross_entropy(logits, target, weight, reduction=reduction, **how), lse, logits
+    losses = F.cross_entropy(logits, target, weight, reduction="none", **how).to(lse.dtype)
+    losses = losses + torch.where(target == terms.ignore_index, 0.0, terms.z_loss * lse.square())
+    return reduce(losses, target, weight, terms, logits.shape[1], reduction).to(logits.dtype), lse, logits
+
+
+def results(
+    loss: Tensor, lse: Tensor, best: Tensor, target: Tensor, terms: Terms, return_lse: bool, return_metrics: bool
+) -> Any:
+    """The loss alone, or a tuple of it with what else was asked for."""
+    metrics = None
+    if return_metrics:
+        metrics = Metrics(lse.detach(), best, (best == target) & (target != terms.ignore_index))
+    asked = [*([lse] if return_lse else []), *([metrics] if metrics is not None else [])]
+    return (loss, *asked) if asked else loss
+
+
+class _Refuse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(
+            "the fused cross-entropy has no second derivative; use backend='eager' to differentiate its gradient again"
+        )
+
+
+def once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
+    """A backward function whose gradients raise where they are differentiated again, even if nothing upstream would be.
+
+    torch's ``once_differentiable`` lets a penalty on a gradient pass as if the gradient were a constant.
+    """
+
+    @wraps(backward)
+    def guarded(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
+        again = torch.is_grad_enabled()
+        with torch.no_grad():
+            gradients = backward(ctx, *upstream)
+        if again:
+            gradients = tuple(None if g is None else _Refuse.apply(g.detach().requires_grad_()) for g in gradients)
+        return gradients
+
+    return guarded
