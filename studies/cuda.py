@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ class Gpu:
     def __init__(self) -> None:
         self._nvml: Any = None
         try:
-            import pynvml
+            pynvml = import_module("pynvml")
         except ImportError:
             return
         uuid = str(torch.cuda.get_device_properties(torch.cuda.current_device()).uuid)

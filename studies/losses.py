@@ -31,8 +31,8 @@ def cross_entropy(direction: str, dtype: str, tokens: int, width: int, vocabular
 
     def peer(make: Callable[[], Loss], kind: torch.dtype = kind) -> Peer:
         loss = make()
-        leaves = tuple(t.detach().to(kind).requires_grad_() for t in (x, weight, bias))
-        return differentiable(lambda: loss(*leaves, target), leaves, None, direction)
+        a, w, b = (t.detach().to(kind).requires_grad_() for t in (x, weight, bias))
+        return differentiable(lambda: loss(a, w, b, target), (a, w, b), None, direction)
 
     makers: dict[str, Callable[[], Loss]] = {
         **{name: partial(ours, backend) for name, backend in OURS.items()},

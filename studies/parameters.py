@@ -70,11 +70,12 @@ def _number(text: str) -> int | str:
 
 
 def _fits(f: "Field[Any]", value: Any) -> bool:
+    default: Any = f.default
     if f.metadata.get("many"):
         if type(value) is not tuple or not value:
             return False
-        return all(_one_fits(f, item, f.default[0]) for item in value) and len(set(value)) == len(value)
-    return _one_fits(f, value, f.default)
+        return all(_one_fits(f, item, default[0]) for item in value) and len(set(value)) == len(value)
+    return _one_fits(f, value, default)
 
 
 def _one_fits(f: "Field[Any]", value: Any, default: Any) -> bool:

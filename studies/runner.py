@@ -75,10 +75,10 @@ class Run:
             self.display.close()
             place.release()
         if not measured:
-            raise InputError(
-                f"no cell of {self.name} could be measured; the last said: {self.failed[-1]['error']} ({place.folder}/cells holds more)"
-            )
-        return self.study.table([row for t in measured for row in t.to_dict("records")])
+            last = self.failed[-1]["error"]
+            raise InputError(f"no cell of {self.name} could be measured; the last said: {last} ({place.folder}/cells has more)")
+        rows: list[Any] = [row for t in measured for row in t.to_dict("records")]
+        return self.study.table(rows)
 
     def stopped(self) -> str:
         """What to say when the run ends now; leaves the terminal as it was."""

@@ -147,7 +147,7 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
 
 def _first(step: Step, model: nn.Module) -> Tensors:
     """The loss of a step and how far it moved each parameter."""
-    before = [p.detach().double() for p in model.parameters()]
+    before = [p.detach().to(torch.float64, copy=True) for p in model.parameters()]
     loss = step()
     moved = tuple(p.detach().double() - b for p, b in zip(model.parameters(), before, strict=True))
     return (torch.tensor(loss, dtype=torch.float64), *moved)

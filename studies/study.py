@@ -91,6 +91,6 @@ def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A table in fewer rows where its study has such: medians with intervals, rates, comparisons. Others come back as they are."""
+    """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
     module = module_of(table.attrs["study"])
     return module.summary(table) if hasattr(module, "summary") else table

@@ -14,7 +14,8 @@ import torch
 import kernels
 from lm import InputError
 from studies import losses, machine, recurrences, steps
-from studies.comparison import CELL, KEYS, STATUSES, growth, summary, verdicts
+from studies.claims import verdicts
+from studies.comparison import CELL, KEYS, STATUSES, growth, summary
 from studies.memory import check_memory
 from studies.parameters import choice, choices, whole, wholes
 from studies.study import Cell, Sweep
@@ -49,12 +50,12 @@ class Study(Sweep):
     cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=tuple(kernels.CELLS))
     direction: tuple[str, ...] = choices(*DIRECTIONS, names=DIRECTIONS)
     dtype: tuple[str, ...] = choices("float32", names=tuple(DTYPES))
-    batch: tuple[int, ...] = wholes(16, 4, 64, low=1, high=100_000)
+    batch: tuple[int, ...] = wholes(16, 1, 4, 64, low=1, high=100_000)
     hidden: tuple[int, ...] = wholes(256, 64, 128, 512, low=1, high=100_000)
-    steps: tuple[int, ...] = wholes(64, 16, 32, 128, low=1, high=1_000_000)
-    tokens: tuple[int, ...] = wholes(512, 128, 2048, low=1, high=10_000_000)
-    width: tuple[int, ...] = wholes(256, 128, 512, low=1, high=100_000)
-    vocabulary: tuple[int, ...] = wholes(4000, 1000, 16000, low=2, high=1_000_000)
+    steps: tuple[int, ...] = wholes(64, 16, 32, 128, 256, low=1, high=1_000_000)
+    tokens: tuple[int, ...] = wholes(512, 128, 256, 1024, low=1, high=10_000_000)
+    width: tuple[int, ...] = wholes(256, 64, 128, 512, low=1, high=100_000)
+    vocabulary: tuple[int, ...] = wholes(4000, 1000, 2000, 8000, low=2, high=1_000_000)
     layers: int = whole(1, 1, 100)
     mode: tuple[str, ...] = choices("eager", names=("eager", "graph"))
     cache: tuple[str, ...] = choices("hot", names=("hot", "cold"))
@@ -193,7 +194,8 @@ _GPU: dict[str, Any] = {
 _LONG: dict[str, Any] = {
     "variants": tuple(v for v in VARIANTS if v != "kernels:triton"), "dtype": ("float32", "bfloat16"),
     "cell": ("lstm", "gru", "rnn-tanh", "rnn-sigmoid"), "batch": (16, 1, 4, 64), "hidden": (256, 64, 128, 512, 1024),
-    "steps": (64, 16, 32, 128, 256), "rounds": 40, "square": (512, 1024, 2048), "layers": 2,
+    "steps": (64, 16, 32, 128, 256, 512), "tokens": (2048, 256, 512, 1024), "vocabulary": (10_000, 1000, 4000, 32_000),
+    "rounds": 40, "square": (512, 1024, 2048), "layers": 2,
 }  # fmt: skip
 PRESETS = {"smoke": Study(**_SMOKE), "cpu": Study(), "cpu-long": Study(**_LONG), "gpu": Study(**_GPU)}
 

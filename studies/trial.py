@@ -37,7 +37,7 @@ def trial(work: Work, entries: list[Entry], caches: tuple[str, ...], rounds: int
         timer, weather = _instruments(cache, device)
         timed = race({f"{e.variant} {e.mode}": call for e, call in calls.items()}, timer, rounds, weather=weather)
         by_name = {f"{e.variant} {e.mode}": e for e in calls}
-        for sample in timed.samples:
+        for sample in sorted(timed.samples, key=lambda s: (list(by_name).index(s.name), s.round)):
             seen = {"clock_mhz": sample.weather.clock_mhz, "watts": sample.weather.watts}
             measured = {"round": sample.round, "seconds": sample.seconds, "dropped": timed.dropped[sample.name]}
             rows.append(_row(facts[by_name[sample.name]], cache, **measured, **seen))

@@ -15,7 +15,7 @@ from studies.parameters import from_text
 from studies.study import make, module_of
 from studies.training_step import Study as TrainingStep
 
-NUMBERS = [(name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata]
+NUMBERS = [(name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")]
 WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
 
 
