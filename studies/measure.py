@@ -70,7 +70,9 @@ class WallTimer:
 
 def repeats_for(least: float, shortest: float) -> int:
     """Calls that fill ``least`` seconds at ``shortest`` seconds a call."""
-    return min(MOST, max(1, math.ceil(least / shortest))) if shortest > 0 else MOST
+    if least <= shortest:
+        return 1
+    return min(MOST, math.ceil(least / shortest)) if shortest > 0 else MOST
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> Inter
     import numpy as np
 
     with np.errstate(all="ignore"):
-        return median((first / second).to_numpy())
+        return median(np.asarray(first / second))
 
 
 def compare(speed: Interval, floor: float = FLOOR) -> str:
