@@ -48,9 +48,7 @@ class Store:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self.release()
-            raise InputError(
-                f"{self.folder} is being measured by another process; wait for its end, or stop that one"
-            ) from None
+            raise InputError(f"{self.folder} is in use by another process; wait for its end, or stop it first") from None
         except OSError:
             pass  # a file system without locks cannot be asked
         for left in self._cells.glob(".*.tmp"):  # of a process that was killed while it wrote
