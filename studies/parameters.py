@@ -52,7 +52,7 @@ def from_text(kind: type, settings: dict[str, str]) -> dict[str, Any]:
         if key not in known:
             raise InputError(f"there is no parameter {key!r}; there are {'; '.join(map(describe, known.values()))}")
         number = "range" in known[key].metadata
-        parts = [_number(part) if number else part for part in text.split(",")]
+        parts = [_number(part) if number else part.strip() for part in text.split(",")]
         values[key] = tuple(parts) if known[key].metadata.get("many") else _number(text) if number else text
     return values
 
