@@ -14,7 +14,7 @@ from lm import InputError, handled
 from studies import store
 from studies.memory import allocation_failures
 from studies.progress import Display
-from studies.study import Cell, Sweep
+from studies.study import Cell, Sweep, label
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,7 +92,7 @@ class Run:
         import pandas as pd
 
         assert self.display
-        what = " ".join(str(v) for v in cell.values()) or self.name
+        what = label(cell) or self.name
         self.display.begin(what)
         table = None
         try:

@@ -20,6 +20,15 @@ CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict
 Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
 
+def label(cell: Any) -> str:
+    """A cell for people to read: its names, and its numbers with theirs."""
+    if not isinstance(cell, dict):
+        return str(cell)
+    words = {key: f"{key} {value}" if isinstance(value, int) else str(value) for key, value in cell.items()}
+    told = [word for key, word in words.items() if cell[key]]  # a size of 0 is one that the work does not have
+    return " ".join(told or words.values())
+
+
 class Sweep(Parameters):
     """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
 

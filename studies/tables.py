@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lm import InputError
 from studies.output import check_writable, replacing
-from studies.study import STUDIES, module_of
+from studies.study import STUDIES, label, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,11 +109,7 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
     failed = table.attrs.get("failed")
     if not isinstance(failed, list) or not all(isinstance(f, dict) for f in failed):
         return []
-    return [(_named(f.get("cell")), str(f.get("error", ""))) for f in failed]
-
-
-def _named(cell: Any) -> str:
-    return " ".join(str(v) for v in cell.values() if v not in ("", 0)) if isinstance(cell, dict) else str(cell)
+    return [(label(f.get("cell")), str(f.get("error", ""))) for f in failed]
 
 
 def _wrong_values(column: "pd.Series[Any]", kind: type) -> str:

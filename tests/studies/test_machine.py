@@ -11,7 +11,9 @@ from studies.work import relative_error
 def test_a_machine_is_described_as_json():
     about = machine.describe()
     assert json.loads(json.dumps(about)) == about
-    assert {"cpu", "cores", "gpu", "driver", "threads", "python", "torch", "platform", "command", "versions", "sources"} <= set(about)
+    assert {"cpu", "cores", "gpu", "driver", "threads", "python", "torch", "platform", "command", "versions", "sources"} <= set(
+        about
+    )
     assert about["versions"]["numpy"] and about["versions"].keys() >= {"triton", "liger-kernel", "flashrnn"}
 
 

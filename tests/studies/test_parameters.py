@@ -17,7 +17,9 @@ from studies.study import make, module_of
 from studies.throughput import Study as Throughput
 from studies.training_step import Study as TrainingStep
 
-NUMBERS = [(name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")]
+NUMBERS = [
+    (name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")
+]
 WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
 
 
@@ -103,7 +105,9 @@ def test_wrong_lists_of_numbers_are_refused_with_their_range(field, value, tmp_p
     assert run_app(app, "studies", arguments) == 2
     low, high = field.metadata["range"]
     error = capsys.readouterr().err
-    assert error.startswith(f"studies: {field.name} must be different whole numbers from {low} to {high} with commas between, not ")
+    assert error.startswith(
+        f"studies: {field.name} must be different whole numbers from {low} to {high} with commas between, not "
+    )
     assert error.count("\n") == 1 and len(error) < 250
     assert not any(tmp_path.iterdir())
 

@@ -1,10 +1,10 @@
 """A study that is stopped goes on where it was, and nothing is mixed in that was measured otherwise."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
@@ -14,7 +14,7 @@ from lm import InputError
 from studies import machine, progress, store
 from studies.parameters import whole, wholes
 from studies.runner import Run, identity_of
-from studies.study import Sweep
+from studies.study import Sweep, label
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,10 @@ def test_a_run_gives_what_calling_the_study_gives(tmp_path):
     pd.testing.assert_frame_equal(made, Squares()())
     assert list(made["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert sorted(p.name for p in (tmp_path / "s" / "cells").iterdir()) == ["0000.parquet", "0001.parquet", "0002.parquet"]
-    assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["parameters"] == {"numbers": [1, 2, 3], "offset": 0}
+    assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["parameters"] == {
+        "numbers": [1, 2, 3],
+        "offset": 0,
+    }
 
 
 def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
@@ -62,7 +65,7 @@ def test_a_cell_that_fails_is_noted_and_the_others_go_on(tmp_path, capsys):
     first = run(tmp_path / "s")
     assert set(first()["number"]) == {1, 3}
     assert first.failed == [{"cell": {"number": 2}, "error": "ZeroDivisionError: two is broken"}]
-    assert "2 failed: ZeroDivisionError: two is broken" in capsys.readouterr().out
+    assert "number 2 failed: ZeroDivisionError: two is broken" in capsys.readouterr().out
     noted = json.loads((tmp_path / "s" / "cells" / "0001.error.json").read_text())
     assert noted["cell"] == {"number": 2} and "measure" in "".join(noted["traceback"])
     Squares.broken.clear()
@@ -171,7 +174,7 @@ def test_two_processes_do_not_share_a_folder(tmp_path):
 def test_when_nothing_can_be_measured_the_reason_is_said_and_no_folder_stays(tmp_path):
     for n in (1, 2, 3):
         Squares.broken[n] = InputError("no such run")
-    with pytest.raises(InputError, match="^no such run$"):
+    with pytest.raises(InputError, match=r"^no such run$"):
         run(tmp_path / "s")()
     assert not any(tmp_path.iterdir())
     for n in (1, 2, 3):
@@ -210,7 +213,7 @@ with ending_at_once(going.stopped):
 @pytest.mark.parametrize(("signum", "code"), [(2, 130), (15, 143)])
 def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signum, code, tmp_path):
     base = tmp_path / "s"
-    program = STOPPED.format(tests=os.path.dirname(__file__), signum=signum, base=str(base))
+    program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
     assert done.returncode == code, done.stderr
     assert done.stderr == f"studies: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
@@ -224,6 +227,14 @@ def test_what_a_killed_process_left_half_written_goes_away(tmp_path):
     left.write_bytes(b"half")
     run(tmp_path / "s")()
     assert not left.exists()
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [({"part": "loss", "cell": "", "batch": 3, "steps": 0}, "loss batch 3"), ({"window": 0}, "window 0"), ({}, ""), (3, "3")],
+)
+def test_a_cell_is_named_by_what_it_has(cell, text):
+    assert label(cell) == text
 
 
 def test_the_time_left_is_that_of_the_cells_measured_here(monkeypatch, capsys):

@@ -132,8 +132,7 @@ def planted(seconds, part="recurrence", rounds=30, noise=0.01, **columns):
                     "clock_mhz": math.nan, "watts": math.nan,
                 }  # fmt: skip
                 rows.append(row | columns)
-    table = Study(parts=(part,), direction=("forward",), cell=("lstm",), **SIZES).table(rows)
-    return table
+    return Study(parts=(part,), direction=("forward",), cell=("lstm",), **SIZES).table(rows)
 
 
 def verdict(table, words):
