@@ -91,12 +91,12 @@ def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
     best: dict[str, float] = {}
     for key, group in groups.items():
         at = dict(zip(KEYS, key, strict=True))
-        seconds = median(_samples(group)).value
-        if at["part"] != "peak" or at["variant"] == "launch" or math.isnan(seconds):
+        if at["part"] != "peak" or at["variant"] == "launch":
             continue
+        seconds = median(_samples(group)).value
         copy = at["variant"] == "copy"
         name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
-        best[name] = max(best.get(name, 0.0), amount / seconds)
+        best[name] = max(best.get(name, 0.0), amount / seconds)  # a time that is nan changes nothing
     return {name: value for name, value in best.items() if 0 < value < math.inf}
 
 

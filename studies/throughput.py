@@ -15,7 +15,7 @@ import kernels
 from lm import InputError
 from studies import losses, machine, recurrences, steps
 from studies.claims import verdicts
-from studies.comparison import CELL, KEYS, STATUSES, growth, summary
+from studies.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from studies.memory import check_memory
 from studies.parameters import choice, choices, whole, wholes
 from studies.study import Cell, Sweep
@@ -43,7 +43,9 @@ GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training st
 @dataclass(frozen=True)
 class Study(Sweep):
     """Sizes: B ``batch``, H ``hidden`` (inputs are as wide) and T ``steps`` of recurrences and training; N ``tokens``,
-    d ``width`` and V ``vocabulary`` of losses; training takes V too. The first value of each is where the others vary."""
+    d ``width`` and V ``vocabulary`` of losses; training takes V too. The first value of each is where the others vary.
+    torch.compile takes part at the ``first`` of all sizes only, unless ``compiled`` says ``all``: it compiles for each
+    size, which takes longer than all the rest."""
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
     variants: tuple[str, ...] = choices(*CHOSEN, names=VARIANTS)
@@ -57,6 +59,7 @@ class Study(Sweep):
     width: tuple[int, ...] = wholes(256, 64, 128, 512, low=1, high=100_000)
     vocabulary: tuple[int, ...] = wholes(4000, 1000, 2000, 8000, low=2, high=1_000_000)
     layers: int = whole(1, 1, 100)
+    compiled: str = choice("first", "first", "all")
     mode: tuple[str, ...] = choices("eager", names=("eager", "graph"))
     cache: tuple[str, ...] = choices("hot", names=("hot", "cold"))
     device: str = choice("cpu", "cpu", "cuda")
@@ -99,14 +102,19 @@ class Study(Sweep):
         """One row a variant, mode, cache and round: ``seconds`` of one call, ``error`` against float64, the work's ``flops``
         and least ``bytes``, ``peak_bytes`` of memory. A variant that was not timed has one row, whose ``note`` says why."""
         names = OFFERS[cell["part"]]
-        if cell["part"] in ("recurrence", "cross_entropy", "training"):
-            names = tuple(n for n in names if n in self.variants)
-        elif cell["part"] == "peak":
+        if cell["part"] == "peak":
             names = (cell["cell"],)
+        elif cell["part"] != "sequential":
+            left_out = () if self.compiled == "all" or self._first(cell) else ("torch.compile",)
+            names = tuple(n for n in names if n in self.variants and n not in left_out)
         modes = self.mode if cell["part"] in GRAPHED else ("eager",)
         entries = [Entry(name, mode) for name in names for mode in modes]
         rows = trial(self._work(cell), entries, self.cache, self.rounds, self.device)
         return [cell | row for row in rows]
+
+    def _first(self, cell: Cell) -> bool:
+        """Whether all sizes of a cell are the first of theirs."""
+        return all(cell[column] == getattr(self, parameter)[0] for column, _, parameter in AXES[cell["part"]])
 
     def _work(self, cell: Cell) -> Work:
         part, kind, direction, dtype, batch, step, hidden, vocabulary = cell.values()

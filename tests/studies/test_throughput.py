@@ -35,6 +35,20 @@ def test_cells_are_different_and_hold_every_key(preset):
     assert {cell["part"] for cell in cells} == set(throughput.PARTS)
 
 
+def test_compiling_is_for_the_first_sizes_only(monkeypatch):
+    """It takes longer than everything else; ``compiled=all`` asks for it at every size."""
+    entered = []
+    monkeypatch.setattr(throughput, "trial", lambda work, entries, *rest: entered.append({e.variant for e in entries}) or [])
+    monkeypatch.setattr(Study, "_work", lambda self, cell: None)
+    sizes = {"tokens": "8,16", "width": "4", "vocabulary": "10", "direction": "forward", "variants": "torch.nn,torch.compile"}
+    for compiled in ("first", "all"):
+        study = make("throughput", sizes | {"parts": "cross_entropy", "compiled": compiled})
+        for cell in study.cells():
+            study.measure(cell)
+    both = {"torch.nn", "torch.compile"}
+    assert entered == [both, {"torch.nn"}, both, both]
+
+
 def test_parts_and_dimensions_can_be_chosen():
     study = make("throughput", {"parts": "cross_entropy", "tokens": "32,64", "width": "8", "vocabulary": "100"}, "smoke")
     assert [(c["batch"], c["steps"], c["hidden"], c["vocabulary"]) for c in study.cells()] == [
