@@ -36,6 +36,7 @@ _ROOMS = {
     "describe_machine": "machine",
     "parameter_table": "params",
     "NGram": "ngram",
+    "handled": "signals",
 }
 __all__ = sorted(_ROOMS)
 
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from lm.probe import score_text as score_text
     from lm.runs import Run as Run
     from lm.runs import load as load
+    from lm.signals import handled as handled
     from lm.streams import Batches as Batches
     from lm.streams import Stream as Stream
     from lm.train import Training as Training

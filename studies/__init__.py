@@ -1,14 +1,29 @@
 """Questions answered with numbers.
 
-A study is a frozen dataclass of parameters. Calling it gives a tidy table, one row a measurement; the ``verdicts`` of its
-module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save`` and ``verdicts`` for
-tables, the statistics that figures show, and how commands end, write files and print.
+A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
+``verdicts`` of its module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
+``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, the statistics that figures
+show, and how commands end, write files and print.
 """
 
 from lm import InputError, run_app
 from studies.output import check_writable, replacing, say
 from studies.statistics import by_lag
-from studies.study import STUDIES, verdicts
-from studies.tables import load, save
+from studies.study import STUDIES, growth, summary, verdicts
+from studies.tables import failures, load, save
 
-__all__ = ["STUDIES", "InputError", "by_lag", "check_writable", "load", "replacing", "run_app", "save", "say", "verdicts"]
+__all__ = [
+    "STUDIES",
+    "InputError",
+    "by_lag",
+    "check_writable",
+    "failures",
+    "growth",
+    "load",
+    "replacing",
+    "run_app",
+    "save",
+    "say",
+    "summary",
+    "verdicts",
+]

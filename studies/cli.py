@@ -10,8 +10,8 @@ import typer
 from lm import InputError, run_app
 from studies.memory import allocation_failures
 from studies.output import say
-from studies.study import STUDIES, make, verdicts
-from studies.tables import check_place, load, save
+from studies.study import STUDIES, make, summary, verdicts
+from studies.tables import check_place, failures, load, save
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Answer questions with numbers."
@@ -27,13 +27,17 @@ def list_studies() -> None:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="a name from studies list", show_default=False)],
+    preset: Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes), cpu-long or gpu, where a study has it")] = "cpu",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = None,
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="measure anew what an earlier run has measured")] = False,
 ) -> None:
-    """Run a study, store its table and print its claims.
+    """Run a study, store its table and print its claims. What is measured is kept at once: a run that was stopped goes on.
 
-    [dim]studies run gradient_lag --set run=runs/obama-word-lstm[/dim]
+    [dim]studies run throughput --preset cpu --set hidden=256,512[/dim]
     """
+    from studies.runner import Run, ending_at_once
+
     pairs = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
@@ -43,20 +47,32 @@ def run(
     # torch's memory profiler is chatty; these are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    study = make(name, pairs)
-    path = out or Path("runs") / "studies" / f"{name}.parquet"
-    check_place(path, name)
-    with allocation_failures():
-        table = study()
-    save(table, path, name, study)
+    going: list[Run] = []
+    with ending_at_once(lambda: going[0].stopped() if going else "stopped before the first cell; nothing was measured"):
+        study = make(name, pairs, preset)
+        path = out or Path("runs") / "studies" / f"{name}.parquet"
+        check_place(path, name)
+        going.append(Run(study, name, preset, path.with_name(f"{path.stem}-{preset}"), fresh))
+        with allocation_failures():
+            table = going[0]()
+        save(table, path, name, study, preset=preset, failed=going[0].failed)
     _claims(path)
     say(f"table: {path}")
 
 
 @app.command()
-def show(table: Annotated[Path, typer.Argument(help="a table that a study stored", show_default=False)]) -> None:
-    """Print the claims that a stored table decides."""
-    _claims(table)
+def show(
+    table: Annotated[Path, typer.Argument(help="a table that a study stored", show_default=False)],
+    as_csv: Annotated[bool, typer.Option("--csv", help="what was measured instead, summed up, as CSV")] = False,
+) -> None:
+    """Print the claims that a stored table decides.
+
+    [dim]studies show runs/studies/throughput.parquet[/dim]
+    """
+    if as_csv:
+        say(summary(load(table)).to_csv(index=False).rstrip("\n"))
+    else:
+        _claims(table)
 
 
 def _claims(path: Path) -> None:
@@ -72,6 +88,8 @@ def _claims(path: Path) -> None:
             f"Measured   {claim.measured}\n"
             f"Verdict    {claim.verdict}\n"
         )
+    for cell, error in failures(table):
+        say(f"failed: {cell or 'all'}: {error}")
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -7,9 +7,11 @@ Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t wit
 Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,22 +20,20 @@ from torch import Tensor
 import kernels
 import lm
 from studies.memory import check_memory
-from studies.parameters import Parameters, whole
+from studies.parameters import whole
 from studies.statistics import by_lag, decay
+from studies.study import Cell, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-COLUMNS = {"window": int, "layer": int, "lag": int, "hidden_norm": float, "weight_norm": float, "sum_error": float}
-
-
 @dataclass(frozen=True)
-class Study(Parameters):
+class Study(Sweep):
     """Norms of the parts of dL(t)/dW_h and of dL(t)/dh(i), by lag l = t - i.
 
-    ``windows`` positions t are spread evenly over the run's validation text. Before each, ``warmup`` tokens are read
-    without gradients, so that the first state is one the model knows; then ``lags`` steps are unrolled.
+    ``windows`` positions t are spread evenly over the run's validation text; each is a cell. Before each, ``warmup``
+    tokens are read without gradients, so that the first state is one the model knows; then ``lags`` steps are unrolled.
     """
 
     run: str = ""
@@ -41,31 +41,62 @@ class Study(Parameters):
     lags: int = whole(60, 1, 10_000)
     warmup: int = whole(60, 0, 1_000_000)
 
-    def __call__(self) -> "pd.DataFrame":
-        """One row a layer, window and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F,
-        and ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window."""
-        import pandas as pd
+    COLUMNS: ClassVar = {
+        "window": int,
+        "layer": int,
+        "lag": int,
+        "hidden_norm": float,
+        "weight_norm": float,
+        "sum_error": float,
+    }
 
+    def prepare(self) -> None:
+        """The run must be there, its validation text long enough, and the memory for the copies of W_h."""
         if not self.run:
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
+        recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
+        check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
+        span, there = self._span, len(self._data.valid.ids)
+        if there < span:
+            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
+
+    def cells(self) -> list[Cell]:
+        return [{"window": window} for window in range(self.windows)]
+
+    def measure(self, cell: Cell) -> list[dict[str, Any]]:
+        """One row a layer and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F, and
+        ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window."""
+        ids = torch.from_numpy(self._data.valid.ids).long()
+        starts = torch.linspace(0, len(ids) - self._span, self.windows).long().tolist()
+        start = starts[cell["window"]]
+        return [cell | row for row in self._window(self._run.model, ids[start : start + self._span])]
+
+    def subject(self) -> str:
+        """The corpus, its tokens, and the model."""
+        config = self._run.config
+        size = f"{config.model.layers} x {config.model.hidden_size}"
+        return f"{self._data.corpus.name}, {config.tokens.kind} tokens, {config.model.cell} {size}"
+
+    def inputs(self) -> str:
+        """A digest of the model's weights and of the text that it reads."""
+        digest = hashlib.sha256(self._data.valid.ids.tobytes())
+        for name, tensor in sorted(self._run.model.state_dict().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _span(self) -> int:
+        return self.warmup + self.lags + 1
+
+    @cached_property
+    def _run(self) -> lm.Run:
         run = lm.load(self.run, device="cpu")
-        model = run.model.double()
-        recurrent: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
-        copies = self.lags * sum(w.nbytes for w in recurrent)
-        check_memory(2 * copies, "lags")  # and as many gradients
-        data = lm.prepare(run.config, run.tokenizer)
-        ids = torch.from_numpy(data.valid.ids).long()
-        span = self.warmup + self.lags + 1
-        if len(ids) < span:
-            raise lm.InputError(f"the validation text has {len(ids)} tokens; take fewer lags or less warmup than {span - 1}")
-        starts = torch.linspace(0, len(ids) - span, self.windows).long().tolist()
-        rows: list[dict[str, Any]] = []
-        for window, start in enumerate(starts):
-            rows += [{"window": window} | row for row in self._window(model, ids[start : start + span])]
-        table = pd.DataFrame(rows)
-        size = f"{model.config.layers} x {model.config.hidden_size}"
-        table.attrs["subject"] = f"{data.corpus.name}, {run.config.tokens.kind} tokens, {model.config.cell} {size}"
-        return table
+        run.model.double()
+        return run
+
+    @cached_property
+    def _data(self) -> lm.Data:
+        return lm.prepare(self._run.config, self._run.tokenizer)
 
     def _window(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
         with torch.no_grad():
@@ -98,6 +129,9 @@ class Study(Parameters):
         logits = model.logits(hidden[-1])
         weights: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
         return torch.autograd.grad(F.cross_entropy(logits, target), weights)
+
+
+PRESETS = {"smoke": Study(windows=2, lags=5, warmup=5), "cpu": Study(), "cpu-long": Study(windows=200, lags=200)}
 
 
 def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[list[Tensor]], list[list[Tensor]]]:

@@ -1,9 +1,31 @@
 """Tables and arrays to numbers; no measuring, no drawing."""
 
-from typing import TYPE_CHECKING
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+
+RESAMPLES = 2_000
+FLOOR = 0.03  # differences below 3% are nobody's: a rebuilt program moves as much
+
+
+class Interval(NamedTuple):
+    """A number with its 95% interval; nan where there is none."""
+
+    value: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        between = "no interval" if math.isnan(self.low) else f"[{self.low:.2f}, {self.high:.2f}]"
+        return f"{self.value:.2f} {between}"
+
+
+NOTHING = Interval(math.nan, math.nan, math.nan)
 
 
 def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
@@ -28,23 +50,79 @@ def decay(curve: "pd.DataFrame") -> float:
         return float(np.exp(np.polyfit(seen["lag"], np.log(seen["median"]), 1)[0]))
 
 
-def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> tuple[float, float, float]:
-    """Median of first / second, pair by pair, with a 95% BCa bootstrap interval (Efron 1987): (median, low, high).
+def median(samples: Any) -> Interval:
+    """The median of samples, an array [n], with a 95% BCa bootstrap interval (Efron 1987).
+
+    A sample that is not finite leaves no number. Fewer than two samples, or samples that are all but alike, have no
+    interval.
+    """
+    import numpy as np
+
+    samples = np.asarray(samples, dtype=np.float64)
+    if not len(samples) or not np.isfinite(samples).all():
+        return NOTHING
+    middle = float(np.median(samples))
+    if len(samples) < 2:
+        return Interval(middle, math.nan, math.nan)
+    return Interval(middle, *_bca(samples, np.median))
+
+
+def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> Interval:
+    """Median of first / second, pair by pair, with a 95% BCa bootstrap interval.
 
     Fewer than two pairs, and pairs that are all but alike, have no interval: nan. Without a finite ratio the median is nan too.
     """
-    import warnings
+    import numpy as np
 
+    with np.errstate(all="ignore"):
+        return median(np.asarray(first / second))
+
+
+def compare(speed: Interval, floor: float = FLOOR) -> str:
+    """What a ratio of speeds says: faster, slower, same, ambiguous, or not measured.
+
+    Faster and slower mean that the whole interval lies beyond the noise floor, same that it lies within. Ambiguous means
+    that more samples, or a quieter machine, might decide it; it does not mean the same.
+    """
+    if not math.isfinite(speed.value):
+        return "not measured"
+    if math.isnan(speed.low):
+        return "ambiguous"
+    if speed.low > 1 + floor:
+        return "faster"
+    if speed.high < 1 / (1 + floor):
+        return "slower"
+    return "same" if speed.low >= 1 / (1 + floor) and speed.high <= 1 + floor else "ambiguous"
+
+
+def power_law(sizes: Any, values: Any) -> Interval:
+    """The exponent p of values ~ sizes^p: least squares on logarithms, with Student's 95% interval.
+
+    The interval holds the scatter of the points about a straight line, be it noise or a cost that is no power law.
+
+    Args:
+        sizes, values: arrays [n], above 0. With fewer than three points there is no interval, with fewer than two no number.
+    """
+    import numpy as np
+    from scipy import stats
+
+    x, y = np.asarray(sizes, dtype=np.float64), np.asarray(values, dtype=np.float64)
+    seen = (x > 0) & (y > 0) & np.isfinite(x) & np.isfinite(y)
+    x, y = np.log(x[seen]), np.log(y[seen])
+    if len(np.unique(x)) < 2:
+        return NOTHING
+    fit = stats.linregress(x, y)
+    if len(x) < 3:
+        return Interval(float(fit.slope), math.nan, math.nan)
+    reach = float(stats.t.ppf(0.975, len(x) - 2) * fit.stderr)
+    return Interval(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach)
+
+
+def _bca(samples: "np.ndarray[Any, Any]", statistic: Callable[..., Any]) -> tuple[float, float]:
     import numpy as np
     from scipy.stats import bootstrap
 
-    with np.errstate(all="ignore"):
-        paired = (first / second).to_numpy()
-    if not np.isfinite(paired).all():
-        return float("nan"), float("nan"), float("nan")
-    if len(paired) < 2:
-        return float(np.median(paired)), float("nan"), float("nan")
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # that there is no interval is in the result
-        interval = bootstrap((paired,), np.median, rng=0).confidence_interval
-    return float(np.median(paired)), float(interval.low), float(interval.high)
+        interval = bootstrap((samples,), statistic, n_resamples=RESAMPLES, rng=0).confidence_interval
+    return float(interval.low), float(interval.high)

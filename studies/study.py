@@ -1,10 +1,11 @@
-"""What all studies share: their names, their parameters, their claims."""
+"""What all studies share: their names, their parameters and presets, their cells, their claims."""
 
+from dataclasses import asdict, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm import InputError
-from studies.parameters import from_text
+from studies.parameters import Parameters, from_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -12,22 +13,93 @@ if TYPE_CHECKING:
 STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
+    "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
+Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
+
+
+def label(cell: Any) -> str:
+    """A cell for people to read: its names, and its numbers with theirs."""
+    if not isinstance(cell, dict):
+        return str(cell)
+    words = {key: f"{key} {value}" if isinstance(value, int) else str(value) for key, value in cell.items()}
+    told = [word for key, word in words.items() if cell[key]]  # a size of 0 is one that the work does not have
+    return " ".join(told or words.values())
+
+
+class Sweep(Parameters):
+    """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
+
+    COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
+
+    def prepare(self) -> None:
+        """Refuse, before anything is measured, what cannot be measured here.
+
+        Raises:
+            InputError: says what to change.
+        """
+
+    def cells(self) -> list[Cell]:
+        """What is measured independently of each other, in order."""
+        return [{}]
+
+    def measure(self, cell: Cell) -> list[dict[str, Any]]:
+        """The rows of one cell."""
+        raise NotImplementedError
+
+    def subject(self) -> str:
+        """What was measured, beside the parameters, for people to read."""
+        return ""
+
+    def inputs(self) -> str:
+        """A digest of what is measured on and not said by the parameters: the content of a run, say."""
+        return ""
+
+    def table(self, rows: list[dict[str, Any]]) -> "pd.DataFrame":
+        """Rows as a tidy table, one row a measurement."""
+        import pandas as pd
+
+        table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
+        table.attrs = {"study": type(self).__module__.rpartition(".")[2], "parameters": asdict(self)}  # type: ignore[call-overload]
+        if subject := self.subject():
+            table.attrs["subject"] = subject
+        return table
+
+    def __call__(self) -> "pd.DataFrame":
+        """Measure all cells; the table is stored nowhere."""
+        self.prepare()
+        return self.table([row for cell in self.cells() for row in self.measure(cell)])
+
 
 def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, the ``COLUMNS`` of its table with their types, ``grid`` and ``verdicts``."""
+    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables."""
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"studies.{name}")
 
 
-def make(name: str, settings: dict[str, str]) -> Any:
-    """A study with parameters given as text."""
-    return from_text(module_of(name).Study, settings)
+def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
+    """A study with the parameters of a preset but for those that are given as text."""
+    module = module_of(name)
+    if preset not in module.PRESETS:
+        raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
+    return replace(module.PRESETS[preset], **from_text(module.Study, settings))
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The claims that a table decides: one row each, columns ``CLAIM_COLUMNS``."""
-    return module_of(table.attrs["study"]).verdicts(table)
+    return module_of(table.attrs["study"]).verdicts(table)[list(CLAIM_COLUMNS)]
+
+
+def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
+    """Exponents of how time grows with each size, where the study has such."""
+    module = module_of(table.attrs["study"])
+    return module.growth(table) if hasattr(module, "growth") else None
+
+
+def summary(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
+    module = module_of(table.attrs["study"])
+    return module.summary(table) if hasattr(module, "summary") else table

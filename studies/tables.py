@@ -8,21 +8,24 @@ from typing import TYPE_CHECKING, Any
 
 from lm import InputError
 from studies.output import check_writable, replacing
-from studies.study import STUDIES, module_of
+from studies.study import STUDIES, label, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def save(table: "pd.DataFrame", path: Path, name: str, study: Any) -> None:
+def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
     """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
+
+    Args:
+        more: what else its ``attrs`` are to hold: the preset, cells that failed.
 
     Raises:
         InputError: when it cannot be written; a file that was there is then unchanged.
     """
-    import lm
+    from studies.machine import describe
 
-    table.attrs |= {"study": name, "parameters": asdict(study), "machine": lm.describe_machine()}
+    table.attrs |= {"study": name, "parameters": asdict(study), "machine": describe()} | more
     with replacing(path) as temporary:
         table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
@@ -75,6 +78,7 @@ def _complaint(table: "pd.DataFrame") -> str:
     if not isinstance(name, str) or name not in STUDIES:
         return "does not say which study made it"
     module = module_of(name)
+    columns = module.Study.COLUMNS
     if not isinstance(parameters, dict) or parameters.keys() != {f.name for f in fields(module.Study)}:
         return f"does not hold the parameters of {name}"
     try:
@@ -83,18 +87,29 @@ def _complaint(table: "pd.DataFrame") -> str:
         return f"holds a parameter that {name} cannot have ({error})"
     if not isinstance(table.attrs.get("subject", ""), str):
         return "names a subject that is no text"
-    if list(table.columns) != list(module.COLUMNS):
-        return f"does not hold the columns of {name}: {', '.join(module.COLUMNS)}"
-    for column, kind in module.COLUMNS.items():
+    if list(table.columns) != list(columns):
+        return f"does not hold the columns of {name}: {', '.join(columns)}"
+    for column, kind in columns.items():
         if wrong := _wrong_values(table[column], kind):
             return f"holds {wrong} in the column {column}"
     if table.empty:
         return "holds no measurement"
+    if hasattr(module, "complaint"):
+        return str(module.complaint(study, table))
     grid = module.grid(study, table)
-    complete = len(table) == math.prod(map(len, grid.values())) and not table.duplicated(list(grid)).any()
-    if not complete or not all(table[column].isin(list(values)).all() for column, values in grid.items()):
+    known = all(table[column].isin(list(values)).all() for column, values in grid.items())
+    complete = len(table) == math.prod(map(len, grid.values())) or failures(table)
+    if not known or not complete or table.duplicated(list(grid)).any():
         return f"does not hold one row for each {', '.join(grid)}"
     return ""
+
+
+def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Cells of which a table holds nothing, with the error of each."""
+    failed = table.attrs.get("failed")
+    if not isinstance(failed, list) or not all(isinstance(f, dict) for f in failed):
+        return []
+    return [(label(f.get("cell")), str(f.get("error", ""))) for f in failed]
 
 
 def _wrong_values(column: "pd.Series[Any]", kind: type) -> str:

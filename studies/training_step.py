@@ -5,32 +5,28 @@ in random order, so that the machine's moods hit all alike; ratios are between n
 """
 
 import math
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-import lm
-from studies.memory import check_memory
-from studies.parameters import Parameters, whole
+from studies.measure import WallTimer, race
+from studies.memory import check_memory, peak_bytes
+from studies.parameters import whole
 from studies.statistics import paired_ratio
+from studies.steps import Size, plain, trainer
+from studies.study import Cell, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN = "torch.nn loop"
 VARIANTS = (PLAIN, "lm float32", "lm bf16")
-COLUMNS = {"variant": str, "round": int, "seconds": float, "peak_bytes": int}
 
 
 @dataclass(frozen=True)
-class Study(Parameters):
+class Study(Sweep):
     """Time and memory of a step of an LSTM language model on random tokens, on the CPU."""
 
     vocabulary: int = whole(10_000, 2, 1_000_000)
@@ -41,102 +37,42 @@ class Study(Parameters):
     rounds: int = whole(30, 1, 1_000)
     threads: int = whole(0, 0, 1_024)
 
-    def __call__(self) -> "pd.DataFrame":
-        """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
-        optimizer state (measured once a variant)."""
-        import pandas as pd
+    COLUMNS: ClassVar = {"variant": str, "round": int, "seconds": float, "peak_bytes": int}
 
+    def prepare(self) -> None:
         check_memory(self._bytes(), "vocabulary, hidden, layers, rows or bptt")
         if self.threads:
             torch.set_num_threads(self.threads)
-        rng = np.random.default_rng(0)
-        ids = rng.integers(0, self.vocabulary, self.rows * self.bptt * 4 + 1).astype(np.int32)
-        made = (self._plain(ids), self._trainer(ids, "float32"), self._trainer(ids, "bf16"))
-        variants = dict(zip(VARIANTS, made, strict=True))
-        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in variants.items()}
-        rows: list[dict[str, Any]] = []
-        for round_ in range(-3, self.rounds):  # three rounds to warm up
-            for name in rng.permutation(list(variants)):
-                seconds = _timed(variants[name][0])
-                if round_ >= 0:
-                    rows.append({"variant": name, "round": round_, "seconds": seconds, "peak_bytes": peaks[name]})
-        return pd.DataFrame(rows)
+
+    def measure(self, cell: Cell) -> list[dict[str, Any]]:
+        """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
+        optimizer state (measured once a variant). All is one cell, since variants take turns."""
+        size = self.size
+        made = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in made.items()}
+        timed = race({name: step for name, (step, _) in made.items()}, WallTimer(least=0.0), self.rounds)
+        return [{"variant": s.name, "round": s.round, "seconds": s.seconds, "peak_bytes": peaks[s.name]} for s in timed.samples]
+
+    @property
+    def size(self) -> Size:
+        return Size(self.vocabulary, self.hidden, self.layers, self.rows, self.bptt)
 
     def _bytes(self) -> int:
         """Less than what will be held at once: parameters and gradients of each variant, the plain loop's logits twice."""
-        parameters = 2 * self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2
         tokens = self.rows * self.bptt
-        return 4 * (len(VARIANTS) * 2 * parameters + 2 * tokens * self.vocabulary + 6 * tokens * self.layers * self.hidden)
-
-    def _trainer(self, ids: Any, precision: str) -> tuple[Callable[[], float], nn.Module]:
-        """A step that returns its loss, and the model that it moves."""
-        config = lm.RunConfig(
-            batches=lm.BatchConfig(rows=self.rows, bptt=self.bptt),
-            model=lm.ModelConfig(
-                cell="lstm", hidden_size=self.hidden, layers=self.layers, tie=False, dropout=0.0, init_width=0.1
-            ),
-            training=lm.TrainingConfig(optimizer="sgd", lr=1.0, clip="norm:0.25"),
-            machine=lm.MachineConfig(device="cpu", threads=torch.get_num_threads(), precision=precision, backend="torch"),
-        )
-        stream = lm.Stream(ids, len(ids), 0.0)
-        data = lm.Data(lm.Corpus("random", []), None, stream, stream, stream)  # type: ignore[arg-type]
-        torch.manual_seed(0)
-        training = lm.Training(config, data, Path(), lm.LanguageModel(self.vocabulary, config.model, "torch"))
-        training.model.train()
-        return lambda: training.update(training.batches[0])[0], training.model
-
-    def _plain(self, ids: Any) -> tuple[Callable[[], float], nn.Module]:
-        torch.manual_seed(0)
-        model = nn.ModuleDict(
-            {
-                "embedding": nn.Embedding(self.vocabulary, self.hidden),
-                "rnn": nn.LSTM(self.hidden, self.hidden, self.layers),
-                "decoder": nn.Linear(self.hidden, self.vocabulary),
-            }
-        )
-        for parameter in model.parameters():
-            nn.init.uniform_(parameter, -0.1, 0.1)
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        batch = lm.Batches(ids, self.rows, self.bptt)[0]
-        inputs, targets = torch.from_numpy(batch.inputs.T).long(), torch.from_numpy(batch.targets.T).flatten()
-        zero = torch.zeros(self.layers, self.rows, self.hidden)
-        state = (zero, zero)
-
-        def step() -> float:
-            nonlocal state
-            optimizer.zero_grad()
-            hidden, carried = model["rnn"](model["embedding"](inputs), state)
-            loss = F.cross_entropy(model["decoder"](hidden.flatten(0, 1)), targets)
-            loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 0.25)
-            optimizer.step()
-            state = tuple(s.detach() for s in carried)
-            return loss.item()
-
-        return step, model
+        held = len(VARIANTS) * 2 * self.size.parameters + 2 * tokens * self.vocabulary + 6 * tokens * self.layers * self.hidden
+        return 4 * held
 
 
-def _timed(step: Callable[[], Any]) -> float:
-    begin = time.perf_counter()
-    step()
-    return time.perf_counter() - begin
+PRESETS = {
+    "smoke": Study(vocabulary=100, hidden=8, layers=1, rows=2, bptt=4, rounds=3),
+    "cpu": Study(),
+    "cpu-long": Study(rounds=300),
+}
 
 
 def _parameter_bytes(model: nn.Module) -> int:
     return sum(p.numel() * p.element_size() for p in model.parameters())
-
-
-def peak_bytes(step: Callable[[], Any]) -> int:
-    """The most bytes that CPU tensors held during a step beyond those held before it, gradients dropped first."""
-    step()  # buffers that live on are made here
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    changes = [
-        (event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"
-    ]
-    held = np.cumsum([0, *(size for _, size in sorted(changes, key=lambda c: c[0]))])
-    # The step begins by dropping the old gradients: what is held counts from the lowest point before.
-    return int((held - np.minimum.accumulate(held)).max())
 
 
 def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:

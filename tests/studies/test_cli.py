@@ -103,7 +103,7 @@ class Full(io.StringIO):
 
 @pytest.mark.parametrize("arguments", [["show", "TABLE"], ["run", "training_step", "--out", "TABLE"]])
 def test_every_command_names_an_output_that_cannot_be_written(arguments, table, monkeypatch, capsys):
-    monkeypatch.setattr(Study, "__call__", lambda self: load(table))
+    monkeypatch.setattr(Study, "measure", lambda self, cell: load(table).to_dict("records"))
     monkeypatch.setattr(sys, "stdout", Full())
     arguments = [str(table) if a == "TABLE" else a for a in arguments]
     assert run_app(app, "studies", [*arguments, *(("--set", "rounds=1") if arguments[0] == "run" else ())]) == 2

@@ -1,8 +1,9 @@
 """A study's parameters: every value that it cannot have is a sentence that names it and its range."""
 
+import json
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 
 import pytest
 import torch
@@ -13,9 +14,12 @@ from studies.cli import app
 from studies.memory import allocation_failures, check_memory
 from studies.parameters import from_text
 from studies.study import make, module_of
+from studies.throughput import Study as Throughput
 from studies.training_step import Study as TrainingStep
 
-NUMBERS = [(name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata]
+NUMBERS = [
+    (name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")
+]
 WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
 
 
@@ -89,3 +93,49 @@ def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
     assert "memory is not enough" in done.stderr or "GB of memory or more" in done.stderr
     assert done.stderr.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+SEVERAL = [f for f in fields(Throughput) if "range" in f.metadata and f.metadata.get("many")]
+
+
+@pytest.mark.parametrize("field", SEVERAL, ids=lambda f: f.name)
+@pytest.mark.parametrize("value", ["", "2,", "x", "2,x", "2,2", "2,-1", "2;3", "1e3", "0x10", "9" * 6000])
+def test_wrong_lists_of_numbers_are_refused_with_their_range(field, value, tmp_path, capsys):
+    arguments = ["run", "throughput", "--set", f"{field.name}={value}", "--out", str(tmp_path / "t.parquet")]
+    assert run_app(app, "studies", arguments) == 2
+    low, high = field.metadata["range"]
+    error = capsys.readouterr().err
+    assert error.startswith(
+        f"studies: {field.name} must be different whole numbers from {low} to {high} with commas between, not "
+    )
+    assert error.count("\n") == 1 and len(error) < 250
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("cell", "lstm,elman", "some of rnn-tanh, rnn-relu, rnn-sigmoid, rnn-identity, lstm, gru, with commas between"),
+        ("cell", "", "some of"),
+        ("cell", "lstm,lstm", "some of"),
+        ("variants", "torch.nn,tensorflow", "some of kernels:eager, kernels:torch, kernels:triton, torch.nn"),
+        ("device", "tpu", "one of cpu, cuda"),
+        ("device", "cpu,cuda", "one of cpu, cuda"),
+    ],
+)
+def test_wrong_names_are_refused_with_those_there_are(name, value, words):
+    with pytest.raises(InputError, match=f"^{name} must be {words}"):
+        make("throughput", {name: value})
+
+
+def test_lists_come_from_text_and_from_json():
+    study = make("throughput", {"hidden": "64, 32", "cell": "gru", "rounds": "3", "device": "cpu"})
+    assert (study.hidden, study.cell, study.rounds) == ((64, 32), ("gru",), 3)
+    assert Throughput(**json.loads(json.dumps(asdict(study)))) == study
+
+
+def test_a_preset_is_where_settings_start():
+    assert make("training_step", {"rounds": "7"}, "smoke").hidden == module_of("training_step").PRESETS["smoke"].hidden
+    assert make("training_step", {}, "cpu") == TrainingStep()
+    with pytest.raises(InputError, match="training_step has no preset 'gpu'; it has smoke, cpu, cpu-long"):
+        make("training_step", {}, "gpu")

@@ -257,7 +257,7 @@ def test_extreme_measurements_decide_claims(data, name, tmp_path_factory):
 
 def test_nothing_but_a_table_of_the_same_study_is_written_over(stored, tmp_path, monkeypatch):
     """The refusal comes before the study is run."""
-    monkeypatch.setattr(TrainingStep, "__call__", lambda self: pytest.fail("the study was run"))
+    monkeypatch.setattr(TrainingStep, "measure", lambda self, cell: pytest.fail("the study was run"))
     letter = tmp_path / "letter.parquet"
     letter.write_text("dear reader")
     before = stored.read_bytes()
@@ -272,7 +272,7 @@ def test_nothing_but_a_table_of_the_same_study_is_written_over(stored, tmp_path,
 
 
 def test_a_place_that_cannot_be_written_is_refused_before_the_study_is_run(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(TrainingStep, "__call__", lambda self: pytest.fail("the study was run"))
+    monkeypatch.setattr(TrainingStep, "measure", lambda self, cell: pytest.fail("the study was run"))
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     folder = tmp_path / "folder.parquet"

@@ -4,21 +4,22 @@ import pytest
 import torch
 
 from studies import verdicts
+from studies.memory import peak_bytes
 from studies.statistics import paired_ratio
-from studies.training_step import PLAIN, VARIANTS, Study, peak_bytes
+from studies.steps import plain, trainer
+from studies.training_step import PLAIN, VARIANTS, Study
 
 SMALL = Study(vocabulary=50, hidden=8, layers=2, rows=3, bptt=4, rounds=2)
 
 
 def test_both_loops_compute_the_same_losses_from_the_same_weights():
     """The comparison is fair only if the two do the same work."""
-    ids = np.random.default_rng(1).integers(0, 50, 3 * 4 * 4 + 1).astype(np.int32)
-    step, model = SMALL._trainer(ids, "float32")
-    plain, peer = SMALL._plain(ids)
+    step, model = trainer(SMALL.size, "float32")
+    other, peer = plain(SMALL.size)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), peer.parameters(), strict=True):
             theirs.copy_(mine)
-    losses = [(step(), plain()) for _ in range(20)]
+    losses = [(step(), other()) for _ in range(20)]
     assert losses[-1][0] < losses[0][0] - 0.01
     for mine, theirs in losses:
         assert mine == pytest.approx(theirs, rel=1e-5)

@@ -1,0 +1,150 @@
+"""What the throughput study's table decides."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from studies.comparison import AXES, NOT, exponents, summary
+from studies.statistics import FLOOR, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+OURS = ("kernels:torch", "kernels:triton")
+NAMES = {"recurrence": "recurrence", "cross_entropy": "loss", "training": "training step"}
+LINEAR = (0.8, 1.2)  # exponents that still count as growth in proportion
+FEW = 4  # sizes below which an exponent decides nothing: three may lie on a line by chance
+
+WAITING = "T steps that wait for each other take longer than the same multiplications as one product"
+
+Claim = tuple[str, str, str, str, str, str]
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Right; not slower than torch.nn; steps that wait cost more; time in proportion to T; a loss in less memory."""
+    import pandas as pd
+
+    about = summary(table)
+    parts = table.attrs["parameters"]["parts"]
+    rows = [_right(about)]
+    for part in NAMES:
+        if part in parts:
+            rows += [row for variant in OURS for row in _not_slower(about, part, variant)]
+    if "sequential" in parts:
+        rows += _waiting(about)
+    if "recurrence" in parts:
+        rows += _proportional(exponents(about))
+    if "cross_entropy" in parts:
+        rows += _lean(about)
+    columns = ["claim", "source", "setting", "threshold", "measured", "verdict"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _right(about: "pd.DataFrame") -> Claim:
+    seen = about[about["error"].notna()]
+    wrong = seen[seen["status"] == "disagrees"]
+    measured = f"{len(seen) - len(wrong)} of {len(seen)} agree; the largest error of those is "
+    measured += f"{seen.loc[seen['status'] != 'disagrees', 'error'].max():.1e}" if len(wrong) < len(seen) else "none"
+    if len(wrong):
+        measured += f"; {wrong['variant'].iloc[0]} is wrong by {wrong['error'].max():.1e}"
+    verdict = NOT if seen.empty else "fails" if len(wrong) else "holds"
+    return (
+        "every variant computes what float64 does",
+        "the textbook in float64",
+        "all variants and sizes, gradients included",
+        "at most 4 times the error of the textbook in the same dtype",
+        NOT if seen.empty else measured,
+        verdict,
+    )
+
+
+def _not_slower(about: "pd.DataFrame", part: str, variant: str) -> list[Claim]:
+    claim = f"{variant}'s {NAMES[part]} is not slower than torch.nn's"
+    threshold = f"at least 1 / {1 + FLOOR:g} times as fast at every size"
+    rows = []
+    mine = about[(about["part"] == part) & (about["variant"] == variant)]
+    key: Any
+    for key, group in mine.groupby(["cell", "direction", "dtype"], sort=False):
+        setting = ", ".join(word for word in key if word)
+        seen = group[group["compared"] != NOT]
+        if not seen.empty:
+            rows.append((claim, "aim of the kernels", setting, threshold, _worst(seen), _all_not_slower(seen["compared"])))
+    return rows or [(claim, "aim of the kernels", "all", threshold, NOT, NOT)]
+
+
+def _all_not_slower(compared: "pd.Series[Any]") -> str:
+    if (compared == "slower").any():
+        return "fails"
+    return "holds" if compared.isin(["faster", "same"]).all() else "ambiguous"
+
+
+def _worst(seen: "pd.DataFrame") -> str:
+    """The slowest setting, and how many there are of each kind."""
+    worst = seen.sort_values("speed").iloc[0]
+    counts = ", ".join(f"{n} {word}" for word, n in seen["compared"].value_counts(sort=False).items())
+    return f"{_interval(worst, 'speed')} times as fast at worst, at {_size(worst)}; of {len(seen)} settings {counts}"
+
+
+def _waiting(about: "pd.DataFrame") -> list[Claim]:
+    source, threshold = "lecture, recurrent computation is slow", f"> {1 + FLOOR:g} times"
+    rows: list[Claim] = []
+    steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
+    for dtype, group in steps.groupby("dtype", sort=False):
+        costs = 1 / group["speed"]
+        least, most = (f"{value:.3g}" for value in (costs.min(), costs.max()))
+        if (group["compared"] == "slower").all():
+            verdict = "holds"
+        else:
+            verdict = "fails" if group["compared"].isin(["faster", "same"]).any() else "ambiguous"
+        measured = f"{least} to {most} times the time of one product, at {len(group)} sizes"
+        rows.append((WAITING, source, str(dtype), threshold, measured, verdict))
+    return rows or [(WAITING, source, "all", threshold, NOT, NOT)]
+
+
+def _proportional(fits: "pd.DataFrame") -> list[Claim]:
+    rows = []
+    claim = "the time of a recurrence grows in proportion to T"
+    low, high = LINEAR
+    mine = fits[(fits["part"] == "recurrence") & fits["variant"].isin(OURS) & (fits["over"] == "T")]
+    fit: Any
+    for fit in mine.itertuples():
+        if not math.isfinite(fit.exponent):
+            continue
+        if fit.points < FEW or math.isnan(fit.low):
+            verdict = "ambiguous"
+        elif fit.low >= low and fit.high <= high:
+            verdict = "holds"
+        else:
+            verdict = "fails" if fit.high < low or fit.low > high else "ambiguous"
+        setting = ", ".join(w for w in (fit.cell, fit.direction, fit.dtype, fit.variant, fit.mode, fit.cache) if w)
+        measured = f"T^{Interval(fit.exponent, fit.low, fit.high)}, {fit.points} sizes"
+        rows.append((claim, "lecture, slide Elman RNN", setting, f"exponent within [{low:g}, {high:g}]", measured, verdict))
+    return rows
+
+
+def _lean(about: "pd.DataFrame") -> list[Claim]:
+    rows = []
+    losses = about[(about["part"] == "cross_entropy") & (about["status"] == "timed")]
+    for variant in OURS:
+        claim = f"{variant}'s loss holds at most half the memory that torch.nn's holds"
+        found = False
+        for (direction, dtype), group in losses.groupby(["direction", "dtype"], sort=False):
+            largest = group[group["batch"] * group["vocabulary"] == (group["batch"] * group["vocabulary"]).max()]
+            peaks = largest.groupby("variant")["peak_bytes"].first()
+            if variant not in peaks or "torch.nn" not in peaks or peaks["torch.nn"] <= 0 or peaks[variant] < 0:
+                continue
+            found = True
+            share = peaks[variant] / peaks["torch.nn"]
+            measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
+            setting = f"{direction}, {dtype}, {_size(largest.iloc[0])}"
+            rows.append((claim, "aim of the kernels", setting, "<= 0.5", measured, "holds" if share <= 0.5 else "fails"))
+        if not found:
+            rows.append((claim, "aim of the kernels", "all", "<= 0.5", NOT, NOT))
+    return rows
+
+
+def _interval(row: Any, column: str) -> str:
+    return str(Interval(row[column], row[f"{column}_low"], row[f"{column}_high"]))
+
+
+def _size(row: Any) -> str:
+    return ", ".join(f"{letter} {row[column]}" for column, letter, _ in AXES[row["part"]])

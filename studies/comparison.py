@@ -1,0 +1,123 @@
+"""What the throughput study's samples come to: medians and rates, comparisons, exponents. Tables in, tables out."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from studies.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CELL: dict[str, type] = {
+    "part": str, "cell": str, "direction": str, "dtype": str, "batch": int, "steps": int, "hidden": int, "vocabulary": int,
+}  # fmt: skip
+KEYS = (*CELL, "variant", "mode", "cache")
+STATUSES = ("timed", "disagrees", "skipped", "failed")
+AGAINST = {"recurrence": "torch.nn", "cross_entropy": "torch.nn", "training": "torch.nn", "sequential": "product"}
+# The sizes of a part: column, the lecture's letter, and the parameter that holds its values.
+AXES = {
+    "recurrence": (("batch", "B", "batch"), ("hidden", "H", "hidden"), ("steps", "T", "steps")),
+    "sequential": (("batch", "B", "batch"), ("hidden", "H", "hidden"), ("steps", "T", "steps")),
+    "cross_entropy": (("batch", "N", "tokens"), ("hidden", "d", "width"), ("vocabulary", "V", "vocabulary")),
+    "training": (("hidden", "H", "hidden"), ("vocabulary", "V", "vocabulary")),
+}
+NOT = "not measured"  # the verdict, and what stands for the number
+
+
+def summary(table: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a variant and setting.
+
+    ``seconds`` with ``low`` and ``high`` (median of the samples, 95% BCa interval); ``us_per_step``, ``tokens_per_second``,
+    ``tflops``, ``gbs`` (least bytes that must move, over the time); ``of_product`` and ``of_copy``, the shares of this
+    machine's measured peaks; ``speed`` with its interval, the median of paired ratios to ``against``, above 1 where this
+    variant is faster; ``compared``, the comparison in a word. nan stands for what does not apply or was not measured.
+    """
+    import numpy as np
+    import pandas as pd
+
+    rows: list[dict[str, Any]] = []
+    groups: dict[Any, Any] = dict(list(table.groupby(list(KEYS), sort=False)))
+    with np.errstate(all="ignore"):
+        peaks = _peaks(groups)
+        for key, group in groups.items():
+            at = dict(zip(KEYS, key, strict=True))
+            first, samples = group.iloc[0], _samples(group)
+            time = median(samples)
+            rates = {"tflops": first["flops"] / time.value / 1e12, "gbs": first["bytes"] / time.value / 1e9}
+            against = AGAINST.get(at["part"], "")
+            other = groups.get((*key[: len(CELL)], against, at["mode"], at["cache"]))
+            speed = NOTHING if other is None else _speed(samples, _samples(other))
+            own = at["variant"] == against
+            rows.append(
+                at
+                | {"status": first["status"], "note": first["note"], "samples": len(samples)}
+                | {"seconds": time.value, "low": time.low, "high": time.high}
+                | {"us_per_step": time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan}
+                | {"tokens_per_second": at["batch"] * at["steps"] / time.value if at["part"] in AGAINST else math.nan}
+                | rates
+                | {"of_product": rates["tflops"] / peaks.get(at["dtype"], math.nan)}
+                | {"of_copy": rates["gbs"] / peaks.get("copy", math.nan)}
+                | {"peak_bytes": first["peak_bytes"], "error": first["error"], "dropped": first["dropped"]}
+                | {"against": against, "speed": speed.value, "speed_low": speed.low, "speed_high": speed.high}
+                | {"compared": "" if own or not against else compare(speed)}
+            )
+    made = pd.DataFrame(rows)
+    made.attrs = table.attrs
+    return made
+
+
+def growth(table: "pd.DataFrame") -> "pd.DataFrame":
+    """How time grows with each size while the others stay: ``exponent`` of a power law with its 95% interval.
+
+    One row a variant and size that took three values or more; ``over`` is the size's letter, ``points`` their number.
+    """
+    return exponents(summary(table))
+
+
+def _samples(group: "pd.DataFrame") -> "pd.Series[Any]":
+    """Seconds by round, of rows that were timed and hold a time."""
+    timed = group[(group["status"] == "timed") & (group["seconds"] > 0) & (group["seconds"] < math.inf)]
+    return timed.set_index("round")["seconds"]
+
+
+def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]") -> Interval:
+    """How many times as fast as the other, over rounds in which both were timed."""
+    both = own.index.intersection(other.index)
+    return paired_ratio(other[both], own[both]) if len(both) else NOTHING
+
+
+def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
+    """TFLOP/s of products by dtype and, under ``copy``, GB/s: the best that was measured."""
+    best: dict[str, float] = {}
+    for key, group in groups.items():
+        at = dict(zip(KEYS, key, strict=True))
+        if at["part"] != "peak" or at["variant"] == "launch":
+            continue
+        seconds = median(_samples(group)).value
+        copy = at["variant"] == "copy"
+        name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
+        best[name] = max(best.get(name, 0.0), amount / seconds)  # a time that is nan changes nothing
+    return {name: value for name, value in best.items() if 0 < value < math.inf}
+
+
+def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
+    """``growth`` of a table that is summed up already."""
+    import pandas as pd
+
+    chosen = about.attrs["parameters"]
+    rows = []
+    fixed = ["part", "cell", "direction", "dtype", "variant", "mode", "cache"]
+    key: Any
+    for key, group in about[about["part"].isin(AXES)].groupby(fixed, sort=False):
+        axes = AXES[key[0]]
+        for column, letter, _ in axes:
+            line = group
+            for other, _, parameter in axes:
+                if other != column:
+                    line = line[line[other] == chosen[parameter][0]]
+            line = line[line["seconds"] > 0]
+            if line[column].nunique() >= 3:
+                fit = power_law(line[column], line["seconds"])
+                found = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
+                rows.append(dict(zip(fixed, key, strict=True)) | found)
+    return pd.DataFrame(rows, columns=[*fixed, "over", "points", "exponent", "low", "high"])

@@ -1,0 +1,136 @@
+"""Time that can be trusted: nothing is timed that is wrong, and peers take turns in random order.
+
+The clock is a parameter, so that tests can give one whose truth is known.
+"""
+
+import gc
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+MOST = 10_000  # calls in a sample
+
+
+@dataclass(frozen=True)
+class Weather:
+    """The state of the processor around a sample; nan where nobody says."""
+
+    clock_mhz: float = math.nan
+    watts: float = math.nan
+    throttled: bool = False
+
+
+class Timer(Protocol):
+    """What takes samples."""
+
+    def prepare(self, call: Callable[[], object]) -> int:
+        """Warm up; how many calls a sample takes."""
+
+    def sample(self, call: Callable[[], object], repeats: int) -> float:
+        """Seconds a call."""
+
+
+@dataclass(frozen=True)
+class WallTimer:
+    """The clock on the wall, for work that is done when its call returns.
+
+    Args:
+        least: seconds that a sample lasts at least; shorter work is repeated within it, so that the clock's own cost
+            and resolution do not count.
+        warmup: seconds; at least two calls.
+        now: the clock.
+    """
+
+    least: float = 1e-3
+    warmup: float = 0.05
+    now: Callable[[], float] = time.perf_counter
+
+    def prepare(self, call: Callable[[], object]) -> int:
+        begin, shortest, calls = self.now(), math.inf, 0
+        while calls < 2 or self.now() - begin < self.warmup:
+            shortest = min(shortest, self._once(call))
+            calls += 1
+        return repeats_for(self.least, shortest)
+
+    def sample(self, call: Callable[[], object], repeats: int) -> float:
+        begin = self.now()
+        for _ in range(repeats):
+            call()
+        return (self.now() - begin) / repeats
+
+    def _once(self, call: Callable[[], object]) -> float:
+        begin = self.now()
+        call()
+        return self.now() - begin
+
+
+def repeats_for(least: float, shortest: float) -> int:
+    """Calls that fill ``least`` seconds at ``shortest`` seconds a call."""
+    if least <= shortest:
+        return 1
+    return min(MOST, math.ceil(least / shortest)) if shortest > 0 else MOST
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Seconds a call of one contestant in one round."""
+
+    name: str
+    round: int
+    seconds: float
+    weather: Weather = Weather()
+
+
+@dataclass
+class Race:
+    """The samples that count, and how many of each contestant do not, because the processor was throttled."""
+
+    samples: list[Sample] = field(default_factory=list)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+
+def race(
+    calls: Mapping[str, Callable[[], object]],
+    timer: Timer,
+    rounds: int,
+    seed: int = 0,
+    weather: Callable[[], Weather] = Weather,
+) -> Race:
+    """Time all contestants in each round, in an order drawn anew each time.
+
+    Whatever slows the machine down for a while hits all alike, and ratios within a round do not see it.
+    """
+    import numpy as np
+
+    random = np.random.default_rng(seed)
+    names = list(calls)
+    repeats = {name: timer.prepare(calls[name]) for name in names}
+    result = Race()
+    with _no_collection():
+        for round_ in range(rounds):
+            for i in random.permutation(len(names)):
+                name = names[i]
+                seconds = timer.sample(calls[name], repeats[name])
+                seen = weather()
+                if seen.throttled:
+                    result.dropped[name] += 1
+                else:
+                    result.samples.append(Sample(name, round_, seconds, seen))
+    return result
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Python's collector, which strikes whom it will, waits."""
+    gc.collect()
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()

@@ -1,0 +1,94 @@
+"""Numbers from samples of distributions whose truth is known."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from studies.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law
+
+
+def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
+    """Exponential samples: the median is ln 2. Of 300 intervals of 25 samples, 95% should hold it; 90% to 99% may."""
+    random = np.random.default_rng(0)
+    found = [median(random.exponential(size=25)) for _ in range(300)]
+    covered = np.mean([f.low < math.log(2) < f.high for f in found])
+    assert 0.9 < covered < 0.99
+
+
+def test_median_of_little():
+    assert median([]) == NOTHING or math.isnan(median([]).value)
+    assert median([3.0]).value == 3.0 and math.isnan(median([3.0]).low)
+    assert math.isnan(median([1.0, math.inf]).value)
+    assert math.isnan(median([2.0, 2.0, 2.0]).low)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word"),
+    [
+        (1.1, 1.2, "faster"),
+        (0.8, 0.9, "slower"),
+        (0.99, 1.01, "same"),
+        (0.9, 1.2, "ambiguous"),
+        (1.01, 1.10, "ambiguous"),
+        (0.90, 0.99, "ambiguous"),
+        (math.nan, math.nan, "ambiguous"),
+    ],
+)
+def test_comparison_against_a_floor_of_five_percent(low, high, word):
+    assert compare(Interval(1.0, low, high), floor=0.05) == word
+
+
+def test_comparison_of_nothing():
+    assert compare(NOTHING) == "not measured"
+
+
+@given(low=st.floats(0.01, 100), width=st.floats(1, 10))
+def test_comparison_does_not_depend_on_who_is_first(low, width):
+    """a / b and b / a say the same: faster turns into slower, same stays same."""
+    high = low * width
+    forward = compare(Interval(low, low, high))
+    backward = compare(Interval(1 / high, 1 / high, 1 / low))
+    assert backward == {"faster": "slower", "slower": "faster"}.get(forward, forward)
+
+
+def test_a_power_law_is_found_as_often_as_its_interval_says():
+    """y = 3 x^1.7 with 5% noise at five sizes: the exponent lies within 95% of the intervals."""
+    random = np.random.default_rng(0)
+    sizes = np.array([16, 32, 64, 128, 256])
+    fits = [power_law(sizes, 3 * sizes**1.7 * random.lognormal(0, 0.05, 5)) for _ in range(1000)]
+    covered = np.mean([f.low < 1.7 < f.high for f in fits])
+    assert 0.93 < covered < 0.97
+    assert np.mean([f.value for f in fits]) == pytest.approx(1.7, abs=0.005)
+
+
+def test_a_cost_that_is_no_power_law_widens_the_interval():
+    sizes = np.array([1.0, 2, 4, 8, 16])
+    straight, bent = power_law(sizes, sizes), power_law(sizes, sizes + 5)
+    assert straight.high - straight.low < 1e-6
+    assert bent.high - bent.low > 0.3
+
+
+def test_power_law_of_little():
+    assert math.isnan(power_law([1.0], [1.0]).value)
+    assert math.isnan(power_law([2.0, 2.0], [1.0, 3.0]).value)
+    two = power_law([1, 4, 9], [1, 2, math.nan])
+    assert two.value == pytest.approx(0.5) and math.isnan(two.low)
+
+
+def test_pairs_see_what_medians_cannot():
+    """Two that differ by 2% under a common noise of 50%: paired, the interval excludes 1."""
+    random = np.random.default_rng(0)
+    mood = random.lognormal(0, 0.5, 60)
+    first = pd.Series(1.02 * mood * random.normal(1, 0.005, 60))
+    second = pd.Series(mood * random.normal(1, 0.005, 60))
+    ratio = paired_ratio(first, second)
+    assert 1.01 < ratio.low < 1.02 < ratio.high < 1.03
+
+
+def test_an_interval_reads_as_text():
+    assert str(Interval(1.234, 1.0, 1.5)) == "1.23 [1.00, 1.50]"
+    assert str(Interval(1.234, math.nan, math.nan)) == "1.23 no interval"

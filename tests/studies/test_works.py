@@ -1,0 +1,190 @@
+"""Works and their peers: the same numbers for all, one float64 truth, and nobody is timed who misses it."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import kernels
+from studies import losses, machine, peers, recurrences, steps
+from studies.trial import Entry, trial
+from studies.work import Peer, Unavailable, Work, differentiable, relative_error
+
+SIZE = {"batch": 3, "hidden": 8, "steps": 5}
+
+
+def one(*values):
+    return (torch.tensor(values, dtype=torch.float64),)
+
+
+@pytest.mark.parametrize(
+    ("result", "reference", "error"),
+    [
+        (one(1.0, 2.0), one(1.0, 2.0), 0.0),
+        (one(1.0, 2.2), one(1.0, 2.0), 0.1),
+        (one(1.2, 2.0), one(1.0, 2.0), 0.1),
+        (one(0.5), one(0.0), 0.5),
+        (one(math.nan, 2.0), one(1.0, 2.0), math.inf),
+        (one(math.inf, 2.0), one(1.0, 2.0), math.inf),
+        (one(1.0), one(1.0, 2.0), math.inf),
+        (one(1.0) * 2, one(1.0), math.inf),
+        (one(1.0) + one(3.0), one(1.0) + one(2.0), 0.5),
+    ],
+)
+def test_relative_error_is_of_the_worst_element(result, reference, error):
+    assert relative_error(result, reference) == pytest.approx(error)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("cell", kernels.CELLS)
+def test_all_recurrences_compute_the_same(cell, direction, dtype):
+    work = recurrences.recurrence(cell, direction, dtype, **SIZE)
+    count = 1 if direction == "forward" else 6  # output; gradients of x, two weights, two biases
+    for name in ("kernels:eager", "kernels:torch", "torch.nn", "loop"):
+        try:
+            results = work.peers[name]().result()
+        except Unavailable as reason:
+            assert cell in ("rnn-sigmoid", "rnn-identity") and "has no" in str(reason)
+            continue
+        assert len(results) == count
+        assert relative_error(results, work.reference(name)) <= work.allowed
+        assert results[0].shape == (5, 3, 8)
+    assert work.allowed < {"float32": 1e-5, "bfloat16": 0.2}[dtype]
+
+
+def test_the_reference_of_a_recurrence_is_torchs_own_float64():
+    """By another road than the study's: nn.LSTM in float64, its gradients by ``backward``."""
+    work = recurrences.recurrence("lstm", "forward+backward", "float32", **SIZE)
+    random = torch.Generator().manual_seed(1)
+    x = torch.randn(5, 3, 8, generator=random).double().requires_grad_()
+    grad = torch.randn(5, 3, 8, generator=random).double()
+    module = nn.LSTM(8, 8).double()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(torch.empty(parameter.shape).uniform_(-(8**-0.5), 8**-0.5, generator=random))
+    output, _ = module(x)
+    output.backward(grad)
+    truth = (output.detach(), x.grad, *(p.grad for p in module.parameters()))
+    assert relative_error(work.reference("torch.nn"), truth) < 1e-12
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_all_losses_compute_the_same(direction):
+    work = losses.cross_entropy(direction, "float32", 300, 6, 20)
+    for name in ("kernels:torch", "torch.nn", "linear_cross_entropy"):
+        assert relative_error(work.peers[name]().result(), work.reference(name)) <= work.allowed < 1e-5
+    assert len(work.reference("torch.nn")) == (1 if direction == "forward" else 4)
+
+
+@pytest.mark.parametrize("steps_", [1, 7])
+def test_one_product_and_steps_that_wait_do_the_same_multiplications(steps_):
+    """Step by step by another road: powers of W."""
+    work = recurrences.sequential("float32", 3, 8, steps_)
+    for name in ("product", "steps"):
+        assert relative_error(work.peers[name]().result(), work.reference(name)) <= work.allowed < 1e-4
+    assert work.flops == 2 * steps_ * 3 * 8 * 8
+    wide = work.reference("steps")[0].view(steps_, 3, 8)
+    norms = wide.norm(dim=-1)
+    assert torch.allclose(norms, norms[:1].expand_as(norms), rtol=1e-5)  # W keeps lengths
+    assert torch.allclose(work.reference("product")[0][:3], wide[0])
+
+
+def test_a_training_step_is_checked_by_its_loss_and_every_parameters_move():
+    work = steps.training(steps.Size(vocabulary=20, hidden=6, layers=2, rows=2, bptt=4), "float32")
+    truth = work.reference("torch.nn")
+    assert len(truth) == 1 + 1 + 2 * 4 + 2
+    assert all(float(t.abs().max()) > 0 for t in truth)  # a reference that stands still would agree with anything still
+    for name in ("kernels:torch", "torch.nn"):
+        assert relative_error(work.peers[name]().result(), truth) <= work.allowed < 1e-2
+
+
+def test_flops_and_bytes_are_counted_by_hand():
+    """LSTM, B 3, H 8, T 5: four gates of two products; x, two weights, two biases and the output in float32."""
+    forward = recurrences.recurrence("lstm", "forward", "float32", **SIZE)
+    assert forward.flops == 5 * 3 * 4 * 8 * (8 + 8) * 2
+    assert forward.bytes == 4 * (2 * 5 * 3 * 8 + 2 * 32 * 8 + 2 * 32)
+    both = recurrences.recurrence("lstm", "forward+backward", "float32", **SIZE)
+    assert (both.flops, both.bytes) == (3 * forward.flops, 2 * forward.bytes)
+    loss = losses.cross_entropy("forward", "float32", 10, 6, 20)
+    assert loss.flops == 2 * 10 * 6 * 20
+    assert loss.bytes == 4 * (10 * 6 + 20 * 6 + 20) + 8 * 10
+    assert machine.copy(2).bytes == 4e6
+    assert machine.product(16, "float32").flops == 2 * 16**3
+
+
+def peer(value):
+    return lambda: Peer(lambda: None, lambda: one(value))
+
+
+def unavailable():
+    raise Unavailable("it is not installed")
+
+
+def broken():
+    raise ZeroDivisionError("a\nbug")
+
+
+def test_only_what_agrees_is_timed():
+    calls = []
+    makers = {
+        "right": lambda: Peer(lambda: calls.append("right"), lambda: one(1.0)),
+        "wrong": lambda: Peer(lambda: calls.append("wrong"), lambda: one(1.1)),
+        "nan": peer(math.nan),
+        "missing": unavailable,
+        "broken": broken,
+    }
+    work = Work(makers, lambda name: one(1.0), allowed=0.05, flops=1.0, bytes=2.0)
+    rows = trial(work, [Entry(name) for name in makers], ("hot",), rounds=3, device="cpu")
+    status = {name: {r["status"] for r in rows if r["variant"] == name} for name in makers}
+    assert status == {
+        "right": {"timed"}, "wrong": {"disagrees"}, "nan": {"disagrees"}, "missing": {"skipped"}, "broken": {"failed"},
+    }  # fmt: skip
+    assert set(calls) == {"right"}
+    timed = [r for r in rows if r["variant"] == "right"]
+    assert [r["round"] for r in timed] == [0, 1, 2] and all(r["seconds"] > 0 for r in timed)
+    others = {r["variant"]: r for r in rows if r["variant"] != "right"}
+    assert all(math.isnan(r["seconds"]) for r in others.values())
+    assert others["wrong"]["error"] == pytest.approx(0.1)
+    assert others["wrong"]["note"] == "the relative error is 1.0e-01, and 5.0e-02 is allowed"
+    assert others["missing"]["note"] == "it is not installed"
+    assert others["broken"]["note"] == "ZeroDivisionError: a bug"
+
+
+@pytest.mark.parametrize("name", ["FlashRNN", "torch.compile"])
+def test_a_peer_that_is_not_there_says_why(name, monkeypatch):
+    monkeypatch.setattr(peers.shutil, "which", lambda name: None)
+    work = recurrences.recurrence("lstm", "forward", "float32", **SIZE)
+    words = {"FlashRNN": "FlashRNN needs a CUDA GPU", "torch.compile": "needs a C"}[name]
+    with pytest.raises(Unavailable, match=words):
+        work.peers[name]()
+    losses_ = losses.cross_entropy("forward", "float32", 10, 6, 20)
+    for other in ("liger-kernel", "cut-cross-entropy"):
+        with pytest.raises(Unavailable, match=f"{other} needs a CUDA GPU"):
+            losses_.peers[other]()
+
+
+def test_the_compiler_that_cxx_names_is_looked_for(monkeypatch):
+    monkeypatch.setattr(peers.shutil, "which", lambda name: name if name == "mine" else None)
+    monkeypatch.setenv("CXX", "mine")
+    peers.check_compiler()
+    monkeypatch.setenv("CXX", "theirs")
+    with pytest.raises(Unavailable):
+        peers.check_compiler()
+
+
+def test_forward_keeps_no_gradients_and_backward_makes_all():
+    a = torch.ones(2, requires_grad=True)
+    forward = differentiable(lambda: a * 3, (a,), torch.ones(2), "forward").result()
+    assert len(forward) == 1 and not forward[0].requires_grad
+    output, grad = differentiable(lambda: a * 3, (a,), torch.full((2,), 2.0), "forward+backward").result()
+    assert output.tolist() == [3.0, 3.0] and grad.tolist() == [6.0, 6.0]
+    assert a.grad is None
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the compiler's own making
+def test_a_compiled_step_computes_the_same():
+    work = recurrences.recurrence("rnn-tanh", "forward", "float32", **SIZE)
+    assert relative_error(work.peers["torch.compile"]().result(), work.reference("torch.compile")) <= work.allowed
