@@ -334,7 +334,7 @@ def test_a_plan_by_name() -> None:
         case(plan="resident")
     with pytest.raises(ValueError, match="plan must be one of stepwise, resident, cooperative, not 'fast'"):
         case(plan="fast", backend="triton")
-    with pytest.raises(ValueError, match="plan 'resident' does not fit the interpreter.*these fit"):
+    with pytest.raises(ValueError, match=r"plan 'resident' does not fit the interpreter.*these fit"):
         case(plan="resident", backend="triton")
     with pytest.raises(ValueError, match="input must be float16, float32, float64 for the triton backend here, not bfloat16"):
         case(torch.bfloat16, backend="triton")
