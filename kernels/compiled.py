@@ -41,7 +41,7 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``hmma`` and ``loads`` are counts in the machine code, ``stack`` counts spilled bytes."""
+    """What the compiler made of it. ``hmma`` and ``loads`` are counts in the machine code, ``stack`` is in bytes."""
 
     shared: int
     registers: int

@@ -213,11 +213,12 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if block_b > 16 and block_b >= 2 * sizes.batch:
             continue
-        if sizes.bytes == 4 and (block_b > 16 or columns > 32):  # products without tensor cores keep operands in registers
-            continue
+        if sizes.bytes == 4 and (block_b > 16 or columns > 32 or sizes.k > 1024):
+            continue  # products without tensor cores keep operands in registers, and more of them spills
         if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
             continue
-        split = warps if columns <= 16 and sizes.bytes == 2 else 1
+        # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
+        split = warps if sizes.bytes == 2 and (columns <= 32 or sizes.k % 128) else 1
         block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
         if block_k is None:
             continue
@@ -225,7 +226,7 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         tile, weights = block_b * block_k * split * sizes.bytes, sizes.k * columns * sizes.bytes
         room = min(warps * 32 * 64 * 4, device.shared - weights - 2 * KB)
         ahead = min(room // tile, sizes.k // (block_k * split))
-        if ahead < 1:
+        if ahead < 1 or tile < warps * 32 * 16:  # 16 bytes a thread, so that loads are of 128 bits
             continue
         tiles = Tiles(block_b, block_h, block_k, split, ahead, warps)
         batch_tiles = ceil(sizes.batch / block_b)
