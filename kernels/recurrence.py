@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from kernels.backends import asked_backend, choose_backend
 from kernels.cells import CELLS, State
-from kernels.watched import Clip, StepRecord, Watch, WatchHidden, WatchWeight
+from kernels.watched import SCANS, Clip, StepRecord, Watch, WatchHidden, WatchWeight
 
 
 def recurrence(
@@ -145,10 +145,10 @@ def _fused(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
 ) -> tuple[Tensor, State]:
-    if cell in ("rnn-sigmoid", "rnn-identity"):
+    if cell in SCANS:
         bias = None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
         z = F.linear(input, weight_ih, bias)
-        output = _ElmanScan.apply(z, state[0], weight_hh, cell == "rnn-sigmoid", torch.is_grad_enabled())
+        output = _ElmanScan.apply(z, state[0], weight_hh, cell == "rnn-sigmoid")
         return output, (output[-1].clone(),)  # no view: who changes the output must not change the state
     parameters = [p for p in (weight_ih, weight_hh, bias_ih, bias_hh) if p is not None]
     has_bias = len(parameters) == 4
@@ -167,7 +167,7 @@ class _ElmanScan(torch.autograd.Function):
     """h[t] = s(z[t] + h[t-1] W_h), backward d[t] = s'(dh[t] + d[t+1] W_h^T); dW_h is one product after the loop."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, h0: Tensor, weight_hh: Tensor, sigmoid: bool, learning: bool) -> Tensor:
+    def forward(ctx: Any, z: Tensor, h0: Tensor, weight_hh: Tensor, sigmoid: bool) -> Tensor:
         output = torch.empty_like(z)
         before = h0
         for row, h in zip(z.unbind(0), output.unbind(0), strict=True):
@@ -175,14 +175,13 @@ class _ElmanScan(torch.autograd.Function):
             if sigmoid:
                 h.sigmoid_()
             before = h
-        # The output belongs to the caller, who may change it in place before the backward pass: that needs a copy.
-        ctx.save_for_backward(h0, output.clone() if learning else output, weight_hh)
+        ctx.save_for_backward(h0, output, weight_hh)
         ctx.sigmoid = sigmoid
         return output
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         h0, h, weight_hh = ctx.saved_tensors
         slope = h * (1 - h) if ctx.sigmoid else None
         d = torch.empty_like(grad)
@@ -192,7 +191,7 @@ class _ElmanScan(torch.autograd.Function):
             if t > 0:
                 total = torch.addmm(grad[t - 1], d[t], weight_hh)
         weight_grad = torch.addmm(d[0].t() @ h0, d[1:].flatten(0, 1).t(), h[:-1].flatten(0, 1))
-        return d, d[0] @ weight_hh, weight_grad, None, None
+        return d, d[0] @ weight_hh, weight_grad, None
 
 
 def _check(

@@ -14,6 +14,7 @@ from torch import Tensor
 from kernels.cells import CELLS
 from kernels.trace import GradientTrace, LayerTrace, tracing
 
+SCANS = ("rnn-sigmoid", "rnn-identity")  # cells that ATen does not have, see ``recurrence._ElmanScan``
 Clip = tuple[str, float]  # ("value", c): each element to [-c, c]; ("norm", c): each row's norm to at most c
 
 
@@ -153,7 +154,8 @@ class Watch(torch.autograd.Function):
     def forward(
         ctx: Any, cell: str, reset: Tensor | None, clip: Clip | None, by_hand: bool, states: int, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
-        results = tuple(r.view_as(r) for r in tensors[: 1 + states] if r is not None)
+        # The scan's results belong to the caller, who may change them in place; ATen's may not be changed anyway.
+        results = tuple(r.clone() if cell in SCANS else r.view_as(r) for r in tensors[: 1 + states] if r is not None)
         ctx.save_for_backward(reset, tensors[0], *tensors[1 + states :])
         ctx.how = (cell, clip, by_hand, states)
         ctx.set_materialize_grads(False)
