@@ -87,6 +87,15 @@ def test_metrics(backend: str) -> None:
         assert loss.item() == pytest.approx(F.cross_entropy(logits, target).item())
 
 
+@BACKENDS
+def test_an_ignored_class_is_no_hit(backend: str) -> None:
+    """A row whose target is ignored does not count, even where that class is a real one and the best."""
+    x, w, target = torch.eye(3), 5 * torch.eye(3), torch.tensor([0, 1, 2])
+    _, metrics = linear_cross_entropy(x, w, target, ignore_index=1, return_metrics=True, backend=backend)
+    assert metrics.argmax.tolist() == [0, 1, 2]
+    assert metrics.hits.tolist() == [True, False, True]
+
+
 def test_small_class_weights_divide() -> None:
     """A mean whose weights sum to less than 1 divides by that sum."""
     tensors, target = problem(3, 6, 4)

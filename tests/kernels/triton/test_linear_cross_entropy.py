@@ -199,13 +199,14 @@ def test_metrics_and_lse(strategy: str) -> None:
     """lse, the first best class across ranges, and hits; with gradients of lse as well."""
     tensors, target = problem(9, 141, 5)
     x, w, b = tensors
-    w[130], b[130] = w[7], b[7]  # a tie between two ranges
+    x[0], w[[7, 130]], b[[7, 130]] = 1.0, 2.0, 30.0  # a tie of two ranges for the largest logit of the first row
     logits = x @ w.t() + b
     leaves = [t.requires_grad_() for t in (x, w, b)]
     how = {"linear_bias": b, "strategy": strategy, "backend": "triton"}
     loss, lse, metrics = linear_cross_entropy(x, w, target, return_lse=True, return_metrics=True, **how)
     torch.testing.assert_close(lse, logits.logsumexp(dim=1))
     assert metrics.argmax.tolist() == logits.argmax(dim=1).tolist()
+    assert metrics.argmax[0] == 7
     assert metrics.hits.tolist() == (logits.argmax(dim=1) == target).tolist()
     actual = torch.autograd.grad(loss + lse.square().sum(), leaves)
     definite = [t.detach().clone().requires_grad_() for t in leaves]
