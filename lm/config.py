@@ -225,7 +225,7 @@ class MachineConfig(_Checked):
         "products of the decoder in float32 or bf16; auto takes bf16 where a trial shows that it is faster",
         choices=("auto", "float32", "bf16"),
     )
-    backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager or torch")
+    backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")
 
     def check(self) -> None:
         self.between(0, 1024, "threads")

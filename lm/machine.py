@@ -34,13 +34,13 @@ def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
-        backend = kernels.choose_backend(config.backend)
+        backend = kernels.choose_backend(config.backend, torch.device(device))
     except ValueError as error:
         raise InputError(f"--backend: {error}") from None
     precision, why = config.precision, "as asked"
     if backend == "eager" and precision != "float32":
         if precision == "bf16":
-            raise InputError("--precision bf16 needs --backend torch; the eager backend is the float32 reference")
+            raise InputError("--precision bf16 needs another backend; the eager one is the float32 reference")
         precision, why = "float32", "the eager backend is the reference"
     if precision == "auto":
         gain = bfloat16_gain(device)

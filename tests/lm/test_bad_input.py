@@ -37,7 +37,6 @@ def contents(folder: Path) -> dict[str, bytes]:
         (["--state", "sometimes"], "--state"),
         (["--precision", "fp4"], "--precision"),
         (["--backend", "cudnn"], "backend"),
-        (["--backend", "triton"], "triton"),
         (["--backend", "eager", "--precision", "bf16"], "bf16"),
         (["--device", "tpu"], "--device"),
         (["--device", "cuda"], "--device"),

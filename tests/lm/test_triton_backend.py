@@ -1,0 +1,44 @@
+"""The trainer on the Triton kernels, in the interpreter where there is no GPU: the losses of the eager twin."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernels.backends import runs_triton
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")  # numpy, where the interpreter computes both branches
+@pytest.mark.parametrize("cell", ["lstm", *(pytest.param(cell, marks=pytest.mark.slow) for cell in ("rnn-tanh", "gru"))])
+def test_thirty_steps_by_triton_are_thirty_steps_by_the_eager_twin(
+    tmp_path: Path, make_text: Any, fit: Any, read_log: Any, cell: str
+) -> None:
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(make_text(700))
+    how = {"cell": cell, "bptt": 4, "max_steps": 30, "epochs": 1, "clip": "norm:0.3", "lr": 0.03}
+    logs = {}
+    for backend in ("eager", "triton"):
+        training = fit(tmp_path / backend, corpus, backend=backend, **how)
+        assert training.config.machine.backend == backend
+        logs[backend] = read_log(tmp_path / backend / "steps.jsonl")
+    assert len(logs["triton"]) == 30
+    for eager, triton in zip(logs["eager"], logs["triton"], strict=True):
+        assert triton["loss"] == pytest.approx(eager["loss"], abs=1e-4)
+        assert triton["grad_norm"] == pytest.approx(eager["grad_norm"], abs=1e-4)
+    assert any(step["clipped"] for step in logs["triton"])
+    assert logs["triton"][-1]["loss"] < logs["triton"][0]["loss"] - 0.3, "something was learnt"
+
+
+def test_without_gpu_or_interpreter_triton_is_refused(
+    tmp_path: Path, corpus: Path, refused: Any, flags: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("a GPU runs it")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    assert not runs_triton(torch.device("cpu"))
+    message = refused("train", corpus, "--run", tmp_path / "run", *flags(backend="triton"))
+    assert "--backend" in message
+    assert "torch" in message
+    assert not (tmp_path / "run").exists()
