@@ -1,4 +1,4 @@
-"""A drawing on disk. What is written says that ``reports`` made it, and nothing else is written over."""
+"""Files on disk. What is written says that ``reports`` made it, and nothing else is written over."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,12 +9,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAKER = "recurrent-lm reports"
-# Where each format keeps its maker: the key that matplotlib takes, and the bytes that come of it.
+# Where each picture keeps its maker: the key that matplotlib takes, and the bytes that come of it.
 FORMATS = {
     ".png": ("Software", f"tEXtSoftware\0{MAKER}".encode()),
     ".svg": ("Creator", f"<dc:title>{MAKER}</dc:title>".encode()),
     ".pdf": ("Creator", f"/Creator ({MAKER})".encode()),
 }
+# And each page: what the templates write near the top.
+PAGES = {
+    ".html": f'<meta name="generator" content="{MAKER}">'.encode(),
+    ".md": f"<!-- made by {MAKER} -->".encode(),
+}
+UNDATED = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same table gives the same bytes
+SALT = {"svg.hashsalt": MAKER}  # likewise the names inside an SVG
 
 
 def check_place(path: Path, force: bool = False) -> None:
@@ -26,7 +33,7 @@ def check_place(path: Path, force: bool = False) -> None:
     if path.suffix not in FORMATS:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {path.name!r}")
     check_writable(path)
-    if path.exists() and not force and not _made_here(path):
+    if not force and not replaceable(path):
         raise InputError(f"{path} exists and was not made by reports; choose another --out, or replace it: --force")
 
 
@@ -34,17 +41,22 @@ def save(drawing: "Figure", path: Path) -> None:
     """Write a drawing as a whole or not at all, with the name of its maker inside."""
     import warnings
 
-    key, _ = FORMATS[path.suffix]
-    with replacing(path) as temporary, warnings.catch_warnings():
+    from matplotlib import rc_context
+
+    metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
+    with replacing(path) as temporary, warnings.catch_warnings(), rc_context(SALT):
         warnings.filterwarnings("ignore", "Glyph")  # a box stands for what the font lacks
-        drawing.savefig(temporary, format=path.suffix[1:], metadata={key: MAKER})
+        drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
 
 
-def _made_here(path: Path) -> bool:
-    """Whether a file says that ``save`` wrote it."""
+def replaceable(path: Path) -> bool:
+    """Whether a file is not there, or says that this program wrote it."""
+    if not path.exists():
+        return True
     if not path.is_file():
         return False
+    mark = PAGES[path.suffix] if path.suffix in PAGES else FORMATS[path.suffix][1]
     try:
-        return FORMATS[path.suffix][1] in path.read_bytes()
+        return mark in path.read_bytes()
     except OSError:
         return False

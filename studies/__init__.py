@@ -7,8 +7,20 @@ tables, the statistics that figures show, and how commands end, write files and 
 
 from lm import InputError, run_app
 from studies.output import check_writable, replacing, say
-from studies.statistics import by_lag
+from studies.statistics import by_lag, paired_ratio
 from studies.study import STUDIES, verdicts
 from studies.tables import load, save
 
-__all__ = ["STUDIES", "InputError", "by_lag", "check_writable", "load", "replacing", "run_app", "save", "say", "verdicts"]
+__all__ = [
+    "STUDIES",
+    "InputError",
+    "by_lag",
+    "check_writable",
+    "load",
+    "paired_ratio",
+    "replacing",
+    "run_app",
+    "save",
+    "say",
+    "verdicts",
+]

@@ -1,20 +1,82 @@
-"""One style for all figures: 16:9, colour-blind palette, type that can be read when projected."""
+"""One style for all figures and pages: 16:9, colour-blind palette, type that can be read when projected."""
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    import numpy as np
     from matplotlib.figure import Figure
 
 
-def canvas() -> "tuple[Figure, Axes]":
-    """An empty figure of 1280 x 720 points at 100 dpi, drawn without a display."""
+@dataclass(frozen=True)
+class Size:
+    """Width and height of a figure in hundreds of pixels, and the size of its type by seaborn's name."""
+
+    width: float
+    height: float
+    context: str
+
+    @property
+    def narrow(self) -> bool:
+        """Whether panels belong below each other rather than side by side."""
+        return self.width < self.height
+
+
+WIDE = Size(12.8, 7.2, "talk")
+NARROW = Size(4.8, 5.6, "notebook")  # for telephones, where the type of a wide figure would shrink to dots
+
+# Each colour by its name on a page, on light and on dark ground. Figures are drawn in the light ones; the c are Okabe and
+# Ito's colours for all kinds of colour vision, as seaborn's palette "colorblind" has them, brighter on dark ground.
+COLOURS = {
+    "paper": ("#ffffff", "#14181d"),
+    "ink": ("#1f2328", "#e8ebee"),
+    "muted": ("#57606a", "#a3adb8"),
+    "rule": ("#d0d7de", "#3a424c"),
+    "c0": ("#0173b2", "#4fb0ee"),
+    "c1": ("#de8f05", "#f2a93b"),
+    "c2": ("#029e73", "#2fc79b"),
+    "c3": ("#d55e00", "#f58549"),
+    "c4": ("#cc78bc", "#dd9bd2"),
+    "c5": ("#ca9161", "#dcb08a"),
+}
+INK, MUTED, RULE, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "rule", "paper"))
+PALETTE = [light for name, (light, _) in COLOURS.items() if name[1:].isdigit()]
+DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 1)))  # a second sign beside the colour
+
+
+def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any, Any]]":
+    """An empty figure, drawn without a display, and its axes [panels]: side by side, or below each other where it is narrow."""
     import seaborn
+    from cycler import cycler
     from matplotlib.figure import Figure
 
-    seaborn.set_theme(context="talk", style="whitegrid", palette="colorblind")
-    figure = Figure(figsize=(12.8, 7.2), dpi=100, layout="constrained")  # not by pyplot, which keeps what it makes
-    return figure, figure.subplots()
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
+    lines = {"axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False, "axes.spines.right": False}
+    cycle = cycler(color=PALETTE) + cycler(linestyle=DASHES)
+    seaborn.set_theme(size.context, "whitegrid", font="DejaVu Sans", rc=ink | lines | {"axes.prop_cycle": cycle})
+    # not by pyplot, which keeps what it makes
+    figure = Figure(figsize=(size.width, size.height), dpi=100, layout="constrained", facecolor=PAPER)
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches; type at the very edge looks cut off
+    grid = (panels, 1) if size.narrow else (1, panels)
+    return figure, figure.subplots(*grid, squeeze=False).ravel()
+
+
+def legend(figure: "Figure", columns: int = 4) -> None:
+    """One legend for all panels, below them: never over data. Equal entries of several panels are one."""
+    entries = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = columns if figure.get_figwidth() > figure.get_figheight() else 1
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
+
+
+def headline(figure: "Figure", text: str) -> None:
+    """A title for a figure that stands alone, in smaller type where it would be cut off."""
+    title = figure.suptitle(plain(text), parse_math=False)
+    room = 0.98 * figure.bbox.width
+    if (needed := title.get_window_extent().width) > room:
+        title.set_fontsize(title.get_fontsize() * room / needed)
 
 
 def plain(text: str) -> str:
