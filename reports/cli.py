@@ -8,7 +8,8 @@ import typer
 
 from studies import InputError, run_app, say
 
-PAGES = Path("runs") / "reports"
+RUNS = Path("runs")  # where tables are looked for if none is named
+PAGES = RUNS / "reports"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Show what studies found.")
 
@@ -58,13 +59,10 @@ def build(
     """
     from reports import build as build_all
 
-    for source in tables or []:
-        if not source.exists():
-            raise InputError(f"there is no table or folder {source}; studies run NAME --out {source} makes a table")
-    built = build_all(tables or [Path("runs")], out, say)
-    if not built.pages and not built.problems:
-        where = ", ".join(map(str, tables or ["runs"]))
-        say(f"There is no table of a study in {where}, so nothing was run there. For example: studies run training_step")
+    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say)
+    if not built.pages:
+        where = ", ".join(map(str, tables or [RUNS]))
+        say(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
     say(f"report: {built.index}")
     if built.problems:
         raise InputError("; ".join(built.problems))

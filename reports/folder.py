@@ -35,7 +35,8 @@ def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda l
     nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted.
 
     Raises:
-        InputError: before anything is written, when a place cannot be written or holds what this program did not make.
+        InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
+            it holds what this program did not make.
     """
     tables: dict[str, tuple[Path, pd.DataFrame]] = {}
     problems: list[str] = []
@@ -46,6 +47,8 @@ def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda l
             problems.append(str(error))
         else:
             tables[name_of(path, tables)] = path, table
+    if problems and not tables:
+        raise InputError("; ".join(problems))
     places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
     for name, (_, table) in tables.items():
         places += [picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}")]

@@ -30,6 +30,11 @@ class Claim:
         """The verdict as one character."""
         return SIGNS[self.verdict]
 
+    @property
+    def rank(self) -> int:
+        """Where its verdict stands among all: failing first."""
+        return ORDER.index(self.verdict)
+
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
     """The claims of a table, failing rows first, otherwise in the study's order."""
@@ -39,7 +44,7 @@ def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
 
 def ordered(claims: list[Claim]) -> list[Claim]:
     """Failing rows first; among equals the order stays."""
-    return sorted(claims, key=lambda claim: ORDER.index(claim.verdict))
+    return sorted(claims, key=lambda claim: claim.rank)
 
 
 def answer(claims: list[Claim]) -> str:

@@ -1,6 +1,7 @@
 """A study's table as a page: what stands on it, apart from how HTML and Markdown write it."""
 
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
 from reports.drawing import Plot, plots
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
 ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
+LONG = 200  # likewise characters of a value
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
     from pandas.api.types import is_numeric_dtype
 
     claims = verdicts(table)
+    listed = table.head(ROWS).astype(object)
     about = dict(table.attrs["machine"])
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
     return Page(
@@ -81,7 +84,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         claims=ledger(claims, name),
         figures=[_shown(plot, table, claims, name) for plot in plots(table.attrs["study"])],
         columns=[str(column) for column in table.columns],
-        rows=[[cell(value) for value in row] for row in table.head(ROWS).itertuples(index=False)],
+        rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
         count=len(table),
         csv=table.to_csv(index=False, lineterminator="\n"),
         parameters=facts(table.attrs["parameters"]),
@@ -115,8 +118,13 @@ def sentence(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: four digits that count."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    """A value as a table shows it: four digits that count, nothing for nothing, and of long text the beginning."""
+    if value is None:
+        return ""
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
 
 
 def facts(values: dict[str, Any], prefix: str = "") -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from reports.figures.style import COLOURS
+from reports.figures.style import COLOURS, printable
 from reports.picture import MAKER
 
 if TYPE_CHECKING:
@@ -62,17 +62,15 @@ def _part(name: str) -> str:
 
 
 def _visible(value: Any) -> Any:
-    """Text without characters that would turn what follows around, or that nobody sees."""
-    if isinstance(value, Markup):
-        return value
-    return "".join(c if c.isprintable() or c in "\n\t" else "�" for c in str(value))
+    """Printable text, in lines."""
+    return value if isinstance(value, Markup) else "\n".join(map(printable, str(value).splitlines()))
 
 
 def _markdown(value: Any) -> Markup:
     """Text that Markdown shows as it is, on one line."""
     if isinstance(value, Markup):
         return value
-    line = " ".join(_visible(value).split())
+    line = printable(" ".join(str(value).split()))
     return Markup(NUMBER.sub(r"\1\\\2", MARKS.sub(r"\\\1", escape(line, quote=False))))
 
 

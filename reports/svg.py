@@ -6,7 +6,7 @@ import warnings
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from reports.figures.style import COLOURS
+from reports.figures.style import COLOURS, printable
 from reports.picture import SALT
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def inline(drawing: "Figure", prefix: str, label: str) -> str:
                 element.set("href", element.attrib.pop(key))
     for size in ("width", "height", "version"):
         root.attrib.pop(size)
-    root.attrib |= {"role": "img", "aria-label": label, "class": "figure"}
+    root.attrib |= {"role": "img", "aria-label": printable(label), "class": "figure"}
     return ElementTree.tostring(root, encoding="unicode")
 
 

@@ -44,7 +44,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     axes.set_xlabel("lag $l = t - i$ (tokens back from the loss)")
     axes.set_ylabel("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)")
     axes.margins(x=0.01)
-    legend(figure, columns=3)
+    legend(figure)
     return figure
 
 

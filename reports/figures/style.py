@@ -42,6 +42,7 @@ COLOURS = {
 INK, MUTED, RULE, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "rule", "paper"))
 PALETTE = [light for name, (light, _) in COLOURS.items() if name[1:].isdigit()]
 DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 1)))  # a second sign beside the colour
+ROOM = 0.97  # of a figure's width for a line of type
 
 
 def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any, Any]]":
@@ -61,25 +62,32 @@ def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any,
     return figure, figure.subplots(*grid, squeeze=False).ravel()
 
 
-def legend(figure: "Figure", columns: int = 4) -> None:
+def legend(figure: "Figure") -> None:
     """One legend for all panels, below them: never over data. Equal entries of several panels are one."""
     entries = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = columns if figure.get_figwidth() > figure.get_figheight() else 1
-    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
+    for columns in range(len(entries), 0, -1):
+        placed = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
+        if columns == 1 or placed.get_window_extent().width <= ROOM * figure.bbox.width:
+            return
+        placed.remove()
 
 
 def headline(figure: "Figure", text: str) -> None:
     """A title for a figure that stands alone, in smaller type where it would be cut off."""
     title = figure.suptitle(plain(text), parse_math=False)
-    room = 0.98 * figure.bbox.width
-    if (needed := title.get_window_extent().width) > room:
+    if (needed := title.get_window_extent().width) > (room := ROOM * figure.bbox.width):
         title.set_fontsize(title.get_fontsize() * room / needed)
 
 
 def plain(text: str) -> str:
     """A line that any font and any encoding can take, cut to the width of a title."""
-    line = "".join(c if c.isprintable() else "�" for c in text)
+    line = printable(text)
     return line if len(line) <= 80 else line[:79] + "…"
+
+
+def printable(text: str) -> str:
+    """Text without characters that nobody sees or that would turn what follows around."""
+    return "".join(c if c.isprintable() else "�" for c in text)

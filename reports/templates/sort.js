@@ -10,13 +10,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const down = head.ariaSort === "ascending";
       heads.forEach(other => other.removeAttribute("aria-sort"));
       head.ariaSort = down ? "descending" : "ascending";
-      const keyed = [...body.rows].map(row => [row.cells[column].textContent.trim(), row]);
-      const numbers = keyed.every(([text]) => text === "nan" || text === "inf" || text !== "" && !isNaN(text));
-      const key = text => text === "inf" ? Infinity : text === "nan" ? NaN : Number(text);
-      const compare = numbers
-        ? (a, b) => isNaN(key(a)) - isNaN(key(b)) || (key(a) > key(b)) - (key(a) < key(b))
-        : (a, b) => a.localeCompare(b, "en", { numeric: true });
-      keyed.sort(([a], [b]) => down ? compare(b, a) : compare(a, b));
+      const keyed = [...body.rows].map(row => [row.cells[column].dataset.key ?? row.cells[column].textContent.trim(), row]);
+      const none = text => text === "" || text === "nan";
+      const number = text => Number(text.replace("inf", "Infinity"));
+      const numbers = keyed.every(([text]) => none(text) || !isNaN(number(text)));
+      const compare = numbers ? (a, b) => (number(a) > number(b)) - (number(a) < number(b)) : (a, b) => a.localeCompare(b, "en");
+      // what is missing comes last in both directions
+      keyed.sort(([a], [b]) => none(a) || none(b) ? none(a) - none(b) : down ? compare(b, a) : compare(a, b));
       body.append(...keyed.map(([, row]) => row));
     });
   });
