@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pandas as pd
 
+COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 ORDER = ("fails", "ambiguous", "not measured", "holds")
 SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
 PLURAL = {"fails": "fail", "ambiguous": "are ambiguous", "not measured": "were not measured", "holds": "hold"}
 SINGULAR = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "was not measured", "holds": "holds"}
-SPELT = 3  # claims that the sentence spells out; of more it gives the number
+SPELT = 3  # claims, and values of one claim, that the sentence spells out; of more it gives the number
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,7 @@ class Claim:
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
     """The claims of a table, failing rows first, otherwise in the study's order."""
-    columns = ["claim", "source", "setting", "threshold", "measured", "verdict"]
-    return ordered([Claim(*map(str, row), page) for row in claims[columns].itertuples(index=False)])
+    return ordered([Claim(page=page, **{c: str(row[c]) for c in COLUMNS}) for row in claims.to_dict("records")])
 
 
 def ordered(claims: list[Claim]) -> list[Claim]:
@@ -66,6 +66,14 @@ def _verb(verdict: str, count: int) -> str:
 
 
 def _spelt(group: list[Claim]) -> str:
-    said = [c.claim if c.verdict == "not measured" else f"{c.claim} (measured {c.measured})" for c in group[:SPELT]]
-    more = len(group) - len(said)
-    return "; ".join(said) + (f"; and {more} more" if more else "")
+    """The first claims with what was measured; one that was made in several settings is named once."""
+    measured: dict[str, list[str]] = {}
+    for c in group:
+        measured.setdefault(c.claim, []).extend([] if c.verdict == "not measured" else [c.measured])
+    said = [f"{claim} (measured {_shortened(values)})" if values else claim for claim, values in measured.items()]
+    return _shortened(said)
+
+
+def _shortened(parts: list[str]) -> str:
+    more = len(parts) - SPELT
+    return "; ".join(parts[:SPELT]) + (f"; and {more} more" if more > 0 else "")

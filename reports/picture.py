@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from reports.figures.style import boxes_for_glyphs
 from studies import InputError, check_writable, replacing
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ PAGES = {
     ".md": f"<!-- made by {MAKER} -->".encode(),
 }
 UNDATED = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same table gives the same bytes
-SALT = {"svg.hashsalt": MAKER}  # likewise the names inside an SVG
 
 
 def check_place(path: Path, force: bool = False) -> None:
@@ -39,13 +39,8 @@ def check_place(path: Path, force: bool = False) -> None:
 
 def save(drawing: "Figure", path: Path) -> None:
     """Write a drawing as a whole or not at all, with the name of its maker inside."""
-    import warnings
-
-    from matplotlib import rc_context
-
     metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
-    with replacing(path) as temporary, warnings.catch_warnings(), rc_context(SALT):
-        warnings.filterwarnings("ignore", "Glyph")  # a box stands for what the font lacks
+    with replacing(path) as temporary, boxes_for_glyphs():
         drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
 
 

@@ -2,12 +2,10 @@
 
 import io
 import re
-import warnings
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from reports.figures.style import COLOURS, printable
-from reports.picture import SALT
+from reports.figures.style import COLOURS, boxes_for_glyphs, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,11 +20,8 @@ def inline(drawing: "Figure", prefix: str, label: str) -> str:
 
     ``prefix`` goes before every id, so that several drawings can share a page.
     """
-    from matplotlib import rc_context
-
     buffer = io.BytesIO()
-    with rc_context(SALT), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")
+    with boxes_for_glyphs():
         drawing.savefig(buffer, format="svg")
     ElementTree.register_namespace("", NAMESPACE[1:-1])
     root = ElementTree.fromstring(buffer.getvalue())

@@ -31,16 +31,18 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     if curves["median"].isna().all():
         raise InputError(f"there is nothing to draw: no median norm of the table is within {DRAWN[0]:g} and {DRAWN[1]:g}")
     figure, (axes,) = canvas(size)
-    layers = curves["layer"].nunique()
+    layers, windows = curves["layer"].nunique(), table["window"].nunique()
     for layer, curve in curves.groupby("layer"):
         of = f"layer {layer}: " if layers > 1 else ""
-        (line,) = axes.plot(curve["lag"], curve["median"], label=f"{of}median of {table['window'].nunique()} windows")
+        (line,) = axes.plot(curve["lag"], curve["median"], label=f"{of}median of {windows} window{'s' * (windows != 1)}")
         band = {"alpha": 0.25, "color": line.get_color(), "linewidth": 0}
         axes.fill_between(curve["lag"], curve["low"], curve["high"], label=f"{of}quartiles", **band)
     tenth = curves.query("layer == layer.max() and lag == 0")["median"].item() / 10
     if DRAWN[0] <= tenth <= DRAWN[1]:
-        axes.axhline(tenth, color=MUTED, linestyle=":", label="a tenth of the median at lag 0")
+        whose = f"layer {layer}'s" if layers > 1 else "the"
+        axes.axhline(tenth, color=MUTED, linestyle=":", label=f"a tenth of {whose} median at lag 0")
     axes.set_yscale("log")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("lag $l = t - i$ (tokens back from the loss)")
     axes.set_ylabel("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)")
     axes.margins(x=0.01)

@@ -1,5 +1,8 @@
 """One style for all figures and pages: 16:9, colour-blind palette, type that can be read when projected."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -50,36 +53,49 @@ def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any,
     import seaborn
     from cycler import cycler
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     lines = {"axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False, "axes.spines.right": False}
+    repeatable = {"svg.hashsalt": "figure"}  # the names inside an SVG are not drawn by lot
     cycle = cycler(color=PALETTE) + cycler(linestyle=DASHES)
-    seaborn.set_theme(size.context, "whitegrid", font="DejaVu Sans", rc=ink | lines | {"axes.prop_cycle": cycle})
+    seaborn.set_theme(size.context, "whitegrid", font="DejaVu Sans", rc=ink | lines | repeatable | {"axes.prop_cycle": cycle})
     # not by pyplot, which keeps what it makes
-    figure = Figure(figsize=(size.width, size.height), dpi=100, layout="constrained", facecolor=PAPER)
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)  # inches; type at the very edge looks cut off
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.1)  # inches; type at the very edge looks cut off
+    figure = Figure(figsize=(size.width, size.height), dpi=100, layout=layout, facecolor=PAPER)
     grid = (panels, 1) if size.narrow else (1, panels)
     return figure, figure.subplots(*grid, squeeze=False).ravel()
 
 
 def legend(figure: "Figure") -> None:
     """One legend for all panels, below them: never over data. Equal entries of several panels are one."""
-    entries = {}
+    entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
+    handles, labels = list(entries.values()), list(entries)
     for columns in range(len(entries), 0, -1):
-        placed = figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, frameon=False)
-        if columns == 1 or placed.get_window_extent().width <= ROOM * figure.bbox.width:
-            return
+        placed = figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        with boxes_for_glyphs():
+            if columns == 1 or placed.get_window_extent().width <= ROOM * figure.bbox.width:
+                return
         placed.remove()
 
 
 def headline(figure: "Figure", text: str) -> None:
     """A title for a figure that stands alone, in smaller type where it would be cut off."""
     title = figure.suptitle(plain(text), parse_math=False)
-    if (needed := title.get_window_extent().width) > (room := ROOM * figure.bbox.width):
-        title.set_fontsize(title.get_fontsize() * room / needed)
+    with boxes_for_glyphs():
+        if (needed := title.get_window_extent().width) > (room := ROOM * figure.bbox.width):
+            title.set_fontsize(float(title.get_fontsize()) * room / needed)
+
+
+@contextmanager
+def boxes_for_glyphs() -> Iterator[None]:
+    """A box stands for what the font lacks; that is no reason to warn."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")
+        yield
 
 
 def plain(text: str) -> str:

@@ -46,17 +46,15 @@ def _speed(axes: "Axes", table: "pd.DataFrame", claims: "pd.DataFrame", ratios: 
     seconds = table.pivot(index="round", columns="variant", values="seconds")
     axes.axvline(1, color=MUTED, linestyle=":", label=f"the {PLAIN}")
     for row, (variant, ratio) in enumerate(ratios.items()):
-        said = row == 0  # one entry a sign in the legend
         seen = ratio[ratio.between(*DRAWN)]
         heights = row + np.linspace(-SPREAD, SPREAD, len(ratio))[ratio.between(*DRAWN)]
-        axes.plot(seen, heights, "o", color=PALETTE[0], alpha=0.5, markeredgewidth=0, label="one round" if said else None)
+        axes.plot(seen, heights, "o", color=PALETTE[0], alpha=0.5, markeredgewidth=0, label="one round")
         median, low, high = paired_ratio(seconds[PLAIN], seconds[variant])
         if DRAWN[0] <= median <= DRAWN[1]:
             reach = [[median - low], [high - median]] if low > 0 else None
-            style = {"color": INK, "linewidth": 4, "zorder": 4}
-            axes.errorbar(median, row, xerr=reach, fmt="D", label="median, 95% interval" if said else None, **style)
+            axes.errorbar(median, row, xerr=reach, fmt="D", color=INK, linewidth=4, zorder=4, label="median, 95% interval")
         wanted = float(_claim(claims, variant, "fast")["threshold"].removeprefix(">= "))
-        axes.vlines(wanted, row - 0.42, row + 0.42, color=PALETTE[3], linewidth=4, label="aim" if said else None)
+        axes.vlines(wanted, row - 0.42, row + 0.42, color=PALETTE[3], linewidth=4, label="aim")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 200 * low else (1,)))

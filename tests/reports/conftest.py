@@ -1,61 +1,15 @@
-"""Tables to draw, and a browser to look at pages with."""
+"""Built pages, and a browser to look at them with."""
 
 import html
 import json
 import re
 import shutil
 import subprocess
-from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
+from report_cases import EVIL, stored_costs, stored_norms
 
 from reports import build
-from studies import save
-from studies.gradient_lag import Study as GradientLag
-from studies.training_step import VARIANTS
-from studies.training_step import Study as TrainingStep
-
-EVIL = '<script>document.title = "x"</script> **b** | [a](b) `c` & <img src=x onerror=alert(1)>'
-
-
-def norms(windows=3, lags=20, layers=2, near=1.0):
-    """A table of gradient_lag whose norms are ``near`` at lag 0 and halve at every step back."""
-    rows = [
-        {"window": w, "layer": layer, "lag": lag, "hidden_norm": 1.0, "weight_norm": near * 0.5**lag * (1 + w), "sum_error": 1e-15}
-        for w in range(windows)
-        for layer in range(layers)
-        for lag in range(lags)
-    ]
-    return pd.DataFrame(rows)
-
-
-def costs(rounds=6, faster=(2.0, 0.5)):
-    """A table of training_step in which the plain loop takes about a second and ours are so many times as fast."""
-    rng = np.random.default_rng(0)
-    speeds = dict(zip(VARIANTS, (1.0, *faster), strict=True))
-    memory = dict(zip(VARIANTS, (80_000_000, 30_000_000, 70_000_000), strict=True))
-    rows = [
-        {"variant": v, "round": r, "seconds": 1 / s * rng.uniform(0.9, 1.1), "peak_bytes": memory[v]}
-        for r in range(rounds)
-        for v, s in speeds.items()
-    ]
-    return pd.DataFrame(rows)
-
-
-def stored_norms(path, run="runs/x", subject="", **sizes):
-    table = norms(**sizes)
-    if subject:
-        table.attrs["subject"] = subject
-    save(table, path, "gradient_lag", GradientLag(run=run, windows=table["window"].nunique(), lags=table["lag"].nunique()))
-    return path
-
-
-def stored_costs(path, **sizes):
-    table = costs(**sizes)
-    save(table, path, "training_step", TrainingStep(rounds=table["round"].nunique()))
-    return path
 
 
 @pytest.fixture(scope="session")
@@ -96,12 +50,11 @@ const inspect = async frame => {
     const edge = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll("g[id*=text_]")];
     const boxes = texts.map(text => text.getBoundingClientRect()).filter(box => box.width > 0);
     if (!boxes.length) say("a drawing without text", svg);
-    if (boxes.some(b => b.left < edge.left - 1 || b.right > edge.right + 1 || b.top < edge.top - 1 || b.bottom > edge.bottom + 1))
+    const wide = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);  // of what two boxes share
+    const high = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (boxes.some(box => wide(box, edge) < box.width - 1 || high(box, edge) < box.height - 1))
       say("text beyond the drawing", svg);
-    boxes.forEach((a, i) => boxes.slice(i + 1).forEach(b => {
-      if (Math.min(a.right, b.right) - Math.max(a.left, b.left) > 1 && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 1)
-        say("text over text", svg);
-    }));
+    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1))) say("text over text", svg);
   }
   const style = view.getComputedStyle(page.body), table = page.querySelector("table.data");
   const glyph = drawings.length ? drawings[0].querySelector("g[id*=text_] g, g[id*=text_] use") : null;
