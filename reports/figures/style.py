@@ -86,8 +86,9 @@ def headline(figure: "Figure", text: str) -> None:
     """A title for a figure that stands alone, in smaller type where it would be cut off."""
     title = figure.suptitle(plain(text), parse_math=False)
     with boxes_for_glyphs():
-        if (needed := title.get_window_extent().width) > (room := ROOM * figure.bbox.width):
-            title.set_fontsize(float(title.get_fontsize()) * room / needed)
+        room = ROOM * figure.bbox.width
+        while (needed := title.get_window_extent().width) > room:  # widths are whole pixels a letter: once is not enough
+            title.set_fontsize(float(title.get_fontsize()) * min(0.95, room / needed))
 
 
 @contextmanager
