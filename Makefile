@@ -1,14 +1,18 @@
 # make demo   trains on speeches, generates text, shows where the gradient comes from
+# make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones
 VENV ?= .venv
 PYTHON ?= python3
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo report test test-all lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
+
+report: $(READY)
+	@$(BIN)/reports build
 
 # One thread a worker: two workers with two threads each would take turns on two cores.
 test: lint

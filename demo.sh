@@ -22,8 +22,7 @@ say lm generate "$out/obama" --prompt Jobs --length 80 --seed 1
 say lm generate "$out/trump" --prompt "make the country" --length 80 --seed 1
 say studies run gradient_lag --set run="$out/obama" --out "$out/gradient_lag.parquet"
 say reports figure "$out/gradient_lag.parquet"
-
-# Reports are added here.
+say reports build "$out/gradient_lag.parquet" --out "$out/report"
 
 say lm runs "$out"
 cat <<END
@@ -31,6 +30,7 @@ cat <<END
 Everything is in $out/:
   obama/, trump/      the models: settings, logs, checkpoints, result.json
   gradient_lag.png    how far back the gradient of the loss reaches
+  report/index.html   the same as a page to read in a browser:  reports open $out/report
 Go on:  lm generate $out/obama --prompt "My fellow Americans" --temperature 0.7
         lm train --help      all settings
         (the commands are in .venv/bin)

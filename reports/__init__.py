@@ -1,5 +1,9 @@
-"""Pages that show the numbers. The front door: ``figure``, a study's table as a picture with its caption."""
+"""Pages that show the numbers.
 
-from reports.page import Figure, figure
+The front door: ``build``, tables to a folder of pages with an index, and ``figure``, a table as a picture with its caption.
+"""
 
-__all__ = ["Figure", "figure"]
+from reports.drawing import Figure, figure
+from reports.folder import Built, build
+
+__all__ = ["Built", "Figure", "build", "figure"]

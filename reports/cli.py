@@ -8,6 +8,9 @@ import typer
 
 from studies import InputError, run_app, say
 
+RUNS = Path("runs")  # where tables are looked for if none is named
+PAGES = RUNS / "reports"
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Show what studies found.")
 
 
@@ -20,6 +23,7 @@ def _main() -> None:
 def figure(
     table: Annotated[Path, typer.Argument(help="a table that a study stored", show_default=False)],
     out: Annotated[Path | None, typer.Option(help="a .png, .svg or .pdf; beside the table if left out")] = None,
+    name: Annotated[str, typer.Option(help="which of the study's figures; the first if left out")] = "",
     force: Annotated[bool, typer.Option("--force", help="replace a file that reports did not make")] = False,
 ) -> None:
     """Draw a table, print its caption, and show it in the terminal.
@@ -29,7 +33,7 @@ def figure(
     from reports import figure as figure_of
     from reports.picture import check_place, save
 
-    made = figure_of(table)
+    made = figure_of(table, name)
     path = out or table.with_suffix(".png")
     if path.absolute() == table.absolute():
         raise InputError(f"{path} is the table itself; choose another --out")
@@ -38,6 +42,45 @@ def figure(
     say("\n".join(made.lines))
     say(made.caption)
     say(f"figure: {path}")
+
+
+@app.command()
+def build(
+    tables: Annotated[list[Path] | None, typer.Argument(help="tables, or folders of tables; runs if left out")] = None,
+    out: Annotated[Path, typer.Option(help="the folder of the pages")] = PAGES,
+) -> None:
+    """Make a page of each table, with its figures, and an index of them all.
+
+    A folder stands for the .parquet files in it and in the folders right in it. A table that cannot be read is named, the
+    others are made, and the exit code is 2.
+
+    [dim]reports build[/dim]
+    [dim]reports build runs/demo --out pages[/dim]
+    """
+    from reports import build as build_all
+
+    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say)
+    if not built.pages:
+        where = ", ".join(map(str, tables or [RUNS]))
+        say(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
+    say(f"report: {built.index}")
+    if built.problems:
+        raise InputError("; ".join(built.problems))
+
+
+@app.command("open")
+def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")] = PAGES) -> None:
+    """Open the index in the browser, and print where it is.
+
+    [dim]reports open[/dim]
+    """
+    import webbrowser
+
+    index = folder / "index.html"
+    if not index.is_file():
+        raise InputError(f"there is no {index}; make it first: reports build --out {folder}")
+    say(str(index))
+    webbrowser.open(index.absolute().as_uri())
 
 
 def main(arguments: list[str] | None = None) -> None:

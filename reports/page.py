@@ -1,36 +1,139 @@
-"""From a study's table to what people see: a figure, its caption, and the same in a terminal."""
+"""A study's table as a page: what stands on it, apart from how HTML and Markdown write it."""
 
-from dataclasses import dataclass
-from importlib import import_module
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any
 
-from studies import InputError, load, verdicts
+from reports.drawing import Plot, plots
+from reports.figures.style import NARROW, WIDE, headline
+from reports.ledger import Claim, answer, ledger
+from reports.svg import inline
+from studies import STUDIES, InputError, verdicts
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-DRAWN = ("gradient_lag",)
+ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
+LONG = 200  # likewise characters of a value
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A drawing, the sentence that states what it shows, and lines for a terminal."""
+class Shown:
+    """A figure on a page, or the sentence that says why there is none."""
 
-    drawing: "Drawing"
+    name: str
+    title: str
     caption: str
-    lines: list[str]
+    understanding: str
+    wide: str = ""  # <svg> elements
+    narrow: str = ""
+    problem: str = ""
+    drawing: "Drawing | None" = None  # with its title, to be saved beside the page
 
 
-def figure(table_path: Path) -> Figure:
-    """The figure of a stored table. The caption is made from the table and its verdicts, so that they cannot disagree.
+@dataclass(frozen=True)
+class Page:
+    """Everything that a page says. All of it is plain text, but for the figures' SVG."""
 
-    Raises:
-        InputError: when there is no such table, or its study has no figure.
-    """
-    table = load(table_path)
-    name = table.attrs["study"]
-    if name not in DRAWN:
-        raise InputError(f"the study {name} has no figure; studies show {table_path} prints its claims")
-    module = import_module(f"reports.figures.{name}")
-    return Figure(module.draw(table), module.caption(table, verdicts(table)), module.lines(table))
+    name: str  # of its file, without the ending
+    study: str
+    source: str  # the table's file
+    subject: str
+    claims: list[Claim]
+    figures: list[Shown]
+    columns: list[str]
+    rows: list[list[str]]
+    count: int  # rows of the table, listed or not
+    csv: str
+    parameters: dict[str, str]
+    environment: dict[str, str]
+    command: str
+    commit: str
+    numeric: list[bool] = field(default_factory=list)  # by column
+
+    @property
+    def title(self) -> str:
+        """The study's name as a heading."""
+        return heading(self.study)
+
+    @property
+    def question(self) -> str:
+        """What the study asks."""
+        return sentence(STUDIES[self.study])
+
+    @property
+    def answer(self) -> str:
+        """What the claims decide."""
+        return answer(self.claims)
+
+
+def make(table: "pd.DataFrame", name: str, source: str) -> Page:
+    """The page of a table that ``studies.load`` gave, under a name that is good for a file."""
+    from pandas.api.types import is_numeric_dtype
+
+    claims = verdicts(table)
+    listed = table.head(ROWS).astype(object)
+    about = dict(table.attrs["machine"])
+    command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
+    return Page(
+        name=name,
+        study=table.attrs["study"],
+        source=source,
+        subject=table.attrs.get("subject") or "",
+        claims=ledger(claims, name),
+        figures=[_shown(plot, table, claims, name) for plot in plots(table.attrs["study"])],
+        columns=[str(column) for column in table.columns],
+        rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
+        count=len(table),
+        csv=table.to_csv(index=False, lineterminator="\n"),
+        parameters=facts(table.attrs["parameters"]),
+        environment=facts(about),
+        command=str(command or "unknown"),
+        commit=f"{commit or 'unknown'}{', with changes that were not committed' if dirty else ''}",
+        numeric=[is_numeric_dtype(table[column]) for column in table.columns],
+    )
+
+
+def _shown(plot: Plot, table: "pd.DataFrame", claims: "pd.DataFrame", page: str) -> Shown:
+    title, caption = plot.title(table), plot.caption(table, claims)
+    name = f"{page}-{plot.name}"
+    try:
+        drawings = [plot.draw(table, claims, size) for size in (NARROW, WIDE)]
+    except InputError as error:
+        return Shown(name, title, caption, plot.understanding, problem=str(error))
+    narrow, wide = (inline(drawing, f"{plot.name}{i}", f"{title}. {caption}") for i, drawing in enumerate(drawings))
+    headline(drawings[1], title)
+    return Shown(name, title, caption, plot.understanding, wide, narrow, drawing=drawings[1])
+
+
+def heading(study: str) -> str:
+    """A study's name for people: gradient_lag is Gradient lag."""
+    return sentence(study.replace("_", " "))
+
+
+def sentence(text: str) -> str:
+    """With a capital first letter; the others stay."""
+    return text[:1].upper() + text[1:]
+
+
+def cell(value: Any) -> str:
+    """A value as a table shows it: four digits that count, nothing for nothing, and of long text the beginning."""
+    if value is None:
+        return ""
+    if isinstance(value, Real) and not isinstance(value, Integral):
+        return f"{value:.4g}"
+    text = str(value)
+    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
+
+
+def facts(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
+    """Names and values as text; the names of what is nested are joined by a dot."""
+    found: dict[str, str] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            found |= facts(value, f"{prefix}{key}.")
+        else:
+            parts = value if isinstance(value, (list, tuple)) else [value]
+            found[f"{prefix}{key}"] = ", ".join("none" if part in (None, "") else str(part) for part in parts)
+    return found

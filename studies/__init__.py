@@ -8,7 +8,7 @@ show, and how commands end, write files and print.
 
 from lm import InputError, run_app
 from studies.output import check_writable, replacing, say
-from studies.statistics import by_lag
+from studies.statistics import by_lag, paired_ratio
 from studies.study import STUDIES, growth, summary, verdicts
 from studies.tables import failures, load, save
 
@@ -20,6 +20,7 @@ __all__ = [
     "failures",
     "growth",
     "load",
+    "paired_ratio",
     "replacing",
     "run_app",
     "save",

@@ -1,1 +1,1 @@
-"""One module a study: table in, matplotlib figure out."""
+"""One module a study, with the name of the study: ``PLOTS`` says how its tables are drawn."""

@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from reports.figures.style import canvas, plain
+from reports.drawing import Plot
+from reports.figures.style import MUTED, Size, canvas, legend, plain
 from studies import InputError, by_lag
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ def title(table: "pd.DataFrame") -> str:
     return plain(f"Where the gradient comes from: {subject}" if subject else "Where the gradient comes from")
 
 
-def draw(table: "pd.DataFrame") -> "Figure":
+def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """Median over windows as a line, quartiles as a band, a layer a colour, log scale.
 
     Raises:
@@ -29,17 +30,23 @@ def draw(table: "pd.DataFrame") -> "Figure":
     curves = _curves(table)
     if curves["median"].isna().all():
         raise InputError(f"there is nothing to draw: no median norm of the table is within {DRAWN[0]:g} and {DRAWN[1]:g}")
-    figure, axes = canvas()
+    figure, (axes,) = canvas(size)
+    layers, windows = curves["layer"].nunique(), table["window"].nunique()
     for layer, curve in curves.groupby("layer"):
-        (line,) = axes.plot(curve["lag"], curve["median"], label=f"layer {layer}")
-        axes.fill_between(curve["lag"], curve["low"], curve["high"], alpha=0.25, color=line.get_color(), linewidth=0)
+        of = f"layer {layer}: " if layers > 1 else ""
+        (line,) = axes.plot(curve["lag"], curve["median"], label=f"{of}median of {windows} window{'s' * (windows != 1)}")
+        band = {"alpha": 0.25, "color": line.get_color(), "linewidth": 0}
+        axes.fill_between(curve["lag"], curve["low"], curve["high"], label=f"{of}quartiles", **band)
+    tenth = curves.query("layer == layer.max() and lag == 0")["median"].item() / 10
+    if DRAWN[0] <= tenth <= DRAWN[1]:
+        whose = f"layer {layer}'s" if layers > 1 else "the"
+        axes.axhline(tenth, color=MUTED, linestyle=":", label=f"a tenth of {whose} median at lag 0")
     axes.set_yscale("log")
-    axes.set_xlabel("lag l = t − i (tokens back from the loss); line: median of windows, band: quartiles")
-    axes.set_ylabel("‖ part of dL(t)/dW_h at step i ‖")
-    axes.set_title(title(table), parse_math=False)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("lag $l = t - i$ (tokens back from the loss)")
+    axes.set_ylabel("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)")
     axes.margins(x=0.01)
-    if curves["layer"].nunique() > 1:
-        axes.legend(loc="upper right")
+    legend(figure)
     return figure
 
 
@@ -95,3 +102,18 @@ def _reach(table: "pd.DataFrame") -> str:
     if small.empty:
         return f"stays above a tenth of its value at lag 0 up to lag {last}"
     return f"first falls below a tenth of its value at lag 0 at lag {small.min()}, and does not stay there"
+
+
+PLOTS = (
+    Plot(
+        "norms",
+        title,
+        draw,
+        caption,
+        "The loss at one position t is traced back to every step i before it (lecture, slides BPTT and Vanishing, exploding). "
+        "Each step adds a part to the gradient of W_h; the height is the size of that part, on a scale where each mark is ten "
+        "times the one below. A straight fall is a fall by the same factor at every step: learning hears such steps "
+        "exponentially less. A line that rises would be an exploding gradient.",
+        lines,
+    ),
+)

@@ -1,0 +1,67 @@
+"""From a study's table to drawings with words: what a module of ``reports.figures`` gives, and how it is found."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.figures.style import WIDE, Size, headline
+from studies import InputError, load, verdicts
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure as Drawing
+
+
+@dataclass(frozen=True)
+class Plot:
+    """One way to draw a study's tables, and the words that belong to it.
+
+    ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
+    ``title`` says what is shown, ``caption`` what is found: it is made from table and claims, so that they cannot
+    disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same for a terminal.
+    """
+
+    name: str
+    title: "Callable[[pd.DataFrame], str]"
+    draw: "Callable[[pd.DataFrame, pd.DataFrame, Size], Drawing]"
+    caption: "Callable[[pd.DataFrame, pd.DataFrame], str]"
+    understanding: str
+    lines: "Callable[[pd.DataFrame], list[str]]" = lambda table: []
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawing, the sentence that states what it shows, and lines for a terminal."""
+
+    drawing: "Drawing"
+    caption: str
+    lines: list[str]
+
+
+def plots(study: str) -> tuple[Plot, ...]:
+    """The plots of a study; a study without a module in ``reports.figures`` has none."""
+    name = f"reports.figures.{study}"
+    return import_module(name).PLOTS if find_spec(name) else ()
+
+
+def figure(table_path: Path, name: str = "") -> Figure:
+    """The figure of a stored table; ``name`` chooses among several, the first is taken if it is left out.
+
+    Raises:
+        InputError: when there is no such table, or its study has no such figure.
+    """
+    table = load(table_path)
+    study = table.attrs["study"]
+    found = {plot.name: plot for plot in plots(study)}
+    if not found:
+        raise InputError(f"the study {study} has no figure; studies show {table_path} prints its claims")
+    if name and name not in found:
+        raise InputError(f"the study {study} has no figure {name!r}; it has {', '.join(found)}")
+    plot = found[name or next(iter(found))]
+    claims = verdicts(table)
+    drawing = plot.draw(table, claims, WIDE)
+    headline(drawing, plot.title(table))
+    return Figure(drawing, plot.caption(table, claims), plot.lines(table))

@@ -1,0 +1,118 @@
+"""Many tables to one folder: a page a table, their figures, and an index with the ledger of all claims."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from reports.drawing import plots
+from reports.ledger import answer, ordered
+from reports.page import Page, heading, make, sentence
+from reports.picture import FORMATS, PAGES, replaceable, save
+from reports.render import render
+from studies import STUDIES, InputError, check_writable, load, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIGURES = "figures"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made: the index, the pages, and a sentence for each table that could not be read."""
+
+    index: Path
+    pages: list[Page]
+    problems: list[str]
+
+
+def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda line: None) -> Built:
+    """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
+
+    A table that cannot be read is named on the index, and the others are made. Without any table the index says that
+    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted.
+
+    Raises:
+        InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
+            it holds what this program did not make.
+    """
+    tables: dict[str, tuple[Path, pd.DataFrame]] = {}
+    problems: list[str] = []
+    for path in find(sources):
+        try:
+            table = load(path)
+        except InputError as error:
+            problems.append(str(error))
+        else:
+            tables[name_of(path, tables)] = path, table
+    if problems and not tables:
+        raise InputError("; ".join(problems))
+    places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
+    for name, (_, table) in tables.items():
+        places += [picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}")]
+    for place in places:
+        _check(place)
+    pages = []
+    for name, (path, table) in tables.items():
+        page = make(table, name, path.name)
+        for shown in page.figures:
+            if shown.drawing:
+                for picture in _pictures(out, shown.name):
+                    save(shown.drawing, picture)
+        for ending in PAGES:
+            _write(out / f"{name}{ending}", render(f"page{ending}", page=page, figures=FIGURES))
+        pages.append(page)
+        tell(f"{name}: {page.answer}")
+    _index(out, pages, problems)
+    return Built(out / "index.html", pages, problems)
+
+
+def find(sources: list[Path]) -> list[Path]:
+    """The tables that were named or lie in the folders that were named, each once, in that order."""
+    found: dict[Path, Path] = {}
+    for source in sources:
+        inside = [*source.glob("*.parquet"), *source.glob("[!.]*/*.parquet")] if source.is_dir() else [source]
+        for path in sorted(p for p in inside if p == source or not p.name.startswith(".")):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
+    """A name for a page that is safe in a file name and a link, and that no other page has."""
+    used = {"index", *map(str.lower, taken)}
+    stem, parent = (re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") for text in (path.stem, path.absolute().parent.name))
+    names = [stem or "table", f"{parent}-{stem}".strip("-") or "table"]
+    names += [f"{names[0]}-{number}" for number in range(2, len(used) + 3)]
+    return next(name for name in names if name.lower() not in used)
+
+
+def _index(out: Path, pages: list[Page], problems: list[str]) -> None:
+    run = {page.study for page in pages}
+    claims = ordered([claim for page in pages for claim in page.claims])
+    values = {
+        "pages": pages,
+        "problems": problems,
+        "claims": claims,
+        "titles": {page.name: page.title for page in pages},
+        "answer": answer(claims),
+        "missing": [(heading(s), sentence(q), f"studies run {s}") for s, q in STUDIES.items() if s not in run],
+    }
+    for ending in PAGES:
+        _write(out / f"index{ending}", render(f"index{ending}", **values))
+
+
+def _pictures(out: Path, name: str) -> list[Path]:
+    return [out / FIGURES / f"{name}{ending}" for ending in FORMATS]
+
+
+def _check(place: Path) -> None:
+    check_writable(place)
+    if not replaceable(place):
+        raise InputError(f"{place} exists and was not made by reports; choose another --out")
+
+
+def _write(place: Path, content: bytes) -> None:
+    with replacing(place) as temporary:
+        temporary.write_bytes(content)

@@ -1,0 +1,79 @@
+"""Every claim with its verdict, failing rows first, and the sentence that sums them up."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+ORDER = ("fails", "ambiguous", "not measured", "holds")
+SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
+PLURAL = {"fails": "fail", "ambiguous": "are ambiguous", "not measured": "were not measured", "holds": "hold"}
+SINGULAR = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "was not measured", "holds": "holds"}
+SPELT = 3  # claims, and values of one claim, that the sentence spells out; of more it gives the number
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One row of the ledger. ``page`` is the page of the table that decides it."""
+
+    claim: str
+    source: str
+    setting: str
+    threshold: str
+    measured: str
+    verdict: str
+    page: str = ""
+
+    @property
+    def sign(self) -> str:
+        """The verdict as one character."""
+        return SIGNS[self.verdict]
+
+    @property
+    def rank(self) -> int:
+        """Where its verdict stands among all: failing first."""
+        return ORDER.index(self.verdict)
+
+
+def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
+    """The claims of a table, failing rows first, otherwise in the study's order."""
+    return ordered([Claim(page=page, **{c: str(row[c]) for c in COLUMNS}) for row in claims.to_dict("records")])
+
+
+def ordered(claims: list[Claim]) -> list[Claim]:
+    """Failing rows first; among equals the order stays."""
+    return sorted(claims, key=lambda claim: claim.rank)
+
+
+def answer(claims: list[Claim]) -> str:
+    """One sentence on what the claims decide: counts, and the weightiest claims with what was measured."""
+    if not claims:
+        return "The table decides no claim."
+    groups = [(verdict, [c for c in claims if c.verdict == verdict]) for verdict in ORDER]
+    groups = [(verdict, group) for verdict, group in groups if group]
+    if len(groups) == 1:
+        verdict, group = groups[0]
+        start = "The one claim" if len(group) == 1 else "Both claims" if len(group) == 2 else f"All {len(group)} claims"
+        return f"{start} {_verb(verdict, len(group))}: {_spelt(group)}."
+    counts = [f"{len(group)} {_verb(verdict, len(group))}" for verdict, group in reversed(groups)]
+    return f"Of {len(claims)} claims {', '.join(counts[:-1])} and {counts[-1]}: {_spelt(groups[0][1])}."
+
+
+def _verb(verdict: str, count: int) -> str:
+    return (SINGULAR if count == 1 else PLURAL)[verdict]
+
+
+def _spelt(group: list[Claim]) -> str:
+    """The first claims with what was measured; one that was made in several settings is named once."""
+    measured: dict[str, list[str]] = {}
+    for c in group:
+        measured.setdefault(c.claim, []).extend([] if c.verdict == "not measured" else [c.measured])
+    said = [f"{claim} (measured {_shortened(values)})" if values else claim for claim, values in measured.items()]
+    return _shortened(said)
+
+
+def _shortened(parts: list[str]) -> str:
+    more = len(parts) - SPELT
+    return "; ".join(parts[:SPELT]) + (f"; and {more} more" if more > 0 else "")

@@ -1,0 +1,111 @@
+"""Built pages, and a browser to look at them with."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from report_cases import EVIL, stored_costs, stored_norms
+
+from reports import build
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory):
+    """A folder of pages: one table of each study, one full of markup, one with nothing to draw, and an index."""
+    folder = tmp_path_factory.mktemp("tables")
+    stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
+    stored_costs(folder / "training_step.parquet")
+    stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
+    stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
+    (folder / "broken.parquet").write_text(EVIL)
+    return build([folder], tmp_path_factory.mktemp("pages"))
+
+
+@pytest.fixture(scope="session")
+def pages(built):
+    return sorted(built.index.parent.glob("*.html"))
+
+
+BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+# Runs beside the pages, which stand in frames of this document: what a reader would trip over, and a try of the controls.
+INSPECTION = """
+const inspect = async frame => {
+  const page = frame.contentDocument, view = frame.contentWindow, width = frame.clientWidth, found = [];
+  page.querySelectorAll("details").forEach(details => details.open = true);
+  const say = (what, element) => found.push(`${what}: ${(element.id || element.textContent).trim().slice(0, 60)}`);
+  const shown = element => element.getClientRects().length > 0;
+  if (page.documentElement.scrollWidth > width) say("the page is wider than the window", page.documentElement);
+  for (const element of page.body.querySelectorAll("*")) {
+    if (!shown(element) || element.closest("svg")) continue;
+    const clipped = ["hidden", "clip"].includes(view.getComputedStyle(element).overflowX);
+    if (clipped && element.scrollWidth > element.clientWidth) say("cut off", element);
+    if (!element.closest(".scroll") && element.getBoundingClientRect().right > width + 1) say("beyond the edge", element);
+  }
+  for (const image of page.images) if (!image.complete || !image.naturalWidth) say("missing image", image);
+  const drawings = [...page.querySelectorAll("svg")].filter(shown);
+  for (const svg of drawings) {
+    const edge = svg.getBoundingClientRect(), texts = [...svg.querySelectorAll("g[id*=text_]")];
+    const boxes = texts.map(text => text.getBoundingClientRect()).filter(box => box.width > 0);
+    if (!boxes.length) say("a drawing without text", svg);
+    const wide = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);  // of what two boxes share
+    const high = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
+    if (boxes.some(box => wide(box, edge) < box.width - 1 || high(box, edge) < box.height - 1))
+      say("text beyond the drawing", svg);
+    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1))) say("text over text", svg);
+  }
+  const style = view.getComputedStyle(page.body), table = page.querySelector("table.data");
+  const glyph = drawings.length ? drawings[0].querySelector("g[id*=text_] g, g[id*=text_] use") : null;
+  const column = table ? table.tHead.rows[0].cells.length - 2 : 0, sorted = [];
+  for (let i = 0; table && i < 2; i++) {
+    table.tHead.rows[0].cells[column].querySelector("button").click();
+    sorted.push([...table.tBodies[0].rows].map(row => row.cells[column].textContent.trim()));
+  }
+  let csv = null;
+  const save = page.querySelector("button.save");
+  if (save) {
+    view.URL.createObjectURL = blob => { csv = blob.text(); return "#"; };
+    view.HTMLAnchorElement.prototype.click = () => {};
+    save.click();
+  }
+  return {
+    found, sorted, csv: await csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,
+    type: glyph && view.getComputedStyle(glyph).fill, loaded: view.performance.getEntriesByType("resource").length,
+  };
+};
+addEventListener("load", async () => {
+  const seen = [];
+  for (const frame of document.querySelectorAll("iframe")) seen.push(await inspect(frame));
+  document.getElementById("seen").textContent = JSON.stringify(seen);
+});
+"""
+
+
+@pytest.fixture(scope="session")
+def look(tmp_path_factory):
+    """look(pages, widths, dark) opens each page at each width; gives what was seen, page by page, and the console's lines."""
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
+        pytest.skip(f"there is no browser to look at pages with; install one of {', '.join(BROWSERS)}")
+
+    def look(pages, widths, dark):
+        folder = tmp_path_factory.mktemp("look")
+        frames = [
+            f'<iframe width="{width}" height="900" style="border: 0" srcdoc="{html.escape(page.read_text())}"></iframe>'
+            for page in pages
+            for width in widths
+        ]
+        desk = folder / "desk.html"
+        desk.write_text(f'<meta charset="utf-8">{"".join(frames)}<pre id="seen"></pre><script>{INSPECTION}</script>')
+        scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
+        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
+        command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=20000"]
+        done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=240)
+        seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
+        assert seen, f"the browser did not finish: {done.stderr[-2000:]}"
+        console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
+        return json.loads(html.unescape(seen[1])), console
+
+    return look

@@ -1,0 +1,69 @@
+"""Built pages in a real browser, as a reader at a desk and one on a telephone see them."""
+
+import re
+
+import pandas as pd
+import pytest
+
+from reports.figures.style import COLOURS
+
+WIDTHS = (1280, 400)
+
+
+def rgb(colour):
+    return f"rgb({', '.join(str(int(colour[i : i + 2], 16)) for i in (1, 3, 5))})"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+def test_nothing_is_cut_off_missing_or_wrong(dark, pages, look):
+    seen, console = look(pages, WIDTHS, dark)
+    assert console == []
+    assert len(seen) == 2 * len(pages) == 10
+    for page, view in zip([page for page in pages for _ in WIDTHS], seen, strict=True):
+        assert view["found"] == [], f"{page.name} at {view['width']}"
+        assert view["loaded"] == 0, f"{page.name} asks the network"
+        assert (view["paper"], view["ink"]) == tuple(rgb(COLOURS[name][dark]) for name in ("paper", "ink"))
+        drawn = page.name not in ("index.html", "zeros.html")
+        assert view["drawings"] == drawn  # the one that fits the width, not both
+        assert view["type"] == (view["ink"] if drawn else None)
+
+
+def test_tables_are_sorted_and_the_csv_is_saved(built, look):
+    page = built.index.parent / "gradient_lag.html"
+    ((view,), console) = look([page], [1280], dark=False)
+    assert console == []
+    rows = view["csv"].splitlines()
+    assert rows[0] == "window,layer,lag,hidden_norm,weight_norm,sum_error"
+    assert len(rows) == 1 + 3 * 2 * 20
+    norms = pd.Series([float(row.split(",")[-2]) for row in rows[1:]])
+    up, down = ([float(value) for value in column] for column in view["sorted"])
+    assert up == pytest.approx(sorted(norms), rel=1e-3)
+    assert down == up[::-1]
+    assert up[0] < 1e-5 < 1 < up[-1]  # by value, not as text
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "complaint"),
+    [
+        ("<h1>", "<h1 style='white-space: nowrap'>" + "far " * 200, "the page is wider"),
+        ("<h1>", "<h1 style='overflow: hidden; white-space: nowrap'>" + "far " * 200, "cut off"),
+        ("<h1>", '<img alt="" src="data:image/png;base64,AAAA"><h1>', "missing image"),
+        (r'viewBox="0 0 \d+', 'viewBox="0 0 500', "text beyond the drawing"),
+    ],
+    ids=["wide", "cut", "image", "drawing"],
+)
+def test_the_inspection_finds_what_is_wrong(before, after, complaint, built, look, tmp_path):
+    text = (built.index.parent / "gradient_lag.html").read_text()
+    broken = tmp_path / "broken.html"
+    broken.write_text(re.sub(before, after, text, count=1))
+    ((view,), _) = look([broken], [1280], dark=False)
+    assert any(found.startswith(complaint) for found in view["found"])
+
+
+def test_the_console_says_what_is_wrong(built, look, tmp_path):
+    """A script that a page did not bring is refused by the page itself, which the console tells."""
+    broken = tmp_path / "broken.html"
+    broken.write_text((built.index.parent / "index.html").read_text().replace("<h1>", "<script>alert(1)</script><h1>"))
+    _, console = look([broken], [1280], dark=False)
+    assert len(console) == 1
+    assert "Content Security Policy" in console[0]

@@ -1,0 +1,53 @@
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reports.ledger import ORDER, answer, ledger
+
+COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
+
+
+def claims(*rows):
+    """Claims from (claim, measured, verdict)."""
+    return ledger(pd.DataFrame([(c, "slide", "run", ">= 1", m, v) for c, m, v in rows], columns=COLUMNS), "page")
+
+
+def test_failing_rows_come_first_and_equals_keep_their_order():
+    rows = [("a", "1", "holds"), ("b", "1", "not measured"), ("c", "1", "ambiguous"), ("d", "1", "fails"), ("e", "1", "fails")]
+    made = claims(*rows)
+    assert [claim.claim for claim in made] == ["d", "e", "c", "b", "a"]
+    assert [claim.sign for claim in made] == ["✗", "✗", "?", "–", "✓"]
+    assert made[0].page == "page" and made[0].threshold == ">= 1" and made[0].source == "slide" and made[0].setting == "run"
+
+
+@pytest.mark.parametrize(
+    ("rows", "sentence"),
+    [
+        ([], "The table decides no claim."),
+        ([("a", "3", "holds")], "The one claim holds: a (measured 3)."),
+        ([("a", "3", "fails"), ("b", "4", "fails")], "Both claims fail: a (measured 3); b (measured 4)."),
+        ([(c, "", "not measured") for c in "abc"], "All 3 claims were not measured: a; b; c."),
+        ([("a", "1", "holds"), ("b", "2", "fails")], "Of 2 claims 1 holds and 1 fails: b (measured 2)."),
+        (
+            [("a", "1", "holds"), ("b", "2", "ambiguous"), ("c", "9", "not measured"), ("d", "3", "holds")],
+            "Of 4 claims 2 hold, 1 was not measured and 1 is ambiguous: b (measured 2).",
+        ),
+        ([("a", "1", "holds"), ("a", "2", "holds")], "Both claims hold: a (measured 1; 2)."),
+        (
+            [(c, "1", "holds") for c in "abcde"] + [("a", "2", "holds")] * 4,
+            "All 9 claims hold: a (measured 1; 2; 2; and 2 more); b (measured 1); c (measured 1); and 2 more.",
+        ),
+    ],
+)
+def test_the_answer_counts_and_names_the_weightiest(rows, sentence):
+    assert answer(claims(*rows)) == sentence
+
+
+@given(st.lists(st.sampled_from(ORDER), min_size=1, max_size=12))
+def test_the_answer_is_about_the_worst_verdict(verdicts):
+    """Whatever holds, a claim that fails is in the sentence, and only claims of the worst verdict are named."""
+    rows = [(f"<{i}>", "1", verdict) for i, verdict in enumerate(verdicts)]
+    worst = min(verdicts, key=ORDER.index)
+    named = [i for i in range(len(rows)) if f"<{i}>" in answer(claims(*rows))]
+    assert named == [i for i, verdict in enumerate(verdicts) if verdict == worst][:3]

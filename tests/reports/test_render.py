@@ -1,0 +1,190 @@
+"""What a page says, and that everything from outside is text on it. Needs no browser."""
+
+import io
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import pandas as pd
+import pytest
+from PIL import Image
+from report_cases import EVIL
+
+from reports import page as pages_of
+from reports.folder import FIGURES
+from reports.page import ROWS, cell, facts, make
+from reports.render import fenced, render
+
+COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
+VOID = {"meta", "link", "img", "br"}
+
+
+class Parsed(HTMLParser):
+    """Elements, ids, links and the visible text of a page; it must be well nested but for rows and cells."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.ids, self.links, self.open, self.said = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+        self.text = " ".join("".join(self.said).split())
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        self.tags.append(tag)
+        self.ids += [values["id"]] if "id" in values else []
+        self.links += [values[key] for key in ("href", "src") if key in values]
+        assert not [key for key in values if key.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        self.open.pop()
+
+    def handle_endtag(self, tag):
+        while self.open[-1] != tag and self.open[-1] in ("td", "tr"):
+            self.open.pop()
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] not in ("script", "style"):
+            self.said.append(data)
+
+
+@pytest.fixture
+def unknown(monkeypatch):
+    """A table of a study that has no figures: unknown(columns) gives its page."""
+
+    def made(columns, claims=(), about=None, **attrs):
+        monkeypatch.setitem(pages_of.STUDIES, "throughput", "how fast it is")
+        monkeypatch.setattr(pages_of, "verdicts", lambda table: pd.DataFrame(claims, columns=COLUMNS))
+        table = pd.DataFrame(columns)
+        table.attrs = {"study": "throughput", "parameters": {}, "machine": about or {}} | attrs
+        return make(table, "throughput", "throughput.parquet")
+
+    return made
+
+
+def written(page, ending):
+    return render(f"page{ending}", page=page, figures=FIGURES).decode()
+
+
+def test_every_page_can_be_parsed_and_every_image_decoded(pages):
+    assert len(pages) == 5
+    for page in pages:
+        parsed = Parsed(page.read_text())
+        assert len(parsed.ids) == len(set(parsed.ids)), page.name
+        assert parsed.tags.count("script") == 1 and "img" not in parsed.tags
+        for link in parsed.links:
+            assert link == "data:," or (link[1:] in parsed.ids if link[0] == "#" else (page.parent / link).is_file()), link
+        drawings = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
+        assert len(drawings) == (0 if page.stem in ("index", "zeros") else 2)
+        for drawing in drawings:
+            assert ElementTree.fromstring(drawing).get("viewBox")
+        for picture in page.parent.glob(f"{FIGURES}/*.png"):
+            Image.open(io.BytesIO(picture.read_bytes())).verify()
+
+
+def test_every_link_of_the_markdown_leads_somewhere(pages):
+    for page in pages:
+        targets = re.findall(r"(?<!\\)\]\((\S+?)\)", page.with_suffix(".md").read_text())
+        assert targets
+        assert [target for target in targets if not (page.parent / target).is_file()] == []
+
+
+def test_top_of_a_page_question_answer_and_failing_claims_first(built):
+    text = Parsed((built.index.parent / "training_step.html").read_text()).text
+    order = ["What one training step costs", "Of 4 claims 2 hold and 2 fail", "✗ fails", "✓ holds", "Understanding this plot"]
+    places = [text.index(part) for part in [*order, "Save CSV", "Commit"]]
+    assert places == sorted(places)
+
+
+def test_markup_from_outside_is_text(built):
+    for name in ("script-alert-1", "index"):
+        page = built.index.parent / f"{name}.html"
+        assert " ".join(EVIL.split()) in Parsed(page.read_text()).text
+        markdown = page.with_suffix(".md").read_text()
+        assert "<script>" not in markdown and "<img" not in markdown
+        assert r"\*\*b\*\* \| \[a\](b) \`c\`" in markdown
+    assert "<script>alert(1)<.parquet" in Parsed((built.index.parent / "script-alert-1.html").read_text()).text
+
+
+def test_markup_in_every_place_of_a_page_without_figures(unknown):
+    about = {"command": EVIL, "commit": EVIL, "gpu": {EVIL: EVIL}}
+    page = unknown({EVIL: [EVIL]}, [[EVIL] * 5 + ["fails"]], about, parameters={EVIL: EVIL}, subject=EVIL)
+    parsed = Parsed(written(page, ".html"))
+    plain = " ".join(EVIL.split())
+    # subject, title, question's answer (claim and measured), five cells, column, value, csv (quoted), command, commit, facts
+    assert parsed.text.count(plain) >= 13
+    assert parsed.tags.count("script") == 1 and "img" not in parsed.tags and "svg" not in parsed.tags
+    markdown = written(page, ".md")
+    code = markdown[markdown.index("```") : markdown.rindex("```")]
+    assert EVIL in code
+    assert "<script>" not in markdown.replace(code, "") and "<img" not in markdown.replace(code, "")
+
+
+def test_a_study_without_figures_has_its_claims_and_its_table(unknown):
+    page = unknown({"peer": ["ours"], "ms": [1.23456789]}, [["it is fast", "s", "x", "> 1", "2", "holds"]])
+    text = Parsed(written(page, ".html")).text
+    assert "The one claim holds: it is fast (measured 2)." in text
+    assert "peerms ours1.235" in text
+    assert "peer,ms ours,1.23456789" in text
+    assert "How fast it is" in text and "Commit unknown" in text
+
+
+def test_a_long_table_is_listed_in_part_and_saved_whole(unknown):
+    page = unknown({"x": range(ROWS + 1)})
+    text = Parsed(written(page, ".html")).text
+    assert "2,001 rows of throughput.parquet. The list below holds the first 2,000, the CSV all." in text
+    assert len(page.rows) == ROWS
+    assert page.csv.splitlines()[-1] == str(ROWS)
+
+
+def test_one_row_is_not_rows(unknown):
+    assert "1 row of" in written(unknown({"x": [1]}), ".html")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(None, ""), (True, "True"), (12345, "12345"), (1234567.0, "1.235e+06"), (0.5, "0.5"), ("w" * 201, "w" * 199 + "…")],
+)
+def test_values_are_short(value, text):
+    assert cell(value) == text
+
+
+def test_missing_values_are_empty_cells(unknown):
+    page = unknown({"x": [1.0, float("nan")], "y": ["a", None], "z": [[1, 2], None]})
+    assert page.rows == [["1", "a", "[1, 2]"], ["", "", ""]]
+
+
+def test_nested_facts_are_flat():
+    found = facts({"cpu": "x", "versions": {"torch": "2", "cuda": None}, "sizes": [1, 2]})
+    assert found == {"cpu": "x", "versions.torch": "2", "versions.cuda": "none", "sizes": "1, 2"}
+
+
+def test_uncommitted_changes_are_said(unknown):
+    assert unknown({"x": [1]}, about={"commit": "abc", "dirty": True}).commit == "abc, with changes that were not committed"
+    assert unknown({"x": [1]}, about={"commit": "abc", "dirty": False}).commit == "abc"
+
+
+@pytest.mark.parametrize(
+    ("text", "fence"), [("a", "```"), ("a ``` b", "````"), ("`````", "``````")], ids=["plain", "three", "five"]
+)
+def test_code_cannot_leave_its_fence(text, fence):
+    assert fenced(text) == f"{fence}\n{text}\n{fence}"
+
+
+@pytest.mark.parametrize("start", ["1. x", "12) x", "- x", "+ x", "# x", "> x", "=== x"])
+def test_markdown_at_the_start_of_a_line_is_text(start, unknown):
+    line = next(line for line in written(unknown({"x": [1]}, subject=start), ".md").splitlines() if line.endswith("x*"))
+    assert re.match(r"\*(\d+\\[.)]|\\[-+#=]|&gt;)", line)
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a‮b", "\x00", "日本語", "a\nb"])
+def test_any_text_can_be_written(text, unknown):
+    page = unknown({"x": [1]}, subject=text, about={"command": text})
+    for ending in (".html", ".md"):
+        said = written(page, ending)
+        assert not [c for c in said if not c.isprintable() and c != "\n"]
