@@ -16,7 +16,7 @@ from reports.picture import MAKER
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-MARKS = re.compile(r"([\\`*_{}\[\]#|~$@]|^[-+=])")  # what Markdown could take for its own
+MARKS = re.compile(r"([\\`*_\[\]#|~$@]|^[-+=])")  # what Markdown could take for its own
 NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")  # likewise: the start of a list
 
 
