@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from studies.comparison import AXES, NOT, exponents, summary
+from studies.comparison import AXES, NOT, exponents, summary, together
 from studies.statistics import FLOOR, Interval
 
 if TYPE_CHECKING:
@@ -28,9 +28,9 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     rows = [_right(about)]
     for part in NAMES:
         if part in parts:
-            rows += [row for variant in OURS for row in _not_slower(about, part, variant)]
+            rows += [row for variant in OURS for row in _not_slower(table, about, part, variant)]
     if "sequential" in parts:
-        rows += _waiting(about)
+        rows += _waiting(table, about)
     if "recurrence" in parts:
         rows += _proportional(exponents(about))
     if "cross_entropy" in parts:
@@ -57,7 +57,7 @@ def _right(about: "pd.DataFrame") -> Claim:
     )
 
 
-def _not_slower(about: "pd.DataFrame", part: str, variant: str) -> list[Claim]:
+def _not_slower(table: "pd.DataFrame", about: "pd.DataFrame", part: str, variant: str) -> list[Claim]:
     claim = f"{variant}'s {NAMES[part]} is not slower than torch.nn's"
     threshold = f"at least 1 / {1 + FLOOR:g} times as fast at every size"
     rows = []
@@ -65,7 +65,7 @@ def _not_slower(about: "pd.DataFrame", part: str, variant: str) -> list[Claim]:
     key: Any
     for key, group in mine.groupby(["cell", "direction", "dtype"], sort=False):
         setting = ", ".join(word for word in key if word)
-        seen = group[group["compared"] != NOT]
+        seen = together(table, group)
         if not seen.empty:
             rows.append((claim, "aim of the kernels", setting, threshold, _worst(seen), _all_not_slower(seen["compared"])))
     return rows or [(claim, "aim of the kernels", "all", threshold, NOT, NOT)]
@@ -84,11 +84,12 @@ def _worst(seen: "pd.DataFrame") -> str:
     return f"{_interval(worst, 'speed')} times as fast at worst, at {_size(worst)}; of {len(seen)} settings {counts}"
 
 
-def _waiting(about: "pd.DataFrame") -> list[Claim]:
+def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     source, threshold = "lecture, recurrent computation is slow", f"> {1 + FLOOR:g} times"
     rows: list[Claim] = []
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
-    for dtype, group in steps.groupby("dtype", sort=False):
+    for dtype, found in steps.groupby("dtype", sort=False):
+        group = together(table, found)
         costs = 1 / group["speed"]
         least, most = (f"{value:.3g}" for value in (costs.min(), costs.max()))
         if (group["compared"] == "slower").all():

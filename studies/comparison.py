@@ -74,16 +74,32 @@ def growth(table: "pd.DataFrame") -> "pd.DataFrame":
     return exponents(summary(table))
 
 
+def together(table: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
+    """Rows of a summary that were compared, with intervals that all hold at once, each at 1 - 5% / n (Bonferroni).
+
+    Of forty settings that are the same, one seems slower at 95% each; a claim about all of them needs these.
+    """
+    rows = rows[rows["compared"] != NOT].copy()
+    groups: dict[Any, Any] = dict(list(table.groupby(list(KEYS), sort=False)))
+    for index, row in rows.iterrows():
+        key = tuple(row[list(KEYS)])
+        other = (*key[: len(CELL)], row["against"], row["mode"], row["cache"])
+        speed = _speed(_samples(groups[key]), _samples(groups[other]), 1 - 0.05 / len(rows))
+        rows.loc[index, ["speed_low", "speed_high"]] = speed.low, speed.high
+        rows.loc[index, "compared"] = compare(speed)
+    return rows
+
+
 def _samples(group: "pd.DataFrame") -> "pd.Series[Any]":
     """Seconds by round, of rows that were timed and hold a time."""
     timed = group[(group["status"] == "timed") & (group["seconds"] > 0) & (group["seconds"] < math.inf)]
     return timed.set_index("round")["seconds"]
 
 
-def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]") -> Interval:
+def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
     """How many times as fast as the other, over rounds in which both were timed."""
     both = own.index.intersection(other.index)
-    return paired_ratio(other[both], own[both]) if len(both) else NOTHING
+    return paired_ratio(other[both], own[both], confidence) if len(both) else NOTHING
 
 
 def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:

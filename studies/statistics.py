@@ -14,7 +14,7 @@ FLOOR = 0.03  # differences below 3% are nobody's: a rebuilt program moves as mu
 
 
 class Interval(NamedTuple):
-    """A number with its 95% interval; nan where there is none."""
+    """A number with its confidence interval; nan where there is none."""
 
     value: float
     low: float
@@ -50,11 +50,11 @@ def decay(curve: "pd.DataFrame") -> float:
         return float(np.exp(np.polyfit(seen["lag"], np.log(seen["median"]), 1)[0]))
 
 
-def median(samples: Any) -> Interval:
-    """The median of samples, an array [n], with a 95% BCa bootstrap interval (Efron 1987).
+def median(samples: Any, confidence: float = 0.95) -> Interval:
+    """The median of samples, an array [n], with a BCa bootstrap interval (Efron 1987).
 
-    A sample that is not finite leaves no number. Fewer than two samples, or samples that are all but alike, have no
-    interval.
+    A sample that is not finite leaves no number. There is no interval of samples that are all but alike, and none of so few
+    that even their range holds the median less often than ``confidence``: it does with probability 1 - 2 / 2^n.
     """
     import numpy as np
 
@@ -62,20 +62,17 @@ def median(samples: Any) -> Interval:
     if not len(samples) or not np.isfinite(samples).all():
         return NOTHING
     middle = float(np.median(samples))
-    if len(samples) < 2:
+    if 2 * 0.5 ** len(samples) > 1 - confidence:
         return Interval(middle, math.nan, math.nan)
-    return Interval(middle, *_bca(samples, np.median))
+    return Interval(middle, *_bca(samples, np.median, confidence))
 
 
-def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]") -> Interval:
-    """Median of first / second, pair by pair, with a 95% BCa bootstrap interval.
-
-    Fewer than two pairs, and pairs that are all but alike, have no interval: nan. Without a finite ratio the median is nan too.
-    """
+def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confidence: float = 0.95) -> Interval:
+    """Median of first / second, pair by pair, with its interval as ``median`` gives it."""
     import numpy as np
 
     with np.errstate(all="ignore"):
-        return median(np.asarray(first / second))
+        return median(np.asarray(first / second), confidence)
 
 
 def compare(speed: Interval, floor: float = FLOOR) -> str:
@@ -118,11 +115,12 @@ def power_law(sizes: Any, values: Any) -> Interval:
     return Interval(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach)
 
 
-def _bca(samples: "np.ndarray[Any, Any]", statistic: Callable[..., Any]) -> tuple[float, float]:
+def _bca(samples: "np.ndarray[Any, Any]", statistic: Callable[..., Any], confidence: float) -> tuple[float, float]:
     import numpy as np
     from scipy.stats import bootstrap
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # that there is no interval is in the result
-        interval = bootstrap((samples,), statistic, n_resamples=RESAMPLES, rng=0).confidence_interval
+        made = bootstrap((samples,), statistic, confidence_level=confidence, n_resamples=RESAMPLES, rng=0)
+    interval = made.confidence_interval
     return float(interval.low), float(interval.high)

@@ -191,7 +191,7 @@ def _cell(part: str, kind: str, direction: str, dtype: str, **size: int) -> Cell
 
 _SMOKE: dict[str, Any] = {
     "batch": (2, 4), "hidden": (16, 32), "steps": (4, 8, 16), "tokens": (32, 64), "width": (16,), "vocabulary": (50, 100),
-    "rounds": 4, "copied": 4, "square": (128,), "cell": ("lstm",),
+    "rounds": 6, "copied": 4, "square": (128,), "cell": ("lstm",),
 }  # fmt: skip
 _GPU: dict[str, Any] = {
     "device": "cuda", "variants": VARIANTS, "dtype": ("bfloat16", "float16", "float32"),

@@ -22,6 +22,9 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
 def test_median_of_little():
     assert median([]) == NOTHING or math.isnan(median([]).value)
     assert median([3.0]).value == 3.0 and math.isnan(median([3.0]).low)
+    five, six = range(1, 6), range(1, 7)  # the range of five holds the median with 94%, of six with 97%
+    assert math.isnan(median(five).low) and not math.isnan(median(six).low)
+    assert math.isnan(median(six, confidence=0.99).low)
     assert math.isnan(median([1.0, math.inf]).value)
     assert math.isnan(median([2.0, 2.0, 2.0]).low)
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from studies import load, save, verdicts
 from studies.cli import app
 from studies.gradient_lag import Study as GradientLag
 from studies.tables import check_place
+from studies.throughput import Study as Throughput
 from studies.training_step import VARIANTS
 from studies.training_step import Study as TrainingStep
 
@@ -40,7 +42,23 @@ def training_step() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+SMALL = {"parts": ("recurrence",), "cell": ("gru",), "direction": ("forward",), "batch": (2,), "hidden": (4,), "steps": (3,)}
+
+
+def throughput() -> pd.DataFrame:
+    """Two variants of one recurrence, six rounds each."""
+    row = {
+        "part": "recurrence", "cell": "gru", "direction": "forward", "dtype": "float32", "batch": 2, "steps": 3, "hidden": 4,
+        "vocabulary": 0, "mode": "eager", "cache": "hot", "status": "timed", "note": "", "error": 1e-7, "allowed": 1e-6,
+        "flops": 1e3, "bytes": 1e3, "peak_bytes": 10, "dropped": 0, "clock_mhz": np.nan, "watts": np.nan,
+    }  # fmt: skip
+    measured = [{"variant": v, "round": r, "seconds": 1 + r / 10} for v in ("kernels:torch", "torch.nn") for r in range(6)]
+    columns = Throughput.COLUMNS
+    return pd.DataFrame([row | m for m in measured], columns=list(columns)).astype(columns)
+
+
 GOOD = {
+    "throughput": (throughput(), json.loads(json.dumps(asdict(Throughput(**SMALL))))),
     "gradient_lag": (gradient_lag(), PARAMETERS),
     "training_step": (training_step(), {**vars(TrainingStep()), "rounds": 3}),
 }
@@ -196,7 +214,7 @@ VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_s
 JSON = st.recursive(
     VALUES, lambda x: st.lists(x, max_size=3) | st.dictionaries(st.text(max_size=5), x, max_size=3), max_leaves=6
 )
-NAMES = st.sampled_from([*LAG.columns, *STEP.columns, "else"])
+NAMES = st.sampled_from([*LAG.columns, *STEP.columns, *Throughput.COLUMNS, "else"])
 COLUMN = st.one_of(
     st.lists(st.floats(), min_size=12, max_size=12),
     st.lists(st.floats(0), min_size=12, max_size=12),

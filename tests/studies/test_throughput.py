@@ -11,6 +11,7 @@ import studies
 from lm import InputError, run_app
 from studies import claims, throughput
 from studies.cli import app
+from studies.comparison import together
 from studies.study import make
 from studies.tables import load, save
 from studies.throughput import PRESETS, Study, complaint, star
@@ -173,9 +174,19 @@ def test_shares_are_of_the_best_peak_of_that_dtype():
     rows = planted({"torch.nn": lambda t: 1e-3}, noise=0.0)
     peaks = []
     for variant, dtype, flops, bytes_ in (
-        ("product", "float32", 1e9, 0.0), ("product", "bfloat16", 9e9, 0.0), ("copy", "float32", 0.0, 4e6),
+        ("product", "float32", 1e9, 0.0), ("product", "float32", 2e8, 0.0), ("product", "bfloat16", 9e9, 0.0),
+        ("copy", "float32", 0.0, 4e6),
     ):  # fmt: skip
-        at = {"part": "peak", "cell": variant, "variant": variant, "dtype": dtype, "steps": 0, "flops": flops, "bytes": bytes_}
+        at = {
+            "hidden": len(peaks),
+            "part": "peak",
+            "cell": variant,
+            "variant": variant,
+            "dtype": dtype,
+            "steps": 0,
+            "flops": flops,
+            "bytes": bytes_,
+        }
         peaks.append(rows.head(1).assign(seconds=1e-3, **at))
     table = pd.concat([rows, *peaks])
     table.attrs = rows.attrs
@@ -203,6 +214,18 @@ def test_one_size_that_is_slower_is_enough_and_is_named():
     assert claim["measured"].startswith("0.67 [")
 
 
+def test_intervals_that_hold_at_once_are_wider():
+    """Five settings, 99% each instead of 95%; of one setting the interval is that of the summary."""
+    table = planted({"torch.nn": lambda t: 1e-5, "kernels:torch": lambda t: 1e-5}, noise=0.06)
+    about = studies.summary(table)
+    mine = about[about["variant"] == "kernels:torch"]
+    wide = together(table, mine)
+    assert (wide["speed"] == mine["speed"]).all()
+    assert (wide["speed_high"] - wide["speed_low"] > 1.1 * (mine["speed_high"] - mine["speed_low"])).all()
+    alone = together(table, mine.head(1)).iloc[0]
+    assert (alone["speed_low"], alone["speed_high"]) == (mine["speed_low"].iloc[0], mine["speed_high"].iloc[0])
+
+
 def test_triton_is_not_measured_on_a_cpu():
     claim = verdict(planted({"torch.nn": lambda t: 1.0}), "kernels:triton")
     assert (claim["measured"], claim["verdict"]) == ("not measured", "not measured")
@@ -226,8 +249,8 @@ def test_growth_follows_one_size_while_the_others_stay():
     """A cost of B T: the exponent over T is taken where B has its first value, whatever other B were measured."""
     table = planted({"kernels:torch": lambda t: 1e-5 * t}, noise=0.0)
     table["seconds"] = 1e-5 * table["steps"]
-    more = table.assign(batch=1, seconds=1.0)
-    both = pd.concat([table, more[more["steps"] == 64]])
+    more = table.assign(batch=1, seconds=1.0)  # at an end of the line, where it would tilt it
+    both = pd.concat([table, more[more["steps"] == 256]])
     both.attrs = table.attrs
     assert studies.growth(both)["exponent"][0] == pytest.approx(1.0)
 
