@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lm import checkpoint, logs, tokens
-from lm.config import RunConfig, from_toml
+from lm.config import RunConfig, from_toml, read_toml
 from lm.errors import InputError
 from lm.machine import resolve_device
 from lm.model import LanguageModel
@@ -75,7 +75,10 @@ def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
         raise InputError(f"{path} is not a run folder: it holds no config.toml; lm runs lists the runs")
     file = path / "tokens.json"
     try:
-        return from_toml(path / "config.toml"), tokens.from_json(json.loads(file.read_text(encoding="utf-8")))
+        config, named = read_toml(path / "config.toml")
+        if "backend" not in named:  # the last setting of the file, which a run's own always holds
+            raise InputError(f"{path / 'config.toml'} is cut off; restore it from a copy")
+        return config, tokens.from_json(json.loads(file.read_text(encoding="utf-8")))
     except InputError:
         raise
     except Exception as error:  # whatever a damaged file makes a parser say

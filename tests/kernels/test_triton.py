@@ -256,9 +256,10 @@ def test_the_open_choice_is_no_graph_break() -> None:
 @PLANS
 def test_powers_of_rho(plan: str) -> None:
     """h(t) = rho h(t-1), by hand: 3 steps of rho = 1/2 from (8, -16), and dL/dh(0) = rho^3."""
-    h0 = torch.tensor([[8.0, -16.0]], requires_grad=True)
+    h0 = torch.tensor([[8.0, -16.0]], dtype=torch.float64, requires_grad=True)
     how = {"backend": "triton", "plan": plan}
-    output, (h,) = recurrence("rnn-identity", torch.zeros(3, 1, 1), (h0,), torch.zeros(2, 1), 0.5 * torch.eye(2), **how)
+    input, weight_ih, weight_hh = torch.zeros(3, 1, 1).double(), torch.zeros(2, 1).double(), 0.5 * torch.eye(2).double()
+    output, (h,) = recurrence("rnn-identity", input, (h0,), weight_ih, weight_hh, **how)
     assert output[:, 0].tolist() == [[4.0, -8.0], [2.0, -4.0], [1.0, -2.0]]
     h.sum().backward()
     assert h0.grad is not None

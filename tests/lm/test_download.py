@@ -61,6 +61,7 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, body: bytes, code: int = 200, length: int | None = None) -> None:
         self.send_response(code)
         self.send_header("Content-Length", str(len(body) if length is None else length))
+        self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
         self.wfile.flush()
@@ -72,6 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(302)
         self.send_header("Location", self.server.url("good"))
         self.send_header("Content-Length", "0")
+        self.send_header("Connection", "close")  # or the client may try this connection again just before it closes
         self.end_headers()
 
     def corrupt(self) -> None:

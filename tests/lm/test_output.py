@@ -128,7 +128,7 @@ def test_the_prompt_to_try_is_known(
     command = out.splitlines()[-1].removeprefix("try it: ")
     assert command == f"lm generate '{run}' --prompt '{prompt}'"
     assert not prepare(make_config(file, kind=kind, **size)).tokenizer.unknown(prompt)
-    code, out, err = lm_command(*shlex.split(command)[1:], "--length", 3)
+    code, out, err = lm_command(*shlex.split(command)[1:], "--length", 3, "--no-copied")
     assert (code, err) == (0, "")
     assert out.startswith(prompt)
 
