@@ -387,15 +387,3 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(
 def test_a_corpus_that_is_known_but_not_here_says_so() -> None:
     with pytest.raises(InputError, match=r"^robotrump is not downloaded yet: lm corpora download robotrump$"):
         open_corpus(CorpusConfig(source="robotrump"))
-
-
-def test_a_run_s_settings_name_a_downloaded_corpus_as_such(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Any
-) -> None:
-    """A folder of the same name beside it is another corpus."""
-    from lm.launch import _absolute
-
-    (tmp_path / "robotrump").mkdir()
-    monkeypatch.chdir(tmp_path)
-    assert _absolute(make_config("robotrump")).corpus.source == "robotrump"
-    assert _absolute(make_config("./robotrump")).corpus.source == str(tmp_path / "robotrump")

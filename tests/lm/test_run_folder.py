@@ -282,3 +282,14 @@ def test_only_checkpoints_are_ever_removed(unfinished: Path) -> None:
     kept = json.loads((unfinished / "last.json").read_bytes())["folder"]
     assert {p.name for p in folder.iterdir()} == {*foreign, "notes.txt", kept}
     assert (folder / "keep-me" / "file").read_text() == "x"
+
+
+def test_a_run_s_settings_name_a_downloaded_corpus_as_such(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make_config: Make
+) -> None:
+    """A folder of the same name beside it is another corpus."""
+    absolute = launch._absolute
+    (tmp_path / "robotrump").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert absolute(make_config("robotrump")).corpus.source == "robotrump"
+    assert absolute(make_config("./robotrump")).corpus.source == str(tmp_path / "robotrump")
