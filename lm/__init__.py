@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
     "InputError": "errors",
+    "Diverged": "errors",
+    "Stopped": "errors",
     "Run": "runs",
     "load": "runs",
     "generate": "generate",
@@ -50,7 +52,9 @@ if TYPE_CHECKING:
     from lm.corpora import Corpus as Corpus
     from lm.data import Data as Data
     from lm.data import prepare as prepare
+    from lm.errors import Diverged as Diverged
     from lm.errors import InputError as InputError
+    from lm.errors import Stopped as Stopped
     from lm.evaluate import evaluate as evaluate
     from lm.generate import Draws as Draws
     from lm.generate import generate as generate

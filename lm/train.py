@@ -10,6 +10,7 @@ import math
 import shlex
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -77,12 +78,17 @@ class Training:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
-    def run(self, quiet: bool = False) -> dict[str, Score]:
-        """Train until the settings say so; the best model's scores on the validation and the test split."""
+    def run(self, quiet: bool = False, each_epoch: "Callable[[Training], None] | None" = None) -> dict[str, Score]:
+        """Train until the settings say so; the best model's scores on the validation and the test split.
+
+        Args:
+            each_epoch: called before the first update and after each epoch's validation. It must leave the model, the
+                carried state and torch's random numbers as they are.
+        """
         try:
             with self.signals():
                 self._between()
-                self._train(quiet)
+                self._train(quiet, each_epoch or (lambda training: None))
                 return self.conclude()
         except (MemoryError, RuntimeError) as error:
             if not machine.out_of_memory(error):
@@ -92,16 +98,18 @@ class Training:
             if self.lock:
                 self.lock.release()
 
-    def _train(self, quiet: bool) -> None:
+    def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
         self.logs = (
             Log(self.path / "steps.jsonl", "step", self.at.step),
             Log(self.path / "epochs.jsonl", "epoch", self.at.epoch),
         )
         with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
+                each_epoch(self)
                 while not self.finished():
                     self.train_epoch()
                     self.validate()
+                    each_epoch(self)
             finally:
                 for log in self.logs:
                     log.close()

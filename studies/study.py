@@ -33,6 +33,7 @@ class Sweep(Parameters):
     """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
 
     COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
+    SIGNED: ClassVar[tuple[str, ...]] = ()  # columns of numbers that may be below 0
 
     def prepare(self) -> None:
         """Refuse, before anything is measured, what cannot be measured here.
