@@ -61,9 +61,9 @@ def from_text(kind: type, settings: dict[str, str]) -> dict[str, Any]:
     for key, text in settings.items():
         if key not in known:
             raise InputError(f"there is no parameter {key!r}; there are {'; '.join(map(describe, known.values()))}")
-        kind_of = type(known[key].metadata["range"][0]) if "range" in known[key].metadata else str
-        parts = [_number(part, kind_of) if kind_of is not str else part.strip() for part in text.split(",")]
-        single: Any = text if kind_of is str else _number(text, kind_of)
+        reach = known[key].metadata.get("range")
+        parts = [_number(part, type(reach[0])) if reach else part.strip() for part in text.split(",")]
+        single = _number(text, type(reach[0])) if reach else text
         values[key] = tuple(parts) if known[key].metadata.get("many") else single
     return values
 
