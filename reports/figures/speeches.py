@@ -102,15 +102,18 @@ def draw_matrix(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
     figure, (axes,) = canvas(size)
     shades = LinearSegmentedColormap.from_list("shades", [PAPER, PALETTE[0]])
     low, high = found.min().min(), found.max().max()
-    axes.imshow(found, aspect="auto", cmap=shades, vmin=low - 0.05 * (high - low), vmax=high + 0.9 * (high - low))
+    reach = {"vmin": low - 0.05 * (high - low), "vmax": high + 0.9 * (high - low)}
+    columns, rows = range(len(found.columns)), range(len(found))
+    axes.pcolormesh(columns, rows, found, cmap=shades, edgecolors=PAPER, linewidth=2, **reach)  # fields, not an image
+    axes.invert_yaxis()
     for row, (corpus, cell) in enumerate(found.index):
         for column, text in enumerate(found.columns):
             own = corpus == text
             value = found.loc[(corpus, cell), text]
             word = {"ha": "center", "va": "center", "fontweight": "bold" if own else "normal", "color": INK}
             axes.text(column, row, f"{value:.2f}", **word)
-    axes.set_xticks(range(len(found.columns)), [f"test text of\n{name}" for name in found.columns])
-    axes.set_yticks(range(len(found)), [f"{corpus}: {NAMES[cell]}" for corpus, cell in found.index])
+    axes.set_xticks(columns, [f"test text of\n{name}" for name in found.columns])
+    axes.set_yticks(rows, [f"{corpus}: {NAMES[cell]}" for corpus, cell in found.index])
     axes.grid(False)
     axes.tick_params(length=0)
     axes.set_xlabel("bits per byte; bold: the model's own speaker")

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+CELLS = {"rnn-tanh": "tanh", "lstm": "LSTM", "gru": "GRU"}
 MATRICES = ("E", "U", "W_i", "W_h", "projection")  # biases are too few to be seen
 SHOWN = ("untied, d = h", "tied, d = h", "untied, d < h", "tied by a projection")
 PAIRS = {"untied, d = h": "tied, d = h", "untied, d < h": "tied by a projection"}
@@ -94,7 +95,7 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 def perplexity_title(table: "pd.DataFrame") -> str:
     """What is shown, with the cell and the size."""
     p = table.attrs["parameters"]
-    return f"Perplexity tied and not: {p['cell']}, h = {p['hidden']}"
+    return f"Perplexity tied and not: {CELLS[p['cell']]}, h = {p['hidden']}"
 
 
 def draw_perplexity(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
