@@ -85,8 +85,9 @@ def sum_error(model: lm.LanguageModel, tokens: Tensor, targets: Tensor, state: S
 def snapshot(model: lm.LanguageModel, ids: Tensor, windows: int, lags: int) -> Iterator[Row]:
     """Of a model in float64, over ``windows`` windows of a text with ``LOSSES`` losses each, by layer:
 
-    median and quartiles of ||dL(t)/dW_h at step t - l|| by lag; over positions the median ``horizon`` (lags that hold 90%
-    of the summed norms) and ``cancellation`` = ||sum g_i|| / sum ||g_i||, and the shares ``vanishing`` and ``exploding``; ``slope`` of the log median over the lags; and ``sum_error``, of the whole model, in layer 0.
+    median and quartiles of ||dL(t)/dW_h at step t - l|| by lag; over positions the median ``horizon`` (lags that hold 90% of
+    the summed norms) and ``cancellation`` = ||sum g_i|| / sum ||g_i||, and the shares ``vanishing`` and ``exploding``;
+    ``slope`` of the log median over the lags; and ``sum_error``, of the whole model, in layer 0.
     """
     span = WARM + lags + LOSSES
     starts = torch.linspace(0, len(ids) - span - 1, windows).long()
