@@ -1,6 +1,7 @@
 """Language models on real text: norm against lag before and after training, and credit horizon and cancellation on the way."""
 
 import math
+import math
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
@@ -104,18 +105,18 @@ CURVES = Plot(
     title,
     draw,
     caption,
-    "The same on models that learn a president's speeches (lecture, slides Vanishing, exploding and Why it matters). Each line is "
-    "a kind of network; the height is the part of dL(t)/dW_h that comes from l words back, median over positions of text that the "
-    "models were not trained on, bands the middle half. Left before the first update, right after the last. A line that falls "
-    "more slowly hears further back. The last layer; each model's own loss.",
+    "The same on models that learn a president's speeches (lecture, slides Vanishing, exploding and Why it matters). Each "
+    "line is a kind of network; the height is the part of dL(t)/dW_h that comes from l words back, median over positions of "
+    "text that the models were not trained on, bands the middle half. Left before the first update, right after the last. A "
+    "line that falls more slowly hears further back. The last layer; each model's own loss.",
 )
 TRAINING = Plot(
     "training",
     training_title,
     draw_training,
     training_caption,
-    "Left, the credit horizon: the number of words back that hold 90% of the summed norms of the parts of dL(t)/dW_h. Right, the "
-    "cancellation ratio: the norm of the whole gradient over the sum of the norms of its parts g_i. It is 1 where "
-    "all steps pull W_h the same way, and near 0 where they undo each other. Lines are medians over corpora and seeds, bands "
-    "their range.",
+    "Left, the credit horizon: the number of words back that hold 90% of the summed norms of the parts of dL(t)/dW_h. "
+    "Right, the cancellation ratio: the norm of the whole gradient over the sum of the norms of its parts g_i. It is 1 "
+    "where all steps pull W_h the same way, and near 0 where they undo each other. Lines are medians over corpora and "
+    "seeds, bands their range.",
 )

@@ -83,9 +83,10 @@ PLOT = Plot(
     title,
     draw,
     caption,
-    "A row is a loss: the model has read the text up to word t and is asked for the next. A column is a step of the past. The "
-    "colour says how much of the gradient of W_h that loss brings by way of that step (lecture, slides Backpropagation for RNNs "
-    "and BPTT: dL(3)/dW_h at (3), (2), (1)); each mark of the scale is a factor. Along a row to the left one goes back in time. "
-    "A bright diagonal that fades at once is a network that learns from the last few words only; long rows are long "
-    "memories. All rows come from one backward pass, the losses stacked in the batch. The models' last layer, after training.",
+    "A row is a loss: the model has read the text up to word t and is asked for the next. A column is a step of the past. "
+    "The colour says how much of the gradient of W_h that loss brings by way of that step (lecture, slides Backpropagation "
+    "for RNNs and BPTT: dL(3)/dW_h at (3), (2), (1)); each mark of the scale is a factor. Along a row to the left one goes "
+    "back in time. A bright diagonal that fades at once is a network that learns from the last few words only; long rows "
+    "are long memories. All rows come from one backward pass, the losses stacked in the batch. The models' last layer, "
+    "after training.",
 )

@@ -177,9 +177,10 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     far = found.part[1] / found.part[4] if found.part[4] else float("nan")
     share = found.total / (sum(found.part.values()) or 1.0)
     return (
-        f"A trained {NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and is "
-        f"asked for “{found.words[4]}”. The path through step 1 brings {far:.2f} times the gradient of the path through step 4. "
-        f"The norm of the sum of the four parts is {share:.0%} of the sum of their norms: they do not point in one direction."
+        f"A trained {NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and "
+        f"is asked for “{found.words[4]}”. The path through step 1 brings {far:.2f} times the gradient of the path through "
+        f"step 4. The norm of the sum of the four parts is {share:.0%} of the sum of their norms: they do not point in one "
+        "direction."
     )
 
 
@@ -198,11 +199,11 @@ PLOT = Plot(
     draw,
     caption,
     "The picture of the lecture's slide BPTT: the network is unrolled over four words, and the loss L(4) is that of the "
-    "fifth. W_h is used at every step, so the loss reaches it by four paths, a colour each: down to h(4), back from state to "
-    "state, and down to W_h at step i. The numbers on the arrows are real: the first is the norm of dL(4)/dh(4), each step back "
-    "multiplies the norm by the number above it, and the last factor belongs to dh(i)/dW_h. Their product, below W_h, is "
-    "the norm of that path's part of the gradient. (A factor is the ratio of the norms before and after the arrow, of this "
-    "loss; it is at most the norm of the matrix on it.) The network's last layer is shown; h(0) is the state after 60 words "
-    "that were read before.",
+    "fifth. W_h is used at every step, so the loss reaches it by four paths, a colour each: down to h(4), back from state "
+    "to state, and down to W_h at step i. The numbers on the arrows are real: the first is the norm of dL(4)/dh(4), each "
+    "step back multiplies the norm by the number above it, and the last factor belongs to dh(i)/dW_h. Their product, below "
+    "W_h, is the norm of that path's part of the gradient. (A factor is the ratio of the norms before and after the arrow, "
+    "of this loss; it is at most the norm of the matrix on it.) The network's last layer is shown; h(0) is the state after "
+    "60 words that were read before.",
     lines,
 )

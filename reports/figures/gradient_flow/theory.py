@@ -81,8 +81,8 @@ def _why(claims: "pd.DataFrame") -> str:
         return ""
     where = ", ".join(setting.split("g = ")[1].split(",")[0] for setting in missed["setting"])
     return (
-        f" It is missed at g = {where}: where tanh is almost linear, one matrix is multiplied again and again, and its largest "
-        "eigenvalue shows, which at finite n lies beyond g; chi takes each step for independent of those before."
+        f"It is missed at g = {where}: where tanh is almost linear, one matrix is multiplied again and again, and its "
+        "largest eigenvalue shows, which at finite n lies beyond g; chi takes each step for independent of those before."
     )
 
 
@@ -130,8 +130,8 @@ def draw_gates(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 
 def gates_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return (
-        f"Slopes of LSTM and GRU within 1e-3 of log s(b): {verdict_of(claims, 'gates set the decay')}. The curse of memory, exact "
-        f"and sampled: {verdict_of(claims, 'curse of memory')}."
+        f"Slopes of LSTM and GRU within 1e-3 of log s(b): {verdict_of(claims, 'gates set the decay')}. The curse of memory, "
+        f"exact and sampled: {verdict_of(claims, 'curse of memory')}."
     )
 
 
@@ -140,11 +140,12 @@ PLOT = Plot(
     title,
     draw,
     caption,
-    "A tanh network with random weights, and what four theories say of its gradient (Pascanu, Mikolov & Bengio 2013; lecture, "
-    "slide Why). For a linear network the spectral radius ρ of W_h decides. With tanh it does not: ρ may be above 1 while "
-    "the gradient still vanishes, because tanh' is below 1. The largest singular value bounds the growth from above, far off. "
-    "What the gradient really follows is the largest Lyapunov exponent, and χ = g² E[tanh'²] estimates it from the states "
-    "alone. Left at one g, on a log scale; right the slopes at every g: above 0 the gradient explodes, below it vanishes.",
+    "A tanh network with random weights, and what four theories say of its gradient (Pascanu, Mikolov & Bengio 2013; "
+    "lecture, slide Why). For a linear network the spectral radius ρ of W_h decides. With tanh it does not: ρ may be above "
+    "1 while the gradient still vanishes, because tanh' is below 1. The largest singular value bounds the growth from "
+    "above, far off. What the gradient really follows is the largest Lyapunov exponent, and χ = g² E[tanh'²] estimates it "
+    "from the states alone. Left at one g, on a log scale; right the slopes at every g: above 0 the gradient explodes, "
+    "below it vanishes.",
 )
 GATES = Plot(
     "gates",
@@ -152,7 +153,8 @@ GATES = Plot(
     draw_gates,
     gates_caption,
     "Left: why gates help (lecture, slide Why it matters). With recurrent weights near 0, an LSTM's forget gate and a GRU's "
-    "update gate alone decide how the gradient falls: by the factor s(b) a step, b the gate's bias. Lags count from the first "
-    "step through the gate. Right: the curse of memory (Zucchet & Orvieto 2024). A linear unit of eigenvalue λ remembers about "
-    "1/(1-λ) steps. As that grows, the state grows a little, and the gradient with respect to λ far more, without exploding.",
+    "update gate alone decide how the gradient falls: by the factor s(b) a step, b the gate's bias. Lags count from the "
+    "first step through the gate. Right: the curse of memory (Zucchet & Orvieto 2024). A linear unit of eigenvalue λ "
+    "remembers about 1/(1-λ) steps. As that grows, the state grows a little, and the gradient with respect to λ far more, "
+    "without exploding.",
 )
