@@ -1,7 +1,6 @@
 """Language models on real text: norm against lag before and after training, and credit horizon and cancellation on the way."""
 
 import math
-import math
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot

@@ -50,9 +50,10 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
             axes.set_xlabel("word $x(i)$ that step $i$ reads", fontsize=15)
         else:
             axes.set_xlabel("step $i$")
-        axes.set_ylabel(
-            "loss $L(t)$, after word $x(t)$" if not number or size.narrow else "", fontsize=None if size.narrow else 15
-        )
+        if size.narrow:
+            axes.set_ylabel("loss $L(t)$")
+        elif not number:
+            axes.set_ylabel("loss $L(t)$, after word $x(t)$", fontsize=15)
         for spine in axes.spines.values():
             spine.set_edgecolor(RULE)
     bar = figure.colorbar(image, ax=list(panels), shrink=0.9, extend="min", aspect=30)

@@ -9,6 +9,7 @@ from reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
+    from matplotlib.ticker import Locator
 
 LOW, HIGH = 1e-16, 1e16  # of the axis at most
 
@@ -48,13 +49,13 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     return figure
 
 
-def _decades(span: float) -> object:
+def _decades(span: float) -> "Locator":
     from matplotlib.ticker import LogLocator
 
     return LogLocator(base=10.0 ** max(1, round(span / 7)), numticks=12)
 
 
-def _none() -> object:
+def _none() -> "Locator":
     from matplotlib.ticker import NullLocator
 
     return NullLocator()

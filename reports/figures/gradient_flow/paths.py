@@ -50,9 +50,9 @@ def steps(table: "pd.DataFrame") -> Steps:
     at = {q: group.set_index(4 - group["lag"]) for q, group in rows.groupby("quantity")}
     words = [printable(str(at["hidden"].loc[i, "token"])) for i in range(1, 5)]
     words.append(printable(str(at["sum"]["token"].iloc[0])))
-    numbers = [{i: float(at[q].loc[i, "value"]) for i in range(1, 5)} for q in ("hidden", "part")]
+    hidden, part = ({i: float(at[q]["value"].loc[i]) for i in range(1, 5)} for q in ("hidden", "part"))
     total, probability = (float(at[q]["value"].iloc[0]) for q in ("sum", "probability"))
-    return Steps(*numbers, words, total, probability, cell, str(rows["corpus"].iloc[0]))
+    return Steps(hidden, part, words, total, probability, cell, str(rows["corpus"].iloc[0]))
 
 
 def title(table: "pd.DataFrame") -> str:

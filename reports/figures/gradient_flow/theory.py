@@ -53,9 +53,9 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     left.set_title(f"g = {scale:g}")
     left.set_xlabel("lag $l = t - i$")
     left.set_ylabel("norm, 1 at lag 0" if size.narrow else "‖$dL(t)/dh(i)$‖ / ‖$dL(t)/dh(t)$‖")
-    slopes = rows[rows["quantity"] == "slope"].groupby("scale")["value"].quantile([0.0, 0.5, 1.0]).unstack()
-    reach = [slopes[0.5] - slopes[0.0], slopes[1.0] - slopes[0.5]]
-    right.errorbar(slopes.index, slopes[0.5], yerr=reach, fmt="o", color=INK, label="range of seeds", zorder=5)
+    slopes = rows[rows["quantity"] == "slope"].groupby("scale")["value"].agg(["min", "median", "max"])
+    reach = [slopes["median"] - slopes["min"], slopes["max"] - slopes["median"]]
+    right.errorbar(slopes.index, slopes["median"], yerr=reach, fmt="o", color=INK, label="range of seeds", zorder=5)
     right.axhline(0, color=MUTED, linewidth=1, linestyle="-")
     right.set_title("every g")
     right.set_xlabel("scale $g$ of $W_h$")
@@ -103,8 +103,8 @@ def draw_gates(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
                 label = NAMES[cell] if bias == rows["bias"].max() else "_"
                 draw_band(left, own, label, color=colour, linestyle=style, linewidth=width * (0.6 if size.narrow else 1.0))
         slope = -math.log1p(math.exp(-bias))
-        x = min(0.62 * longest, math.log(1e-8) / slope)
-        left.text(x + 1.5, math.exp(slope * x) * 1.5, f"b = {bias:g}", color=PALETTE[number], va="bottom")
+        far = min(0.62 * longest, math.log(1e-8) / slope)
+        left.text(far + 1.5, math.exp(slope * far) * 1.5, f"b = {bias:g}", color=PALETTE[number], va="bottom")
     left.set_yscale("log")
     left.set_ylim(1e-10, 20)
     left.set_xlim(0, longest)
