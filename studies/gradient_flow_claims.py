@@ -58,14 +58,13 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
     """Gates help: the slope over the lag, pair by pair of seeds and layers."""
     claim, source = "gates help: the gradient decays more slowly", "lecture, slide Why it matters"
     slopes = ends(table)
-    slopes = slopes[slopes["quantity"] == "slope"].set_index(["corpus", "seed", "layer"])
+    slopes = slopes[slopes["quantity"] == "slope"]
     rows: list[Claim] = []
     for corpus in names(table, "language", "corpus") or ["every corpus"]:
+        here = slopes[slopes["corpus"] == corpus]
         for cell in ("lstm", "gru"):
-            both = slopes[slopes["cell"] == cell][["value"]].join(
-                slopes[slopes["cell"] == "rnn-tanh"][["value"]], lsuffix="_own", rsuffix="_tanh", how="inner"
-            )
-            both = both[both.index.get_level_values("corpus") == corpus].dropna()
+            own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
+            both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
             slower = int((both["value_own"] > both["value_tanh"]).sum())
             verdict = NOT if both.empty else "holds" if slower == len(both) else "ambiguous" if slower else "fails"
             measured = NOT if both.empty else (

@@ -4,13 +4,14 @@ import math
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import NAMES, below, draw_band, grid, last_epoch, need, pick, verdict_of
+from reports.figures.gradient_flow.rows import DRAWN, NAMES, below, draw_band, grid, last_epoch, need, pick, verdict_of
 from reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+DEEPEST = 1e-14  # of what is drawn, against the largest: a sigmoid falls far below the others
 BANDS = ("low", "median", "high")
 
 
@@ -38,6 +39,9 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
             axes.set_title(plain(f"{corpus[:24]}, {when}"), fontsize=9 if size.narrow else 16, parse_math=False)
             axes.set_yscale("log")
     figure.supylabel("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)", fontsize=11 if size.narrow else 17)
+    top = float(rows[rows["quantity"] == "high"]["value"].max())
+    if DRAWN[0] < top < DRAWN[1]:
+        figure.axes[0].set_ylim(top * DEEPEST, top * 2)
     below(figure, "lag $l$ (words)" if size.narrow else "lag $l = t - i$ (words back from the loss)")
     legend(figure)
     return figure

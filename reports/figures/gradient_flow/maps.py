@@ -40,7 +40,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         axes.invert_yaxis()
         axes.grid(False)
         axes.set_title(NAMES[cell], color=INK)
-        words = own[own["lag"] == 0].set_index("step")["token"].map(lambda w: printable(str(w)).replace("\n", "¶")[:11] or "¶")
+        words = own[own["lag"] == 0].set_index("step")["token"].map(_shown)
         if not size.narrow and len(words) <= 24:
             places = list(words.index)
             axes.set_xticks(places, words, rotation=90, fontsize=11)
@@ -61,6 +61,11 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     return figure
 
 
+def _shown(word: object) -> str:
+    """A word beside an axis; line ends are a token too."""
+    return printable(str(word).replace("\n", "¶"))[:11] or "¶"
+
+
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     rows = last_epoch(pick(table, "map", "part"))
     said = []
@@ -71,11 +76,9 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         share = (near / whole).loc[lambda s: s.index > s.index.max() / 2].median()
         said.append(f"{NAMES[cell]}: {share:.0%}")
     return (
-        "Of the summed norms of a late loss, the nearest three steps hold (median) "
-        + (", ".join(said) or "a share that was not measured")
-        + ". Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "
-        + verdict_of(claims, "sum to autograd")
-        + "."
+        f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(said) or 'not measured'}. "
+        "Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "
+        f"{verdict_of(claims, 'sum to autograd')}."
     )
 
 

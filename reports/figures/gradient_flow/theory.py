@@ -55,7 +55,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     left.set_ylabel("norm, 1 at lag 0" if size.narrow else "‖$dL(t)/dh(i)$‖ / ‖$dL(t)/dh(t)$‖")
     slopes = rows[rows["quantity"] == "slope"].groupby("scale")["value"].agg(["min", "median", "max"])
     reach = [slopes["median"] - slopes["min"], slopes["max"] - slopes["median"]]
-    right.errorbar(slopes.index, slopes["median"], yerr=reach, fmt="o", color=INK, label="range of seeds", zorder=5)
+    right.errorbar(slopes.index, slopes["median"], yerr=reach, fmt="o", color=INK, label="measured, range of seeds", zorder=5)
     right.axhline(0, color=MUTED, linewidth=1, linestyle="-")
     right.set_title("every g")
     right.set_xlabel("scale $g$ of $W_h$")
@@ -81,7 +81,7 @@ def _why(claims: "pd.DataFrame") -> str:
         return ""
     where = ", ".join(setting.split("g = ")[1].split(",")[0] for setting in missed["setting"])
     return (
-        f"It is missed at g = {where}: where tanh is almost linear, one matrix is multiplied again and again, and its "
+        f" It is missed at g = {where}: where tanh is almost linear, one matrix is multiplied again and again, and its "
         "largest eigenvalue shows, which at finite n lies beyond g; chi takes each step for independent of those before."
     )
 
