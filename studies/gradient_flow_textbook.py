@@ -4,6 +4,7 @@ W_h has independent entries N(0, g^2 / n), as has each gate's; the inputs are wh
 """
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -99,7 +100,8 @@ def lyapunov(cell: str, weight: Tensor, seed: int, steps: int) -> float:
     tangent = torch.linalg.qr(numbers(seed, states * units, VECTORS))[0]
     total = 0.0
     for t, row in enumerate(z):
-        with forward_ad.dual_level():
+        with forward_ad.dual_level(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # torch's own, at its first use
             duals = map(forward_ad.make_dual, state, tangent.mT.split(units, dim=1))
             after = kernels.step(cell, row.expand(VECTORS, -1), tuple(duals), weight)
             state, moved = zip(*map(forward_ad.unpack_dual, after), strict=True)
