@@ -14,6 +14,7 @@ STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
