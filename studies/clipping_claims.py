@@ -116,9 +116,10 @@ def _range(table: "pd.DataFrame") -> list[Claim]:
     for (corpus, rate), group in inside.groupby(["corpus", "rate"], sort=False):
         seeds = group.groupby("seed")["loss"].agg(["min", "max"])
         ratios = seeds["max"] / seeds["min"].where(seeds["min"] < math.inf)
-        worst = group.loc[group["loss"].idxmax()]
+        worst = group.sort_values("loss").iloc[-1]
         some = f"{worst['multiple']:g} times the mean norm"
-        measured = f"{_percent(ratios.min())} to {_percent(ratios.max())} over {len(seeds)} seeds, worst at {some}"
+        many = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        measured = f"{_percent(ratios.min())} to {_percent(ratios.max())} over {many}, worst at {some}"
         good = (ratios <= CLOSE).mean()
         holds = True if good == 1 else False if good == 0 else None
         setting = f"{corpus}, learning rate {rate:g}, {group['multiple'].nunique()} thresholds"

@@ -88,7 +88,7 @@ def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
     wide = tuple(s.detach().double() for s in (state if isinstance(state, tuple) else (state,)))
     model = copy.deepcopy(training.model).double()
     inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
-    return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)  # type: ignore[arg-type]
+    return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)
 
 
 class Parts(NamedTuple):

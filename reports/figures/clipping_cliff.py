@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.style import INK, MUTED, PALETTE, Size, canvas
+from reports.figures.style import INK, MUTED, Size, canvas
 from studies import InputError
 
 if TYPE_CHECKING:
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PATHS = {"plain": PALETTE[3], "clipped": PALETTE[0]}
-SMALL = {False: 15, True: 9}  # type inside a panel, wide and narrow
+PATHS = {"plain": "#d45e00", "clipped": "#0072b1"}  # the palette's, but the same on light and on dark pages, as the surface is
+SMALL = {False: 14.5, True: 8}  # type inside a panel, wide and narrow
 DARK = "#101418"  # type on the surface, which is light on light and on dark pages alike
 GREYS = ("#fdfdfd", "#e9ebee", "#d5d9de", "#c2c8cf", "#a9b0b9", "#949ca6")
 LEVELS = (0, 0.01, 0.03, 0.06, 0.12, 0.36, 0.5)  # of E: a valley, a plain, the wall between 0.1 and 0.4, and a plateau
@@ -57,15 +57,15 @@ def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
     axes.set_xlabel("recurrent weight $w$ (no unit)")
     axes.set_ylabel("bias $b$ (no unit)")
     say: dict[str, Any] = {"color": DARK, "fontsize": SMALL[size.narrow], "ha": "center", "va": "center"}
-    axes.text(4.62, -2.63, "beyond the wall: $E$ up to 0.4", **say)
-    axes.text(4.28, -2.24, "ridge $b^*$", **say)
-    axes.text(4.95, -2.2, "a gentle slope\ndown to the wall", **say)
+    axes.text(4.47, -2.5, "beyond the wall\n$E$ up to 0.4", **say)
+    axes.text(4.86, -2.66, "ridge $b^*$", **say)
+    axes.text(4.88, -2.02, "a gentle slope\ndown to the wall", **say)
     plain = part[(part["kind"] == "plain") & (part["quantity"] == "error")].sort_values("step")
     if not plain["w"].between(w0, w1).all():
         end = plain.iloc[-1]
         far = f"thrown off to\n$w = {end['w']:.1f}$, $b = {end['b']:.1f}$"
-        axes.text(4.4, -1.99, far, **say | {"color": PATHS["plain"], "weight": "bold"})
-    axes.text(4.68, -2.36, "clipped: stays\nat its foot", **say | {"color": PATHS["clipped"], "weight": "bold"})
+        axes.text(4.355, -1.98, far, **say | {"color": PATHS["plain"], "weight": "bold"})
+    axes.text(4.77, -2.25, "clipped: stays\nat the foot", **say | {"color": PATHS["clipped"], "weight": "bold"})
 
 
 def _path(axes: "Axes", part: "pd.DataFrame", kind: str) -> None:
@@ -73,7 +73,7 @@ def _path(axes: "Axes", part: "pd.DataFrame", kind: str) -> None:
     path = part[part["quantity"] == "error"].sort_values("step")
     inside = (path["w"].between(*WINDOW[0]) & path["b"].between(*WINDOW[1])).to_numpy()
     seen = path.iloc[: len(path) if inside.all() else inside.argmin() + 1]
-    axes.plot(seen["w"], seen["b"], "o-", color=PATHS[kind], markersize=3, linewidth=1.5)
+    axes.plot(seen["w"], seen["b"], "o-", color=PATHS[kind], markersize=3, linewidth=1.2)
 
 
 def _cut(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:

@@ -13,7 +13,7 @@ NAMES = {
     "norm": "norm\n(Algorithm 1)",
     "value": "elements of\nthe gradient",
     "temporal": "elements of\neach step's part",
-    "hidden": "elements of\n$dL/dh(t)$",
+    "hidden": "elements of\ndL/dh(t)",
 }
 SPREAD = 0.3  # of a kind's place
 
@@ -54,7 +54,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
     axes.set_xticks(range(len(NAMES)), list(NAMES.values()), fontsize=8 if size.narrow else None)
     axes.grid(False, axis="x")
-    axes.set_ylabel("cosine to the true gradient (1 is the same direction)")
+    axes.set_ylabel("cosine to the gradient (no unit)")
     for i, factor in enumerate(factors):
         axes.plot([], [], "o", color=PALETTE[i % len(PALETTE)], label=_named(factor))
     legend(figure)

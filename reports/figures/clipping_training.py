@@ -42,8 +42,8 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         axes.set_xlabel("threshold (mean norms)")
         axes.set_xlim(-0.5, len(places) - 0.5)
         axes.grid(False, axis="x")
-    left.set_ylabel("final validation perplexity (per token)")
-    right.set_ylabel("share that diverged (1 is all)")
+    left.set_ylabel("perplexity (per token)")
+    right.set_ylabel("share diverged (of 1)")
     right.set_ylim(-0.04, 1.04)
     legend(figure)
     return figure
@@ -61,6 +61,7 @@ def _perplexity(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], l
 
 
 def _diverged(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], look: dict[str, Any], aside: float) -> None:
+    multiple: Any
     for multiple, same in group.groupby("multiple"):
         value, low, high = share(int(same["diverged"].sum()), len(same))
         reach = [[max(value - low, 0)], [max(high - value, 0)]]
@@ -81,7 +82,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     many = f"{made['seed'].nunique()} seed{'s' * (made['seed'].nunique() > 1)}"
     return (
         f"{corpora}, {many}, the same initial weights at every threshold. Without clipping diverged {lost}. "
-        f"Final losses of thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms within 2% of each other: {said}. "
+        f"Final validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms within 2% of each other: {said}. "
         "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "
         "which training without clipping diverges, a high threshold does not hold it."
     )
@@ -121,14 +122,18 @@ def _nearest(part: "pd.DataFrame") -> float:
 
 def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
     import numpy as np
+    from matplotlib.ticker import LogLocator
 
     edges = norm_edges()
-    for quantity, look in (("before", {"color": PALETTE[1], "alpha": 0.55}), ("after", {"color": PALETTE[0], "alpha": 0.75})):
+    for quantity, colour, alpha in (("before", PALETTE[1], 0.55), ("after", PALETTE[0], 0.75)):
         counts = part[part["quantity"] == quantity].groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0)
-        axes.stairs(100 * counts / counts.sum(), edges, fill=True, label=f"{quantity} clipping", **look)
+        axes.stairs(100 * counts / counts.sum(), edges, fill=True, label=f"{quantity} clipping", color=colour, alpha=alpha)
     found = np.flatnonzero(part.groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0))
     axes.set_xscale("log")
     axes.set_xlim(edges[max(found[0] - 2, 0)], edges[min(found[-1] + 3, len(edges) - 1)])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if edges[found[-1]] < 50 * edges[found[0]] else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
     lowest, highest = part["threshold"].min(), part["threshold"].max()
     axes.axvspan(lowest, max(highest, lowest * 1.01), color=MUTED, alpha=0.5, linewidth=0, label="threshold")
     axes.set_xlabel("gradient norm (nats)")
@@ -143,4 +148,4 @@ def norms_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     chosen = _nearest(clipped)
     shares = clipped[clipped["multiple"] == chosen].groupby("rate")["clipped"].mean()
     told = ", ".join(f"{100 * value:.0f}% at rate {rate:g}" for rate, value in shares.items())
-    return f"At a threshold of {chosen:g} times the mean norm clipping shortens {told} of the steps."
+    return f"At a threshold of {chosen:g} times the mean norm clipping shortens so many of the steps: {told}."
