@@ -6,6 +6,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BINS, LOWEST, A_DECADE = 80, -4.0, 10  # of histograms of norms: their number, log10 of the first edge, how many a decade
+TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped", "mean norm", "frequencies")
 
 
 def bin_of(norms: Any) -> Any:
@@ -28,6 +29,7 @@ def trainings(table: "pd.DataFrame") -> "pd.DataFrame":
     """One row a training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged (0 or
     1), which is a training that the trainer gave up or that ends worse than the word frequencies it began with."""
     part = table[table["part"] == "training"]
-    index = ["corpus", "seed", "rate", "multiple", "threshold"]
-    wide = part.pivot(index=index, columns="quantity", values="value").reset_index().rename_axis(columns=None)
+    if part.empty:
+        return part.reindex(columns=[*TRAINING, "diverged"])
+    wide = part.pivot(index=list(TRAINING[:5]), columns="quantity", values="value").reset_index().rename_axis(columns=None)
     return wide.assign(diverged=(~(wide["loss"] < wide["frequencies"])).astype(int))

@@ -82,7 +82,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     many = f"{made['seed'].nunique()} seed{'s' * (made['seed'].nunique() > 1)}"
     return (
         f"{corpora}, {many}, the same initial weights at every threshold. Without clipping diverged {lost}. "
-        f"Final validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms within 2% of each other: {said}. "
+        f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {said}. "
         "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "
         "which training without clipping diverges, a high threshold does not hold it."
     )
