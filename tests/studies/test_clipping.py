@@ -149,7 +149,7 @@ def test_a_training_that_explodes_is_counted_and_one_that_ends_worse_than_the_fr
 
 
 def test_at_a_smallest_rate_that_diverges_there_is_no_mean_norm(small):
-    with pytest.raises(lm.InputError, match="smallest rate, 100000, .* take a smaller one"):
+    with pytest.raises(lm.InputError, match=r"smallest rate, 100000, .* take a smaller one"):
         list(model.rows(small.config(small.corpora, 1), (1e5,), (1.0,)))
 
 
