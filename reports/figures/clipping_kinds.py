@@ -44,13 +44,13 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
                 continue
             x = place - SPREAD + (i + 0.5) * width
             jitter = np.linspace(-0.35, 0.35, len(values)) * width
-            look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "markeredgewidth": 0, "alpha": 0.4}
-            axes.plot(x + jitter, values, "o", markersize=4, **look)
+            look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "markeredgewidth": 0, "alpha": 0.6}
+            axes.plot(x + jitter, values, "o", markersize=5 if size.narrow else 7, **look)
             axes.plot([x - 0.4 * width, x + 0.4 * width], [np.median(values)] * 2, "-", color=INK, linewidth=3)
     axes.axhline(0, color=MUTED, linestyle=":")
     low = min(-0.18, float(part["value"].min()) - 0.05)
     axes.set_ylim(low, 1.05)
-    axes.text(len(NAMES) - 0.55, (low) / 2, "uphill", color=MUTED, ha="right", va="center")
+    axes.text(-0.45, low / 2, "uphill", color=MUTED, ha="left", va="center")
     axes.set_xlim(-0.5, len(NAMES) - 0.5)
     axes.set_xticks(range(len(NAMES)), list(NAMES.values()), fontsize=8 if size.narrow else None)
     axes.grid(False, axis="x")
@@ -81,8 +81,10 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         told.append(f"{' '.join(name.split())} {values.median():.2f} ({int((values < 0).sum())} of {len(values)} uphill)")
     touched = table[(table["part"] == "kinds") & (table["quantity"] == "touched") & (table["multiple"] == least)]["value"]
     example = claims[claims["claim"] == "clipping temporal components can point uphill"].iloc[0]
+    turned = (part[part["kind"] == "temporal"]["value"] < 0).any()
+    here = "" if turned else "; on this text the parts of a batch's many rows and steps never cancelled as closely"
     return (
         f"Median cosine at the lowest threshold, which touches {100 * touched.min():.0f}% of the steps: {'; '.join(told)}. "
         f"Parts of {example['setting']} show that clipping each step's part can turn a gradient around ({example['measured']}: "
-        f"{example['verdict']}); on speeches the parts of a batch's many rows and steps do not cancel as closely as these."
+        f"{example['verdict']}){here}."
     )
