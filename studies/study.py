@@ -17,6 +17,7 @@ STUDIES = {
     "speeches": "how well each cell models each speaker, and what the models write",
     "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from flow_cases import stored_flow
-from report_cases import EVIL, speech_scores, stored_costs, stored_norms, tying
+from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, tying
 
 from reports import build
 from studies import save
@@ -25,6 +25,7 @@ def built(tmp_path_factory):
     save(speech_scores(), folder / "speeches.parquet", "speeches", Speeches(cell=("rnn-tanh", "lstm")))
     save(tying(), folder / "weight_tying.parquet", "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,)))
     stored_flow(folder / "gradient_flow.parquet")
+    stored_clippings(folder / "clipping.parquet")
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)

@@ -1,9 +1,13 @@
 """Tables to make pages of."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
+from studies import clipping_cliff as cliff
 from studies import save
+from studies.clipping import Study as Clipping
 from studies.gradient_lag import Study as GradientLag
 from studies.speeches import NOTHING
 from studies.speeches import Study as Speeches
@@ -86,3 +90,36 @@ def tying(seeds=6):
         for i, variant in enumerate(TYING)
     ]
     return study.table([*counts, *models])
+
+
+CLIPPED = Clipping(grid=15, descent_steps=40, corpora="obama", seeds=2, rates=(1.0, 8.0), multiples=(0.5, 10.0))
+
+
+def clippings(uphill=0.0):
+    """A table of clipping: the real cliff; trainings that end at a loss of 4, without clipping at the rate 8 in none; steps of
+    which a share ``uphill`` points there under the hardest clipping of each step's part."""
+    rows = [{"part": "cliff"} | row for row in cliff.rows(15, (4.7, -2.1), 0.2, 0.1, 40)]
+    for seed, rate, multiple in product((1, 2), (1.0, 8.0), (0.5, 10.0, np.inf)):
+        about = {"corpus": "obama", "seed": seed, "rate": rate, "multiple": multiple, "threshold": 0.3 * multiple}
+        lost = rate == 8 and multiple == np.inf
+        told = {"loss": np.inf if lost else 4.0, "clipped": 0.5 * (multiple < 1), "mean norm": 0.3, "frequencies": 5.0}
+        rows += [about | {"part": "training", "quantity": name, "value": value} for name, value in told.items()]
+        for quantity, bins in (("before", (30, 34, 36)), ("after", (30, 31, 32))):
+            rows += [about | {"part": "norms", "quantity": quantity, "bin": b, "value": 10.0} for b in bins]
+    for quantity, value in (("sum", 0.1), ("temporal", -0.4), ("norm", 0.1), ("value", 0.1)):
+        rows.append({"part": "kinds", "kind": "example", "quantity": quantity, "value": value})
+    for kind, multiple, step in product(("norm", "value", "temporal", "hidden"), (1.0, 0.01), range(10)):
+        cosine = 1.0 if kind == "norm" else 1 - 0.1 * (multiple < 1) - 0.01 * step
+        if kind == "temporal" and multiple < 1 and step < 10 * uphill:
+            cosine = -0.1
+        about = {"part": "kinds", "corpus": "obama", "seed": 1, "kind": kind, "multiple": multiple, "threshold": multiple}
+        rows.append(about | {"quantity": "cosine", "step": 10 * step, "value": cosine})
+        if not step:
+            rows.append(about | {"quantity": "touched", "value": 0.5 if multiple == 1 else 1.0})
+    nothing = dict.fromkeys(Clipping.COLUMNS, 0) | dict.fromkeys(("kind", "corpus"), "")
+    return CLIPPED.table([nothing | row for row in rows])
+
+
+def stored_clippings(path, **how):
+    save(clippings(**how), path, "clipping", CLIPPED)
+    return path
