@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
+    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
 }
