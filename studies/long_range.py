@@ -37,7 +37,7 @@ class Study(Sweep):
     clipped and regularised by Omega with ``weight``; ``seeds`` replicas of up to ``updates`` updates each.
     ``gates``: ``tasks`` over ``lags`` T by each ``cell`` of ``gated`` units, clipped Adam, ``repeats`` seeds, ``adam_updates``.
     ``text``: language models of ``units`` units on ``corpora`` (names or paths with commas between), ``models`` seeds each,
-    read in windows of ``context`` tokens of which the last ``kept`` n stay as they are, or the one at lag ``distances`` is changed.
+    read in windows of ``context`` tokens, of which the last ``kept`` n stay, or the one at lag ``distances`` is changed.
     """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
@@ -84,11 +84,7 @@ class Study(Sweep):
     def cells(self) -> list[Cell]:
         cells: list[Cell] = []
         if "clipping" in self.parts:
-            cells += [
-                _cell("clipping", "temporal_order", "rnn-tanh", method, steps)
-                for steps in self.lengths
-                for method in self.methods
-            ]
+            cells += [_cell("clipping", "temporal_order", "rnn-tanh", m, t) for t in self.lengths for m in self.methods]
         if "gates" in self.parts:
             cells += [_cell("gates", task, cell, "clipped", t) for task in self.tasks for cell in self.cell for t in self.lags]
         if "text" in self.parts:
@@ -97,9 +93,9 @@ class Study(Sweep):
         return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """Of a task one row a seed: ``updates`` until it was ``solved`` (less than 1% errors on 10,000 fresh sequences) or ended,
-        and the last check's share of errors. Of a model one row a number of tokens: part history, with ``nats`` of loss when
-        the last n ``steps`` are kept, and part influence, with the KL for the token at lag ``steps``."""
+        """Of a task one row a seed: ``updates`` until it was ``solved`` (less than 1% errors on 10,000 fresh sequences) or
+        ended, and the last check's share of errors. Of a model one row a number of tokens: part history, ``nats`` of loss when
+        the last n ``steps`` are kept, and part influence, the KL for the token at lag ``steps``."""
         nothing = {"updates": 0, "solved": 0, "error": math.nan, "nats": math.nan}
         if cell["part"] == "text":
             rows = long_range_text.measure(cell["task"], cell["cell"], cell["seed"], self)
@@ -122,12 +118,11 @@ class Study(Sweep):
 
     def _recipe(self, cell: Cell) -> Recipe:
         if cell["part"] == "gates":
-            size = {"hidden": self.gated, "std": ADAM_STD, "updates": self.adam_updates}
-            return Recipe(cell["cell"], optimizer="adam", lr=ADAM_RATE, clip=self.threshold, **size)
+            size = self.gated, ADAM_STD
+            return Recipe(cell["cell"], *size, "adam", ADAM_RATE, self.threshold, updates=self.adam_updates)
         clip = math.inf if cell["method"] == "plain" else self.threshold
         omega = self.weight if cell["method"] == "regularised" else 0.0
-        size = {"hidden": self.hidden, "std": STD, "updates": self.updates}
-        return Recipe("rnn-tanh", optimizer="sgd", lr=self.rate, clip=clip, omega=omega, **size)
+        return Recipe("rnn-tanh", self.hidden, STD, "sgd", self.rate, clip, omega, updates=self.updates)
 
 
 def _cell(part: str, task: str, cell: str, method: str = "", steps: int = 0, seed: int = 0) -> Cell:
@@ -150,7 +145,7 @@ def complaint(study: Study, table: "pd.DataFrame") -> str:
     if table.duplicated(["part", "task", "cell", "method", "steps", "seed"]).any():
         return "holds a measurement twice"
     for key, group in table.groupby(["part", "task", "cell", "method"]):
-        part, _, cell, method = (str(word) for word in key)  # type: ignore[union-attr]
+        part, _, cell, method = (str(word) for word in key)
         allowed = {
             "clipping": (study.methods, study.lengths, study.seeds),
             "gates": (("clipped",), study.lags, study.repeats),

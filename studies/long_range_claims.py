@@ -19,8 +19,8 @@ Claim = tuple[str, str, str, str, str, str]
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a setting: ``seeds``, how many ``solved``, the ``share`` with Wilson's interval (``low``, ``high``), the median of
-    ``updates`` of those that solved, and the mean of ``nats`` over seeds."""
+    """One row a setting: ``seeds``, how many ``solved``, the ``share`` with Wilson's interval (``low``, ``high``), the median
+    of ``updates`` of those that solved, and the mean of ``nats`` over seeds."""
     import pandas as pd
 
     rows = []
@@ -29,7 +29,7 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
         value, low, high = share(int(group["solved"].sum()), len(group)) if task else (math.nan,) * 3
         updates = group.loc[group["solved"] == 1, "updates"].median()
         counts = {"seeds": len(group), "solved": int(group["solved"].sum()), "share": value, "low": low, "high": high}
-        rows.append(dict(zip(KEYS, key, strict=True)) | counts | {"updates": updates, "nats": group["nats"].mean()})  # type: ignore[arg-type]
+        rows.append(dict(zip(KEYS, key, strict=True)) | counts | {"updates": updates, "nats": group["nats"].mean()})
     return pd.DataFrame(rows)
 
 
@@ -42,7 +42,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: int) -> tuple[int, int] | None:
-    """(solved within ``updates``, of the first ``seeds``) on temporal order; nothing where fewer were measured, or otherwise."""
+    """(solved within ``updates``, of the first ``seeds``) on temporal order; nothing where that was not measured."""
     about = table.attrs["parameters"]
     if any(about[name] != value for name, value in STATED.items()) or about["updates"] < updates or about["seeds"] < seeds:
         return None

@@ -52,11 +52,8 @@ class Task:
 
     def wrong(self, y: Tensor, target: Tensor) -> Tensor:
         """Whether a sequence is answered wrongly, at one asked step or more: bool [R, B]. What is no number is wrong."""
-        if self.classes:
-            right = (y.argmax(dim=-1) == target) & y.isfinite().all(dim=-1)
-        else:
-            right = (y[..., 0] - target).abs() <= NEAR
-        return ~right.all(dim=0)
+        right = (y.argmax(dim=-1) == target) if self.classes else (y[..., 0] - target).abs() <= NEAR
+        return ~(right & y.isfinite().all(dim=-1)).all(dim=0)
 
 
 def temporal_order(random: torch.Generator, steps: int, count: int) -> tuple[Tensor, Tensor]:

@@ -66,7 +66,7 @@ def train(task: str, steps: int, recipe: Recipe, seeds: list[int]) -> list[dict[
                     rows[seeds[i]]["updates"] = update + 1
                 kept = (~done).nonzero()[:, 0]
                 left, weights = left[kept], weights.of(kept)
-                drawn = tuple(part[:, :, kept].contiguous() for part in drawn)
+                drawn = drawn[0][:, :, kept].contiguous(), drawn[1][:, :, kept].contiguous()
                 if moments:
                     moments.keep(kept)
             if not len(left):
