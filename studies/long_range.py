@@ -74,6 +74,8 @@ class Study(Sweep):
         if "text" in self.parts:
             if self.context <= (reach := max(*self.kept, *self.distances)):
                 raise lm.InputError(f"context must be more than the {reach} tokens of kept and distances, not {self.context}")
+            if not self._corpora:
+                raise lm.InputError("corpora names no corpus; take obama, another name, or a path")
             for corpus in self._corpora:
                 data = lm.prepare(long_range_text.config(corpus, "lstm", 1, self))
                 long_range_text.check_length(len(data.test.ids), self.context)

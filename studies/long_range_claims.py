@@ -130,7 +130,7 @@ def _omega(table: "pd.DataFrame") -> Claim:
     if clipped == omega:
         more = " (the longest measured)" if clipped == max(shared) else ""
         return claim, source, setting, threshold, measured + more, "ambiguous"
-    at = both[both["steps"] == min(t for t in shared if t > min(clipped, omega))].set_index("method")
+    at = both[both["steps"] == max(clipped, omega)].set_index("method")
     solved, seeds = at["solved"], at["seeds"]
     p = fisher((solved["clipped"], solved["regularised"]), (seeds["clipped"], seeds["regularised"]))
     pair = f"{solved['clipped']}/{seeds['clipped']} and {solved['regularised']}/{seeds['regularised']}"

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from report_cases import EVIL, stored_costs, stored_norms
+from report_cases import EVIL, stored_costs, stored_norms, stored_reaches
 
 from reports import build
 
@@ -18,6 +18,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
     stored_costs(folder / "training_step.parquet")
+    stored_reaches(folder / "long_range.parquet", corpora=("obama", "trump"))
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)
