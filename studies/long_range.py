@@ -53,8 +53,8 @@ class Study(Sweep):
     cell: tuple[str, ...] = choices(*CELLS, names=CELLS)
     lags: tuple[int, ...] = wholes(10, 20, 40, low=10, high=1_000)
     gated: int = whole(32, 1, 10_000)
-    repeats: int = whole(3, 1, 1_000)
-    adam_updates: int = whole(3_000, 1, 9_999_999)
+    repeats: int = whole(5, 1, 1_000)
+    adam_updates: int = whole(4_000, 1, 9_999_999)
     corpora: str = "obama"
     models: int = whole(2, 1, 1_000)
     units: int = whole(128, 1, 10_000)

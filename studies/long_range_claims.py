@@ -12,7 +12,7 @@ KEYS = ["part", "task", "cell", "method", "steps"]
 NOT = "not measured"
 STATED = {"hidden": 50, "rate": 0.01, "threshold": 1.0}  # the setting that claims 9, 10 and 13 speak of
 PASCANU = "Pascanu et al. 2013, section 4.1 and figure 7"
-RECENT, FAR, TENTH = 10, 10, 0.1  # claims on text: tokens that bring 90% of the gain; a lag, and what is left there of the KL
+RECENT, FAR, LEFT = 5, 10, 0.01  # claims on text: tokens that bring 90% of the gain; a lag, and what is left there of the KL
 BETWEEN = (5, 20)  # lags at which cells are compared
 
 Claim = tuple[str, str, str, str, str, str]
@@ -192,7 +192,7 @@ def left_at(rows: "pd.DataFrame", low: int, high: float = math.inf) -> float:
 def _text(table: "pd.DataFrame") -> list[Claim]:
     recent, source = "a language model is biased toward recent inputs", "lecture, slide Summary of RNNs"
     gain = f"90% of the gain over word frequencies within the last {RECENT} tokens"
-    fall = f"the KL of a change at lag {FAR} and further is at most {TENTH:g} of that at lag 0"
+    fall = f"the KL of a change at lag {FAR} and further is at most {LEFT:g} of that at lag 0"
     rows: list[Claim] = []
     key: Any
     parts = {part: table[table["part"] == part] for part in ("history", "influence")}
@@ -203,7 +203,7 @@ def _text(table: "pd.DataFrame") -> list[Claim]:
     for key, group in parts["influence"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
         found = [left_at(of_seed, FAR) for _, of_seed in group.groupby("seed")]
-        rows.append((recent, source, setting, fall, _range(found, "{:.2g}"), _all(found, TENTH)))
+        rows.append((recent, source, setting, fall, _range(found, "{:.2g}"), _all(found, LEFT)))
     rows = rows or [(recent, source, "all", gain, NOT, NOT)]
     return [*rows, *_kept_longer(parts["influence"])]
 

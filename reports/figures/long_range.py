@@ -137,7 +137,8 @@ def draw_influence(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) ->
             axes.plot(mean.index, mean, color=colour, linestyle=dashes, marker=marker, label=label)
             axes.fill_between(mean.index, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.set_yscale("log")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        locator: Any = axes.xaxis.get_major_locator()
+        locator.set_params(integer=True)
         if axes is panels[-1] or not size.narrow:
             axes.set_xlabel("lag $l$ of the changed token")
     short = size.narrow and len(panels) > 1
@@ -164,16 +165,20 @@ def _plain_ticks(axes: "Axes") -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_ylim()
-    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5, 7) if high < 10 * low else (1, 2, 5)))
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7) if high < 10 * low else (1, 2, 5)))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _rows(rows: "pd.DataFrame") -> list[Any]:
+    return list(rows.itertuples())
 
 
 def _told(claims: "pd.DataFrame", start: str) -> str:
     """The claims whose words begin so, with what was measured, a sentence each."""
     rows = claims[claims["claim"].str.startswith(start) & (claims["verdict"] != "not measured")]
     return " ".join(
-        f"{row.claim[0].upper()}{row.claim[1:]} ({row.setting}): {row.measured}, {row.verdict}." for row in rows.itertuples()
+        f"{row.claim[0].upper()}{row.claim[1:]} ({row.setting}): {row.measured}, {row.verdict}." for row in _rows(rows)
     )
 
 
@@ -182,7 +187,7 @@ def _short(claims: "pd.DataFrame", start: str) -> str:
     rows = claims[claims["claim"].str.startswith(start) & (claims["verdict"] != "not measured")]
     if rows.empty:
         return ""
-    told = "; ".join(f"{row.setting.partition(', T')[0]} {row.verdict}" for row in rows.itertuples())
+    told = "; ".join(f"{row.setting.partition(', T')[0]} {row.verdict}" for row in _rows(rows))
     claim = rows["claim"].iloc[0]
     return f"{claim[0].upper()}{claim[1:]}: {told}."
 
@@ -192,7 +197,7 @@ def caption_clipping(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     about = summary(_part(table, "clipping", "temporal order"))
     parts = []
     for steps, rows in about.groupby("steps"):
-        told = [f"{METHODS[r.method][0]} {r.solved} of {r.seeds}" for r in rows.itertuples()]
+        told = [f"{METHODS[r.method][0]} {r.solved} of {r.seeds}" for r in _rows(rows)]
         parts.append(f"T = {steps}: {', '.join(told)}")
     told = [f"Seeds that learn temporal order, {'; '.join(parts)}.", _told(claims, "clipping raises"), _told(claims, "the T")]
     return " ".join(filter(None, told))
@@ -202,9 +207,10 @@ def caption_gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How many trainings succeed at the longest lag, of each task and cell."""
     about = summary(_part(table, "gates", "comparison of cells"))
     parts = []
-    for task, rows in about.groupby("task", sort=False):
+    for task in dict.fromkeys(about["task"]):
+        rows = about[about["task"] == task]
         far = rows[rows["steps"] == rows["steps"].max()]
-        told = ", ".join(f"{CELLS[r.cell][0]} {r.solved} of {r.seeds}" for r in far.itertuples())
+        told = ", ".join(f"{CELLS[r.cell][0]} {r.solved} of {r.seeds}" for r in _rows(far))
         parts.append(f"{task.replace('_', ' ')} at T = {far['steps'].iloc[0]}: {told}")
     return f"Seeds that learn {'; '.join(parts)}. {_short(claims, 'gates learn')}".strip()
 
@@ -212,14 +218,14 @@ def caption_gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 def caption_history(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """After how many tokens 90% of the gain is reached, as the claims have it."""
     rows = claims[claims["threshold"].str.startswith("90%") & (claims["verdict"] != "not measured")]
-    told = "; ".join(f"{row.setting} {row.measured}" for row in rows.itertuples())
+    told = "; ".join(f"{row.setting} {row.measured}" for row in _rows(rows))
     return f"90% of what the history gains over word frequencies is there after: {told or 'not measured'}."
 
 
 def caption_influence(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How much is left far back, and whether gates keep more."""
     rows = claims[claims["threshold"].str.startswith("the KL") & (claims["verdict"] != "not measured")]
-    told = "; ".join(f"{row.setting} {row.measured} ({row.verdict})" for row in rows.itertuples())
+    told = "; ".join(f"{row.setting} {row.measured} ({row.verdict})" for row in _rows(rows))
     far = rows["threshold"].iloc[0].partition(" is at")[0].removeprefix("the KL of a change ") if len(rows) else "far back"
     return f"KL {far}, in parts of that at lag 0: {told or 'not measured'}. {_short(claims, 'gates keep')}".strip()
 

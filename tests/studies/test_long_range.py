@@ -205,8 +205,8 @@ def test_a_model_leans_on_recent_tokens_or_not():
     assert [verdict for _, verdict in claims] == ["ambiguous", "holds"]
     assert claims[1][0].endswith(" tokens")
     assert told(text("history", {("lstm", 1): far}), "90%")[0][1] == "fails"
-    fall = {("lstm", 1): {0: 2.0, 5: 1.0, 10: 0.2, 20: 0.1}, ("gru", 1): {0: 2.0, 5: 1.0, 10: 0.5, 20: 0.5}}
-    assert told(text("influence", fall), "the KL") == [("0.075", "holds"), ("0.25", "fails")]
+    fall = {("lstm", 1): {0: 2.0, 5: 1.0, 10: 0.02, 20: 0.01}, ("gru", 1): {0: 2.0, 5: 1.0, 10: 0.05, 20: 0.05}}
+    assert told(text("influence", fall), "the KL") == [("0.0075", "holds"), ("0.025", "fails")]
 
 
 def test_gates_keep_what_lies_back_or_not():
