@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot, plots
+from reports.drawing import Passage, Plot, passages, plots
 from reports.figures.style import NARROW, WIDE, headline
 from reports.ledger import Claim, answer, ledger
 from reports.svg import inline
@@ -51,6 +51,7 @@ class Page:
     command: str
     commit: str
     numeric: list[bool] = field(default_factory=list)  # by column
+    passages: list[Passage] = field(default_factory=list)
 
     @property
     def title(self) -> str:
@@ -92,6 +93,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         command=str(command or "unknown"),
         commit=f"{commit or 'unknown'}{', with changes that were not committed' if dirty else ''}",
         numeric=[is_numeric_dtype(table[column]) for column in table.columns],
+        passages=passages(table),
     )
 
 

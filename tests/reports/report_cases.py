@@ -7,8 +7,12 @@ import pandas as pd
 
 from studies import long_range, save
 from studies.gradient_lag import Study as GradientLag
+from studies.speeches import NOTHING
+from studies.speeches import Study as Speeches
 from studies.training_step import VARIANTS
 from studies.training_step import Study as TrainingStep
+from studies.weight_tying import VARIANTS as TYING
+from studies.weight_tying import Study as WeightTying
 
 EVIL = '<script>document.title = "x"</script> **b** | [a](b) `c` & <img src=x onerror=alert(1)>'
 
@@ -93,3 +97,37 @@ def stored_costs(path, **sizes):
     table = costs(**sizes)
     save(table, path, "training_step", TrainingStep(rounds=table["round"].nunique()))
     return path
+
+
+def speech_scores(sample=" are back. Jobs are back."):
+    """A table of speeches: two corpora, two cells, one seed; own texts are known best, gates help, mixtures win."""
+    rows = []
+    for corpus, other in (("obama", "trump"), ("trump", "obama")):
+        for cell, bits in (("rnn-tanh", 1.8), ("lstm", 1.7)):
+            for way, text, value in (
+                ("network", corpus, bits),
+                ("n-gram", corpus, 1.75),
+                ("mixture", corpus, bits - 0.15 + 0.05 * (cell == "lstm")),
+                ("network", other, bits + 0.5),
+                ("n-gram", other, 2.4),
+            ):
+                of = {"part": "score", "corpus": corpus, "cell": cell, "seed": 1, "way": way, "text": text}
+                rows.append(NOTHING | of | {"tokens": 100, "perplexity": 50.0, "bits_per_byte": value})
+            for temperature, repeats in ((0.8, 0.0), (0.0, 0.5)):
+                of = {"part": "sample", "corpus": corpus, "cell": cell, "seed": 1, "prompt": "Jobs", "temperature": temperature}
+                rows.append(NOTHING | of | {"sample": sample, "words": 5, "longest": 3, "novel": 0.9, "repeated": repeats})
+    return Speeches(cell=("rnn-tanh", "lstm")).table(rows)
+
+
+def tying(seeds=6):
+    """A table of weight_tying: real counts at one size, and models of one corpus in which tying helps by a tenth."""
+    study = WeightTying(vocabulary=(100_000,), sizes=(64,))
+    counts = study.measure(study.cells()[0])
+    models = [
+        {"part": "model", "corpus": "obama", "variant": variant, "seed": seed, "vocabulary": 100, "d": 2, "h": 4}
+        | {"matrix": "all", "parameters": 900 - 100 * i, "formula": 0, "best_epoch": 1, "bits_per_byte": 1.7}
+        | {"perplexity": (90.0 if variant.startswith("tied") else 100.0) + 0.1 * seed}
+        for seed in range(1, seeds + 1)
+        for i, variant in enumerate(TYING)
+    ]
+    return study.table([*counts, *models])
