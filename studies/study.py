@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
+    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
     "speeches": "how well each cell models each speaker, and what the models write",
     "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",

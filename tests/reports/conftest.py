@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from flow_cases import stored_flow
-from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, tying
+from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, tying
 
 from reports import build
 from studies import save
@@ -22,6 +22,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
     stored_costs(folder / "training_step.parquet")
+    stored_reaches(folder / "long_range.parquet", corpora=("obama", "trump"))
     save(speech_scores(), folder / "speeches.parquet", "speeches", Speeches(cell=("rnn-tanh", "lstm")))
     save(tying(), folder / "weight_tying.parquet", "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,)))
     stored_flow(folder / "gradient_flow.parquet")

@@ -1,12 +1,13 @@
 """Tables to make pages of."""
 
+import math
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
 from studies import clipping_cliff as cliff
-from studies import save
+from studies import long_range, save
 from studies.clipping import Study as Clipping
 from studies.gradient_lag import Study as GradientLag
 from studies.speeches import NOTHING
@@ -42,6 +43,49 @@ def costs(rounds=6, faster=(2.0, 0.5)):
         for v, s in speeds.items()
     ]
     return pd.DataFrame(rows)
+
+
+def reaches(seeds=15, repeats=3, corpora=("obama",), solved=None):
+    """A table of long_range, all parts: ``solved`` says how many seeds learn temporal order, by T and method."""
+    solved = solved or {20: (15, 15, 15), 30: (1, 11, 15)}
+    rows = []
+
+    def add(part, task, cell, method, steps, seed, updates=0, learned=0, error=math.nan, nats=math.nan):
+        values = (part, task, cell, method, steps, seed, updates, learned, error, nats)
+        rows.append(dict(zip(long_range.Study.COLUMNS, values, strict=True)))
+
+    for steps, of in solved.items():
+        for method, count in zip(long_range.METHODS, of, strict=True):
+            for seed in range(1, seeds + 1):
+                ended = (9000, 1, 0.0) if seed <= count else (30_000, 0, 0.5)
+                add("clipping", "temporal_order", "rnn-tanh", method, steps, seed, *ended)
+    for task in ("adding", "copy"):
+        for k, cell in enumerate(long_range.CELLS):
+            for steps in (10, 20, 40):
+                for seed in range(1, repeats + 1):
+                    updates = 80 * steps - 400 * k + 90 * seed
+                    learned = int(updates <= 3000 and (k > 0 or steps < 20))
+                    updates = updates if learned else 3000
+                    add("gates", task, cell, "clipped", steps, seed, updates, learned, 0.0 if learned else 0.6)
+    for corpus in corpora:
+        for k, cell in enumerate(long_range.CELLS):
+            for seed in (1, 2):
+                for n in (0, 1, 2, 3, 5, 10, 20, 50, 100):
+                    loss = 4.5 + 1.5 * 0.4**n - 0.1 * k + 0.01 * seed
+                    if 0 < n < 100:
+                        add("history", corpus, cell, "shuffled", n, seed, nats=loss - 0.02)
+                    add("history", corpus, cell, "all" if n == 100 else "dropped", n, seed, nats=loss)
+                for lag in (0, 1, 2, 3, 5, 8, 12, 20, 30, 50):
+                    add("influence", corpus, cell, "changed", lag, seed, nats=2 * (0.6 + 0.1 * k) ** lag * (0.9 + 0.1 * seed))
+    return pd.DataFrame(rows).astype(long_range.Study.COLUMNS)
+
+
+def stored_reaches(path, **sizes):
+    table = reaches(**sizes)
+    lengths = tuple(sorted(set(table.loc[table["part"] == "clipping", "steps"])))
+    corpora = ",".join(sizes.get("corpora", ["obama"]))
+    save(table, path, "long_range", long_range.Study(lengths=lengths, corpora=corpora))
+    return path
 
 
 def stored_norms(path, run="runs/x", subject="", **sizes):

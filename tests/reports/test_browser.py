@@ -24,7 +24,8 @@ def test_nothing_is_cut_off_missing_or_wrong(dark, built, pages, look):
         assert view["found"] == [], f"{page.name} at {view['width']}"
         assert view["loaded"] == 0, f"{page.name} asks the network"
         assert (view["paper"], view["ink"]) == tuple(rgb(COLOURS[name][dark]) for name in ("paper", "ink"))
-        assert view["drawings"] == figures.get(page.stem, 0)  # the one that fits the width, not both
+        drawn = figures.get(page.stem, 0)
+        assert view["drawings"] == drawn  # the one that fits the width, not both
         assert view["type"] == (view["ink"] if drawn else None)
 
 
