@@ -14,6 +14,7 @@ STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
@@ -86,6 +87,12 @@ def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
     if preset not in module.PRESETS:
         raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
     return replace(module.PRESETS[preset], **from_text(module.Study, settings))
+
+
+def usual_preset(name: str) -> str:
+    """The preset that is meant where none is named: cpu, or the first of a study that has none."""
+    presets = module_of(name).PRESETS
+    return "cpu" if "cpu" in presets else next(iter(presets))
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
