@@ -56,7 +56,7 @@ def run(
         going.append(Run(study, name, preset, path.with_name(f"{path.stem}-{preset}"), fresh))
         with allocation_failures():
             table = going[0]()
-        save(table, path, name, study, preset=preset, failed=going[0].failed)
+        save(table, path, name, study, preset=preset, failed=going[0].failed, machine=going[0].machine)
     _claims(path)
     say(f"table: {path}")
 

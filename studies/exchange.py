@@ -121,14 +121,14 @@ def floors(table: "pd.DataFrame") -> "pd.DataFrame":
     key: Any
     for key, group in table.groupby(["protocol", "programs", "kilobytes"], sort=False):
         protocol, programs, kilobytes = key
-        seconds = group.pivot_table(index="round", columns="steps", values="seconds").sort_index(axis=1)
-        if protocol == LAUNCH:
-            found = median(seconds.iloc[:, -1].dropna() * 1e6)
-        elif seconds.shape[1] < 2:
-            found = NOTHING
+        seconds = group.dropna(subset="seconds").pivot_table(index="round", columns="steps", values="seconds")
+        counts = sorted(int(steps) for steps in seconds.columns)
+        if protocol == LAUNCH and counts:
+            found = median(seconds[counts[0]].dropna() * 1e6)
+        elif len(counts) > 1:
+            found = median((seconds[counts[-1]] - seconds[counts[0]]).dropna() / (counts[-1] - counts[0]) * 1e6)
         else:
-            full, half = (int(steps) for steps in (seconds.columns[-1], seconds.columns[0]))
-            found = median(((seconds[full] - seconds[half]) / (full - half)).dropna() * 1e6)
+            found = NOTHING
         gathered = 1024 * programs * kilobytes
         rate = {"gathered": gathered, "gbs": gathered / found.value / 1e3 if gathered else math.nan}
         rows.append(

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from report_cases import EVIL, stored_costs, stored_norms
+from report_cases import EVIL, stored_costs, stored_norms, stored_speeds
 
 from reports import build
 
@@ -18,6 +18,7 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
     stored_costs(folder / "training_step.parquet")
+    stored_speeds(folder / "throughput.parquet")
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)
@@ -69,6 +70,7 @@ const inspect = async frame => {
     view.URL.createObjectURL = blob => { csv = blob.text(); return "#"; };
     view.HTMLAnchorElement.prototype.click = () => {};
     save.click();
+    for (let tries = 0; csv === null && tries < 100; tries++) await new Promise(done => setTimeout(done, 20));
   }
   return {
     found, sorted, csv: await csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,

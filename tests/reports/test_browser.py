@@ -18,13 +18,13 @@ def rgb(colour):
 def test_nothing_is_cut_off_missing_or_wrong(dark, pages, look):
     seen, console = look(pages, WIDTHS, dark)
     assert console == []
-    assert len(seen) == 2 * len(pages) == 10
+    assert len(seen) == 2 * len(pages) == 12
     for page, view in zip([page for page in pages for _ in WIDTHS], seen, strict=True):
         assert view["found"] == [], f"{page.name} at {view['width']}"
         assert view["loaded"] == 0, f"{page.name} asks the network"
         assert (view["paper"], view["ink"]) == tuple(rgb(COLOURS[name][dark]) for name in ("paper", "ink"))
-        drawn = page.name not in ("index.html", "zeros.html")
-        assert view["drawings"] == drawn  # the one that fits the width, not both
+        drawn = {"index.html": 0, "zeros.html": 0, "throughput.html": 6}.get(page.name, 1)
+        assert view["drawings"] == drawn  # those that fit the width, not both of each
         assert view["type"] == (view["ink"] if drawn else None)
 
 
@@ -40,6 +40,16 @@ def test_tables_are_sorted_and_the_csv_is_saved(built, look):
     assert up == pytest.approx(sorted(norms), rel=1e-3)
     assert down == up[::-1]
     assert up[0] < 1e-5 < 1 < up[-1]  # by value, not as text
+
+
+def test_a_long_csv_is_packed_and_saved_as_it_is(built, look):
+    page = built.index.parent / "throughput.html"
+    (packed,) = re.findall(r'<pre id="csv" data-packed="gzip" hidden>(.+?)</pre>', page.read_text())
+    ((view,), console) = look([page], [1280], dark=False)
+    assert console == []
+    table = next(page for page in built.pages if page.study == "throughput")
+    assert view["csv"] == table.csv and len(table.csv) > 5 * len(packed)
+    assert len(page.read_text()) < 1_500_000
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from report_cases import speeds, stored_speeds
 from reports.drawing import plots
 from reports.figures.style import NARROW, WIDE
 from reports.figures.throughput import shared
-from studies import InputError, load, verdicts
+from studies import InputError, load, summary, verdicts
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 PLOTS = {plot.name: plot for plot in plots("throughput")}
@@ -104,7 +104,7 @@ def test_speeds_have_a_row_a_setting_and_torch_nn_at_one(name, rows, table, clai
 
 def test_limits_are_shares_of_the_measured_peak(table, claims):
     left, right = PLOTS["limits"].draw(table, claims, WIDE).axes
-    about = shared.about(table)
+    about = summary(table)
     row = about[(about["part"] == "recurrence") & (about["variant"] == "loop") & (about["hidden"] == 64)]
     row = row[(row["cell"] == "lstm") & (row["direction"] == "forward+backward")].iloc[0]
     assert lines(left)["loop"][1][-1] == pytest.approx(row["us_per_step"])
@@ -115,10 +115,10 @@ def test_limits_are_shares_of_the_measured_peak(table, claims):
 
 
 def test_the_floor_is_drawn_where_it_was_measured(table, claims, monkeypatch):
-    about = shared.about(table).copy()
+    about = summary(table).copy()
     about["floor_us"] = np.where(about["part"] == "recurrence", 0.5, np.nan)
     about["of_floor"] = about["floor_us"] / about["us_per_step"]
-    monkeypatch.setattr(shared, "_last", [(table, about)])
+    monkeypatch.setattr(shared, "summary", lambda table: about)
     left, _ = PLOTS["limits"].draw(table, claims, WIDE).axes
     assert list(lines(left)["the exchange alone"][1]) == [0.5] * 3
     assert "the exchange alone would take 0.5 µs, " in PLOTS["limits"].caption(table, claims)

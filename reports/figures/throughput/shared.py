@@ -29,20 +29,12 @@ LOOKS = {
 LABELS = {"product": "one product", "steps": "steps that wait"}
 OURS = ("kernels:triton", "kernels:torch", "kernels:eager")  # the first that was timed is the one that captions speak of
 NAMES = {"T": "steps $T$ (tokens)", "H": "hidden units $H$ (number)", "B": "batch $B$ (rows)", "V": "vocabulary $V$ (words)"}
-_last: "list[tuple[pd.DataFrame, pd.DataFrame]]" = []
-
-
-def about(table: "pd.DataFrame") -> "pd.DataFrame":
-    """``studies.summary`` of a table; of the same table as last time, the same again, since it takes seconds."""
-    if not _last or _last[0][0] is not table:
-        _last[:] = [(table, summary(table))]
-    return _last[0][1]
 
 
 def shown(table: "pd.DataFrame", part: str) -> "pd.DataFrame":
     """The rows of a summary that a figure of a part shows: of each of these columns the first value that was timed, of
     directions the one with gradients. ``cell`` stays as it is."""
-    rows = about(table)
+    rows = summary(table)
     rows = rows[(rows["part"] == part) & (rows["seconds"] > 0)]
     if "forward+backward" in set(rows["direction"]):
         rows = rows[rows["direction"] == "forward+backward"]

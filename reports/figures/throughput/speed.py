@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from reports.drawing import Plot
 from reports.figures.style import INK, MUTED, Size, canvas, legend, plain
-from reports.figures.throughput.shared import LOOKS, about, first, nothing, ours, shown, sizes, speed
-from studies import AXES
+from reports.figures.throughput.shared import LOOKS, first, nothing, ours, shown, sizes, speed
+from studies import AXES, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ def training(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def cells(table: "pd.DataFrame") -> "pd.DataFrame":
     """Recurrences of all cells and directions, at the first sizes; ``row`` names cell and direction."""
-    rows, parameters = about(table), table.attrs["parameters"]
+    rows, parameters = summary(table), table.attrs["parameters"]
     rows = rows[(rows["part"] == "recurrence") & (rows["seconds"] > 0)]
     for column in ("dtype", "mode", "cache"):
         rows = rows[rows[column] == first(rows, column, parameters[column])]

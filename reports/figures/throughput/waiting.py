@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
 from reports.figures.style import MUTED, Size, canvas, legend, plain
-from reports.figures.throughput.shared import NAMES, about, along, curve, log_values, nothing, over_sizes, shown, sizes, tall
+from reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes, tall
+from studies import summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         for variant in ("product", "steps"):
             curve(axes, line[line["variant"] == variant], column, value, scale, bars=value == "seconds")
         over_sizes(axes, line[column], NAMES[letter], 0.1)
-    peaks = about(table)
+    peaks = summary(table)
     peaks = peaks[(peaks["part"] == "peak") & (peaks["variant"] == "product") & (peaks["dtype"] == rows["dtype"].iloc[0])]
     if peaks["tflops"].max() > 0:
         right.axhline(peaks["tflops"].max() * 1e3, color=MUTED, linestyle=":", label="the fastest product measured")
