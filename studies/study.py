@@ -19,6 +19,7 @@ STUDIES = {
     "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
     "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
@@ -92,6 +93,12 @@ def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
     if preset not in module.PRESETS:
         raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
     return replace(module.PRESETS[preset], **from_text(module.Study, settings))
+
+
+def usual_preset(name: str) -> str:
+    """The preset that is meant where none is named: cpu, or the first of a study that has none."""
+    presets = module_of(name).PRESETS
+    return "cpu" if "cpu" in presets else next(iter(presets))
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":

@@ -18,14 +18,16 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
     """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
 
     Args:
-        more: what else its ``attrs`` are to hold: the preset, cells that failed.
+        more: what else its ``attrs`` are to hold: the preset, cells that failed, the machine if not as it is now.
 
     Raises:
         InputError: when it cannot be written; a file that was there is then unchanged.
     """
     from studies.machine import describe
 
-    table.attrs |= {"study": name, "parameters": asdict(study), "machine": describe()} | more
+    if "machine" not in more:
+        more["machine"] = describe()
+    table.attrs |= {"study": name, "parameters": asdict(study)} | more
     with replacing(path) as temporary:
         table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 

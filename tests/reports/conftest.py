@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 from flow_cases import stored_flow
-from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, tying
+from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, stored_speeds, tying
 
 from reports import build
 from studies import save
@@ -27,6 +27,7 @@ def built(tmp_path_factory):
     save(tying(), folder / "weight_tying.parquet", "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,)))
     stored_flow(folder / "gradient_flow.parquet")
     stored_clippings(folder / "clipping.parquet")
+    stored_speeds(folder / "throughput.parquet")
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)
@@ -78,6 +79,7 @@ const inspect = async frame => {
     view.URL.createObjectURL = blob => { csv = blob.text(); return "#"; };
     view.HTMLAnchorElement.prototype.click = () => {};
     save.click();
+    for (let tries = 0; csv === null && tries < 100; tries++) await new Promise(done => setTimeout(done, 20));
   }
   return {
     found, sorted, csv: await csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,

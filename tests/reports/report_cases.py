@@ -12,6 +12,8 @@ from studies.clipping import Study as Clipping
 from studies.gradient_lag import Study as GradientLag
 from studies.speeches import NOTHING
 from studies.speeches import Study as Speeches
+from studies.throughput import OFFERS
+from studies.throughput import Study as Throughput
 from studies.training_step import VARIANTS
 from studies.training_step import Study as TrainingStep
 from studies.weight_tying import VARIANTS as TYING
@@ -166,4 +168,35 @@ def clippings(uphill=0.0):
 
 def stored_clippings(path, **how):
     save(clippings(**how), path, "clipping", CLIPPED)
+
+
+# Times of each variant in units of torch.nn's, and of what a sequential product is to its steps.
+FACTORS = {"torch.nn": 1.0, "kernels:torch": 0.5, "kernels:eager": 3.0, "loop": 2.0, "linear_cross_entropy": 1.2, "steps": 4.0}
+MEMORY = {"torch.nn": 100_000_000, "kernels:torch": 20_000_000, "linear_cross_entropy": 40_000_000}
+
+
+def speeds(rounds=12, noise=0.01, **chosen):
+    """A table of throughput: time grows as T H^1.5 B^0.5, or as N d V; ours takes half of torch.nn's, steps four products."""
+    sizes = {"batch": (16, 1, 64), "hidden": (32, 16, 64), "steps": (64, 16, 32, 128), "cell": ("lstm", "gru")}
+    sizes |= {"tokens": (64, 32), "width": (16,), "vocabulary": (2000, 500, 8000), "square": (64,)}
+    study = Throughput(**(sizes | {"rounds": rounds} | chosen))
+    random = np.random.default_rng(0)
+    rows = []
+    for cell in study.cells():
+        b, t, h, v = (max(1, cell[name]) for name in ("batch", "steps", "hidden", "vocabulary"))
+        law = 1e-9 * b * h * v if cell["part"] == "cross_entropy" else 1e-7 * t * h**1.5 * b**0.5 * max(1, v / 1000)
+        mood = random.lognormal(0, 0.2, rounds)
+        offers = (cell["cell"],) if cell["part"] == "peak" else OFFERS[cell["part"]]
+        for variant in (name for name in offers if name in FACTORS or cell["part"] in ("peak", "sequential")):
+            same = {"variant": variant, "mode": study.mode[0], "cache": study.cache[0], "status": "timed", "note": ""}
+            same |= {"error": 1e-7, "allowed": 1e-6, "flops": 1e13 * law, "bytes": 1e6, "dropped": 0}
+            same |= {"peak_bytes": MEMORY.get(variant, 0) * v // 8000, "clock_mhz": np.nan, "watts": np.nan}
+            seconds = law * FACTORS.get(variant, 1.0) * mood * random.lognormal(0, noise, rounds)
+            rows += [cell | same | {"round": r, "seconds": seconds[r]} for r in range(rounds)]
+    return study, study.table(rows)
+
+
+def stored_speeds(path, **sizes):
+    study, table = speeds(**sizes)
+    save(table, path, "throughput", study)
     return path

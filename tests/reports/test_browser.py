@@ -43,6 +43,16 @@ def test_tables_are_sorted_and_the_csv_is_saved(built, look):
     assert up[0] < 1e-5 < 1 < up[-1]  # by value, not as text
 
 
+def test_a_long_csv_is_packed_and_saved_as_it_is(built, look):
+    page = built.index.parent / "throughput.html"
+    (packed,) = re.findall(r'<pre id="csv" data-packed="gzip" hidden>(.+?)</pre>', page.read_text())
+    ((view,), console) = look([page], [1280], dark=False)
+    assert console == []
+    table = next(page for page in built.pages if page.study == "throughput")
+    assert view["csv"] == table.csv and len(table.csv) > 5 * len(packed)
+    assert len(page.read_text()) < 1_500_000
+
+
 @pytest.mark.parametrize(
     ("before", "after", "complaint"),
     [

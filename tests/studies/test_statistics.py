@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
-from studies.statistics import NOTHING, Interval, compare, fisher, median, paired_ratio, power_law, share
+from studies.statistics import NOTHING, RESAMPLES, Interval, compare, fisher, median, paired_ratio, power_law, share
 
 
 def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
@@ -17,6 +18,16 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
     found = [median(random.exponential(size=25)) for _ in range(300)]
     covered = np.mean([f.low < math.log(2) < f.high for f in found])
     assert 0.9 < covered < 0.99
+
+
+@pytest.mark.filterwarnings("ignore")  # scipy's, of samples that are alike
+@given(st.lists(st.sampled_from([1.0, 1.1, 2.0, 3.5, 7.0]) | st.floats(0.1, 10), min_size=8, max_size=20), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_the_interval_is_scipys(samples, wide):
+    confidence = 0.98 if wide else 0.95
+    known = bootstrap((samples,), np.median, confidence_level=confidence, n_resamples=RESAMPLES, rng=0).confidence_interval
+    found = median(samples, confidence)
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), nan_ok=True)
 
 
 def test_median_of_little():
