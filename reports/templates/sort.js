@@ -24,7 +24,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
 // A long CSV is in the page as gzip in base64.
 const unpacked = async csv => {
   const bytes = Uint8Array.from(atob(csv.textContent.trim()), letter => letter.charCodeAt(0));
-  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  return new Response(new Response(bytes).body.pipeThrough(new DecompressionStream("gzip"))).text();
 };
 for (const button of document.querySelectorAll("button.save")) {
   const csv = document.getElementById("csv"), packed = csv.dataset.packed;

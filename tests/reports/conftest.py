@@ -76,13 +76,13 @@ const inspect = async frame => {
   let csv = null;
   const save = page.querySelector("button.save");
   if (save) {
-    view.URL.createObjectURL = blob => { csv = blob.text(); return "#"; };
+    const saved = new Promise(done => { view.URL.createObjectURL = blob => { done(blob.text()); return "#"; }; });
     view.HTMLAnchorElement.prototype.click = () => {};
     save.click();
-    for (let tries = 0; csv === null && tries < 100; tries++) await new Promise(done => setTimeout(done, 20));
+    csv = await saved;
   }
   return {
-    found, sorted, csv: await csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,
+    found, sorted, csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,
     type: glyph && view.getComputedStyle(glyph).fill, loaded: view.performance.getEntriesByType("resource").length,
   };
 };

@@ -18,7 +18,7 @@ SPREAD = 0.28  # of a row's height, from the first variant to the last
 
 def training(table: "pd.DataFrame") -> "pd.DataFrame":
     """Training steps of all sizes; ``row`` names each."""
-    rows = _compared(shown(table, "training"))
+    rows = _compared(shown(table, "training")).sort_values(["hidden", "vocabulary"])
     return rows.assign(row=[sizes(row).replace(", ", "\n") for _, row in rows.iterrows()])
 
 
