@@ -72,7 +72,7 @@ def written(page, ending):
 
 
 def test_every_page_can_be_parsed_and_every_image_decoded(pages):
-    assert len(pages) == 5
+    assert len(pages) == 6
     for page in pages:
         parsed = Parsed(page.read_text())
         assert len(parsed.ids) == len(set(parsed.ids)), page.name
