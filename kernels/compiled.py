@@ -21,7 +21,7 @@ from kernels import plan as plans
 from kernels.cells import CELLS
 
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
-IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_squares", "p_squares_after")
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_squares", "p_squares_after")
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def compile_here(configuration: Configuration) -> Facts:
     compiled: Any = triton.compile(source, target=target, options=options)
 
     slots = CELLS[c.cell].slots
-    k, columns = (plan.hidden, tiles.block_h * slots) if c.direction == "forward" else (plan.hidden * slots, tiles.block_h)
+    k, columns = plan.product(c.direction, slots)
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
@@ -105,6 +105,8 @@ def compile_here(configuration: Configuration) -> Facts:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
+    if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
+        loads = [load for load in loads if ".64" not in load]
     ttgir = compiled.asm["ttgir"]
     return Facts(
         shared=compiled.metadata.shared,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot, plots
+from reports.drawing import Passage, Plot, passages, plots
 from reports.figures.style import NARROW, WIDE, headline
 from reports.ledger import Claim, answer, ledger
 from reports.svg import inline
@@ -54,6 +54,7 @@ class Page:
     command: str
     commit: str
     numeric: list[bool] = field(default_factory=list)  # by column
+    passages: list[Passage] = field(default_factory=list)
     measured: list[str] = field(default_factory=list)  # the table's columns, where ``columns`` are those of its summary
     summed: int = 0  # rows of the summary, where rows are of one
 
@@ -106,6 +107,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         environment=facts(about),
         command=str(command or "unknown"),
         commit=f"{commit or 'unknown'}{', with changes that were not committed' if dirty else ''}",
+        passages=passages(table),
         numeric=[is_numeric_dtype(seen[column]) for column in seen.columns],
         measured=[str(column) for column in table.columns],
         summed=summed,

@@ -116,6 +116,24 @@ def power_law(sizes: Any, values: Any) -> Interval:
     return Interval(slope, slope - reach, slope + reach)
 
 
+def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
+    """The share of successes among ``total`` tries, with Wilson's score interval (1927); nan of no try."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return NOTHING
+    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return Interval(successes / total, float(interval.low), float(interval.high))
+
+
+def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
+    """Two-sided p of Fisher's exact test: how likely two groups differ by as much or more where chance alone decides."""
+    from scipy.stats import fisher_exact
+
+    table = [[s, n - s] for s, n in zip(successes, totals, strict=True)]
+    return float(fisher_exact(table).pvalue)
+
+
 @cache
 def _draws(count: int) -> "np.ndarray[Any, Any]":
     """Which samples each of ``RESAMPLES`` resamples takes, the same each time."""
