@@ -168,6 +168,7 @@ def clippings(uphill=0.0):
 
 def stored_clippings(path, **how):
     save(clippings(**how), path, "clipping", CLIPPED)
+    return path
 
 
 # Times of each variant in units of torch.nn's, and of what a sequential product is to its steps.

@@ -13,7 +13,7 @@ from studies import STUDIES
 from studies.cli import app
 from studies.memory import allocation_failures, check_memory
 from studies.parameters import Parameters, from_text, real, reals
-from studies.study import make, module_of
+from studies.study import make, module_of, usual_preset
 from studies.throughput import Study as Throughput
 from studies.training_step import Study as TrainingStep
 
@@ -40,7 +40,7 @@ def test_wrong_numbers_are_refused_with_their_range(name, field, value, tmp_path
 def test_the_ends_of_a_range_are_in_it(name, field):
     low, high = field.metadata["range"]
     for value in (low, high, field.default):
-        assert getattr(make(name, {field.name: str(value)}), field.name) == value
+        assert getattr(make(name, {field.name: str(value)}, usual_preset(name)), field.name) == value
     for value in (low - 1, high + 1, 0.5 + low, True, None):
         with pytest.raises(InputError, match=field.name):
             module_of(name).Study(**{field.name: value})

@@ -96,7 +96,6 @@ def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
     for before, x in zip((3.5, *COLUMNS), COLUMNS, strict=False):
         start = before + (6.5 if before in COLUMNS else 2.8)
         axes.annotate("", (x - 6.5, 59.5), (start, 59.5), arrowprops=grey, zorder=1)
-    _write(axes, 3, 59.5, "$h(0)$", type_["middle"], MUTED, math=True)
     for i, x in enumerate(COLUMNS, start=1):
         box(x, 66.5, 13, 22)
         _write(axes, x - 1.9, 59.3, f"$h({i})$", type_["large"], math=True)
@@ -104,6 +103,7 @@ def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
         _write(axes, x - 4.4, 31.5, found.words[i - 1], type_["middle"], INK)
         box(x + 3.2, 43, 6.4, 6, RULE, RULE)
         _write(axes, x + 3.2, 43, "$W_h$", type_["middle"], math=True)
+    _write(axes, 3, 59.5, "$h(0)$", type_["middle"], MUTED, math=True)
     box(COLUMNS[3], 93, 13, 8)
     _write(axes, COLUMNS[3], 93, "$L(4)$", type_["large"], math=True)
     told = f"−log P({found.words[4]} | ..) = {_nats(found.probability)}"
