@@ -26,13 +26,8 @@ def test_nothing_is_cut_off_missing_or_wrong(dark, built, pages, look):
         assert (view["paper"], view["ink"]) == tuple(rgb(COLOURS[name][dark]) for name in ("paper", "ink"))
         drawn = figures.get(page.stem, 0)
         assert view["drawings"] == drawn  # the one that fits the width, not both
-<<<<<<< HEAD
-        inks = {rgb(COLOURS[name][dark]) for name in ("ink", "muted")}
-        assert view["type"] in (inks if drawn else {None}), page.name
-=======
         inks = [rgb(COLOURS[name][dark]) for name in ("ink", "muted")]
         assert view["type"] in (inks if drawn else [None])
->>>>>>> 80626e9c662c96fbec662b7026a250da085f4a72
 
 
 def test_tables_are_sorted_and_the_csv_is_saved(built, look):
