@@ -38,7 +38,7 @@ def scans(device: str) -> list[Configuration]:
     ``TYPICAL`` sizes for one device.
     """
     sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
-    found = {}
+    found: dict[Any, Configuration] = {}
     for cell in CHOSEN_CELLS:
         for dtype in ("bfloat16", "float32"):
             found |= _distinct(device, cell, dtype, sizes)

@@ -15,17 +15,10 @@ import tempfile
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 300  # a compilation that takes longer has failed
-
-
-class Configuration(Protocol):
-    """One kernel; what it compiles to is ``Facts`` of its module."""
-
-    __dataclass_fields__: Any
-    device: str
 
 
 class Compiler:
@@ -49,8 +42,8 @@ class Compiler:
         )
         return self
 
-    def __call__(self, configuration: Configuration) -> Any:
-        """The facts; where compiling failed, the last line of what was said."""
+    def __call__(self, configuration: Any) -> Any:
+        """The ``Facts`` of a ``Configuration``; where compiling failed, the line that says what failed."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         module = type(configuration).__module__

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from accuracy import Numbers, near
 from torch import Tensor
 
 import kernels.launch
@@ -16,7 +17,6 @@ import kernels.scan_op
 from kernels import CELLS, recurrence, trace_gradients
 from kernels.scan_op import triton_recurrence
 
-Numbers = dict[str, float]
 TRITON_ONLY = ("plan", "exchange", "recompute", "precision")
 
 
@@ -58,19 +58,6 @@ def error(actual: list[Tensor], expected: list[Tensor]) -> float:
     assert [a.shape for a in actual] == [e.shape for e in expected]
     worst = [(a.double() - e).abs().max() / e.abs().max().clamp(min=1e-3) for a, e in zip(actual, expected, strict=True)]
     return float(torch.stack(worst).nan_to_num(nan=torch.inf).max())
-
-
-def near(got: list[Tensor], eager: list[Tensor], truth: list[Tensor], slack: float = 2.0) -> Numbers:
-    """Errors at most ``slack`` times those of eager torch in the same dtype, or of half a rounding; each tensor by its norm."""
-    worst, largest = 0.0, 0.0
-    for index, (ours, theirs, exact) in enumerate(zip(got, eager, truth, strict=True)):
-        assert ours.shape == exact.shape
-        size = float(torch.linalg.vector_norm(exact))
-        mine, others = (float(torch.linalg.vector_norm(t.double() - exact)) for t in (ours, theirs))
-        allowed = max(slack * others, torch.finfo(ours.dtype).eps / 2 * size)
-        assert mine <= allowed, f"result {index}: error {mine / size:.2e} of the norm, eager's is {others / size:.2e}"
-        worst, largest = max(worst, mine / (others or 1.0)), max(largest, mine / (size or 1.0))
-    return {"times_eager": worst, "error": largest}
 
 
 def agrees(case: Case, **options: Any) -> Numbers:
@@ -131,7 +118,9 @@ def powers_of_rho(device: str = "cpu", dtype: torch.dtype = torch.float64, **opt
     """h(t) = rho h(t-1), by hand: 3 steps of rho = 1/2 from (8, -16), and dL/dh(0) = rho^3; exact in every dtype."""
     h0 = torch.tensor([[8.0, -16.0]], dtype=dtype, device=device, requires_grad=True)
     weight_hh, weight_ih = 0.5 * torch.eye(2).to(h0), torch.zeros(2, 1).to(h0)
-    output, (h,) = recurrence("rnn-identity", torch.zeros(3, 1, 1).to(h0), (h0,), weight_ih, weight_hh, backend="triton", **options)
+    output, (h,) = recurrence(
+        "rnn-identity", torch.zeros(3, 1, 1).to(h0), (h0,), weight_ih, weight_hh, backend="triton", **options
+    )
     assert output[:, 0].tolist() == [[4.0, -8.0], [2.0, -4.0], [1.0, -2.0]]
     h.sum().backward()
     assert h0.grad is not None
