@@ -22,7 +22,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction;
     "clip norm": {"backward": {"CLIP": "norm"}},
     "trace": {"backward": {"TRACE": True}},
 }
-IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_squares", "p_squares_after")
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_squares", "p_squares_after")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def compile_here(configuration: Configuration) -> Facts:
     compiled: Any = triton.compile(source, target=target, options=options)
 
     slots = CELLS[c.cell].slots
-    k, columns = (plan.hidden, tiles.block_h * slots) if c.direction == "forward" else (plan.hidden * slots, tiles.block_h)
+    k, columns = plan.product(c.direction, slots)
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
@@ -109,8 +109,10 @@ def compile_here(configuration: Configuration) -> Facts:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
-    if c.switch == "clip norm":  # partial squares travel beside the state, a number a row
-        loads = [load for load in loads if re.search(r"\.(64|128)\b", load)]
+    if c.switch == "clip norm" or c.exchange == "counter":  # partial squares, and the counter: a number at a time, on purpose
+        loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
+    if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
+        loads = [load for load in loads if ".64" not in load]
     ttgir = compiled.asm["ttgir"]
     return Facts(
         shared=compiled.metadata.shared,

@@ -13,6 +13,13 @@ multiprocessors meet. A NaN of all ones is stored as another NaN, so that a dive
 stores stand before the barrier, the barrier before thread 0's releasing add, that before the acquiring add that sees the
 full count, and the readers' loads behind a second barrier: a chain of happens-before from every store to every load.
 The first barrier is not implied: some versions of Triton let thread 0 arrive while other warps still store.
+
+Parts of a sum (``meet``) go through two places in turn, so what is found there may be two steps old. With ``sentinel`` the
+lowest bit of each number tells: it is that of the step's lap, 1 for steps 0 and 1, 0 for steps 2 and 3, and so on. Two
+places are enough. To write at step s, a program has read numbers of step s - 1; whoever wrote those had met its whole group
+before, which between them had read every number of step s - 2; and each of these was made from parts that its writer had
+read at step s - 2. So those parts have been read before their place is written again. Each of these things needs the value
+of the one before, so no fence is needed here either.
 """
 
 import triton
@@ -86,3 +93,44 @@ def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: 
                 pass
             tl.debug_barrier()
         return _request(p, offsets, mask, COUNT, STRIDE)
+
+
+@triton.jit
+def meet(
+    value,
+    p,
+    rows,
+    live,
+    all_units,
+    units,
+    part,
+    batch,
+    step,
+    p_arrivals,
+    PARTS: tl.constexpr,
+    UNITS: tl.constexpr,
+    EXCHANGE: tl.constexpr,
+):
+    """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units``.
+
+    ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses at most its last bit.
+    """
+    p_now = p + (step % 2) * batch * PARTS * UNITS
+    there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
+    parts = tl.arange(0, PARTS)[:, None, None]
+    here = rows[None, :, None] * (PARTS * UNITS) + parts * UNITS + units[None, None, :]
+    mask = live[None, :, None]
+    if EXCHANGE == "sentinel":
+        lap = (step // 2 + 1) % 2
+        p_bits = as_bits(p_now)
+        bits = value.to(p_bits.dtype.element_ty, bitcast=True)
+        tl.store(p_bits + there, (bits & -2) | lap, mask=live[:, None])
+        met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
+        while tl.sum(tl.reshape(tl.where(mask, (met & 1) ^ lap, 0), (met.numel,))) > 0:
+            met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
+        return tl.sum(met.to(p.dtype.element_ty, bitcast=True), axis=0)
+    else:
+        tl.store(p_now + there, value, mask=live[:, None])
+        arrive(p_arrivals, EXCHANGE)
+        (met,) = gather(p_now, here, mask, p_arrivals, (step + 1) * PARTS, EXCHANGE, 1, 0)
+        return tl.sum(met, axis=0)

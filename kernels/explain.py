@@ -52,4 +52,6 @@ def explain(
 
 
 def _tiles(tiles: Tiles) -> str:
-    return f"{tiles.block_b} rows x {tiles.block_h} units, K by {tiles.block_k} x {tiles.split}, {tiles.warps} warps"
+    how = f"{tiles.block_b} rows x {tiles.block_h} units, K by {tiles.block_k} x {tiles.split}, {tiles.warps} warps"
+    how += f", {tiles.parts} programs share K" if tiles.parts > 1 else ""
+    return how + ", W first" * tiles.w_first

@@ -27,7 +27,7 @@ def device_limits(index: int | None) -> Device:
         return replace(plans.DEVICES["sm_90"], name="the interpreter")
     found = triton.runtime.driver.active.utils.get_device_properties(index)
     major, minor = torch.cuda.get_device_capability(index)
-    return Device(f"sm_{major}{minor}", found["max_shared_mem"], found["multiprocessor_count"])
+    return Device(f"sm_{major}{minor}", found["max_shared_mem"], found["multiprocessor_count"], major in (9, 10))
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -205,7 +205,8 @@ def run_backward(
     d = fresh(plan.exchange, steps, batch, layer.width, like=grad)
     after = grad.new_zeros(batch, layer.width)
     grid, options = _grid(layer, tiles, batch, grad)
-    arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b), dtype=torch.int32, device=grad.device)
+    arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), dtype=torch.int32, device=grad.device)
+    parts = dh.new_zeros(2, batch, tiles.parts, plan.hidden) if tiles.parts > 1 else dh
     squares = fresh(plan.exchange, steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
@@ -219,7 +220,7 @@ def run_backward(
         last = t + count == steps
         scan_backward[grid](
             grad[t:], gates[t:] if layer.slots > 1 else grad, h0 if t == 0 else hs[t - 1], hs[t:], cs[t:] if lstm else grad,
-            d[t:], after if last else d[t + 1], dh, dc, layer.w, starts if reset is None else starts[t:], arrivals,
+            d[t:], after if last else d[t + 1], dh, dc, layer.w, starts if reset is None else starts[t:], arrivals, parts,
             squares[t:] if trace or deferred else squares, none_after if last or not deferred else squares[t + 1],
             e[t:], after if last else e[t + 1], dc_alone, count, batch, limit, **options,
         )  # fmt: skip

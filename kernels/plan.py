@@ -30,16 +30,18 @@ BACKWARD = 1.55  # the library's backward step, in forward steps
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan depends on: shared memory a program may use, in bytes, and the number of multiprocessors."""
+    """What a plan depends on: shared memory a program may use, in bytes, the number of multiprocessors, and whether four warps
+    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100)."""
 
     name: str
     shared: int
     multiprocessors: int
+    wgmma: bool = False
 
 
 DEVICES = {
     device.name: device
-    for device in (Device("sm_80", 163 * KB, 108), Device("sm_90", 227 * KB, 132), Device("sm_100", 227 * KB, 148))
+    for device in (Device("sm_80", 163 * KB, 108), Device("sm_90", 227 * KB, 132, True), Device("sm_100", 227 * KB, 148, True))
 }
 
 
@@ -48,7 +50,9 @@ class Tiles:
     """One direction's tiles.
 
     Rows of the batch, hidden units, rows of W in one product; K in how many parts at once (``split``), how many tiles of the
-    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``).
+    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``),
+    how many programs share K and exchange parts of sums (``parts``), and whether W is the product's first operand
+    (``w_first``).
     """
 
     block_b: int
@@ -58,6 +62,8 @@ class Tiles:
     ahead: int = 1
     warps: int = 4
     stages: int = 1
+    parts: int = 1
+    w_first: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,12 @@ class Plan:
     hidden: int
     forward: Tiles
     backward: Tiles
+
+    def product(self, direction: str, slots: int) -> tuple[int, int]:
+        """K and the number of columns of W in what a program multiplies each step."""
+        if direction == "forward":
+            return self.hidden, self.forward.block_h * slots
+        return self.hidden * slots // self.backward.parts, self.backward.block_h * self.backward.parts
 
 
 @dataclass(frozen=True)
@@ -170,10 +182,17 @@ def choose(
     return fitting[strategy]
 
 
-def faster_than_library(batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device) -> bool:
-    """Whether some Triton strategy is predicted to beat the library's kernels."""
+def faster_than_library(
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True
+) -> bool:
+    """Whether the Triton strategy that ``choose`` takes is predicted to beat the library's kernels, with its backward pass
+    if ``training``."""
     found = predict(batch, steps, hidden, cell, dtype, device)
-    return min(found, key=lambda name: found[name].total) != "torch"
+    ours = found[choose(batch, steps, hidden, cell, dtype, device).strategy]
+    theirs = found["torch"]
+    assert ours.forward is not None
+    assert theirs.forward is not None
+    return ours.total < theirs.total if training else ours.forward < theirs.forward
 
 
 # The best tiles of one direction, with the microseconds of a step; None where nothing fits
@@ -207,45 +226,57 @@ def _resident(sizes: Sizes, device: Device, _: str) -> Found:
 
 def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
     found = []
-    for warps, block_b, block_h in product((4, 8), (16, 32, 64), (8, 16, 32)):
-        columns, blocks = block_h * sizes.per_unit, sizes.hidden // block_h
-        if not 8 <= columns <= 64 or sizes.hidden % block_h or blocks > device.multiprocessors:
+    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, where several numbers a unit are gathered
+    for warps, block_b, block_h, parts, w_first in product((4, 8), (16, 32, 64), (8, 16, 32), shares, (False, True)):
+        k, columns, blocks = sizes.k // parts, block_h * sizes.per_unit * parts, sizes.hidden // block_h
+        if not 8 <= columns <= 64 or sizes.hidden % (block_h * parts) or blocks > device.multiprocessors:
             continue
         if block_b > 16 and block_b >= 2 * sizes.batch:
             continue
-        if sizes.bytes == 4 and (block_b > 16 or columns > 32 or sizes.k > 1024):
+        if sizes.bytes == 4 and (block_b > 16 or columns > 32 or k > 1024 or (parts > 1 and warps < 8)):
             continue  # products without tensor cores keep operands in registers, and more of them spills
         if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
             continue
+        # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
+        if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
+            continue
+        if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
+            continue
         # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
-        split = warps if sizes.bytes == 2 and (columns <= 32 or sizes.k % 128) else 1
-        block_k = next((k for k in (128, 64, 32, 16) if sizes.k % (k * split) == 0), None)
+        split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
+        block_k = next((block for block in (128, 64, 32, 16) if k % (block * split) == 0), None)
         if block_k is None:
             continue
         # All tiles of the state at once, but no more than a quarter of the registers and what is left of shared memory.
-        tile, weights = block_b * block_k * split * sizes.bytes, sizes.k * columns * sizes.bytes
+        tile, weights = block_b * block_k * split * sizes.bytes, k * columns * sizes.bytes
         room = min(warps * 32 * 64 * 4, device.shared - weights - 2 * KB)
-        ahead = min(room // tile, sizes.k // (block_k * split))
-        if ahead < 1 or tile < warps * 32 * 16:  # 16 bytes a thread, so that loads are of 128 bits
+        ahead = min(room // tile, k // (block_k * split))
+        threads = warps * 32
+        narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
+        # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
+        if ahead < 1 or tile < threads * 16 or narrow:
             continue
-        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps)
+        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps, parts=parts, w_first=w_first)
         batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        rounds = ceil(batch_tiles / at_once)
-        waits = ceil(sizes.k / (block_k * split * ahead))
-        gathered = at_once * blocks * block_b * sizes.k * sizes.bytes / L2_BYTES
-        step = WAIT[exchange] * (1 + 0.3 * (waits - 1)) + CELL + gathered + weights / SHARED_BYTES + _product(sizes, tiles)
-        found.append((rounds * step, tiles))
+        waits = 1 + 0.3 * (ceil(k / (block_k * split * ahead)) - 1)
+        traffic = block_b * k * sizes.bytes
+        if parts > 1:  # the sums' parts, written and read
+            waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4
+        read, multiply = weights / SHARED_BYTES, _product(sizes, tiles)
+        step = WAIT[exchange] * waits + CELL + at_once * blocks * traffic / L2_BYTES
+        step += max(read, multiply) if w_first else read + multiply
+        found.append((ceil(batch_tiles / at_once) * step, tiles))
     return min(found, key=lambda f: f[0]) if found else None
 
 
 def _product(sizes: Sizes, tiles: Tiles) -> float:
     """Microseconds of a program's product [block_b, k] x [k, columns]."""
-    columns = tiles.block_h * sizes.per_unit
+    k, columns = sizes.k // tiles.parts, tiles.block_h * sizes.per_unit * tiles.parts
     if sizes.bytes > 2:
-        return tiles.block_b * columns * sizes.k / FMA
+        return tiles.block_b * columns * k / FMA
     pieces = tiles.block_b // 16 * ceil(columns / 8)
-    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (sizes.k / 16 / tiles.split) * HMMA
+    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (k / 16 / tiles.split) * HMMA
 
 
 def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> float:

@@ -61,12 +61,14 @@ def recurrence(
         zero = weight_hh.new_zeros(len(weight_hh))
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    tensors = (input, *weights, *state)
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     chosen = choose_backend(backend, input.device)
     if asked_backend(backend) is None and input.is_cuda:
         from kernels.scan_op import better_than_library
 
         wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
-        chosen = "triton" if wished or better_than_library(cell, input, weight_hh) else "torch"
+        chosen = "triton" if wished or better_than_library(cell, input, weight_hh, training) else "torch"
     if chosen == "triton":
         from kernels.scan_op import triton_recurrence
 
@@ -77,8 +79,7 @@ def recurrence(
         raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
     if chosen == "eager":
         return _eager(cell, input, state, *weights, reset, clip_recurrent)
-    tensors = (input, *weights, *state)
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
+    if not training:
         return _torch(cell, input, state, *weights, reset)
     by_hand = clip_recurrent is not None
     with torch.set_grad_enabled(not by_hand):

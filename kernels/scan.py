@@ -20,101 +20,9 @@ import triton
 import triton.language as tl
 
 from kernels.cells import CELLS, gates_of, state_of, step_gradient
-from kernels.exchange import arrive, gather, put
+from kernels.exchange import arrive, gather, meet, put
 from kernels.plan import Plan, Tiles
-
-
-@triton.jit
-def weight_tile(
-    p_w, k, columns, K_STRIDE: tl.constexpr, COLUMN_STRIDE: tl.constexpr, BLOCK_K: tl.constexpr, SPLIT: tl.constexpr
-):
-    """Tile k of the product's second operand: [BLOCK_K, columns], or [SPLIT, BLOCK_K, columns] to be summed over SPLIT."""
-    inner = tl.arange(0, BLOCK_K)
-    if SPLIT == 1:
-        return tl.load(p_w + (k * BLOCK_K + inner)[:, None] * K_STRIDE + columns[None, :] * COLUMN_STRIDE)
-    else:
-        first = (k * SPLIT + tl.arange(0, SPLIT)) * BLOCK_K
-        at = first[:, None, None] + inner[None, :, None]
-        return tl.load(p_w + at * K_STRIDE + columns[None, None, :] * COLUMN_STRIDE)
-
-
-@triton.jit
-def resident_weights(
-    p_w,
-    columns,
-    TILES: tl.constexpr,
-    K_STRIDE: tl.constexpr,
-    COLUMN_STRIDE: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
-):
-    """All tiles of the second operand, as a tuple: loaded before the loop over time, they stay on chip."""
-    tiles = ()
-    for k in tl.static_range(TILES):
-        tiles = tiles + (weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, SPLIT),)
-    return tiles
-
-
-@triton.jit
-def product(
-    own,
-    p_before,
-    rows,
-    live,
-    p_w,
-    weights,
-    columns,
-    p_arrivals,
-    target,
-    K: tl.constexpr,
-    N: tl.constexpr,
-    COLUMNS: tl.constexpr,
-    K_STRIDE: tl.constexpr,
-    COLUMN_STRIDE: tl.constexpr,
-    PLAN: tl.constexpr,
-    EXCHANGE: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
-    AHEAD: tl.constexpr,
-    ACC: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """[BLOCK_B, N]: the whole step before, [B, K] at ``p_before``, times this program's columns of W, N of COLUMNS.
-
-    ``own`` is that step's tile in registers, which in the resident plan is all of it.
-    """
-    inner = tl.arange(0, BLOCK_K)
-    if PLAN == "resident":
-        acc = tl.dot(own, weights[0], input_precision=PRECISION, out_dtype=ACC)
-    elif PLAN == "stepwise":
-        acc = tl.zeros((BLOCK_B, N), ACC)
-        # K // BLOCK_K, but unknown to the compiler, which would unroll the loop and spill
-        for k in range(tl.num_programs(0) * N * K // COLUMNS // BLOCK_K):
-            tile = tl.load(p_before + rows[:, None] * K + (k * BLOCK_K + inner)[None, :], mask=live[:, None], other=0)
-            w = weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, 1)
-            acc = tl.dot(tile, w, acc, input_precision=PRECISION, out_dtype=ACC)
-    elif SPLIT == 1:
-        TILES: tl.constexpr = K // BLOCK_K
-        offsets = rows[:, None] * K + inner[None, :]
-        acc = tl.zeros((BLOCK_B, N), ACC)
-        for first in tl.static_range(0, TILES, AHEAD):
-            p_tiles = p_before + first * BLOCK_K
-            tiles = gather(p_tiles, offsets, live[:, None], p_arrivals, target, EXCHANGE, min(AHEAD, TILES - first), BLOCK_K)
-            for k in tl.static_range(min(AHEAD, TILES - first)):
-                acc = tl.dot(tiles[k], weights[first + k], acc, input_precision=PRECISION, out_dtype=ACC)
-    else:  # each warp multiplies its own part of K
-        PART: tl.constexpr = BLOCK_K * SPLIT
-        TILES: tl.constexpr = K // PART
-        offsets = tl.arange(0, SPLIT)[:, None, None] * BLOCK_K + rows[None, :, None] * K + inner[None, None, :]
-        parts = tl.zeros((SPLIT, BLOCK_B, N), ACC)
-        for first in tl.static_range(0, TILES, AHEAD):
-            p_tiles = p_before + first * PART
-            tiles = gather(p_tiles, offsets, live[None, :, None], p_arrivals, target, EXCHANGE, min(AHEAD, TILES - first), PART)
-            for k in tl.static_range(min(AHEAD, TILES - first)):
-                parts = tl.dot(tiles[k], weights[first + k], parts, input_precision=PRECISION, out_dtype=ACC)
-        acc = tl.sum(parts, axis=0)
-    return acc
+from kernels.products import product, resident_weights
 
 
 @triton.jit
@@ -138,6 +46,8 @@ def scan_forward(
     BLOCK_K: tl.constexpr,
     SPLIT: tl.constexpr,
     AHEAD: tl.constexpr,
+    W_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     RESET: tl.constexpr,
@@ -152,7 +62,7 @@ def scan_forward(
     columns = tl.program_id(0) * N + tl.arange(0, N)
     weights = ()
     if PLAN != "stepwise":
-        weights = resident_weights(p_w, columns, HIDDEN // (BLOCK_K * SPLIT), 1, HIDDEN, BLOCK_K, SPLIT)
+        weights = resident_weights(p_w, columns, HIDDEN // (BLOCK_K * SPLIT), 1, HIDDEN, BLOCK_K, SPLIT, W_FIRST)
     step_of_h = tl.cast(batch, tl.int64) * HIDDEN
     step_of_z = tl.cast(batch, tl.int64) * WIDTH
     for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
@@ -176,7 +86,7 @@ def scan_forward(
             p_before = tl.where(t > 0, p_hs + (now - 1) * step_of_h, p_h0)
             acc = product(
                 h, p_before, rows, live, p_w, weights, columns, p_arrivals + tile, t * tl.num_programs(0),
-                HIDDEN, N, WIDTH, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                HIDDEN, HIDDEN, N, WIDTH, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
@@ -224,7 +134,8 @@ def scan_backward(
     p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
-    p_arrivals,  # [batch tiles]: zeros
+    p_arrivals,  # [batch tiles, then batch tiles x groups]: zeros
+    p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
     p_squares,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the parts of ||dL/dh[t]||^2
     p_squares_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
     p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
@@ -243,6 +154,8 @@ def scan_backward(
     BLOCK_K: tl.constexpr,
     SPLIT: tl.constexpr,
     AHEAD: tl.constexpr,
+    W_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
     RESET: tl.constexpr,
@@ -255,15 +168,24 @@ def scan_backward(
     Clipping by norm needs the sum of squares over all units, which no program has when it stores its tile of d[t]. d is
     linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, partial squares beside it,
     and whoever reads both scales the product: s * (d W^T) + e W^T. One exchange, as without clipping.
+
+    A row of d has SLOTS * HIDDEN numbers, and every program reading all of them takes longer than its product. With PARTS > 1
+    that many programs make a group: each reads one part of them and multiplies it for the units of the whole group, and the
+    parts of the sums meet in a second, smaller exchange.
     """
     WIDTH: tl.constexpr = SLOTS * HIDDEN
     DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
     dtype: tl.constexpr = p_d.dtype.element_ty
     units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns = tl.program_id(0) * BLOCK_H * SLOTS + tl.arange(0, BLOCK_H * SLOTS)
+    K: tl.constexpr = WIDTH // PARTS
+    N: tl.constexpr = BLOCK_H * PARTS
+    part, group = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS
+    summed = group * N + tl.arange(0, N)  # the units of the group
+    p_share = p_w + part * K * HIDDEN
     weights = ()
     if PLAN != "stepwise":
-        weights = resident_weights(p_w, units, WIDTH // (BLOCK_K * SPLIT), HIDDEN, 1, BLOCK_K, SPLIT)
+        weights = resident_weights(p_share, summed, K // (BLOCK_K * SPLIT), HIDDEN, 1, BLOCK_K, SPLIT, W_FIRST)
     step_of_h = tl.cast(batch, tl.int64) * HIDDEN
     step_of_d = tl.cast(batch, tl.int64) * WIDTH
     for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
@@ -307,8 +229,8 @@ def scan_backward(
                     c_before = tl.where(keep[:, None], c_before, 0.0)
             p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
             acc = product(
-                d, p_later, rows, live, p_w, weights, units, p_arrivals + tile, s * tl.num_programs(0),
-                WIDTH, BLOCK_H, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
+                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
             )  # fmt: skip
             if DEFER:
                 scale = clip_scale(
@@ -319,11 +241,14 @@ def scan_backward(
                 dh = dh * scale
                 if CELL == "lstm":
                     dc = dc * scale + dc_alone
+                    p_later = tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after)
                     acc += product(
-                        d, tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after), rows, live, p_w, weights, units,
-                        p_arrivals + tile, s * tl.num_programs(0),
-                        WIDTH, BLOCK_H, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, ACC, PRECISION,
+                        d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
+                        K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
                     )  # fmt: skip
+            if PARTS > 1:
+                p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
+                acc = meet(acc, p_parts, rows, live, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE)
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(later[:, None], acc, 0.0)
@@ -369,6 +294,8 @@ def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, *
         "BLOCK_K": tiles.block_k,
         "SPLIT": tiles.split,
         "AHEAD": tiles.ahead,
+        "W_FIRST": tiles.w_first,
+        "PARTS": tiles.parts,
         "ACC": tl.float64 if dtype == "float64" else tl.float32,
         "PRECISION": precision,
         "num_warps": tiles.warps,

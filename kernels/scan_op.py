@@ -270,14 +270,15 @@ def triton_recurrence(
     return output, (h_n,) if c0 is None else (h_n, c_n)
 
 
-def better_than_library(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
-    """Whether a CUDA sequence is predicted to run faster here than in the library's kernels."""
+def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
+    """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
     if input.dtype not in DTYPES:
         return False
     steps, batch, _ = input.shape
-    return _better(int(batch), int(steps), int(weight_hh.shape[1]), cell, name_of(input.dtype), input.device.index)
+    hidden = int(weight_hh.shape[1])
+    return _better(int(batch), int(steps), hidden, cell, name_of(input.dtype), input.device.index, training)
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None) -> bool:
-    return faster_than_library(batch, steps, hidden, cell, dtype, device_limits(index))
+def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None, training: bool) -> bool:
+    return faster_than_library(batch, steps, hidden, cell, dtype, device_limits(index), training)

@@ -168,8 +168,7 @@ print(json.dumps({"gpu": name} | versions | more))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
-        print((done.stderr.strip().splitlines() or ["torch cannot be imported"])[-1], file=sys.stderr)
-        return {}
+        return {"error": f"{sys.executable} cannot import what is needed: {done.stderr.strip().splitlines()[-1]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     if device == "cpu":
         found["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
@@ -188,8 +187,8 @@ def main() -> int:
     arguments = parser.parse_args()
     begin = time.monotonic()
     machine = about(arguments.device)
-    if not machine:
-        print(NO_GPU, file=sys.stderr)
+    if not machine or "error" in machine:
+        print(machine.get("error", NO_GPU), file=sys.stderr)
         return 2
     command = "python " + " ".join([str(Path(__file__).relative_to(ROOT)), *sys.argv[1:]])
     results = Results(arguments.out, machine | {"command": command, "device": arguments.device})

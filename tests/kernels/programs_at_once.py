@@ -67,7 +67,7 @@ class AtOnce:
             builder.set_grid_idx = lambda *_: setattr(builder, "grid_idx", (*index, 0))
             chance = random.Random(f"{os.getpid()} {time.time_ns()}")
             for name in ("create_masked_store", "create_masked_load", "create_atomic_rmw"):
-                setattr(builder, name, paused(getattr(builder, name), chance))
+                setattr(builder, name, paused(getattr(builder, name), chance, name == "create_atomic_rmw"))
             while not gate.item():
                 time.sleep(0)
             self.kernel[(1, 1)](*args, **kwargs)
@@ -95,21 +95,23 @@ class AtOnce:
             raise RuntimeError(f"programs {failed} failed")
 
 
-def paused(operation: Any, chance: random.Random) -> Any:
+def paused(operation: Any, chance: random.Random, waits: bool) -> Any:
+    """Sometimes late; and what a program waits by, a volatile load or an atomic addition, leaves the processor to others."""
+
     def run(*args: Any, **kwargs: Any) -> Any:
         if chance.random() < 0.2:
             time.sleep(chance.random() * PAUSE)
+        elif waits or args[-1] is True:
+            time.sleep(PAUSE / 4)
         return operation(*args, **kwargs)
 
     return run
 
 
-def with_programs(plan: Plan, programs: int) -> Plan:
+def with_programs(plan: Plan, programs: int, parts: int, w_first: bool) -> Plan:
     """The plan with that many blocks of hidden units, each step's state in at least two tiles."""
-    forward, backward = (
-        replace(t, block_h=plan.hidden // programs, block_k=16, split=1, ahead=2) for t in (plan.forward, plan.backward)
-    )
-    return replace(plan, forward=forward, backward=replace(backward, ahead=64))
+    tiles = replace(plan.forward, block_h=plan.hidden // programs, block_k=16, split=1, ahead=2, w_first=w_first)
+    return replace(plan, forward=tiles, backward=replace(tiles, ahead=64, parts=parts))
 
 
 def main(spec: dict[str, Any]) -> dict[str, Any]:
@@ -121,9 +123,9 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     launch.scan_backward = AtOnce(launch.scan_backward, spec["deadline"])
     fresh, plan_for = launch.fresh, launch.plan_for
     launch.fresh = lambda ex, *size, like: fresh(ex, *size, like=like) if ex == "sentinel" else like.new_full(size, torch.nan)
-    ops.plan_for = lambda *args: with_programs(plan_for(*args), spec["programs"])
+    ops.plan_for = lambda *args: with_programs(plan_for(*args), spec["programs"], spec["parts"], spec["w_first"])
     kind, dtype = CELLS[cell], getattr(torch, spec["dtype"])
-    errors = []
+    errors, ratios = [], []
     for _ in range(spec["repetitions"]):
         shapes = [(steps, batch, 3), *[(batch, hidden)] * kind.states]
         shapes += [(kind.gates * hidden, 3), (kind.gates * hidden, hidden), (kind.gates * hidden,), (kind.gates * hidden,)]
@@ -132,7 +134,7 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
         if spec["nan"]:  # every bit of it is one, as is every bit of what was not written yet
             values[0].view(torch.int64)[min(3, steps - 1), 0] = -1
         results = []
-        for run, to in ((ops.triton_recurrence, dtype), (recurrence, torch.float64)):
+        for run, to in ((ops.triton_recurrence, dtype), (recurrence, torch.float64), (recurrence, dtype)):
             leaves = [v.to(dtype).to(to, copy=True).requires_grad_() for v in values]
             ours = {"plan": "cooperative", "exchange": spec["exchange"]}
             options = {"backend": "eager"} if run is recurrence else ours
@@ -141,11 +143,14 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
             output, final = run(cell, leaves[0], state, *weights, reset=reset, **options)
             loss = output.square().sum() + sum(f.sum() for f in final)
             results.append([output, *final, *torch.autograd.grad(loss, leaves)])
-        pairs = [(a.detach().double(), b.detach().double()) for a, b in zip(*results, strict=True)]
+        ours, truth, theirs = ([r.detach().double() for r in found] for found in results)
+        pairs = list(zip(ours, truth, strict=True))
         same_nan = all(torch.equal(a.isnan(), b.isnan()) for a, b in pairs)
         error = max(float((a - b).nan_to_num(0.0).abs().max() / b.nan_to_num(0.0).abs().max().clamp(min=1)) for a, b in pairs)
         errors.append(error if same_nan else float("inf"))
-    return {"errors": errors}
+        off = [[float(torch.linalg.vector_norm(a - b)) for a, b in zip(found, truth, strict=True)] for found in (ours, theirs)]
+        ratios.append(max(a / max(b, 1e-30) for a, b in zip(*off, strict=True)))
+    return {"errors": errors, "ratios": ratios}
 
 
 if __name__ == "__main__":
