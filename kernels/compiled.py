@@ -42,11 +42,16 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``hmma`` and ``loads`` are counts in the machine code, ``stack`` is in bytes."""
+    """What the compiler made of it. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
+
+    ``spills`` are the accesses to registers' copies in memory within the loop over time. A stack without any holds what was put
+    aside around that loop, once a launch, which costs nothing.
+    """
 
     shared: int
     registers: int
     stack: int
+    spills: int
     hmma: int
     hmma_planned: int
     loads: int  # of the neighbours' tiles
@@ -58,7 +63,7 @@ class Facts:
         """What is wrong with it; nothing for a kernel that may run."""
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
-            f"spills {self.stack} bytes": self.stack > 0,
+            f"spills {self.spills} times a step, {self.stack} bytes": self.spills > 0,
             f"{self.hmma} HMMA instead of {self.hmma_planned}": 0 < self.hmma_planned < self.hmma,
             "loads of the state are not all of 128 bits": self.loads_of_128_bits < self.loads,
             "no loads of the state were found": strategy == "cooperative" and self.loads == 0,
@@ -118,6 +123,7 @@ def compile_here(configuration: Configuration) -> Facts:
         shared=compiled.metadata.shared,
         registers=int(found[1]),
         stack=int(found[2]),
+        spills=spills_in_loops(code, depth=1 if c.strategy == "stepwise" else 2),
         hmma=len(re.findall(r"\bHMMA\.", code)),
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
@@ -125,3 +131,25 @@ def compile_here(configuration: Configuration) -> Facts:
         weight_tiles=k // (tiles.block_k * tiles.split),
         allocated_before_loop=ttgir[: ttgir.index("scf.for")].count("ttg.local_alloc"),
     )
+
+
+def spills_in_loops(code: str, depth: int) -> int:
+    """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
+
+    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the second
+    over time (a stepwise launch has one step, whose loop the compiler drops).
+    """
+    ends: dict[int, int] = {}
+    spills = []
+    for line in code.splitlines():
+        at = re.match(r"\s*/\*([0-9a-f]{4,})\*/", line)
+        if at is None:
+            continue
+        here = int(at[1], 16)
+        jump = re.search(r"\bBRA(?:\.\w+)* .*?(0x[0-9a-f]+)", line)
+        if jump and int(jump[1], 16) < here:
+            start = int(jump[1], 16)
+            ends[start] = max(here, ends.get(start, 0))
+        if re.search(r"\b(STL|LDL)\b", line):
+            spills.append(here)
+    return sum(sum(start <= here <= end for start, end in ends.items()) >= depth for here in spills)
