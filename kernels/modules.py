@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kernels.backends import asked_backend
 from kernels.cells import CELLS
-from kernels.recurrence import recurrence
+from kernels.recurrence import check_clip, recurrence
 from kernels.watched import Clip
 
 
@@ -44,6 +44,7 @@ class _Recurrent(nn.Module):
         if not 0 <= dropout <= 1:
             raise ValueError(f"dropout must be a probability between 0 and 1, not {dropout}")
         asked_backend(backend)  # an unknown name is refused here, not at the first batch
+        check_clip(clip_recurrent)
         self.cell = cell
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.backend = bias, batch_first, float(dropout), backend

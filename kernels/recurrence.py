@@ -209,6 +209,10 @@ def _check(
         raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
     if input.dim() != 3 or len(input) == 0:
         raise ValueError(f"input must be [T, B, I] with T >= 1, not {list(input.shape)}")
+    if not input.is_floating_point():
+        raise ValueError(f"input must hold floating point numbers, not {input.dtype}")
+    if weight_hh.dim() != 2:
+        raise ValueError(f"weight_hh must be [{CELLS[cell].gates} * H, H], not {list(weight_hh.shape)}")
     if len(state) != CELLS[cell].states:
         raise ValueError(f"state of {cell} must hold {CELLS[cell].states} tensors, not {len(state)}")
     steps, batch, features = input.shape
@@ -236,8 +240,16 @@ def _check(
             raise ValueError(f"{name} must be {input.dtype} as input is, not {tensor.dtype}")
 
 
-def _check_options(clip: Clip | None, precision: str) -> None:
-    if clip is not None and (len(clip) != 2 or clip[0] not in ("value", "norm") or not clip[1] > 0):
+def check_clip(clip: Clip | None) -> None:
+    """Refuse what is no recurrent clipping."""
+    known = clip is None or (
+        isinstance(clip, tuple | list) and len(clip) == 2 and clip[0] in ("value", "norm") and isinstance(clip[1], int | float)
+    )
+    if not known or (clip is not None and not clip[1] > 0):
         raise ValueError(f'clip_recurrent must be ("value", c) or ("norm", c) with c > 0, not {clip!r}')
+
+
+def _check_options(clip: Clip | None, precision: str) -> None:
+    check_clip(clip)
     if precision not in ("ieee", "tf32", "tf32x3"):
         raise ValueError(f"precision must be ieee, tf32 or tf32x3, not {precision!r}")

@@ -14,6 +14,7 @@ Plans differ in where W and the neighbours' units come from:
 ``cooperative``  one program a block of units: its tiles of W stay on chip, the state travels each step (``exchange.py``)
 """
 
+from dataclasses import replace
 from typing import Any
 
 import triton
@@ -283,6 +284,9 @@ def scan_backward(
 
 def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:
     """The constexprs of one direction, and the launch options that the compiler takes."""
+    if switches.get("CLIP") == "norm" and CELLS[cell].states == 2 and plan.strategy == "cooperative":
+        # Two products, of d and e: their tiles and sums spill unless fewer are under way and eight warps hold them.
+        tiles = replace(tiles, ahead=max(1, tiles.ahead // 2), warps=8 if tiles.w_first else tiles.warps, w_first=False)
     return switches | {
         "CELL": cell,
         "SLOTS": CELLS[cell].slots,

@@ -28,7 +28,8 @@ from kernels import CELLS, recurrence
 from kernels.plan import Plan
 
 CLIP = {recurrence: "clip_recurrent", kernels.scan_op.triton_recurrence: "clip"}
-PAUSE = 0.002  # seconds at most, before a part of the memory operations
+PAUSE = 0.1  # seconds at most, before a part of the memory operations; most are far shorter, a few longer than a step takes
+WAIT = 0.0005  # seconds between two looks of a program that waits
 
 
 class Hang(Exception):
@@ -100,9 +101,9 @@ def paused(operation: Any, chance: random.Random, waits: bool) -> Any:
 
     def run(*args: Any, **kwargs: Any) -> Any:
         if chance.random() < 0.2:
-            time.sleep(chance.random() * PAUSE)
+            time.sleep(chance.random() ** 8 * PAUSE)
         elif waits or args[-1] is True:
-            time.sleep(PAUSE / 4)
+            time.sleep(WAIT)
         return operation(*args, **kwargs)
 
     return run

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.timeout(1200)  # where processors are few, programs wait for each other
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "tests" / "kernels" / "programs_at_once.py"
 SPEC = {
@@ -47,12 +48,12 @@ def test_four_programs_that_share_k() -> None:
 @pytest.mark.parametrize(
     "changed",
     [
-        {"cell": "lstm", "programs": 8, "parts": 4, "batch": 17, "reset": True, "repetitions": 4},  # 2 groups, 2 batch tiles
-        {"cell": "gru", "programs": 4, "parts": 4, "reset": True, "repetitions": 8, "steps": 8},
-        {"cell": "lstm", "programs": 8, "parts": 2, "w_first": True, "hidden": 50, "repetitions": 4},
-        {"cell": "lstm", "programs": 4, "parts": 4, "steps": 1, "repetitions": 4},
-        {"cell": "lstm", "programs": 4, "parts": 4, "clip": ["norm", 2.0], "reset": True, "repetitions": 4},
-        {"cell": "gru", "programs": 4, "parts": 4, "clip": ["value", 0.5], "repetitions": 4},
+        {"cell": "lstm", "programs": 8, "parts": 4, "batch": 17, "reset": True, "repetitions": 2},  # 2 groups, 2 batch tiles
+        {"cell": "gru", "programs": 4, "parts": 4, "reset": True, "repetitions": 4, "steps": 8},
+        {"cell": "lstm", "programs": 8, "parts": 2, "w_first": True, "hidden": 50, "repetitions": 2},
+        {"cell": "lstm", "programs": 4, "parts": 4, "steps": 1, "repetitions": 2},
+        {"cell": "lstm", "programs": 4, "parts": 4, "clip": ["norm", 2.0], "reset": True, "repetitions": 2},
+        {"cell": "gru", "programs": 4, "parts": 4, "clip": ["value", 0.5], "repetitions": 2},
     ],
     ids=lambda c: c["cell"],
 )
@@ -139,7 +140,7 @@ MUTANTS = {
     ),
     "counter: not reset": ("launch.py", "torch.zeros(triton.cdiv", "50 + torch.zeros(triton.cdiv", {}),
     "counter: target one too many": ("exchange.py", "< target", "< target + 1", {"deadline": 30.0}),
-    "sentinel: parts, no wait": ("exchange.py", "(met & 1) ^ lap, 0)", "0, 0)", PARTS),
+    "sentinel: parts, no wait": ("exchange.py", "(met.numel,))) > 0", "(met.numel,))) > 1000000", PARTS),
     "sentinel: parts, one place instead of two": (
         "exchange.py",
         ("(step % 2) * batch", "lap = (step // 2 + 1) % 2"),

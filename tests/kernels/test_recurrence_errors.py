@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from kernels import CELLS, recurrence
+from kernels import CELLS, GRU, recurrence
 
 BOTH = pytest.mark.parametrize("backend", ["eager", "torch"])
 
@@ -83,6 +83,31 @@ def test_wrong_number_of_states(cell: str, count: int, expected: int, backend: s
 def test_empty_sequences_and_wrong_ranks(shape: tuple[int, ...], backend: str) -> None:
     """There is no state after no steps."""
     refused(f"input must be [T, B, I] with T >= 1, not {list(shape)}", backend, input=torch.zeros(shape))
+
+
+@BOTH
+@pytest.mark.parametrize("shape", [(), (4,), (12, 4, 1)], ids=str)
+def test_weights_of_the_wrong_rank(shape: tuple[int, ...], backend: str) -> None:
+    """H is read off weight_hh, so that is the one to name."""
+    refused(f"weight_hh must be [3 * H, H], not {list(shape)}", backend, weight_hh=torch.zeros(shape))
+
+
+@BOTH
+def test_integers(backend: str) -> None:
+    """Token ids that nobody embedded."""
+    refused("input must hold floating point numbers, not torch.int64", backend, input=torch.zeros(5, 2, 3, dtype=torch.int64))
+
+
+@pytest.mark.parametrize(
+    "clip", ["norm", ("norm", "1"), ("size", 1.0), ("value", 0), ("norm", float("nan")), ("norm",), 1.0], ids=str
+)
+def test_wrong_clipping(clip: Any) -> None:
+    """A function refuses it before it runs, a module where it is made."""
+    message = f'clip_recurrent must be ("value", c) or ("norm", c) with c > 0, not {clip!r}'
+    refused(message, "eager", clip_recurrent=clip)
+    with pytest.raises(ValueError) as caught:
+        GRU(3, 4, clip_recurrent=clip)
+    assert str(caught.value) == message
 
 
 @BOTH
