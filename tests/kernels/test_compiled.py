@@ -7,7 +7,7 @@ import pytest
 
 from kernels import plan as plans
 from kernels.compile_sweep import TYPICAL_DEVICE, configurations, faults, scans
-from kernels.compiled import SWITCHES, Configuration, Facts
+from kernels.compiled import SWITCHES, Configuration, Facts, spills_in_loops
 from kernels.compiler import Compiler
 from kernels.plan import DEVICES
 
@@ -15,6 +15,7 @@ GOOD = Facts(
     shared=65536,
     registers=128,
     stack=0,
+    spills=0,
     hmma=64,
     hmma_planned=64,
     loads=16,
@@ -35,7 +36,8 @@ def compiler() -> Iterator[Compiler]:
     [
         ({}, None),
         ({"shared": 164 * 1024}, "needs 167936 bytes of shared memory of 166912"),
-        ({"stack": 8}, "spills 8 bytes"),
+        ({"stack": 8, "spills": 3}, "spills 3 times a step, 8 bytes"),
+        ({"stack": 8, "spills": 2}, None),  # one number, put aside and read back
         ({"hmma": 65}, "65 HMMA instead of 64"),
         ({"hmma": 65, "hmma_planned": 0}, None),  # float32 has none planned
         ({"loads_of_128_bits": 15}, "loads of the state are not all of 128 bits"),
@@ -47,6 +49,16 @@ def compiler() -> Iterator[Compiler]:
 def test_faults(changed: dict[str, int], fault: str | None) -> None:
     """Each way to be wrong is named, alone."""
     assert replace(GOOD, **changed).faults(DEVICES["sm_80"], "cooperative") == ([] if fault is None else [fault])
+
+
+def test_spills_are_counted_in_the_loop_over_time() -> None:
+    """Machine code with a loop over batch tiles from 0020 to 0090, in it one over time from 0040 to 0070 with two ways back."""
+    lines = {
+        "0010": "STL [R1], R0", "0020": "S2R R0", "0030": "STL [R1+0x4], R2", "0040": "LDL R3, [R1]", "0050": "@P0 BRA 0x40",
+        "0060": "STL.64 [R1], R4", "0070": "@!P1 BRA.U 0x40", "0080": "LDL R2, [R1+0x4]", "0090": "BRA 0x20", "00a0": "BRA 0xb0",
+    }  # fmt: skip
+    code = "\n".join(f"        /*{at}*/   {what} ;   /* 0x000 */\n   /* 0x0aa */" for at, what in lines.items())
+    assert [spills_in_loops(code, depth) for depth in (0, 1, 2, 3)] == [5, 4, 2, 0]
 
 
 def test_configurations_are_what_the_planner_returns() -> None:
