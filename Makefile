@@ -1,19 +1,26 @@
 # make demo   trains on speeches, generates text, shows where the gradient comes from
+# make studies runs the studies of gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones
 # make gpu-check   what only a CUDA GPU can prove, in minutes; results in runs/gpu-check; installs nothing
 VENV ?= .venv
 PYTHON ?= python3
+PRESET ?= cpu
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo report test test-all gpu-check lint clean
+.PHONY: demo report studies test test-all gpu-check lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
 
 report: $(READY)
 	@$(BIN)/reports build
+
+# One thread a study, two studies at a time; each goes on where it was stopped.
+studies: $(READY)
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying | \
+	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 # One thread a worker: two workers with two threads each would take turns on two cores.
 test: lint

@@ -2,8 +2,9 @@
 
 The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
 function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
-return, and ``explain_linear_cross_entropy``) and ``choose_backend``. Names are imported when first used, so that
-``import kernels`` costs nothing.
+return, and ``explain_linear_cross_entropy``), ``choose_backend``, and for measuring ``ExchangeRun`` (the exchange alone),
+``exchange_floor``, and the constants of plans (``CONSTANTS``, ``constant``, ``ESTIMATES``, ``MEASURED``). Names are imported
+when first used, so that ``import kernels`` costs nothing.
 """
 
 import sys
@@ -24,6 +25,12 @@ _ROOMS = {
     "trace_gradients": "trace",
     "GradientTrace": "trace",
     "LayerTrace": "trace",
+    "exchange_floor": "exchange_floor",
+    "ExchangeRun": "exchange_run",
+    "constant": "constants",
+    "CONSTANTS": "constants",
+    "MEASURED": "constants",
+    "ESTIMATES": "plan",
     "explain": "explain",
     "explain_linear_cross_entropy": "loss_plan",
     "Metrics": "loss_terms",
@@ -38,7 +45,12 @@ if TYPE_CHECKING:
     from kernels.cells import CELLS as CELLS
     from kernels.cells import Cell as Cell
     from kernels.cells import step as step
+    from kernels.constants import CONSTANTS as CONSTANTS
+    from kernels.constants import MEASURED as MEASURED
+    from kernels.constants import constant as constant
     from kernels.cross_entropy import cross_entropy as cross_entropy
+    from kernels.exchange_floor import exchange_floor as exchange_floor
+    from kernels.exchange_run import ExchangeRun as ExchangeRun
     from kernels.explain import explain as explain
     from kernels.linear_cross_entropy import linear_cross_entropy as linear_cross_entropy
     from kernels.loss_plan import explain_linear_cross_entropy as explain_linear_cross_entropy
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN
+    from kernels.plan import ESTIMATES as ESTIMATES
     from kernels.recurrence import recurrence as recurrence
     from kernels.trace import GradientTrace as GradientTrace
     from kernels.trace import LayerTrace as LayerTrace

@@ -2,6 +2,7 @@
 
 import kernels.plan as plans
 from kernels.cells import CELLS
+from kernels.constants import measured
 from kernels.plan import Device, Tiles
 
 
@@ -38,12 +39,13 @@ def explain(
     weights = plans.padded(hidden) ** 2 * CELLS[cell].slots * plans.BYTES[dtype] / plans.KB
     sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
     print(f"{cell}, {sizes}, {dtype}, {device.name}: W_h {weights:.0f} KB")
+    source = "predicted from measured constants" if measured(device.name) else "estimated"
     for prediction in sorted(found.values(), key=lambda p: p.total):
         if prediction.forward is None or prediction.backward is None:
             print(f"  {prediction.strategy:12} does not fit")
             continue
         forward, backward = prediction.forward / steps, prediction.backward / steps
-        print(f"  {prediction.strategy:12} {forward:7.2f} us a step forward, {backward:7.2f} backward (estimated)")
+        print(f"  {prediction.strategy:12} {forward:7.2f} us a step forward, {backward:7.2f} backward ({source})")
     print(f"  triton runs {chosen.strategy}: forward {_tiles(chosen.forward)}; backward {_tiles(chosen.backward)}")
     if plan is None and plans.faster_than_library(batch, steps, hidden, cell, dtype, device):
         print("  with the choice left open, triton runs: it is predicted to be faster than the library")

@@ -1,7 +1,8 @@
 """Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
 
 Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
-own kernels included. The constants of the model are estimates, not yet measured; they decide between strategies, no more.
+own kernels included. The constants of the model are estimates where ``constants.py`` has none that were measured; they decide
+between strategies, no more.
 """
 
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from itertools import product
 from math import ceil
 
 from kernels.cells import CELLS
+from kernels.constants import constant
 
 STRATEGIES = ("stepwise", "resident", "cooperative")
 EXCHANGES = ("sentinel", "counter")
@@ -26,6 +28,7 @@ FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
 LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
 LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
 BACKWARD = 1.55  # the library's backward step, in forward steps
+ESTIMATES = {"LAUNCH": LAUNCH, "WAIT.sentinel": WAIT["sentinel"], "WAIT.counter": WAIT["counter"], "L2_BYTES": L2_BYTES}
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ def predict(
     """
     slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
+    launch = constant(device.name, "LAUNCH", LAUNCH)
     found = {}
     for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
         forward, backward = (best(sizes, device, exchange) for sizes in directions)
@@ -141,11 +145,11 @@ def predict(
             found[strategy] = Prediction(strategy, None, None, None)
             continue
         plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
-        launches = steps if strategy == "stepwise" else 1
-        first, second = (LAUNCH * launches + steps * us for us in (forward[0], backward[0]))
+        launches = launch * (steps if strategy == "stepwise" else 1)
+        first, second = (launches + steps * us for us in (forward[0], backward[0]))
         found[strategy] = Prediction(strategy, first, second, plan)
     step = _library(batch, hidden, cell, dtype, device)
-    found["torch"] = Prediction("torch", LAUNCH + steps * step, LAUNCH + steps * step * BACKWARD, None)
+    found["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
     return found
 
 
@@ -209,7 +213,7 @@ def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
     traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
     waves = ceil(programs / device.multiprocessors)
     latency = 0.02 * sizes.k / block_k  # each tile of W waits for the one before
-    return CELL + waves * (latency + _product(sizes, tiles)) + traffic / L2_BYTES, tiles
+    return CELL + waves * (latency + _product(sizes, tiles)) + traffic / constant(device.name, "L2_BYTES", L2_BYTES), tiles
 
 
 def _resident(sizes: Sizes, device: Device, _: str) -> Found:
@@ -269,7 +273,8 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         if parts > 1:  # the sums' parts, written and read
             waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4
         read, multiply = weights / SHARED_BYTES, _product(sizes, tiles)
-        step = WAIT[exchange] * waits + CELL + at_once * blocks * traffic / L2_BYTES
+        wait = constant(device.name, f"WAIT.{exchange}", WAIT[exchange])
+        step = wait * waits + CELL + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
         step += max(read, multiply) if w_first else read + multiply
         found.append((ceil(batch_tiles / at_once) * step, tiles))
     return min(found, key=lambda f: f[0]) if found else None
@@ -291,4 +296,5 @@ def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> 
         return LIBRARY_PERSISTENT
     work = 2 * batch * hidden * hidden * CELLS[cell].gates
     rate = (4e6 if BYTES[dtype] == 2 else 2 * FMA) * device.multiprocessors / 2
-    return LIBRARY_STEP + hidden * hidden * CELLS[cell].gates * BYTES[dtype] / L2_BYTES + work / rate
+    weights = hidden * hidden * CELLS[cell].gates * BYTES[dtype] / constant(device.name, "L2_BYTES", L2_BYTES)
+    return LIBRARY_STEP + weights + work / rate

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 _ROOMS = {
     "InputError": "errors",
+    "Diverged": "errors",
+    "Stopped": "errors",
     "Run": "runs",
     "load": "runs",
     "generate": "generate",
@@ -35,6 +37,10 @@ _ROOMS = {
     "new_training": "launch",
     "describe_machine": "machine",
     "parameter_table": "params",
+    "How": "evaluation",
+    "compare": "evaluation",
+    "other_corpus": "evaluation",
+    "TrainingText": "copying",
     "NGram": "ngram",
     "handled": "signals",
 }
@@ -47,11 +53,17 @@ if TYPE_CHECKING:
     from lm.config import ModelConfig as ModelConfig
     from lm.config import RunConfig as RunConfig
     from lm.config import TrainingConfig as TrainingConfig
+    from lm.copying import TrainingText as TrainingText
     from lm.corpora import Corpus as Corpus
     from lm.data import Data as Data
     from lm.data import prepare as prepare
+    from lm.errors import Diverged as Diverged
     from lm.errors import InputError as InputError
+    from lm.errors import Stopped as Stopped
     from lm.evaluate import evaluate as evaluate
+    from lm.evaluation import How as How
+    from lm.evaluation import compare as compare
+    from lm.evaluation import other_corpus as other_corpus
     from lm.generate import Draws as Draws
     from lm.generate import generate as generate
     from lm.generate import generate_batch as generate_batch

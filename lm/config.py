@@ -191,6 +191,11 @@ class TrainingConfig(_Checked):
     decay_factor: float = setting(4.0, "what the rate is divided by")
     decay_after: int = setting(4, "last epoch at the full rate, for the schedule decay")
     weight_decay: float = setting(0.0, "L2 penalty (sgd, adam) or decoupled decay (adamw)")
+    average: float = setting(
+        0.0,
+        "share that a running average of the weights keeps at each update; it is the average that is validated and kept. "
+        "0 takes the weights as they are; 0.99 to 0.999 help on little text",
+    )
     clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
     epochs: int = setting(40, "passes over the training text at most")
     max_steps: int = setting(0, "stop after this many updates; 0 for no such limit")
@@ -209,6 +214,7 @@ class TrainingConfig(_Checked):
         if not self.decay_factor > 1:
             raise InputError(f"--decay-factor must be greater than 1, not {self.decay_factor}")
         self.between(0, LARGE, "lr", "weight_decay", "decay_factor")
+        self.probability("average")
         if not 0 <= self.seed < 2**63:
             raise InputError(f"--seed must be at least 0 and less than 2**63, not {shown(self.seed)}")
         parse_clip(self.clip)

@@ -99,7 +99,8 @@ def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[N
     """
     model, rows, device = config.model, config.batches.rows, config.machine.device
     parameters = sum(count for _, count in parameter_table(vocabulary, model, model.tie).values())
-    weights = 4 * parameters * (2 if config.training.optimizer == "sgd" else 4)
+    copies = (2 if config.training.optimizer == "sgd" else 4) + (config.training.average > 0)
+    weights = 4 * parameters * copies
     read = rows * min(config.batches.bptt, -(-tokens // rows))
     batch = 4 * read * (model.d + model.layers * (GATES.get(model.cell, 1) + 1) * model.hidden_size)
     needed = (

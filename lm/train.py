@@ -10,6 +10,7 @@ import math
 import shlex
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 
 import kernels
 from lm import checkpoint, machine, optimizer, runs
+from lm.average import Average
 from lm.clip import clip
 from lm.config import RunConfig, parse_clip
 from lm.data import Data
@@ -63,6 +65,7 @@ class Training:
         self.device = torch.device(config.machine.device)
         self.model = model.to(self.device)
         self.optimizer = optimizer.make(self.model, config.training)
+        self.average = Average(self.model, config.training.average) if config.training.average else None
         self.batches = Batches(data.train.ids, config.batches.rows, config.batches.bptt)
         self.at = Position(lr=config.training.lr)
         self.state: State = self.model.zero_state(config.batches.rows)
@@ -77,12 +80,17 @@ class Training:
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
-    def run(self, quiet: bool = False) -> dict[str, Score]:
-        """Train until the settings say so; the best model's scores on the validation and the test split."""
+    def run(self, quiet: bool = False, each_epoch: "Callable[[Training], None] | None" = None) -> dict[str, Score]:
+        """Train until the settings say so; the best model's scores on the validation and the test split.
+
+        Args:
+            each_epoch: called before the first update and after each epoch's validation. It must leave the model, the
+                carried state and torch's random numbers as they are.
+        """
         try:
             with self.signals():
                 self._between()
-                self._train(quiet)
+                self._train(quiet, each_epoch or (lambda training: None))
                 return self.conclude()
         except (MemoryError, RuntimeError) as error:
             if not machine.out_of_memory(error):
@@ -92,16 +100,18 @@ class Training:
             if self.lock:
                 self.lock.release()
 
-    def _train(self, quiet: bool) -> None:
+    def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
         self.logs = (
             Log(self.path / "steps.jsonl", "step", self.at.step),
             Log(self.path / "epochs.jsonl", "epoch", self.at.epoch),
         )
         with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
+                each_epoch(self)
                 while not self.finished():
                     self.train_epoch()
                     self.validate()
+                    each_epoch(self)
             finally:
                 for log in self.logs:
                     log.close()
@@ -154,6 +164,8 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self.at.lr
         self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, self.at.step)
         self.recent.append(norm)
         return value, norm, clipped
 
@@ -195,7 +207,7 @@ class Training:
     def conclude(self) -> dict[str, Score]:
         """Score the best model on both held-out splits and store the result."""
         self.concluding = True
-        runs.load_weights(self.model, checkpoint.load(self.path, "best"), self.path)
+        runs.load_weights(self.scored, checkpoint.load(self.path, "best"), self.path)
         scores = {split: self.score(split) for split in ("valid", "test")}
         result: dict[str, Any] = {split: score.as_dict() for split, score in scores.items()}
         result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
@@ -221,11 +233,16 @@ class Training:
 
     # -- what is kept -----------------------------------------------------------------------------------------------
 
+    @property
+    def scored(self) -> LanguageModel:
+        """The model that is validated and kept: the average of the weights where there is one, from the first update on."""
+        return self.average.model if self.average and self.at.step else self.model
+
     def score(self, split: str, rows: int = 1) -> Score:
         resets = self.config.batches.state == "document"
         stream = getattr(self.data, split)
         backend = self.config.machine.backend
-        return evaluate(self.model, stream, rows=rows, resets=resets, backend=backend, between=self._between)
+        return evaluate(self.scored, stream, rows=rows, resets=resets, backend=backend, between=self._between)
 
     def save(self, best: bool = False) -> None:
         """Store everything that the next update depends on."""
@@ -238,16 +255,21 @@ class Training:
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state(self.device)
         groups = {
-            "model": runs.weights_of(self.model),
+            "model": runs.weights_of(self.scored),
             "optimizer": optimizer.tensors(self.optimizer),
             "state": state,
         }
+        if self.average:
+            groups["moving"] = runs.weights_of(self.model)  # the weights that the optimizer moves
         position = {k: (None if v == math.inf else v) for k, v in asdict(self.at).items()}
         meta = {"step": self.at.step, "position": position, "recent": list(self.recent), "data": self.fingerprint}
         checkpoint.save(self.path, checkpoint.Checkpoint(groups, meta), best=best)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Stand where a checkpoint stood."""
+        if self.average:
+            runs.load_weights(self.average.model, saved, self.path)
+            saved = replace(saved, groups=saved.groups | {"model": saved.groups["moving"]})
         runs.load_weights(self.model, saved, self.path)
         optimizer.restore(self.optimizer, saved.groups["optimizer"])
         state = dict(saved.groups["state"])

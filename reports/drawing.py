@@ -33,6 +33,14 @@ class Plot:
 
 
 @dataclass(frozen=True)
+class Passage:
+    """A text that belongs to a study's table, such as what a model wrote, under a title that says where it comes from."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
 class Figure:
     """A drawing, the sentence that states what it shows, and lines for a terminal."""
 
@@ -45,6 +53,13 @@ def plots(study: str) -> tuple[Plot, ...]:
     """The plots of a study; a study without a module in ``reports.figures`` has none."""
     name = f"reports.figures.{study}"
     return import_module(name).PLOTS if find_spec(name) else ()
+
+
+def passages(table: "pd.DataFrame") -> list[Passage]:
+    """The texts of a table, where its module in ``reports.figures`` has a function ``passages`` that picks them."""
+    name = f"reports.figures.{table.attrs['study']}"
+    found = getattr(import_module(name), "passages", None) if find_spec(name) else None
+    return found(table) if found else []
 
 
 def figure(table_path: Path, name: str = "") -> Figure:

@@ -1,20 +1,23 @@
 """A study's table as a page: what stands on it, apart from how HTML and Markdown write it."""
 
+import base64
+import gzip
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot, plots
+from reports.drawing import Passage, Plot, passages, plots
 from reports.figures.style import NARROW, WIDE, headline
 from reports.ledger import Claim, answer, ledger
 from reports.svg import inline
-from studies import STUDIES, InputError, verdicts
+from studies import STUDIES, InputError, summary, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
 ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
+PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
 LONG = 200  # likewise characters of a value
 
 
@@ -51,6 +54,9 @@ class Page:
     command: str
     commit: str
     numeric: list[bool] = field(default_factory=list)  # by column
+    passages: list[Passage] = field(default_factory=list)
+    measured: list[str] = field(default_factory=list)  # the table's columns, where ``columns`` are those of its summary
+    summed: int = 0  # rows of the summary, where rows are of one
 
     @property
     def title(self) -> str:
@@ -63,6 +69,13 @@ class Page:
         return sentence(STUDIES[self.study])
 
     @property
+    def packed(self) -> str:
+        """The CSV as gzip in base64, where it is long; otherwise nothing."""
+        if len(self.csv) <= PLAIN:
+            return ""
+        return base64.b64encode(gzip.compress(self.csv.encode(), mtime=0)).decode()
+
+    @property
     def answer(self) -> str:
         """What the claims decide."""
         return answer(self.claims)
@@ -73,7 +86,10 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
     from pandas.api.types import is_numeric_dtype
 
     claims = verdicts(table)
-    listed = table.head(ROWS).astype(object)
+    short = summary(table)
+    summed = len(short) if len(short) < len(table) else 0
+    seen = short if summed else table
+    listed = seen.head(ROWS).astype(object)
     about = dict(table.attrs["machine"])
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
     return Page(
@@ -83,7 +99,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         subject=table.attrs.get("subject") or "",
         claims=ledger(claims, name),
         figures=[_shown(plot, table, claims, name) for plot in plots(table.attrs["study"])],
-        columns=[str(column) for column in table.columns],
+        columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
         count=len(table),
         csv=table.to_csv(index=False, lineterminator="\n"),
@@ -91,7 +107,10 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         environment=facts(about),
         command=str(command or "unknown"),
         commit=f"{commit or 'unknown'}{', with changes that were not committed' if dirty else ''}",
-        numeric=[is_numeric_dtype(table[column]) for column in table.columns],
+        passages=passages(table),
+        numeric=[is_numeric_dtype(seen[column]) for column in seen.columns],
+        measured=[str(column) for column in table.columns],
+        summed=summed,
     )
 
 

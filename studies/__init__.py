@@ -2,29 +2,37 @@
 
 A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
 ``verdicts`` of its module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
-``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, the statistics that figures
-show, and how commands end, write files and print.
+``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, ``AXES`` (the sizes that
+throughput varies) and ``exponents`` (growth of a summary), the statistics that figures show (``trainings`` and
+``norm_edges`` of clipping), and how commands end, write files and print.
 """
 
 from lm import InputError, run_app
+from studies.clipping_table import norm_edges, trainings
+from studies.comparison import AXES, exponents
 from studies.output import check_writable, replacing, say
-from studies.statistics import by_lag, paired_ratio
+from studies.statistics import by_lag, paired_ratio, share
 from studies.study import STUDIES, growth, summary, verdicts
 from studies.tables import failures, load, save
 
 __all__ = [
+    "AXES",
     "STUDIES",
     "InputError",
     "by_lag",
     "check_writable",
+    "exponents",
     "failures",
     "growth",
     "load",
+    "norm_edges",
     "paired_ratio",
     "replacing",
     "run_app",
     "save",
     "say",
+    "share",
     "summary",
+    "trainings",
     "verdicts",
 ]

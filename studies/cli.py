@@ -10,7 +10,7 @@ import typer
 from lm import InputError, run_app
 from studies.memory import allocation_failures
 from studies.output import say
-from studies.study import STUDIES, make, summary, verdicts
+from studies.study import STUDIES, make, summary, usual_preset, verdicts
 from studies.tables import check_place, failures, load, save
 
 app = typer.Typer(
@@ -27,7 +27,7 @@ def list_studies() -> None:
 @app.command()
 def run(
     name: Annotated[str, typer.Argument(help="a name from studies list", show_default=False)],
-    preset: Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes), cpu-long or gpu, where a study has it")] = "cpu",
+    preset: Annotated[str, typer.Option(help="smoke (seconds), cpu (minutes; the usual one), cpu-long or gpu")] = "",
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = None,
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="measure anew what an earlier run has measured")] = False,
@@ -49,13 +49,14 @@ def run(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     going: list[Run] = []
     with ending_at_once(lambda: going[0].stopped() if going else "stopped before the first cell; nothing was measured"):
+        preset = preset or usual_preset(name)
         study = make(name, pairs, preset)
         path = out or Path("runs") / "studies" / f"{name}.parquet"
         check_place(path, name)
         going.append(Run(study, name, preset, path.with_name(f"{path.stem}-{preset}"), fresh))
         with allocation_failures():
             table = going[0]()
-        save(table, path, name, study, preset=preset, failed=going[0].failed)
+        save(table, path, name, study, preset=preset, failed=going[0].failed, machine=going[0].machine)
     _claims(path)
     say(f"table: {path}")
 
@@ -73,6 +74,20 @@ def show(
         say(summary(load(table)).to_csv(index=False).rstrip("\n"))
     else:
         _claims(table)
+
+
+@app.command()
+def constants(
+    table: Annotated[Path, typer.Argument(help="a table of the study exchange", show_default=False)],
+    out: Annotated[Path | None, typer.Option(help="the file; the one that kernels read if left out")] = None,
+) -> None:
+    """Make what a table of exchange measured the constants by which kernels choose their plans.
+
+    [dim]studies constants runs/studies/exchange.parquet[/dim]
+    """
+    from studies.constants import DEFAULT, record
+
+    say(record(load(table), out or DEFAULT))
 
 
 def _claims(path: Path) -> None:

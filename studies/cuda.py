@@ -60,6 +60,18 @@ class EventTimer:
         return torch.empty(2 * max(size, 1 << 20), dtype=torch.int8, device="cuda")
 
 
+@dataclass(frozen=True)
+class FreshTimer(EventTimer):
+    """Each call is timed alone, behind its own ``refill``, which does not count."""
+
+    def sample(self, call: Any, repeats: int) -> float:
+        total = 0.0
+        for _ in range(repeats):
+            call.refill()
+            total += _between(call)
+        return total / repeats
+
+
 def _between(call: Callable[[], object]) -> float:
     """Seconds between two events around a call."""
     begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)

@@ -1,4 +1,4 @@
-"""A study's parameters: whole numbers with a range, names from a list, several of either, and text."""
+"""A study's parameters: numbers with a range, names from a list, several of either, and text."""
 
 import reprlib
 from dataclasses import Field, field, fields
@@ -14,6 +14,16 @@ def whole(default: int, low: int, high: int) -> Any:
 
 def wholes(*defaults: int, low: int, high: int) -> Any:
     """A field for one or more whole numbers from ``low`` to ``high``."""
+    return field(default=defaults, metadata={"range": (low, high), "many": True})
+
+
+def real(default: float, low: float, high: float) -> Any:
+    """A field for a number from ``low`` to ``high``; both are given with a decimal point."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def reals(*defaults: float, low: float, high: float) -> Any:
+    """A field for one or more numbers from ``low`` to ``high``."""
     return field(default=defaults, metadata={"range": (low, high), "many": True})
 
 
@@ -51,9 +61,10 @@ def from_text(kind: type, settings: dict[str, str]) -> dict[str, Any]:
     for key, text in settings.items():
         if key not in known:
             raise InputError(f"there is no parameter {key!r}; there are {'; '.join(map(describe, known.values()))}")
-        number = "range" in known[key].metadata
-        parts = [_number(part) if number else part.strip() for part in text.split(",")]
-        values[key] = tuple(parts) if known[key].metadata.get("many") else _number(text) if number else text
+        reach = known[key].metadata.get("range")
+        parts = [_number(part, type(reach[0])) if reach else part.strip() for part in text.split(",")]
+        single = _number(text, type(reach[0])) if reach else text
+        values[key] = tuple(parts) if known[key].metadata.get("many") else single
     return values
 
 
@@ -62,9 +73,9 @@ def describe(f: "Field[Any]") -> str:
     return f"{f.name}, {_expected(f)}"
 
 
-def _number(text: str) -> int | str:
+def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
     try:
-        return int(text)
+        return kind(text)
     except ValueError:
         return text  # the study says what it wants
 
@@ -94,9 +105,9 @@ def _expected(f: "Field[Any]") -> str:
     if "range" not in f.metadata:
         return "text"
     low, high = f.metadata["range"]
-    if many:
-        return f"different whole numbers from {low} to {high} with commas between"
-    return f"a whole number from {low} to {high}"
+    whole_ = "whole " if type(low) is int else ""
+    reach = f"from {low:{'' if whole_ else 'g'}} to {high:{'' if whole_ else 'g'}}"
+    return f"different {whole_}numbers {reach} with commas between" if many else f"a {whole_}number {reach}"
 
 
 def _shown(f: "Field[Any]", value: Any) -> str:

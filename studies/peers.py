@@ -4,6 +4,7 @@ A library that is not there, or cannot do a work, raises ``Unavailable`` with th
 to the same reference as everything else, so an adapter that misreads its library is refused, not timed.
 """
 
+import inspect
 import os
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,7 @@ CELL_MODULES = {
     "rnn-tanh": nn.RNNCell,
     "rnn-relu": partial(nn.RNNCell, nonlinearity="relu"),
 }
+ALIGNED = 16  # columns that a bias takes where it has to be one
 FLASHRNN = {"lstm": "lstm", "rnn-tanh": "elman"}  # its GRU has other equations
 
 Forward = Callable[[Tensor], Tensor]  # [T, B, H] to [T, B, H]
@@ -97,9 +99,17 @@ def liger(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
 
 
 def cut_cross_entropy(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """Apple's cut cross-entropy (Wijmans et al. 2025)."""
+    """Apple's cut cross-entropy (Wijmans et al. 2025). Its release 25.1.1 takes no bias, so there the bias becomes a column of
+    the weights beside a column of ones, with zeros that keep rows aligned: the same loss, at the cost of two copies."""
     loss = _installed("cut_cross_entropy", "cut-cross-entropy", weight).linear_cross_entropy
-    return lambda x, w, b, target: loss(x, w, target, bias=b)
+    if "bias" in inspect.signature(loss).parameters:
+        return lambda x, w, b, target: loss(x, w, target, bias=b)
+
+    def with_bias(x: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:
+        one = F.pad(x.new_ones(len(x), 1), (0, ALIGNED - 1))
+        return loss(torch.cat((x, one), dim=1), torch.cat((w, F.pad(b[:, None], (0, ALIGNED - 1))), dim=1), target)
+
+    return with_bias
 
 
 def torch_linear_cross_entropy() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:

@@ -34,6 +34,7 @@ class Run:
     def __init__(self, study: Sweep, name: str, preset: str, base: Path, fresh: bool = False) -> None:
         self.study, self.name, self.preset, self.base, self.fresh = study, name, preset, base, fresh
         self.failed: list[dict[str, Any]] = []
+        self.machine: dict[str, Any] = {}  # as it was when measuring began: a commit made meanwhile is another program
         self.error: Exception | None = None  # the last
         self.done = self.total = 0
         self.place: store.Store | None = None
@@ -47,7 +48,8 @@ class Run:
         """
         self.study.prepare()
         cells = self.study.cells()
-        identity = identity_of(self.study, self.name)
+        self.machine = describe()
+        identity = identity_of(self.study, self.name, self.machine)
         said: list[str] = []
         new = self.fresh
         if not self.fresh:
@@ -120,11 +122,15 @@ class Run:
             yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
 
 
-def identity_of(study: Sweep, name: str) -> dict[str, Any]:
-    """What must be the same for two cells to stand in one table, as JSON gives it back."""
-    from studies.machine import describe
+def describe() -> dict[str, Any]:
+    """``studies.machine.describe``, which needs torch."""
+    from studies import machine
 
-    about = describe()
+    return machine.describe()
+
+
+def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for two cells to stand in one table, as JSON gives it back."""
     identity = {
         "study": name,
         "commit": about.get("commit", ""),

@@ -1,8 +1,7 @@
 """Tables and arrays to numbers; no measuring, no drawing."""
 
 import math
-import warnings
-from collections.abc import Callable
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def median(samples: Any, confidence: float = 0.95) -> Interval:
     middle = float(np.median(samples))
     if 2 * 0.5 ** len(samples) > 1 - confidence:
         return Interval(middle, math.nan, math.nan)
-    return Interval(middle, *_bca(samples, np.median, confidence))
+    return Interval(middle, *_bca(samples, confidence))
 
 
 def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confidence: float = 0.95) -> Interval:
@@ -101,26 +100,63 @@ def power_law(sizes: Any, values: Any) -> Interval:
         sizes, values: arrays [n], above 0. With fewer than three points there is no interval, with fewer than two no number.
     """
     import numpy as np
-    from scipy import stats
+    from scipy.special import stdtrit
 
     x, y = np.asarray(sizes, dtype=np.float64), np.asarray(values, dtype=np.float64)
     seen = (x > 0) & (y > 0) & np.isfinite(x) & np.isfinite(y)
     x, y = np.log(x[seen]), np.log(y[seen])
     if len(np.unique(x)) < 2:
         return NOTHING
-    fit = stats.linregress(x, y)
+    x, y = x - x.mean(), y - y.mean()
+    slope = float(x @ y / (x @ x))
     if len(x) < 3:
-        return Interval(float(fit.slope), math.nan, math.nan)
-    reach = float(stats.t.ppf(0.975, len(x) - 2) * fit.stderr)
-    return Interval(float(fit.slope), float(fit.slope) - reach, float(fit.slope) + reach)
+        return Interval(slope, math.nan, math.nan)
+    error = math.sqrt(float(((y - slope * x) ** 2).sum() / (x @ x)) / (len(x) - 2))
+    reach = float(stdtrit(len(x) - 2, 0.975)) * error
+    return Interval(slope, slope - reach, slope + reach)
 
 
-def _bca(samples: "np.ndarray[Any, Any]", statistic: Callable[..., Any], confidence: float) -> tuple[float, float]:
+def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
+    """The share of successes among ``total`` tries, with Wilson's score interval (1927); nan of no try."""
+    from scipy.stats import binomtest
+
+    if not total:
+        return NOTHING
+    interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
+    return Interval(successes / total, float(interval.low), float(interval.high))
+
+
+def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
+    """Two-sided p of Fisher's exact test: how likely two groups differ by as much or more where chance alone decides."""
+    from scipy.stats import fisher_exact
+
+    table = [[s, n - s] for s, n in zip(successes, totals, strict=True)]
+    return float(fisher_exact(table).pvalue)
+
+
+@cache
+def _draws(count: int) -> "np.ndarray[Any, Any]":
+    """Which samples each of ``RESAMPLES`` resamples takes, the same each time."""
     import numpy as np
-    from scipy.stats import bootstrap
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # that there is no interval is in the result
-        made = bootstrap((samples,), statistic, confidence_level=confidence, n_resamples=RESAMPLES, rng=0)
-    interval = made.confidence_interval
-    return float(interval.low), float(interval.high)
+    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+
+
+def _bca(samples: "np.ndarray[Any, Any]", confidence: float) -> tuple[float, float]:
+    """The bias-corrected and accelerated interval of the median, as ``scipy.stats.bootstrap`` has it and in less time."""
+    import numpy as np
+    from scipy.special import ndtr, ndtri
+
+    count, middle = len(samples), np.median(samples)
+    made = np.median(samples[_draws(count)], axis=1)
+    without = np.median(np.broadcast_to(samples, (count, count))[~np.eye(count, dtype=bool)].reshape(count, -1), axis=1)
+    with np.errstate(all="ignore"):  # samples that are alike leave nan
+        bias = ndtri(((made < middle).mean() + (made <= middle).mean()) / 2)
+        apart = without.mean() - without
+        acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
+        reach = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
+        at = ndtr(bias + reach / (1 - acceleration * reach))
+    if not np.isfinite(at).all():
+        return math.nan, math.nan
+    low, high = np.percentile(made, 100 * at)
+    return float(low), float(high)

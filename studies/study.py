@@ -12,8 +12,14 @@ if TYPE_CHECKING:
 
 STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
+    "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
+    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
+    "speeches": "how well each cell models each speaker, and what the models write",
+    "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
@@ -33,6 +39,7 @@ class Sweep(Parameters):
     """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
 
     COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
+    SIGNED: ClassVar[tuple[str, ...]] = ()  # columns of numbers that may be below 0
 
     def prepare(self) -> None:
         """Refuse, before anything is measured, what cannot be measured here.
@@ -86,6 +93,12 @@ def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
     if preset not in module.PRESETS:
         raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
     return replace(module.PRESETS[preset], **from_text(module.Study, settings))
+
+
+def usual_preset(name: str) -> str:
+    """The preset that is meant where none is named: cpu, or the first of a study that has none."""
+    presets = module_of(name).PRESETS
+    return "cpu" if "cpu" in presets else next(iter(presets))
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":

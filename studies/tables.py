@@ -18,14 +18,16 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
     """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
 
     Args:
-        more: what else its ``attrs`` are to hold: the preset, cells that failed.
+        more: what else its ``attrs`` are to hold: the preset, cells that failed, the machine if not as it is now.
 
     Raises:
         InputError: when it cannot be written; a file that was there is then unchanged.
     """
     from studies.machine import describe
 
-    table.attrs |= {"study": name, "parameters": asdict(study), "machine": describe()} | more
+    if "machine" not in more:
+        more["machine"] = describe()
+    table.attrs |= {"study": name, "parameters": asdict(study)} | more
     with replacing(path) as temporary:
         table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
@@ -90,7 +92,7 @@ def _complaint(table: "pd.DataFrame") -> str:
     if list(table.columns) != list(columns):
         return f"does not hold the columns of {name}: {', '.join(columns)}"
     for column, kind in columns.items():
-        if wrong := _wrong_values(table[column], kind):
+        if wrong := _wrong_values(table[column], kind, column in module.Study.SIGNED):
             return f"holds {wrong} in the column {column}"
     if table.empty:
         return "holds no measurement"
@@ -112,12 +114,12 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
     return [(label(f.get("cell")), str(f.get("error", ""))) for f in failed]
 
 
-def _wrong_values(column: "pd.Series[Any]", kind: type) -> str:
-    """What values of a column are not of this kind: int, float (at least 0, or not a number), or str."""
+def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
+    """What values of a column are not of this kind: int, float (at least 0 unless ``signed``, or not a number), or str."""
     from pandas.api.types import is_string_dtype
 
     if kind is str:
         return "" if is_string_dtype(column) and column.notna().all() else "no text"
     if column.dtype != {int: "int64", float: "float64"}[kind]:
         return f"{column.dtype}, not {kind.__name__}"
-    return "numbers below 0" if kind is float and (column < 0).any() else ""
+    return "numbers below 0" if kind is float and not signed and (column < 0).any() else ""

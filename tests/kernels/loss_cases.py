@@ -24,6 +24,7 @@ def rows(count: int) -> Iterator[None]:
     """Chunks of ``count`` rows, so that few rows make many chunks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MODULE, "ROWS", count)
+        patch.setattr(MODULE, "LOGITS", 0)
         yield
 
 

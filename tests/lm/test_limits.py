@@ -116,6 +116,7 @@ def test_what_a_training_needs_is_counted(
     assert needed(config, 10_000, monkeypatch) == 4 * (copies * weights + batch)
     short = 4 * 10 * (20 + 2 * (gates + 1) * 50)  # rows of 10 tokens hold no batch of 30
     assert needed(config, 40, monkeypatch) == 4 * (copies * weights + short)
+    assert needed(config.replace(average=0.9), 40, monkeypatch) == 4 * ((copies + 1) * weights + short), "and their average"
 
 
 def test_a_model_beyond_memory_is_refused_with_figures_before_it_is_made(

@@ -26,6 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "adam": {"cell": "lstm", "optimizer": "adam", "lr": 0.02, "epochs": 3, **NOISE},
     "sgd-plateau": {"cell": "gru", "optimizer": "sgd", "lr": 40.0, "clip": "norm:0.5", "epochs": 5, "patience": 0, **NOISE},
     "adamw-never": {"cell": "rnn-tanh", "optimizer": "adamw", "state": "never", "locked": False, "layers": 2, **NOISE},
+    "average": {"cell": "lstm", "average": 0.9, "schedule": "constant", "lr": 0.02, "epochs": 3, **NOISE},
 }
 
 
@@ -57,7 +58,8 @@ def equal_runs(run: Path, expected: Path, read_log: Log) -> None:
     assert json.loads((run / "result.json").read_text()) == json.loads((expected / "result.json").read_text())
     for which in ("best", "last"):
         groups = [checkpoint.load(p, which).groups for p in (run, expected)]
-        for name in ("model", "optimizer", "state"):
+        assert groups[0].keys() == groups[1].keys()
+        for name in groups[1]:
             assert groups[0][name].keys() == groups[1][name].keys()
             for key, tensor in groups[0][name].items():
                 assert torch.equal(tensor, groups[1][name][key]), f"{which} {name} {key}"

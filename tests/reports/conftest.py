@@ -7,9 +7,13 @@ import shutil
 import subprocess
 
 import pytest
-from report_cases import EVIL, stored_costs, stored_norms
+from flow_cases import stored_flow
+from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, stored_speeds, tying
 
 from reports import build
+from studies import save
+from studies.speeches import Study as Speeches
+from studies.weight_tying import Study as WeightTying
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +22,12 @@ def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tables")
     stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
     stored_costs(folder / "training_step.parquet")
+    stored_reaches(folder / "long_range.parquet", corpora=("obama", "trump"))
+    save(speech_scores(), folder / "speeches.parquet", "speeches", Speeches(cell=("rnn-tanh", "lstm")))
+    save(tying(), folder / "weight_tying.parquet", "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,)))
+    stored_flow(folder / "gradient_flow.parquet")
+    stored_clippings(folder / "clipping.parquet")
+    stored_speeds(folder / "throughput.parquet")
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)
@@ -66,12 +76,13 @@ const inspect = async frame => {
   let csv = null;
   const save = page.querySelector("button.save");
   if (save) {
-    view.URL.createObjectURL = blob => { csv = blob.text(); return "#"; };
+    const saved = new Promise(done => { view.URL.createObjectURL = blob => { done(blob.text()); return "#"; }; });
     view.HTMLAnchorElement.prototype.click = () => {};
     save.click();
+    csv = await saved;
   }
   return {
-    found, sorted, csv: await csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,
+    found, sorted, csv, width, drawings: drawings.length, paper: style.backgroundColor, ink: style.color,
     type: glyph && view.getComputedStyle(glyph).fill, loaded: view.performance.getEntriesByType("resource").length,
   };
 };

@@ -1,5 +1,7 @@
 """What a page says, and that everything from outside is text on it. Needs no browser."""
 
+import base64
+import gzip
 import io
 import re
 from html.parser import HTMLParser
@@ -58,11 +60,14 @@ def unknown(monkeypatch):
     """A table of a study that has no figures: unknown(columns) gives its page."""
 
     def made(columns, claims=(), about=None, **attrs):
-        monkeypatch.setitem(pages_of.STUDIES, "throughput", "how fast it is")
+        monkeypatch.setitem(pages_of.STUDIES, "unheard_of", "how fast it is")
+        monkeypatch.setattr(pages_of, "summary", lambda table: table)
         monkeypatch.setattr(pages_of, "verdicts", lambda table: pd.DataFrame(claims, columns=COLUMNS))
+        monkeypatch.setattr(pages_of, "summary", lambda table: table)
+        monkeypatch.setattr(pages_of, "plots", lambda study: ())
         table = pd.DataFrame(columns)
-        table.attrs = {"study": "throughput", "parameters": {}, "machine": about or {}} | attrs
-        return make(table, "throughput", "throughput.parquet")
+        table.attrs = {"study": "unheard_of", "parameters": {}, "machine": about or {}} | attrs
+        return make(table, "unheard_of", "unheard_of.parquet")
 
     return made
 
@@ -71,16 +76,20 @@ def written(page, ending):
     return render(f"page{ending}", page=page, figures=FIGURES).decode()
 
 
-def test_every_page_can_be_parsed_and_every_image_decoded(pages):
-    assert len(pages) == 5
+def test_every_page_can_be_parsed_and_every_image_decoded(built, pages):
+    figures = {page.name: sum(not figure.problem for figure in page.figures) for page in built.pages}
+    assert len(pages) == len(built.pages) + 1
     for page in pages:
         parsed = Parsed(page.read_text())
         assert len(parsed.ids) == len(set(parsed.ids)), page.name
         assert parsed.tags.count("script") == 1 and "img" not in parsed.tags
         for link in parsed.links:
+            if link.startswith("data:image/png;base64,"):  # in a drawing: the shades of a scale
+                Image.open(io.BytesIO(base64.b64decode(link.partition(",")[2]))).verify()
+                continue
             assert link == "data:," or (link[1:] in parsed.ids if link[0] == "#" else (page.parent / link).is_file()), link
         drawings = re.findall(r"<svg.*?</svg>", page.read_text(), re.DOTALL)
-        assert len(drawings) == (0 if page.stem in ("index", "zeros") else 2)
+        assert len(drawings) == 2 * figures.get(page.stem, 0)
         for drawing in drawings:
             assert ElementTree.fromstring(drawing).get("viewBox")
         for picture in page.parent.glob(f"{FIGURES}/*.png"):
@@ -137,9 +146,33 @@ def test_a_study_without_figures_has_its_claims_and_its_table(unknown):
 def test_a_long_table_is_listed_in_part_and_saved_whole(unknown):
     page = unknown({"x": range(ROWS + 1)})
     text = Parsed(written(page, ".html")).text
-    assert "2,001 rows of throughput.parquet. The list below holds the first 2,000, the CSV all." in text
+    assert "2,001 rows of unheard_of.parquet. The list below holds the first 2,000, the CSV all." in text
     assert len(page.rows) == ROWS
     assert page.csv.splitlines()[-1] == str(ROWS)
+
+
+def test_a_table_that_a_study_sums_up_is_listed_so_and_saved_whole(unknown, monkeypatch):
+    page = unknown({"x": range(6)})
+    assert page.summed == 0 and page.columns == page.measured == ["x"]
+    with monkeypatch.context() as patch:
+        patch.setattr(pages_of, "summary", lambda table: pd.DataFrame({"median": [2.5], "name": ["x"]}))
+        table = pd.DataFrame({"x": range(6)})
+        table.attrs = {"study": "unheard_of", "parameters": {}, "machine": {}}
+        page = make(table, "throughput", "throughput.parquet")
+    assert page.rows == [["2.5", "x"]] and page.columns == ["median", "name"] and page.numeric == [True, False]
+    text = Parsed(written(page, ".html")).text
+    assert "6 rows of throughput.parquet. The list below sums them up in 1 row; the CSV holds all that was measured." in text
+    assert page.csv.splitlines() == ["x", *"012345"]
+    assert "with the columns x;" in written(page, ".md")
+
+
+@pytest.mark.parametrize(("length", "packed"), [(10, False), (60_000, True)])
+def test_a_long_csv_is_packed(length, packed, unknown):
+    page = unknown({"x": range(length)})
+    assert bool(page.packed) == packed
+    found = re.search(r'<pre id="csv"( data-packed="gzip")? hidden>(.+?)</pre>', written(page, ".html"), re.DOTALL)
+    assert bool(found[1]) == packed
+    assert not packed or gzip.decompress(base64.b64decode(found[2])).decode() == page.csv
 
 
 def test_one_row_is_not_rows(unknown):

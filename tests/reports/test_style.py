@@ -5,14 +5,14 @@ from itertools import product
 from xml.etree import ElementTree
 
 import pytest
-from report_cases import stored_costs, stored_norms
+from report_cases import stored_costs, stored_norms, stored_speeds
 
 from reports.drawing import figure, plots
 from reports.figures.style import COLOURS, NARROW, PALETTE, WIDE, canvas, headline, legend
 from reports.svg import inline
 from studies import STUDIES, InputError, load, verdicts
 
-STORED = {"gradient_lag": stored_norms, "training_step": stored_costs}
+STORED = {"gradient_lag": stored_norms, "training_step": stored_costs, "throughput": stored_speeds}
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 
 

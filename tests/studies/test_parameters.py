@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 
 import pytest
 import torch
@@ -12,14 +12,15 @@ from lm import InputError, run_app
 from studies import STUDIES
 from studies.cli import app
 from studies.memory import allocation_failures, check_memory
-from studies.parameters import from_text
-from studies.study import make, module_of
+from studies.parameters import Parameters, from_text, real, reals
+from studies.study import make, module_of, usual_preset
 from studies.throughput import Study as Throughput
 from studies.training_step import Study as TrainingStep
 
-NUMBERS = [
+RANGES = [
     (name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")
 ]
+NUMBERS = [(name, f) for name, f in RANGES if type(f.default) is int]
 WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
 
 
@@ -39,14 +40,37 @@ def test_wrong_numbers_are_refused_with_their_range(name, field, value, tmp_path
 def test_the_ends_of_a_range_are_in_it(name, field):
     low, high = field.metadata["range"]
     for value in (low, high, field.default):
-        assert getattr(make(name, {field.name: str(value)}), field.name) == value
+        assert getattr(make(name, {field.name: str(value)}, usual_preset(name)), field.name) == value
     for value in (low - 1, high + 1, 0.5 + low, True, None):
         with pytest.raises(InputError, match=field.name):
             module_of(name).Study(**{field.name: value})
 
 
-def test_zero_is_refused_but_for_threads_and_warmup():
+def test_zero_is_refused_but_where_it_means_something():
     assert {f.name for _, f in NUMBERS if f.metadata["range"][0] == 0} == {"threads", "warmup"}
+
+
+@dataclass(frozen=True)
+class Rates(Parameters):
+    rate: float = real(0.5, 0.0, 10.0)
+    rates: tuple[float, ...] = reals(0.1, 1.0, low=0.001, high=100.0)
+
+
+def test_numbers_with_a_decimal_point():
+    assert from_text(Rates, {"rate": "2", "rates": "1e-2, 3"}) == {"rate": 2.0, "rates": (0.01, 3.0)}
+    assert Rates(**json.loads(json.dumps(asdict(Rates())))) == Rates()
+
+
+@pytest.mark.parametrize("value", ["-0.1", "10.5", "nan", "inf", "text", "", "1,2"])
+def test_wrong_numbers_with_a_decimal_point_are_refused_with_their_range(value):
+    with pytest.raises(InputError, match=r"^rate must be a number from 0 to 10, not "):
+        Rates(**from_text(Rates, {"rate": value}))
+
+
+@pytest.mark.parametrize("value", ["0", "1,1", "1,nan", "200", ""])
+def test_wrong_lists_with_decimal_points_are_refused_with_their_range(value):
+    with pytest.raises(InputError, match=r"^rates must be different numbers from 0\.001 to 100 with commas between, not "):
+        Rates(**from_text(Rates, {"rates": value}))
 
 
 def test_make_reads_numbers_and_text():

@@ -15,6 +15,7 @@ from studies import machine, progress, store
 from studies.parameters import whole, wholes
 from studies.runner import Run, identity_of
 from studies.study import Sweep, label
+from studies.tables import save
 
 
 @dataclass(frozen=True)
@@ -130,8 +131,9 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
 
 def test_what_is_no_part_of_the_machine_does_not_matter():
     """The command line and the state of the working tree are recorded, not compared; the sources' digest is."""
-    identity = identity_of(Squares(), "squares")
-    assert identity == identity_of(Squares(), "squares")
+    identity = identity_of(Squares(), "squares", machine.describe())
+    again = machine.describe() | {"command": "another", "dirty": None}
+    assert identity == identity_of(Squares(), "squares", again)
     assert {"command", "dirty"}.isdisjoint(identity["machine"])
     assert identity["sources"] and identity["machine"]["cpu"] and identity["machine"]["threads"]
 
@@ -250,3 +252,21 @@ def test_the_time_left_is_that_of_the_cells_measured_here(monkeypatch, capsys):
 @pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3600, "1:00:00"), (3725.2, "1:02:05")])
 def test_clock(seconds, text):
     assert progress.clock(seconds) == text
+
+
+def test_a_run_tells_the_program_that_began_it(tmp_path, monkeypatch):
+    """What is committed while it measures is not what measured."""
+    about = machine.describe()
+    monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "begun"})
+    going = run(tmp_path / "s")
+    known = Squares.measure
+
+    def measure(self, cell):
+        monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "ended"})
+        return known(self, cell)
+
+    monkeypatch.setattr(Squares, "measure", measure)
+    table = going()
+    assert going.machine["commit"] == "begun"
+    save(table, tmp_path / "t.parquet", "squares", going.study, machine=going.machine)
+    assert pd.read_parquet(tmp_path / "t.parquet").attrs["machine"]["commit"] == "begun"

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 
-from studies.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law
+from studies.statistics import NOTHING, RESAMPLES, Interval, compare, fisher, median, paired_ratio, power_law, share
 
 
 def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
@@ -17,6 +18,16 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
     found = [median(random.exponential(size=25)) for _ in range(300)]
     covered = np.mean([f.low < math.log(2) < f.high for f in found])
     assert 0.9 < covered < 0.99
+
+
+@pytest.mark.filterwarnings("ignore")  # scipy's, of samples that are alike
+@given(st.lists(st.sampled_from([1.0, 1.1, 2.0, 3.5, 7.0]) | st.floats(0.1, 10), min_size=8, max_size=20), st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_the_interval_is_scipys(samples, wide):
+    confidence = 0.98 if wide else 0.95
+    known = bootstrap((samples,), np.median, confidence_level=confidence, n_resamples=RESAMPLES, rng=0).confidence_interval
+    found = median(samples, confidence)
+    assert (found.low, found.high) == pytest.approx((known.low, known.high), nan_ok=True)
 
 
 def test_median_of_little():
@@ -95,3 +106,20 @@ def test_pairs_see_what_medians_cannot():
 def test_an_interval_reads_as_text():
     assert str(Interval(1.234, 1.0, 1.5)) == "1.23 [1.00, 1.50]"
     assert str(Interval(1.234, math.nan, math.nan)) == "1.23 no interval"
+
+
+def test_the_interval_of_a_share_is_wilsons_by_hand():
+    """1 of 15 with z = 1.959964: centre (p + z^2/2n) / (1 + z^2/n), reach z sqrt(p q / n + z^2 / 4n^2) / (1 + z^2/n)."""
+    z, n, p = 1.959963984540054, 15, 1 / 15
+    centre, reach = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    whole = 1 + z * z / n
+    assert share(1, 15) == pytest.approx((p, (centre - reach) / whole, (centre + reach) / whole), rel=1e-12)
+    assert share(0, 10).low == 0.0 and share(10, 10).high == 1.0
+    assert math.isnan(share(0, 0).value)
+
+
+def test_fishers_p_by_hand():
+    """2 of 2 against 0 of 2: of the six ways to place two successes among four, this and its mirror are as extreme."""
+    assert fisher((2, 0), (2, 2)) == pytest.approx(2 / 6)
+    assert fisher((0, 2), (2, 2)) == pytest.approx(2 / 6)
+    assert fisher((3, 3), (5, 5)) == pytest.approx(1.0)

@@ -1,6 +1,7 @@
 """Works and their peers: the same numbers for all, one float64 truth, and nobody is timed who misses it."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +164,75 @@ def test_a_peer_that_is_not_there_says_why(name, monkeypatch):
     for other in ("liger-kernel", "cut-cross-entropy"):
         with pytest.raises(Unavailable, match=f"{other} needs a CUDA GPU"):
             losses_.peers[other]()
+
+
+# Other people's libraries as far as they are asked, with the signatures of their releases (flashrnn 1.0.8, liger-kernel 0.8.5,
+# cut-cross-entropy 25.1.1 and its repository's later form); what they compute is written from their descriptions.
+
+
+def flashrnn(Wx, R, b, states=None, function="lstm", config=None, backend="cuda_fused", dtype="bfloat16"):
+    """Wx [B, T, gates, heads, H], R [gates, heads, H out, H in], b [gates, heads, H] to states [S, B, T, heads, H]."""
+    assert backend == "cuda_fused" and dtype == "float32" and Wx.dtype == torch.float32
+    h = c = Wx.new_zeros(Wx.shape[0], *Wx.shape[3:])
+    seen = []
+    for t in range(Wx.shape[1]):
+        gates = Wx[:, t] + torch.einsum("gnij,bnj->bgni", R, h) + b
+        if function == "elman":
+            h = gates[:, 0].tanh()
+        else:
+            i, f, z, o = gates.unbind(1)
+            c = f.sigmoid() * c + i.sigmoid() * z.tanh()
+            h = o.sigmoid() * c.tanh()
+        seen.append(torch.stack([h] if function == "elman" else [h, c]))
+    return torch.stack(seen, dim=2), seen[-1][:, :, None]
+
+
+class LigerFusedLinearCrossEntropyLoss(nn.Module):
+    def forward(self, lin_weight, _input, target, bias=None):
+        return nn.functional.cross_entropy(_input @ lin_weight.T + bias, target)
+
+
+def cce(e, c, targets, ignore_index=-100, softcap=None, reduction="mean", shift=False, filter_eps="high", impl="cce"):
+    assert e.shape[1] == c.shape[1] and e.shape[1] % 2 == 0
+    return nn.functional.cross_entropy(e @ c.T, targets)
+
+
+def cce_with_bias(e, c, targets, bias=None, ignore_index=-100, softcap=None):
+    return nn.functional.cross_entropy(e @ c.T + bias, targets)
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    def install(**names):
+        monkeypatch.setattr(peers, "_installed", lambda module, name, where: SimpleNamespace(**names))
+
+    return install
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("cell", ["lstm", "rnn-tanh"])
+def test_flashrnn_gets_what_it_wants(cell, direction, installed):
+    installed(flashrnn=flashrnn)
+    work = recurrences.recurrence(cell, direction, "float32", **SIZE)
+    assert relative_error(work.peers["FlashRNN"]().result(), work.reference("FlashRNN")) <= work.allowed
+    with pytest.raises(Unavailable, match="FlashRNN has no gru with these equations"):
+        recurrences.recurrence("gru", direction, "float32", **SIZE).peers["FlashRNN"]()
+
+
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [
+        ("liger-kernel", {"LigerFusedLinearCrossEntropyLoss": LigerFusedLinearCrossEntropyLoss}),
+        ("cut-cross-entropy", {"linear_cross_entropy": cce}),
+        ("cut-cross-entropy", {"linear_cross_entropy": cce_with_bias}),
+    ],
+    ids=["liger", "cce", "cce with a bias"],
+)
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+def test_losses_of_others_get_what_they_want(name, module, direction, installed):
+    installed(**module)
+    work = losses.cross_entropy(direction, "float32", 30, 6, 20)
+    assert relative_error(work.peers[name]().result(), work.reference(name)) <= work.allowed
 
 
 def test_the_compiler_that_cxx_names_is_looked_for(monkeypatch):

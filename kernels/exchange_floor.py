@@ -1,0 +1,37 @@
+"""What a step's exchange alone takes, by the measured constants: no cooperative plan of these tiles can be faster."""
+
+from math import ceil, nan
+
+import kernels.plan as plans
+from kernels.cells import CELLS
+from kernels.constants import measured
+from kernels.plan import Device, Tiles
+
+
+def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str | Device = "sm_90") -> tuple[float, float]:
+    """Microseconds a step, forward and backward, of the exchange alone under the cooperative plan of these sizes.
+
+    Each is the wait of one exchange and the time that L2 takes to give every program the whole state of its rows. Both are nan
+    where the device's constants were not measured (``studies run exchange``), or no cooperative plan fits.
+
+    Args:
+        batch, hidden, cell, dtype: as of ``plan.predict``.
+        device: a name in ``plan.DEVICES`` or a ``Device``.
+    """
+    if isinstance(device, str):
+        if device not in plans.DEVICES:
+            return nan, nan
+        device = plans.DEVICES[device]
+    constants = measured(device.name)
+    plan = plans.predict(batch, 1, hidden, cell, dtype, device)["cooperative"].plan if constants else None
+    if plan is None:
+        return nan, nan
+    wait, l2 = (constants[name]["value"] for name in (f"WAIT.{plan.exchange}", "L2_BYTES"))
+
+    def step(tiles: Tiles, k: int) -> float:
+        blocks, batch_tiles = plan.hidden // tiles.block_h, ceil(batch / tiles.block_b)
+        at_once = min(batch_tiles, device.multiprocessors // blocks)
+        gathered = at_once * blocks * tiles.block_b * k * plans.BYTES[dtype]
+        return float(ceil(batch_tiles / at_once) * (wait + gathered / l2))
+
+    return step(plan.forward, plan.hidden), step(plan.backward, plan.hidden * CELLS[cell].slots)

@@ -1,0 +1,151 @@
+"""What clipping does to a language model's training: where it ends, how often it diverges, and the norms of its steps."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend, plain
+from studies import InputError, norm_edges, share, trainings
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MARKS = "osD^vPX"
+INSIDE = (0.5, 10.0)  # the thresholds that are said to train, in mean norms
+NONE = "none"
+
+
+def title(table: "pd.DataFrame") -> str:
+    """What is shown, and of which corpora and model."""
+    subject = table.attrs.get("subject")
+    return plain(f"Thresholds and learning rates: {subject}" if subject else "Thresholds and learning rates")
+
+
+def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
+    """Final validation perplexity over the threshold, a line a learning rate; below or beside it the share that diverged.
+
+    Raises:
+        InputError: when the table holds no training that ended with a perplexity.
+    """
+    made = trainings(table)
+    if made.empty or made["diverged"].all():
+        raise InputError("there is nothing to draw: no training of the table ended; --set parts=training makes some")
+    figure, (left, right) = canvas(size, panels=2)
+    places = {multiple: i for i, multiple in enumerate(sorted(made["multiple"].unique()))}
+    for i, (rate, group) in enumerate(made.groupby("rate")):
+        look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "marker": MARKS[i % len(MARKS)], "markersize": 9}
+        _perplexity(left, group, places, {**look, "linestyle": DASHES[i % len(DASHES)]}, f"learning rate {rate:g}")
+        _diverged(right, group, places, look, (i - (made["rate"].nunique() - 1) / 2) * 0.18)
+    for axes in (left, right):
+        axes.set_xticks(list(places.values()), [NONE if math.isinf(m) else f"{m:g}" for m in places])
+        axes.set_xlabel("threshold (mean norms)")
+        axes.set_xlim(-0.5, len(places) - 0.5)
+        axes.grid(False, axis="x")
+    left.set_ylabel("perplexity (per token)")
+    right.set_ylabel("share diverged (of 1)")
+    right.set_ylim(-0.04, 1.04)
+    legend(figure)
+    return figure
+
+
+def _perplexity(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], look: dict[str, Any], label: str) -> None:
+    """The geometric mean over corpora and seeds, where none diverged."""
+    import numpy as np
+
+    known = group.groupby("multiple").filter(lambda g: not g["diverged"].any())
+    if known.empty:
+        return
+    means = np.exp(known.groupby("multiple")["loss"].mean())
+    axes.plot([places[m] for m in means.index], means, label=label, **look)
+
+
+def _diverged(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], look: dict[str, Any], aside: float) -> None:
+    multiple: Any
+    for multiple, same in group.groupby("multiple"):
+        value, low, high = share(int(same["diverged"].sum()), len(same))
+        reach = [[max(value - low, 0)], [max(high - value, 0)]]
+        axes.errorbar(places[multiple] + aside, value, yerr=reach, linewidth=2.5, linestyle="none", **look)
+
+
+def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
+    """What became of the range of thresholds at each rate, as the claims have it, and of training without clipping."""
+    made = trainings(table)
+    if made.empty:
+        return "No training was measured."
+    about = claims[claims["claim"].str.startswith("any threshold")]
+    rows = zip(about["setting"], about["verdict"], about["measured"], strict=True)
+    said = "; ".join(f"{setting.rpartition(',')[0]}: {verdict} ({measured})" for setting, verdict, measured in rows)
+    free = made[made["multiple"] == math.inf]
+    lost = "; ".join(f"{g['diverged'].sum()} of {len(g)} at rate {rate:g}" for rate, g in free.groupby("rate"))
+    corpora = " and ".join(sorted({str(name) for name in made["corpus"]}))
+    many = f"{made['seed'].nunique()} seed{'s' * (made['seed'].nunique() > 1)}"
+    return (
+        f"{corpora}, {many}, the same initial weights at every threshold. Without clipping diverged {lost}. "
+        f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {said}. "
+        "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "
+        "which training without clipping diverges, a high threshold does not hold it."
+    )
+
+
+def norms_title(table: "pd.DataFrame") -> str:
+    """What is shown."""
+    return plain("Gradient norms before and after clipping at their mean")
+
+
+def norms_draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
+    """Histograms of all steps' norms at the lowest and the highest rate, clipped at the multiple nearest to 1.
+
+    Raises:
+        InputError: when the table holds no norms.
+    """
+    part = table[(table["part"] == "norms") & (table["multiple"] < math.inf)]
+    if part.empty:
+        raise InputError("there is nothing to draw: the table holds no norms of clipped trainings; --set parts=training")
+    chosen = _nearest(part)
+    rates = sorted({part["rate"].min(), part["rate"].max()})
+    figure, panels = canvas(size, panels=len(rates))
+    for axes, rate in zip(panels, rates, strict=True):
+        here = part[(part["rate"] == rate) & (part["multiple"] == chosen)]
+        _histogram(axes, here)
+        clipped = trainings(table).query("rate == @rate and multiple == @chosen")["clipped"].mean()
+        axes.set_title(f"learning rate {rate:g}: {100 * clipped:.0f}% clipped", fontsize="medium")
+    panels[0].set_ylabel("share of steps (%)")
+    legend(figure)
+    return figure
+
+
+def _nearest(part: "pd.DataFrame") -> float:
+    """The multiple nearest to 1."""
+    return float(min(part["multiple"].unique(), key=lambda m: abs(math.log(m))))
+
+
+def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
+    import numpy as np
+    from matplotlib.ticker import LogLocator
+
+    edges = norm_edges()
+    for quantity, colour, alpha in (("before", PALETTE[1], 0.55), ("after", PALETTE[0], 0.75)):
+        counts = part[part["quantity"] == quantity].groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0)
+        axes.stairs(100 * counts / counts.sum(), edges, fill=True, label=f"{quantity} clipping", color=colour, alpha=alpha)
+    found = np.flatnonzero(part.groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0))
+    axes.set_xscale("log")
+    axes.set_xlim(edges[max(found[0] - 2, 0)], edges[min(found[-1] + 3, len(edges) - 1)])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if edges[found[-1]] < 50 * edges[found[0]] else (1,)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    lowest, highest = part["threshold"].min(), part["threshold"].max()
+    axes.axvspan(lowest, max(highest, lowest * 1.01), color=MUTED, alpha=0.5, linewidth=0, label="threshold")
+    axes.set_xlabel("gradient norm (nats)")
+
+
+def norms_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
+    """How many steps are clipped at each rate."""
+    made = trainings(table)
+    clipped = made[made["multiple"] < math.inf] if len(made) else made
+    if clipped.empty:
+        return "No norm was measured."
+    chosen = _nearest(clipped)
+    shares = clipped[clipped["multiple"] == chosen].groupby("rate")["clipped"].mean()
+    told = ", ".join(f"{100 * value:.0f}% at rate {rate:g}" for rate, value in shares.items())
+    return f"At a threshold of {chosen:g} times the mean norm clipping shortens so many of the steps: {told}."

@@ -1,0 +1,170 @@
+"""What the clipping study's table decides: claims 2, 3, 11 and 12 about gradients, and two that belong to them."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from studies.clipping_cliff import UNSTABLE, bifurcations, ridge
+from studies.clipping_table import trainings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT = "not measured"
+COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+FIG6, FIG3 = "Pascanu et al. 2013, Fig. 6", "Pascanu et al. 2013, Fig. 3"
+SLIDE = "lecture, slide Gradient clipping"
+RANGE = (0.5, 10.0)  # of thresholds, in mean norms
+CLOSE = 1.02  # losses within 2%
+ROUNDING = 1e-12
+GIVEN = {5.0: ("-2.6123", "-661.7"), 6.0: ("-3.2348", "-2.57e+06")}  # b* and dE/db there
+FORK = ("-2.6556", "-2.3444")  # bifurcations at w = 5
+
+Claim = tuple[str, str, str, str, str, str]
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The cliff and its slope; the bifurcations; thresholds that train; what keeps the gradient's direction."""
+    import pandas as pd
+
+    rows = [*_cliff(table[table["part"] == "cliff"]), *_range(table), *_kinds(table[table["part"] == "kinds"])]
+    return pd.DataFrame(rows, columns=list(COLUMNS))
+
+
+def _claim(claim: str, source: str, setting: str, threshold: str, measured: str, holds: bool | None) -> Claim:
+    """A row; ``holds`` of None is ambiguous, and a measured text that is empty was not measured."""
+    if not measured:
+        return claim, source, setting, threshold, NOT, NOT
+    return claim, source, setting, threshold, measured, {True: "holds", False: "fails", None: "ambiguous"}[holds]
+
+
+def _cliff(part: "pd.DataFrame") -> list[Claim]:
+    probes = part[part["quantity"] == "dE/db"].set_index(["w", "kind"])
+    place, slope = probes["b"].to_dict(), probes["value"].to_dict()
+    return [*_place(place, slope), *_formula(slope), _miss(slope), *_forks(part[part["quantity"] == "fixed points"])]
+
+
+def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
+    rows = []
+    for w, (b, steep) in GIVEN.items():
+        setting = f"w = {w:g}, sigmoid, x_0 = 0.5, 50 steps"
+        measured, holds = "", False
+        if (w, "ridge") in slope:
+            digits = len(steep.partition("e")[0].strip("-").replace(".", ""))
+            found = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
+            measured, holds = f"b* = {found[0]}, dE/db = {found[1]}", found == (b, steep)
+        claim = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
+        rows.append(_claim(claim, FIG6, setting, f"b* = {b}, dE/db = {steep}, all digits", measured, holds))
+        measured = ""
+        if (w, "steepest") in slope:
+            off = place[w, "steepest"] - place[w, "ridge"]
+            ratio = slope[w, "steepest"] / slope[w, "ridge"]
+            measured = f"{place[w, 'steepest']:.4f}, {off:+.1e} from b*, {ratio:.1f} times as steep as there"
+            holds = f"{place[w, 'steepest']:.4f}" == b
+        rows.append(_claim("the steepest b of a scan is b*", FIG6, setting, f"{b}, all digits", measured, holds))
+    return rows
+
+
+def _formula(slope: dict[Any, float]) -> list[Claim]:
+    """The formula against forward mode, and forward mode against 60 digits, over all w that were looked at."""
+    rows = []
+    for kind, claim, tolerance in (
+        ("formula", "dE/db on the ridge is -0.03644 (a^50 - 1) / (a - 1), a = 0.2350 w", 1e-6),
+        ("decimals", "dE/db on the ridge by forward mode in float64 is that of 60 decimal digits", 1e-6),
+    ):
+        found = {w: abs(slope[w, "ridge"] / value - 1) for (w, k), value in slope.items() if k == kind and value}
+        worst = max(found.values(), default=math.nan)
+        setting = f"w = {', '.join(f'{w:g}' for w in found)}" if found else "w > 4.255"
+        measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if found else ""
+        rows.append(_claim(claim, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
+    return rows
+
+
+def _miss(slope: dict[Any, float]) -> Claim:
+    claim, setting = "b* to four digits misses the cliff", "w = 6"
+    measured, holds = "", False
+    if (6.0, "four digits") in slope:
+        there, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
+        measured, holds = (
+            f"dE/db = {there:.3g} at {round(float(ridge(6.0)), 4)}, {exact:.3g} at b*",
+            abs(there) < 1e-3 * abs(exact),
+        )
+    return _claim(claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
+
+
+def _forks(part: "pd.DataFrame") -> list[Claim]:
+    rows = []
+    for kind, given, exact, wanted in zip(("lower", "upper"), FORK, bifurcations(5.0), ([1, 3], [3, 1]), strict=True):
+        counted = part[part["kind"] == kind].sort_values("b")["value"].astype(int).tolist()
+        measured = f"b = {exact:.4f}; fixed points just below and above: {', '.join(map(str, counted))}" if counted else ""
+        threshold = f"b = {given}, {wanted[0]} fixed point{'s' * (wanted[0] > 1)} below and {wanted[1]} above"
+        holds = f"{exact:.4f}" == given and counted == wanted
+        rows.append(
+            _claim("fixed points appear or vanish where 5 s'(x) = 1", FIG3, f"w = 5, {kind}", threshold, measured, holds)
+        )
+    return rows
+
+
+def _range(table: "pd.DataFrame") -> list[Claim]:
+    """Claim 11, a row a corpus and rate: with each seed, the worst final loss over the range against the best."""
+    claim = "any threshold of 0.5 to 10 times the mean norm trains to the same final loss"
+    source, threshold = f"Pascanu et al. 2013, Section 3.2; {SLIDE}", "each seed's worst within 2% of its best"
+    if not (table["part"] == "training").any():
+        return [_claim(claim, source, "all", threshold, "", False)]
+    made = trainings(table)
+    inside = made[made["multiple"].between(*RANGE)]
+    rows = []
+    for (corpus, rate), group in inside.groupby(["corpus", "rate"], sort=False):
+        seeds = group.groupby("seed")["loss"].agg(["min", "max"])
+        ratios = seeds["max"] / seeds["min"].where(seeds["min"] < math.inf)
+        worst = group.sort_values("loss").iloc[-1]
+        some = f"{worst['multiple']:g} times the mean norm"
+        many = f"{len(seeds)} seed{'s' * (len(seeds) > 1)}"
+        measured = f"{_percent(ratios.min())} to {_percent(ratios.max())} over {many}, worst at {some}"
+        good = (ratios <= CLOSE).mean()
+        holds = True if good == 1 else False if good == 0 else None
+        setting = f"{corpus}, learning rate {rate:g}, {group['multiple'].nunique()} thresholds"
+        rows.append(_claim(claim, source, setting, threshold, measured if len(seeds) else "", holds))
+    return rows
+
+
+def _percent(ratio: float) -> str:
+    return f"{100 * (ratio - 1):.1f}%" if math.isfinite(ratio) else "diverged"
+
+
+def _kinds(part: "pd.DataFrame") -> list[Claim]:
+    example = part[part["kind"] == "example"].set_index("quantity")["value"].to_dict()
+    setting = "(10, -9.5, -0.4)"
+    measured = f"{example['sum']:.4g}, clipped {example['temporal']:.4g}" if example else ""
+    close = bool(example) and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
+    claim = "clipping temporal components can point uphill"
+    rows = [_claim(claim, "Mikolov 2012; " + SLIDE, setting, "the sum is 0.1, clipped at 1 it is -0.4", measured, close)]
+    errors = part[part["quantity"] == "sum error"]["value"]
+    measured = f"{errors.max():.1e} in {len(errors)} steps" if len(errors) else ""
+    claim = "the parts over steps sum to the gradient of the recurrence"
+    rows.append(
+        _claim(claim, "lecture, slide BPTT", "all weights of the layer", "relative error <= 1e-12 in float64", measured,
+               bool(errors.max() <= ROUNDING))
+    )  # fmt: skip
+    cosines = part[part["quantity"] == "cosine"]
+    for kind, claim, threshold in (
+        ("norm", "clipping by norm keeps the gradient's direction", f"cosine >= 1 - {ROUNDING:g} at every step"),
+        ("value", "clipping by value does not keep it", f"a cosine < 1 - {ROUNDING:g}"),
+        ("value", "clipping by value never points uphill", "cosine > 0 at every step"),
+        ("temporal", "clipping temporal components points uphill in this training", "a cosine < 0"),
+        ("hidden", "clipping the hidden gradient points uphill in this training", "a cosine < 0"),
+    ):
+        found = cosines[cosines["kind"] == kind]["value"]
+        least = float(found.min()) if len(found) else math.nan
+        bound = {"norm": least >= 1 - ROUNDING, "value": least > 0 if "never" in claim else least < 1 - ROUNDING}
+        uphill = int((found < 0).sum())
+        measured = (
+            f"least cosine {least:.3g}"
+            if kind == "value" or kind == "norm"
+            else f"{uphill} of {len(found)}, least cosine {least:.3g}"
+        )
+        rows.append(
+            _claim(
+                claim, SLIDE, "all steps and thresholds", threshold, measured if len(found) else "", bound.get(kind, uphill > 0)
+            )
+        )
+    return rows

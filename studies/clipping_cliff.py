@@ -1,0 +1,159 @@
+"""The cliff of Pascanu, Mikolov & Bengio 2013, Fig. 6: one sigmoid unit, fifty steps, and where its gradient explodes.
+
+    x_t = w s(x_{t-1}) + b,    x_0 = 0.5,    E = (s(x_50) - 0.7)^2
+
+x_0 is a fixed point on the line b* = 0.5 - s(0.5) w. Where it is an unstable one, a = s'(0.5) w > 1, trajectories on the two
+sides of the line part, and E is a wall: dE/db = E'(0.5) (1 + a + .. + a^49) there. All in float64, and once in decimals.
+"""
+
+from collections.abc import Iterator
+from decimal import Decimal, localcontext
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+START, STEPS, TARGET = 0.5, 50, 0.7
+PROBED = (4.5, 5.0, 5.5, 6.0)  # w where the ridge is looked at closely
+SPAN, BELOW, ABOVE = (4.0, 6.0), 1.3, 1.6  # of w on the surface; of b below and above the ridge
+REACH = 9.0  # the surface's finest step is about e^-9 of these
+BESIDE = 1e-4  # how far from a bifurcation fixed points are counted
+DIGITS = 60  # of the decimals; at w = 6 the last of seven are lost to the cliff
+
+
+class Slopes(NamedTuple):
+    """E and its derivatives, arrays of the same shape or numbers."""
+
+    error: Any
+    by_w: Any
+    by_b: Any
+
+
+def sigmoid(x: Any) -> Any:
+    """s(x), without overflow far out."""
+    return (1 + np.tanh(np.asarray(x) / 2)) / 2
+
+
+UNSTABLE = 1 / (sigmoid(START) * (1 - sigmoid(START)))  # the w above which x_0 is an unstable fixed point: 4.255
+
+
+def ridge(w: Any) -> Any:
+    """b*, where x_0 is a fixed point."""
+    return START - sigmoid(START) * w
+
+
+def slopes(w: Any, b: Any, steps: int = STEPS) -> Slopes:
+    """E at (w, b) with dE/dw and dE/db, carried along with x from step to step (forward mode).
+
+    Args:
+        w, b: numbers, or arrays of one shape.
+    """
+    w, b = np.broadcast_arrays(np.asarray(w, dtype=np.float64), np.asarray(b, dtype=np.float64))
+    x, x_w, x_b = np.full(w.shape, START), np.zeros(w.shape), np.zeros(w.shape)
+    for _ in range(steps):
+        s = sigmoid(x)
+        growth = w * s * (1 - s)
+        x, x_w, x_b = w * s + b, s + growth * x_w, 1 + growth * x_b
+    s = sigmoid(x)
+    outer = 2 * (s - TARGET) * s * (1 - s)
+    return Slopes((s - TARGET) ** 2, outer * x_w, outer * x_b)
+
+
+def formula(w: float, steps: int = STEPS) -> float:
+    """dE/db on the ridge: E'(0.5) (a^n - 1) / (a - 1), a = s'(0.5) w; with n = 50, -0.03644 (a^50 - 1) / (a - 1)."""
+    s = sigmoid(START)
+    a = s * (1 - s) * w
+    return float(2 * (s - TARGET) * s * (1 - s) * (a**steps - 1) / (a - 1))
+
+
+def decimal_slope(w: float, steps: int = STEPS) -> float:
+    """dE/db on the ridge once more in 60 decimal digits, the ridge too: no rounding is left to speak of."""
+    with localcontext() as context:
+        context.prec = DIGITS
+        one, weight, start, target = Decimal(1), Decimal(w), Decimal(START), Decimal(str(TARGET))
+
+        def s_of(x: Decimal) -> Decimal:
+            return one / (one + (-x).exp())
+
+        b = start - s_of(start) * weight
+        x, slope = start, Decimal(0)
+        for _ in range(steps):
+            s = s_of(x)
+            x, slope = weight * s + b, one + weight * s * (one - s) * slope
+        s = s_of(x)
+        return float(2 * (s - target) * s * (one - s) * slope)
+
+
+def steepest(w: float) -> tuple[float, float]:
+    """(b, dE/db) where |dE/db| is largest in a scan of 1.5 to both sides of the ridge, ever closer to it."""
+    near = np.geomspace(1e-14, 1.5, 20_000)
+    b = ridge(w) + np.concatenate([-near[::-1], [0.0], near])
+    found = slopes(w, b).by_b
+    i = int(np.abs(found).argmax())
+    return float(b[i]), float(found[i])
+
+
+def bifurcations(w: float) -> tuple[float, float]:
+    """The two b, in order, where a pair of fixed points appears or vanishes (Fig. 3): w s'(x) = 1 at x = w s(x) + b."""
+    if w <= 4:
+        return float("nan"), float("nan")
+    s = (1 + np.array([1, -1]) * np.sqrt(1 - 4 / w)) / 2
+    b = np.log(s / (1 - s)) - w * s
+    return float(b[0]), float(b[1])
+
+
+def fixed_points(w: float, b: float) -> int:
+    """How many x there are with x = w s(x) + b: changes of sign on a dense scan."""
+    x = np.linspace(b - 1, b + w + 1, 200_001)  # all of them lie between b and b + w
+    above = w * sigmoid(x) + b - x > 0
+    return int((above[1:] != above[:-1]).sum())
+
+
+def surface(weights: int, offsets: int) -> Iterator[tuple[float, float, float]]:
+    """(w, b, E) on a grid that follows the ridge: ``offsets`` values of b - b*, closer together near it, at each w."""
+    away = np.sinh(np.linspace(-1, 1, offsets) * REACH) / np.sinh(REACH)
+    for w in np.linspace(*SPAN, weights):
+        b = ridge(w) + np.where(away < 0, BELOW, ABOVE) * away
+        yield from zip(np.full(offsets, w).tolist(), b.tolist(), slopes(w, b).error.tolist(), strict=True)
+
+
+class Point(NamedTuple):
+    """Where a descent stands after some steps, and what it sees there."""
+
+    w: float
+    b: float
+    error: float
+    norm: float
+
+
+def descent(w: float, b: float, rate: float, threshold: float, steps: int) -> "Iterator[Point]":
+    """Gradient descent from (w, b), each gradient clipped as in Algorithm 1; a threshold of infinity clips nothing."""
+    place: NDArray[np.float64] = np.array([w, b])
+    for _ in range(steps + 1):
+        error, by_w, by_b = slopes(*place)
+        gradient = np.array([by_w, by_b])
+        norm = float(np.linalg.norm(gradient))
+        yield Point(float(place[0]), float(place[1]), float(error), norm)
+        place = place - rate * gradient * (threshold / norm if norm >= threshold else 1)
+
+
+def rows(grid: int, start: tuple[float, float], rate: float, threshold: float, steps: int) -> Iterator[dict[str, Any]]:
+    """The surface, two descents, the slope on the ridge by several ways, and the bifurcations at w = 5."""
+    for w, b, error in surface(grid, grid):
+        yield {"kind": "surface", "quantity": "error", "w": w, "b": b, "value": error}
+    for kind, limit in (("plain", float("inf")), ("clipped", threshold)):
+        for step, at in enumerate(descent(*start, rate, limit, steps)):
+            about = {"kind": kind, "rate": rate, "threshold": limit, "step": step, "w": at.w, "b": at.b}
+            yield about | {"quantity": "error", "value": at.error}
+            yield about | {"quantity": "norm", "value": at.norm}
+    for w in PROBED:
+        b = float(ridge(w))
+        probes = {"ridge": (b, slopes(w, b).by_b), "four digits": (round(b, 4), slopes(w, round(b, 4)).by_b)}
+        probes |= {"formula": (b, formula(w)), "decimals": (b, decimal_slope(w)), "steepest": steepest(w)}
+        for kind, (place, slope) in probes.items():
+            yield {"kind": kind, "quantity": "dE/db", "w": w, "b": place, "value": float(slope)}
+    for kind, b in zip(("lower", "upper"), bifurcations(5.0), strict=True):
+        for place in (b - BESIDE, b + BESIDE):
+            yield {"kind": kind, "quantity": "fixed points", "w": 5.0, "b": place, "value": float(fixed_points(5.0, place))}

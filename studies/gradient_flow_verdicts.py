@@ -1,0 +1,43 @@
+"""What claims of gradient_flow have in common: how rows of its table are found, and how a verdict is come to."""
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NOT = "not measured"
+EXACT = 1e-12
+
+Claim = tuple[str, str, str, str, str, str]
+
+
+def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.DataFrame":
+    """The rows of one quantity of a part, where columns have these values."""
+    rows = table[(table["part"] == part) & (table["quantity"] == quantity)]
+    for column, value in where.items():
+        rows = rows[rows[column] == value]
+    return rows
+
+
+def each(values: list[float], tolerance: float) -> str:
+    """holds where every seed is within, ambiguous where only the median is, and otherwise fails."""
+    import numpy as np
+
+    found = np.abs(np.asarray(values, dtype=np.float64))
+    if not len(found) or np.isnan(found).any():
+        return NOT
+    return "holds" if found.max() <= tolerance else "ambiguous" if np.median(found) <= tolerance else "fails"
+
+
+def shown(value: float, spec: str) -> str:
+    return NOT if math.isnan(value) else f"{value:{spec}}"
+
+
+def decided(right: bool, value: float) -> str:
+    """The verdict on a number that may be missing."""
+    return NOT if math.isnan(value) else "holds" if right else "fails"
+
+
+def names(table: "pd.DataFrame", part: str, column: str) -> list[str]:
+    return list(dict.fromkeys(table.loc[table["part"] == part, column]))
