@@ -2,13 +2,14 @@
 # make studies runs the studies of gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones
+# make gpu-check   what only a CUDA GPU can prove, in minutes; results in runs/gpu-check; installs nothing
 VENV ?= .venv
 PYTHON ?= python3
 PRESET ?= cpu
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo report studies test test-all lint clean
+.PHONY: demo report studies test test-all gpu-check lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
@@ -27,6 +28,10 @@ test: lint
 
 test-all: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Where there is no .venv, PYTHON with torch 2.11 and Triton 3.6 or newer will do.
+gpu-check:
+	@$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) tests/gpu_check.py --out runs/gpu-check
 
 lint: $(READY)
 	$(BIN)/ruff check .

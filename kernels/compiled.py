@@ -1,26 +1,28 @@
-"""Compiles the scans for GPUs that are not there and says what came out: ``python -m kernels.compiled --help``.
+"""What the compiler makes of the scans, for GPUs that are not there; ``compiler`` runs this in a process of its own.
 
-Each compilation runs in a process of its own, because the compiler aborts on some inputs. Pointers are declared as aligned
-as they are at run time; without that another kernel is compiled than the one that runs. Needs Triton, not torch.
+Pointers are declared as aligned as they are at run time; without that another kernel is compiled than the one that runs.
 """
 
-import argparse
-import csv
-import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from kernels import plan as plans
 from kernels.cells import CELLS
+from kernels.compiler import machine_code
 
+STEPS = 100
+SPILLS = 2  # a step: one register put aside and read back from the nearest cache, some 20 ns of microseconds
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction; the first of each is what training runs
+    "none": {"forward": {}, "backward": {}},
+    "inference": {"forward": {"SAVE": False, "KEEP_GATES": False}},
+    "reset": {"forward": {"RESET": True}, "backward": {"RESET": True}},
+    "recompute": {"forward": {"KEEP_GATES": False}, "backward": {"RECOMPUTE": True}},
+    "clip value": {"backward": {"CLIP": "value"}},
+    "clip norm": {"backward": {"CLIP": "norm"}},
+    "trace": {"backward": {"TRACE": True}},
+}
 IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_squares", "p_squares_after")
 
 
@@ -36,16 +38,21 @@ class Configuration:
     strategy: str
     direction: str
     exchange: str = "sentinel"
-    clip: str = "none"
+    switch: str = "none"  # a key of ``SWITCHES``
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``hmma`` and ``loads`` are counts in the machine code, ``stack`` is in bytes."""
+    """What the compiler made of it. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
+
+    ``spills`` are the accesses to registers' copies in memory within the loop over time. A stack without any holds what was put
+    aside around that loop, once a launch, which costs nothing.
+    """
 
     shared: int
     registers: int
     stack: int
+    spills: int
     hmma: int
     hmma_planned: int
     loads: int  # of the neighbours' tiles
@@ -57,7 +64,7 @@ class Facts:
         """What is wrong with it; nothing for a kernel that may run."""
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
-            f"spills {self.stack} bytes": self.stack > 0,
+            f"spills {self.spills} times a step, {self.stack} bytes": self.spills > SPILLS,
             f"{self.hmma} HMMA instead of {self.hmma_planned}": 0 < self.hmma_planned < self.hmma,
             "loads of the state are not all of 128 bits": self.loads_of_128_bits < self.loads,
             "no loads of the state were found": strategy == "cooperative" and self.loads == 0,
@@ -75,23 +82,26 @@ def compile_here(configuration: Configuration) -> Facts:
     from kernels import scan
 
     c, device = configuration, plans.DEVICES[configuration.device]
-    plan = plans.choose(c.batch, 100, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)
+    plan = plans.choose(c.batch, STEPS, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)
     tiles = plan.forward if c.direction == "forward" else plan.backward
     kernel: Any = scan.scan_forward if c.direction == "forward" else scan.scan_backward
-    switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": c.clip, "TRACE": False}
+    switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": "none", "TRACE": False}
     if c.direction == "forward":
         switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
-    constants = scan.constants(c.cell, plan, tiles, c.dtype, "ieee", **switches)
+    constants = scan.constants(c.cell, plan, tiles, c.dtype, "ieee", **switches | SWITCHES[c.switch][c.direction])
     options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
     names = kernel.arg_names
     types = {name: POINTERS[c.dtype] if name.startswith("p_") else "i32" for name in names}
     types |= dict.fromkeys(IN_FLOAT32, "*fp32") | {"p_reset": "*u8", "p_arrivals": "*i32", "limit": "fp32"}
+    integers = {"steps": 1 if c.strategy == "stepwise" else STEPS, "batch": c.batch}
+    constants |= {name: 1 for name, value in integers.items() if value == 1}  # as the launcher has it
     types |= dict.fromkeys(constants, "constexpr")
+    aligned = {name for name in names if name.startswith("p_") or integers.get(name, 1) % 16 == 0}
     source = ASTSource(
         kernel,
         {name: types[name] for name in names},
         constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if name.startswith("p_")},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
     )
     target = GPUTarget("cuda", int(c.device.removeprefix("sm_")), 32)
     compiled: Any = triton.compile(source, target=target, options=options)
@@ -101,10 +111,14 @@ def compile_here(configuration: Configuration) -> Facts:
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
-    usage, code = _dump(compiled.asm["cubin"], "-res-usage"), _dump(compiled.asm["cubin"], "-sass")
+    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
+        planned *= 2
+    usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
+    if c.switch == "clip norm" or c.exchange == "counter":  # partial squares, and the counter: a number at a time, on purpose
+        loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
     ttgir = compiled.asm["ttgir"]
@@ -112,6 +126,7 @@ def compile_here(configuration: Configuration) -> Facts:
         shared=compiled.metadata.shared,
         registers=int(found[1]),
         stack=int(found[2]),
+        spills=spills_in_loops(code, depth=2),
         hmma=len(re.findall(r"\bHMMA\.", code)),
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
@@ -121,77 +136,23 @@ def compile_here(configuration: Configuration) -> Facts:
     )
 
 
-def _dump(cubin: bytes, what: str) -> str:
-    import triton
+def spills_in_loops(code: str, depth: int) -> int:
+    """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
 
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(cubin)
-        file.flush()
-        return subprocess.run([tool, what, file.name], check=True, capture_output=True, text=True).stdout
-
-
-def compile_apart(configuration: Configuration) -> Facts | str:
-    """Compile in a process of its own; the last line of what it said where it failed."""
-    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    done = subprocess.run(
-        [sys.executable, "-m", "kernels.compiled", "--one", json.dumps(asdict(configuration))],
-        env=environment | {"TRITON_DEFAULT_FP_FUSION": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[1])},
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return Facts(**json.loads(done.stdout.splitlines()[-1]))
-
-
-def configurations(
-    devices: list[str], cells: list[str], sizes: list[tuple[int, int]], dtypes: list[str]
-) -> Iterator[Configuration]:
-    """Both directions of every strategy that ``plan.py`` says fits."""
-    for device in devices:
-        for cell in cells:
-            for batch, hidden in sizes:
-                for dtype in dtypes:
-                    found = plans.predict(batch, 100, hidden, cell, dtype, plans.DEVICES[device])
-                    for strategy in plans.STRATEGIES:
-                        if found[strategy].plan is not None:
-                            for direction in ("forward", "backward"):
-                                yield Configuration(device, cell, batch, hidden, dtype, strategy, direction)
-
-
-def main() -> int:
-    """Write the table; 1 if a kernel has a fault."""
-    parser = argparse.ArgumentParser(prog="python -m kernels.compiled", description=__doc__.partition("\n")[0])
-    parser.add_argument("--devices", nargs="+", default=list(plans.DEVICES), choices=list(plans.DEVICES))
-    parser.add_argument("--cells", nargs="+", default=["rnn-tanh", "lstm", "gru"], choices=list(CELLS))
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"], choices=list(POINTERS))
-    parser.add_argument("--sizes", nargs="+", default=["20x200", "16x768", "64x1024"], help="batch x hidden, such as 20x200")
-    parser.add_argument("--out", type=Path, default=Path("reports/published/compile/kernels.csv"))
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(asdict(compile_here(Configuration(**json.loads(arguments.one))))))
-        return 0
-    import triton
-
-    sizes = [(int(batch), int(hidden)) for batch, hidden in (size.split("x") for size in arguments.sizes)]
-    rows = []
-    for configuration in configurations(arguments.devices, arguments.cells, sizes, arguments.dtypes):
-        facts = compile_apart(configuration)
-        if isinstance(facts, str):
-            faults, values = [facts], dict.fromkeys(Facts.__dataclass_fields__, "")
-        else:
-            faults, values = facts.faults(plans.DEVICES[configuration.device], configuration.strategy), asdict(facts)
-        rows.append({"triton": triton.__version__} | asdict(configuration) | values | {"faults": "; ".join(faults)})
-        print(*asdict(configuration).values(), "|", *values.values(), "|", rows[-1]["faults"] or "ok", flush=True)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    with arguments.out.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0])
-        writer.writeheader()
-        writer.writerows(rows)
-    return int(any(row["faults"] for row in rows))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the second
+    over time (stepwise, where a launch is one step: over tiles of K).
+    """
+    ends: dict[int, int] = {}
+    spills = []
+    for line in code.splitlines():
+        at = re.match(r"\s*/\*([0-9a-f]{4,})\*/", line)
+        if at is None:
+            continue
+        here = int(at[1], 16)
+        jump = re.search(r"\bBRA(?:\.\w+)* .*?(0x[0-9a-f]+)", line)
+        if jump and int(jump[1], 16) < here:
+            start = int(jump[1], 16)
+            ends[start] = max(here, ends.get(start, 0))
+        if re.search(r"\b(STL|LDL)\b", line):
+            spills.append(here)
+    return sum(sum(start <= here <= end for start, end in ends.items()) >= depth for here in spills)

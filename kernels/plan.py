@@ -239,17 +239,22 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if sizes.bytes == 4 and (block_b > 16 or columns > 32 or k > 1024 or (parts > 1 and warps < 8)):
             continue  # products without tensor cores keep operands in registers, and more of them spills
-        if block_b * block_h * sizes.slots > warps * 32 * 16:  # gates and their gradients live in registers
+        # Gates live in registers, and backward their gradients and the states beside them.
+        if block_b * block_h * sizes.slots > warps * 32 * (8 if sizes.k > sizes.hidden else 16):
             continue
         # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
         if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
+            continue
+        if w_first and k > 1024:  # more than eight tiles are two rounds of requests, which the compiler keeps all at once
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
         # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
         split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
-        block_k = next((block for block in (128, 64, 32, 16) if k % (block * split) == 0), None)
-        if block_k is None:
+        blocks_of_k = (64, 32, 16) if sizes.bytes == 4 and warps == 4 else (128, 64, 32, 16)  # of float32, 128 rows spill
+        block_k = next((block for block in blocks_of_k if k % (block * split) == 0), None)
+        # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
+        if block_k is None or (split > 1 and block_b * columns > 1024):
             continue
         # All tiles of the state at once, but no more than a quarter of the registers and what is left of shared memory.
         tile, weights = block_b * block_k * split * sizes.bytes, k * columns * sizes.bytes

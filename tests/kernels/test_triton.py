@@ -1,15 +1,13 @@
 """The Triton recurrence in Triton's interpreter against the eager backend in float64."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from scan_checks import Case, agrees, clips, error, nan_stays, one_program, powers_of_rho, traces
 from torch import Tensor
 
-import kernels.launch
-import kernels.scan_op
 from kernels import CELLS, GRU, LSTM, RNN, recurrence, trace_gradients
 from kernels.scan_op import recurrence_forward, triton_recurrence
 
@@ -29,54 +27,9 @@ def _unwritten_is_nan() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _one_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The interpreter runs programs in turn, so a cooperative launch gets one block of units: it waits for itself alone."""
-    ops: Any = kernels.scan_op
-    plan_for = kernels.launch.plan_for
-
-    def plan(*args: Any) -> Any:
-        found = plan_for(*args)
-        if found.strategy != "cooperative":
-            return found
-        slots, units = CELLS[args[3]].slots, found.hidden
-        split = 2 if units > 16 else 1
-        forward = replace(found.forward, block_h=units, block_k=units // split, split=split)
-        return replace(found, forward=forward, backward=replace(forward, block_k=units * slots // 4 // split, ahead=3))
-
-    monkeypatch.setattr(ops, "plan_for", plan)
-
-
-class Case:
-    """Arguments of one layer in float64, held exactly by ``dtype``, and the gradients that arrive at every result."""
-
-    def __init__(self, cell: str, steps: int, batch: int, hidden: int, dtype: torch.dtype = torch.float64) -> None:
-        generator = torch.Generator().manual_seed(steps + 10 * batch + 100 * hidden)
-        packed = CELLS[cell].gates * hidden
-
-        def draw(*shape: int, scale: float = 1.0) -> Tensor:
-            return (scale * torch.randn(shape, dtype=torch.float64, generator=generator)).to(dtype).double()
-
-        self.cell, self.states = cell, CELLS[cell].states
-        self.tensors = [draw(steps, batch, 3), *(draw(batch, hidden) for _ in range(self.states))]
-        self.tensors += [draw(packed, 3), draw(packed, hidden, scale=0.7 / hidden**0.5), draw(packed), draw(packed)]
-        self.upstream = [draw(steps, batch, hidden), *(draw(batch, hidden) for _ in range(self.states))]
-        self.reset = torch.rand(steps, batch, generator=generator) < 0.3
-
-    def __call__(self, dtype: torch.dtype = torch.float64, **options: Any) -> list[Tensor]:
-        """Outputs, final states, and the gradients of input, states, weights and biases."""
-        leaves = [t.to(dtype, copy=True).requires_grad_() for t in self.tensors]
-        state, weights = tuple(leaves[1 : 1 + self.states]), leaves[1 + self.states :]
-        output, final = recurrence(self.cell, leaves[0], state, *weights, **options)
-        results = [output, *final]
-        loss = sum((r * u.to(dtype)).sum() for r, u in zip(results, self.upstream, strict=True))
-        return [*(r.detach() for r in results), *torch.autograd.grad(loss, leaves)]
-
-
-def error(actual: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest error of any tensor, relative to its largest entry."""
-    assert [a.shape for a in actual] == [e.shape for e in expected]
-    worst = [(a.double() - e).abs().max() / e.abs().max().clamp(min=1e-3) for a, e in zip(actual, expected, strict=True)]
-    return float(torch.stack(worst).nan_to_num(nan=torch.inf).max())
+def _one_program() -> Iterator[None]:
+    with one_program():
+        yield
 
 
 # T = 1 has no exchange, T = 2 one; B = 20 is more than one batch tile; H = 1 and 50 are padded, 16 is not.
@@ -87,8 +40,7 @@ def test_float64(cell: str, plan: str, shape: tuple[int, int, int]) -> None:
     """To rounding, with and without resets."""
     case = Case(cell, *shape)
     for reset in (None, case.reset):
-        got = case(backend="triton", plan=plan, reset=reset)
-        assert error(got, case(backend="eager", reset=reset)) < 1e-12
+        agrees(case, plan=plan, reset=reset)
 
 
 @pytest.mark.slow
@@ -109,14 +61,7 @@ def test_float64_larger(cell: str, plan: str, shape: tuple[int, int, int]) -> No
 @EVERY
 def test_error_is_at_most_about_twice_that_of_eager(cell: str, plan: str, dtype: torch.dtype) -> None:
     """The same arguments in float64 are the truth."""
-    case = Case(cell, 6, 3, 16 if plan == "resident" else 50, dtype)
-    truth = case(backend="eager")
-    got = case(dtype, backend="triton", plan=plan)
-    assert all(g.dtype == dtype for g in got)
-    eager = case(dtype, backend="eager")
-    for ours, theirs, exact in zip(got, eager, truth, strict=True):
-        allowed = 2 * torch.linalg.vector_norm(theirs.double() - exact)
-        assert torch.linalg.vector_norm(ours.double() - exact) <= allowed
+    agrees(Case(cell, 6, 3, 16 if plan == "resident" else 50, dtype), plan=plan)
 
 
 @pytest.mark.parametrize("kind", ["value", "norm"])
@@ -124,12 +69,10 @@ def test_error_is_at_most_about_twice_that_of_eager(cell: str, plan: str, dtype:
 @EVERY
 def test_clipping(cell: str, plan: str, kind: str) -> None:
     """dL/dh[t] is clipped at every step, as autograd's own gradient is, and it bites."""
-    case = Case(cell, 4, 3, 20)
-    options = {"clip_recurrent": (kind, 0.5 if kind == "value" else 3.0), "reset": case.reset}
-    expected = case(backend="eager", **options)
-    assert error(case(backend="triton", plan=plan, **options), expected) < 1e-12
-    assert error(case(backend="torch", **options), expected) < 1e-12
-    assert error(case(backend="eager", reset=case.reset), expected) > 1e-2
+    case, limit = Case(cell, 4, 3, 20), 0.5 if kind == "value" else 3.0
+    clips(case, kind, limit, plan=plan)
+    options = {"clip_recurrent": (kind, limit), "reset": case.reset}
+    assert error(case(backend="torch", **options), case(backend="eager", **options)) < 1e-12
 
 
 @pytest.mark.parametrize("clip", [None, ("value", 0.5), ("norm", 3.0)], ids=str)
@@ -138,16 +81,8 @@ def test_clipping(cell: str, plan: str, kind: str) -> None:
 def test_trace(cell: str, plan: str, clip: Any) -> None:
     """All backends write the same norms down, and those of autograd."""
     case = Case(cell, 4, 3, 20)
-    layers = {}
-    for backend in ("eager", "torch", "triton"):
-        with trace_gradients() as trace:
-            case(backend=backend, clip_recurrent=clip, reset=case.reset, plan=plan if backend == "triton" else None)
-        (layers[backend],) = trace.layers
-    for name in ("torch", "triton"):
-        torch.testing.assert_close(layers[name].hidden_norms, layers["eager"].hidden_norms, rtol=1e-12, atol=0)
-        torch.testing.assert_close(layers[name].weight_norms, layers["eager"].weight_norms, rtol=1e-7, atol=0)
-    assert layers["eager"].hidden_norms.shape == (4, 3)
-    assert layers["eager"].weight_norms.shape == (4,)
+    traces(case, clip, plan=plan)
+    traces(case, clip, backend="torch")
 
 
 def test_trace_of_two_layers_begins_with_the_first() -> None:
@@ -172,7 +107,7 @@ def test_recompute(cell: str, plan: str) -> None:
     """Gates rebuilt by one product give the gradients of gates kept, and the operation keeps none."""
     case = Case(cell, 3, 3, 20)
     for reset in (None, case.reset):
-        assert error(case(backend="triton", plan=plan, recompute=True, reset=reset), case(backend="eager", reset=reset)) < 1e-12
+        agrees(case, plan=plan, recompute=True, reset=reset)
     *_, gates = forward_op(case, save=True, recompute=True)
     assert gates.numel() == 0
 
@@ -255,26 +190,15 @@ def test_the_open_choice_is_no_graph_break() -> None:
 
 @PLANS
 def test_powers_of_rho(plan: str) -> None:
-    """h(t) = rho h(t-1), by hand: 3 steps of rho = 1/2 from (8, -16), and dL/dh(0) = rho^3."""
-    h0 = torch.tensor([[8.0, -16.0]], dtype=torch.float64, requires_grad=True)
-    how = {"backend": "triton", "plan": plan}
-    input, weight_ih, weight_hh = torch.zeros(3, 1, 1).double(), torch.zeros(2, 1).double(), 0.5 * torch.eye(2).double()
-    output, (h,) = recurrence("rnn-identity", input, (h0,), weight_ih, weight_hh, **how)
-    assert output[:, 0].tolist() == [[4.0, -8.0], [2.0, -4.0], [1.0, -2.0]]
-    h.sum().backward()
-    assert h0.grad is not None
-    assert h0.grad.tolist() == [[0.125, 0.125]]
+    """3 steps of h(t) = h(t-1) / 2, and their gradient."""
+    powers_of_rho(plan=plan)
 
 
-@pytest.mark.parametrize("plan", ["stepwise", "resident"])
+@PLANS
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_a_nan_stays_in_its_row_and_after_its_step(plan: str) -> None:
     """What a NaN at step 3 of row 1 can reach is NaN, nothing else."""
-    case = Case("lstm", 5, 2, 5)
-    case.tensors[0][3, 1, 0] = torch.nan
-    output = case(backend="triton", plan=plan)[0]
-    expected = torch.zeros(5, 2, 5, dtype=torch.bool)
-    expected[3:, 1] = True
-    assert torch.equal(output.isnan(), expected)
+    nan_stays(Case("lstm", 5, 2, 5), plan=plan)
 
 
 @EVERY

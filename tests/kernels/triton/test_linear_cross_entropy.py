@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from accuracy import same
 from fused_loss_cases import (
     OPTIONS,
     REDUCTIONS,
@@ -17,6 +18,7 @@ from fused_loss_cases import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loss_checks import linear_agrees
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -72,19 +74,12 @@ def weighed(loss: Tensor) -> Tensor:
     return (loss * torch.linspace(1, 2, loss.numel(), dtype=loss.dtype).view_as(loss)).sum()
 
 
-def same(actual: list[Tensor], expected: list[Tensor], size: float = 1.0) -> None:
-    for a, e in zip(actual, expected, strict=True):
-        torch.testing.assert_close(a, e, rtol=1e-12, atol=1e-13 * size, equal_nan=True)
-
-
 @OPTIONS
 @pytest.mark.parametrize("reduction", ["mean", *(pytest.param(r, marks=pytest.mark.slow) for r in ("sum", "none"))])
 @STRATEGIES
 def test_every_option(strategy: str, reduction: str, case: str) -> None:
     """Each option alone and in chosen pairs: 35 rows, 141 classes and 19 features fill no tile, range, chunk or piece."""
-    how = options(case, 141) | {"reduction": reduction}
-    tensors, target = problem(35, 141, 19, ignore=how.get("ignore_index", -100))
-    same(ours(tensors, target, strategy=strategy, **how), truth(tensors, target, **how), size=50)
+    linear_agrees(case, reduction, 35, 141, 19, strategy)
 
 
 @pytest.mark.parametrize("case", TORCH_CASES)
