@@ -139,8 +139,8 @@ def compile_here(configuration: Configuration) -> Facts:
 def spills_in_loops(code: str, depth: int) -> int:
     """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
 
-    A loop is what lies between a branch backwards and its target. A scan's outermost loop goes over batch tiles, the second
-    over time (stepwise, where a launch is one step: over tiles of K).
+    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the
+    second over time (stepwise, where a launch is one step: over tiles of K).
     """
     ends: dict[int, int] = {}
     spills = []

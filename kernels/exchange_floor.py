@@ -11,7 +11,8 @@ from kernels.plan import Device, Tiles
 def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str | Device = "sm_90") -> tuple[float, float]:
     """Microseconds a step, forward and backward, of the exchange alone under the cooperative plan of these sizes.
 
-    Each is the wait of one exchange and the time that L2 takes to give every program the whole state of its rows. Both are nan
+    Each is the wait of an exchange and the time that L2 takes to give every program the state that it multiplies; where
+    programs share K (``Tiles.parts``), a second one for the parts of their sums. Both are nan
     where the device's constants were not measured (``studies run exchange``), or no cooperative plan fits.
 
     Args:
@@ -31,7 +32,9 @@ def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str |
     def step(tiles: Tiles, k: int) -> float:
         blocks, batch_tiles = plan.hidden // tiles.block_h, ceil(batch / tiles.block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        gathered = at_once * blocks * tiles.block_b * k * plans.BYTES[dtype]
-        return float(ceil(batch_tiles / at_once) * (wait + gathered / l2))
+        each, waits = tiles.block_b * k // tiles.parts * plans.BYTES[dtype], 1
+        if tiles.parts > 1:  # the parts of a sum are a second exchange, of float32 written and read
+            each, waits = each + 8 * tiles.block_b * tiles.block_h * tiles.parts, 2
+        return float(ceil(batch_tiles / at_once) * (waits * wait + at_once * blocks * each / l2))
 
     return step(plan.forward, plan.hidden), step(plan.backward, plan.hidden * CELLS[cell].slots)

@@ -69,7 +69,7 @@ def _(
 def _setup_total(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.dtypes = [None if p is None else p.dtype for p in inputs[:3]]
     ctx.spent = False
-    ctx.save_for_backward(*output[3:])
+    ctx.save_for_backward(*output[3:], *inputs[:3])  # the inputs for ``once``
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
@@ -78,7 +78,7 @@ def _finish_total(ctx: Any, of_loss: Tensor, in_place: bool) -> tuple[Any, ...]:
     if ctx.spent:
         raise RuntimeError("linear_cross_entropy made its gradients once; a second backward pass needs a new loss")
     ctx.spent = True
-    count, *gradients = ctx.saved_tensors
+    count, *gradients = ctx.saved_tensors[:4]
     factor = of_loss.to(count.dtype) / torch.where(count == 0, 1, count)
     scaled: list[Tensor | None] = []
     for g, dtype, needed in zip(gradients, ctx.dtypes, ctx.needs_input_grad[:3], strict=True):

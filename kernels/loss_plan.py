@@ -7,8 +7,13 @@ without gradients, 4 or 5 with them; chunked 3.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
-STRATEGIES = ("cut", "chunked")
+WHAT = {
+    "cut": "tiles of logits on the chip, made again for their gradient",
+    "chunked": "the logits of some rows at a time, their gradient made with the loss",
+}
+STRATEGIES = tuple(WHAT)
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 HALVES = ("float16", "bfloat16")
 SHARE = 0.01  # of N x V x 4 bytes: what "cut" may use beyond the gradients
@@ -119,12 +124,14 @@ def choose_loss_plan(
         strategy: "cut" or "chunked" if the caller wants it so.
 
     Raises:
-        ValueError: for an unknown strategy or dtype.
+        ValueError: for an unknown strategy or dtype, and without classes.
     """
     if strategy is not None and strategy not in STRATEGIES:
         raise ValueError(f"strategy must be cut or chunked, not {strategy!r}")
     if dtype not in ITEMSIZE:
         raise ValueError(f"the dtype of the products must be one of {', '.join(ITEMSIZE)}, not {dtype!r}")
+    if v < 1:
+        raise ValueError("there must be at least one class")
     itemsize = ITEMSIZE[dtype]
     chunked = chunk_rows(n, v, itemsize) * v * itemsize + (4 * v * d if gradients and dtype in HALVES else 0)
     limit = max(BUFFER, n * v * itemsize)
@@ -139,7 +146,7 @@ def choose_loss_plan(
     elif chunked > limit:
         chosen, why = "cut", f"chunks and the weight's float32 gradient would take {_size(chunked)}, more than {_size(limit)}"
     else:
-        chosen, why = "chunked", f"it makes each logit once, for {_size(chunked)} beyond the gradients (limit {_size(limit)})"
+        chosen, why = "chunked", f"it makes each logit once, for {_size(chunked)}, which is no more than {_size(limit)}"
     if chosen == "chunked":
         return LossPlan(chosen, why, (4 if single else 3) if gradients else 1, chunked)
     walk = cut_walk(n, v, d, dtype)
@@ -148,14 +155,23 @@ def choose_loss_plan(
     return LossPlan(chosen, why, (4 if walk.once(n) else 5) if gradients else 1, extra)
 
 
-def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: bool | str | None) -> str:
-    """The plan for N rows, V classes and d features in words; ``how`` as in ``choose_loss_plan``."""
-    plan = choose_loss_plan(n, v, d, dtype, **how)  # type: ignore[arg-type]
-    whole = n * v * ITEMSIZE[dtype]
-    return (
-        f"{plan.strategy}: {plan.why}; {plan.products} products of {n:,} x {v:,} x {d:,} in {dtype}, "
-        f"{_size(plan.extra_bytes)} beyond the gradients where the logits alone would be {_size(whole)}"
-    )
+def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: Any) -> str:
+    """Both strategies for N rows, V classes and d features in numbers, and why one of them runs.
+
+    Args:
+        dtype: of the products.
+        how: ``gradients``, ``single`` and ``strategy`` as in ``choose_loss_plan``.
+
+    Raises:
+        ValueError: for unknown names, and without classes.
+    """
+    plan, whole = choose_loss_plan(n, v, d, dtype, **how), _size(n * v * ITEMSIZE[dtype])
+    lines = [f"N = {n:,} rows, V = {v:,} classes, d = {d:,} features in {dtype}: the logits alone would be {whole}"]
+    for strategy, what in WHAT.items():
+        one = choose_loss_plan(n, v, d, dtype, **how | {"strategy": strategy})
+        work = f"{one.products} product{'s' * (one.products > 1)} of N V d"
+        lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {what}")
+    return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 
 def _multiple(columns: int, v: int) -> int:

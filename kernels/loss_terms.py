@@ -71,6 +71,8 @@ def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, we
     Raises:
         ValueError: naming the argument, what it must be and what it is.
     """
+    if v < 1:
+        raise ValueError("there must be at least one class")
     if tuple(target.shape) != (n,):
         raise ValueError(f"target must be [{n}], not {list(target.shape)}")
     if target.dtype.is_floating_point or target.dtype.is_complex or target.dtype == torch.bool:
@@ -157,7 +159,7 @@ def results(
 
 class _Refuse(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
@@ -168,18 +170,22 @@ class _Refuse(torch.autograd.Function):
 
 
 def once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """A backward function whose gradients raise where they are differentiated again, even if nothing upstream would be.
+    """A backward function whose gradients raise where they are differentiated again, for whatever tensor.
 
-    torch's ``once_differentiable`` lets a penalty on a gradient pass as if the gradient were a constant.
+    torch's ``once_differentiable`` lets a penalty on a gradient pass as if the gradient were a constant, and gives zeros for a
+    Hessian: its refusal does not hang on the inputs. Here they are among ``ctx.saved_tensors``.
     """
 
     @wraps(backward)
     def guarded(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
         again = torch.is_grad_enabled()
+        sources = [t for t in ctx.saved_tensors if t is not None and t.requires_grad] if again else []
         with torch.no_grad():
             gradients = backward(ctx, *upstream)
         if again:
-            gradients = tuple(None if g is None else _Refuse.apply(g.detach().requires_grad_()) for g in gradients)
+            gradients = tuple(
+                None if g is None else _Refuse.apply(g.detach().requires_grad_(), *sources) for g in gradients
+            )  # fmt: skip
         return gradients
 
     return guarded

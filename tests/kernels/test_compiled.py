@@ -55,8 +55,8 @@ def test_spills_are_counted_in_the_loop_over_time() -> None:
     """Machine code with a loop over batch tiles from 0020 to 0090, in it one over time from 0040 to 0070 with two ways back."""
     lines = {
         "0010": "STL [R1], R0", "0020": "S2R R0", "0030": "STL [R1+0x4], R2", "0040": "LDL R3, [R1]", "0050": "@P0 BRA 0x40",
-        "0060": "STL.64 [R1], R4", "0070": "@!P1 BRA.U 0x40", "0080": "LDL R2, [R1+0x4]", "0090": "BRA 0x20",
-        "00a0": "BRA 0xb0",
+        "0060": "STL.64 [R1], R4", "0070": "@!P1 BRA.U 0x40", "0080": "LDL R2, [R1+0x4]",
+        "0090": "BRA 0x20", "00a0": "BRA 0xb0",
     }  # fmt: skip
     code = "\n".join(f"        /*{at}*/   {what} ;   /* 0x000 */\n   /* 0x0aa */" for at, what in lines.items())
     assert [spills_in_loops(code, depth) for depth in (0, 1, 2, 3)] == [5, 4, 2, 0]

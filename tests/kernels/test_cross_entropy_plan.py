@@ -37,12 +37,16 @@ def test_choice(how: dict, strategy: str, why: str) -> None:
 
 
 def test_explained_in_numbers() -> None:
-    """The sentence holds what was chosen, why, the work, and the memory beside that of the logits."""
-    text = explain_linear_cross_entropy(8192, 128_256, 512)
-    assert text == (
-        "chunked: it makes each logit once, for 788.0 MB beyond the gradients (limit 2.10 GB); 3 products of "
-        "8,192 x 128,256 x 512 in bfloat16, 788.0 MB beyond the gradients where the logits alone would be 2.10 GB"
-    )
+    """What each strategy costs beside the logits it avoids, and why one of them runs."""
+    assert explain_linear_cross_entropy(8192, 128_256, 512).splitlines() == [
+        "N = 8,192 rows, V = 128,256 classes, d = 512 features in bfloat16: the logits alone would be 2.10 GB",
+        "  cut      4 products of N V d, 41.8 MB beyond the gradients: tiles of logits on the chip, made again for their "
+        "gradient",
+        "  chunked  3 products of N V d, 788.0 MB beyond the gradients: the logits of some rows at a time, their gradient made "
+        "with the loss",
+        "  triton runs chunked: it makes each logit once, for 788.0 MB, which is no more than 2.10 GB",
+    ]
+    assert "cut      1 product of N V d, 1.0 MB" in explain_linear_cross_entropy(8192, 128_256, 512, gradients=False)
     # 2,048 rows of 128,256 logits of 2 bytes, and a float32 gradient of the weight
     assert round((2048 * 128_256 * 2 + 128_256 * 512 * 4) / 1e5) == 7880
 
@@ -51,6 +55,7 @@ def test_explained_in_numbers() -> None:
     ("how", "message"),
     [
         ({"strategy": "sliced"}, "strategy must be cut or chunked, not 'sliced'"),
+        ({"v": 0}, "there must be at least one class"),
         ({"dtype": "int8"}, "the dtype of the products must be one of float16, bfloat16, float32, float64, not 'int8'"),
     ],
 )

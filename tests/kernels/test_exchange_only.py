@@ -172,8 +172,15 @@ def test_the_floor_is_wait_and_loads_by_hand(sm_90_measured: None) -> None:
     plan = choose(16, 1, 512, "rnn-tanh", "bfloat16", DEVICES["sm_90"], "cooperative")
     by_hand = tuple(0.5 + 512 // tiles.block_h * 16 * 512 * 2 / 4e6 for tiles in (plan.forward, plan.backward))
     assert exchange_floor(16, 512, "rnn-tanh", "bfloat16") == pytest.approx(by_hand)
-    _, lstm = exchange_floor(16, 512, "lstm", "bfloat16")
-    assert lstm > by_hand[1]  # four gates travel backward
+
+
+def test_the_floor_of_programs_that_share_k_has_two_exchanges(sm_90_measured: None) -> None:
+    """LSTM backward: each of four programs reads a quarter of the 4,096 numbers of a row, and parts of sums in float32."""
+    tiles = choose(16, 1, 1024, "lstm", "bfloat16", DEVICES["sm_90"], "cooperative").backward
+    assert tiles.parts == 4
+    each = tiles.block_b * 4096 // 4 * 2 + 2 * tiles.block_b * tiles.block_h * 4 * 4
+    _, backward = exchange_floor(16, 1024, "lstm", "bfloat16")
+    assert backward == pytest.approx(2 * 0.5 + 1024 // tiles.block_h * each / 4e6)
 
 
 def test_no_floor_without_a_measurement() -> None:

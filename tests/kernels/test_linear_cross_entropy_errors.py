@@ -19,6 +19,28 @@ def test_target_out_of_range(wrong: int, backend: str) -> None:
         linear_cross_entropy(x, w, target, linear_bias=b, backend=backend)
 
 
+@pytest.mark.parametrize("wrong", [7, -1, 2**40])
+def test_target_out_of_range_where_nobody_looks(wrong: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On other devices than the CPU the row's loss and gradient are NaN, and the other rows' are right."""
+    (x, w, b), target = problem(4, 7, 3)
+    x.requires_grad_()
+    weight = torch.linspace(1, 2, 7, dtype=torch.float64)
+
+    def found(target: torch.Tensor) -> list[torch.Tensor]:
+        losses = ours(x, w, target, linear_bias=b, weight=weight, label_smoothing=0.1, z_loss=0.1, reduction="none")
+        return [losses.detach(), torch.autograd.grad(losses.sum(), x)[0]]
+
+    expected = found(target)
+    target[2] = wrong
+    monkeypatch.setattr("kernels.loss_linear.check_classes", lambda *_: None)
+    losses, gradient = found(target)
+    assert losses.isnan().tolist() == [False, False, True, False]
+    assert gradient.isnan().all(dim=1).tolist() == [False, False, True, False]
+    keep = [0, 1, 3]
+    assert torch.equal(losses[keep], expected[0][keep])
+    torch.testing.assert_close(gradient[keep], expected[1][keep])
+
+
 def test_default_ignore_index_is_a_mistake_where_another_is_set() -> None:
     """-100 is refused once ignore_index is something else; the last class is not."""
     (x, w, _), target = problem(4, 7, 3)

@@ -123,6 +123,23 @@ def test_second_derivative_is_refused(reduction: str) -> None:
                 gradient.square().sum().backward()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_hessian_is_refused(reduction: str) -> None:
+    """Zeros, as torch's own refusal gives them, would be wrong numbers; for other inputs than the one differentiated too."""
+    (x, w, b), target = problem(4, 7, 3)
+
+    def loss(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        return linear_cross_entropy(x, w, target, linear_bias=b, reduction=reduction, backend="torch").sum()
+
+    for inputs in ((x, w, b), (x.requires_grad_(), w.requires_grad_(), b.requires_grad_())):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            torch.autograd.functional.hessian(loss, inputs)
+    (of_input,) = torch.autograd.grad(loss(x, w, b), x, create_graph=True)
+    for other in (x, w, b):
+        with pytest.raises(RuntimeError, match="no second derivative"):
+            torch.autograd.grad(of_input.sum(), other, retain_graph=True, allow_unused=True)
+
+
 class Made(TorchDispatchMode):
     """The largest tensor, in bytes, that an operation made anew."""
 
@@ -156,6 +173,7 @@ def test_the_weights_gradient_exists_once() -> None:
         ({"z_loss": float("inf")}, "z_loss must be 0 or a positive number, not inf"),
         ({"softcap": -2.0}, "softcap must be None or a positive number, not -2.0"),
         ({"linear_weight": torch.zeros(7, 3, device="meta")}, "linear_weight must be on cpu, not on meta"),
+        ({"linear_weight": torch.zeros(0, 3)}, "there must be at least one class"),
         ({"strategy": "cut"}, "strategy 'cut' needs backend 'triton', not 'torch'"),
         (
             {"compute_dtype": torch.int8},

@@ -72,8 +72,9 @@ def test_float32_sum_over_many_tokens() -> None:
 
 
 @REDUCTIONS
-def test_products_in_bfloat16(reduction: str) -> None:
+def test_products_in_bfloat16(reduction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """compute_dtype rounds the three products only: loss to a thousandth, gradients to a hundredth, all of them float32."""
+    monkeypatch.setattr(MODULE, "BLOCK", 150)  # two blocks of classes and a rest
     tensors, target = problem(300, 400, 32, scale=0.4)
     truth = everything(textbook, tensors, target, reduction=reduction)
     with Recorder() as recorder:

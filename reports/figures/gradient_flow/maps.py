@@ -57,6 +57,9 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         for spine in axes.spines.values():
             spine.set_edgecolor(RULE)
     bar = figure.colorbar(image, ax=list(panels), shrink=0.9, extend="min", aspect=30)
+    if bar.solids is not None:
+        bar.solids.set_rasterized(False)  # a page holds no images
+        bar.solids.set_edgecolor("face")
     bar.set_label("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)", fontsize=None if size.narrow else 15)
     return figure
 

@@ -103,7 +103,7 @@ def draw_gates(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
                 label = NAMES[cell] if bias == rows["bias"].max() else "_"
                 draw_band(left, own, label, color=colour, linestyle=style, linewidth=width * (0.6 if size.narrow else 1.0))
         slope = -math.log1p(math.exp(-bias))
-        far = min(0.62 * longest, math.log(1e-8) / slope)
+        far = min((0.25, 0.45, 0.7)[number % 3] * longest, math.log(1e-8) / slope)  # apart, whatever the slopes
         left.text(far + 1.5, math.exp(slope * far) * 1.5, f"b = {bias:g}", color=PALETTE[number], va="bottom")
     left.set_yscale("log")
     left.set_ylim(1e-10, 20)

@@ -276,6 +276,22 @@ def test_products_in_another_dtype(strategy: str) -> None:
 
 
 @STRATEGIES
+def test_sums_of_halves_are_not_halves(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients summed over 256 rows keep more digits than one float16 has (2^-11): they are summed in float32.
+
+    The weight's gradient by "cut" is a product of halves, and rounded once.
+    """
+    monkeypatch.setattr(loss_plan, "chunk_rows", lambda *_: 256)
+    tensors, target = problem(512, 20, 4, scale=0.3)
+    tensors = [(t + 0.5).half().float() for t in tensors]
+    target.fill_(3)
+    expected = truth(tensors, target, 32.0, reduction="sum")
+    actual = ours(tensors, target, 32.0, strategy=strategy, reduction="sum", compute_dtype=torch.float16)
+    assert error(actual[3], expected[3]) < 6e-5
+    assert error(actual[2], expected[2]) < (3e-4 if strategy == "cut" else 6e-5)
+
+
+@STRATEGIES
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 def test_second_derivative_is_refused(strategy: str, reduction: str) -> None:
     """A penalty on the gradient raises, however the gradient was made."""
@@ -285,6 +301,8 @@ def test_second_derivative_is_refused(strategy: str, reduction: str) -> None:
     (gradient,) = torch.autograd.grad(loss, x, create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative; use backend='eager'"):
         gradient.square().sum().backward()
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(gradient.sum(), w, allow_unused=True)
 
 
 def test_second_backward() -> None:
