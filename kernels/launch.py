@@ -36,9 +36,16 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
-    """``plan.choose`` for the device and dtype of a tensor."""
+    """``plan.choose`` for the device and dtype of a tensor.
+
+    The interpreter runs programs one after another, so an exchange between them would never end: unless it is asked for by
+    name, no plan that needs one is taken there.
+    """
     device = device_limits(tensor.device.index if tensor.is_cuda else None)
-    return plans.choose(batch, steps, hidden, cell, name_of(tensor.dtype), device, strategy or None, exchange)
+    sizes = (batch, steps, hidden, cell, name_of(tensor.dtype), device)
+    if not strategy and not tensor.is_cuda:
+        strategy = "stepwise" if plans.predict(*sizes)["resident"].plan is None else "resident"
+    return plans.choose(*sizes, strategy or None, exchange)
 
 
 # Packing: rows [G * H, K] as torch.nn has them, to slots of padded units, [slots * P, K]
