@@ -8,9 +8,12 @@ import csv
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from kernels import compiled, compiled_loss
@@ -119,6 +122,23 @@ class Table:
         return wrong
 
 
+def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Each configuration with its facts, in order, compiled by so many servers side by side."""
+    with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
+        free: SimpleQueue[Compiler] = SimpleQueue()
+        for _ in range(at_once):
+            free.put(stack.enter_context(Compiler()))
+
+        def compile_one(configuration: Any) -> Any:
+            compiler = free.get()
+            try:
+                return compiler(configuration)
+            finally:
+                free.put(compiler)
+
+        yield from zip(todo, pool.map(compile_one, todo), strict=True)
+
+
 def main() -> int:
     """Write the tables; 1 if a kernel has a fault."""
     parser = argparse.ArgumentParser(prog="python -m kernels.compile_sweep", description=__doc__.partition("\n")[0])
@@ -126,6 +146,7 @@ def main() -> int:
     parser.add_argument("--what", nargs="+", default=list(FILES), choices=list(FILES))
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
+    parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
     parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
     arguments = parser.parse_args()
     jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
@@ -138,14 +159,13 @@ def main() -> int:
     if arguments.list:
         return 0
     bad, begin = 0, time.monotonic()
-    with Compiler() as compiler:
-        for what, todo in jobs.items():
-            table = Table(arguments.out / FILES[what], version("triton"), compiled if what == "scans" else compiled_loss)
-            for configuration in todo:
-                wrong = table.add(configuration, compiler(configuration))
-                bad += bool(wrong)
-                if wrong:
-                    print(*asdict(configuration).values(), "|", "; ".join(wrong), flush=True)
+    for what, todo in jobs.items():
+        table = Table(arguments.out / FILES[what], version("triton"), compiled if what == "scans" else compiled_loss)
+        for configuration, facts in compile_all(todo, arguments.jobs):
+            wrong = table.add(configuration, facts)
+            bad += bool(wrong)
+            if wrong:
+                print(*asdict(configuration).values(), "|", "; ".join(wrong), flush=True)
     total = sum(map(len, jobs.values()))
     print(f"{total} kernels with Triton {version('triton')}, {bad} with faults, {time.monotonic() - begin:.0f} s", flush=True)
     return int(bad > 0)

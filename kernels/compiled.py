@@ -12,7 +12,7 @@ from kernels.cells import CELLS
 from kernels.compiler import machine_code
 
 STEPS = 100
-SPILLS = 2  # a step: one register put aside and read back from the nearest cache, some 20 ns of microseconds
+SPILLS = 4  # a step: two registers put aside and read back from the nearest cache, some 20 ns of a microsecond or more
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
 SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction; the first of each is what training runs
     "none": {"forward": {}, "backward": {}},

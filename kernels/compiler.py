@@ -57,6 +57,7 @@ class Compiler:
     def __exit__(self, *_: object) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
+        self._server.terminate()  # it has nothing to lose, and Python takes seconds to go by itself
         self._server.wait()
         assert self._server.stdout is not None
         self._server.stdout.close()

@@ -92,6 +92,10 @@ def main() -> int:
     arguments = parser.parse_args()
     where = Where(arguments.device)
     os.environ["TRITON_INTERPRET"] = "1" if where.tiny else "0"  # before anything imports Triton
+    import torch
+
+    # no TF32 in float32, which cuDNN takes unasked
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     checks = list(import_module(f"parts_{arguments.part}").checks(where, arguments.shard))
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no result

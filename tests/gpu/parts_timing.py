@@ -93,7 +93,7 @@ def _recurrence(where: Where, cell: str, direction: str, dtype: str, batch: int,
     from studies.recurrences import recurrence
 
     work = recurrence(cell, direction, dtype, batch, hidden, steps, where.device)
-    found = _timed(where, work, ["kernels:triton", "torch.nn", "FlashRNN"])
+    found = _timed(where, work, ["kernels:triton", "torch.nn"])
     for row in found["rows"]:
         row["us_a_step"] = None if row["median"] is None else row["median"] / steps * 1e6
     return found
