@@ -82,16 +82,17 @@ def main() -> None:
     parser.add_argument("--terabytes", type=float, help="a second, as measured by a copy, bytes read and written")
     parser.add_argument("--teraflops", type=float, help="a second, as measured by a large product in this dtype")
     arguments = parser.parse_args()
-    rates = {"terabytes": arguments.terabytes or TERABYTES, "teraflops": arguments.teraflops or TERAFLOPS}
+    terabytes, teraflops = arguments.terabytes or TERABYTES, arguments.teraflops or TERAFLOPS
     how = (arguments.cell, arguments.dtype, arguments.device)
     said = "measured" if arguments.terabytes and arguments.teraflops else "of the H100's datasheet unless given"
     print(f"{how[0]}, {how[1]}, {how[2]}, T = {arguments.steps}; microseconds a step, forward | forward and backward")
-    print(f"{rates['terabytes']} TB/s and {rates['teraflops']} TFLOP/s, {said}; * an estimate: the wait alone")
+    print(f"{terabytes} TB/s and {teraflops} TFLOP/s, {said}; * an estimate: the wait alone")
     print("predicted is what the planner expects of the recurrence without the input's product\n")
     print(f"{'B':>4} {'H':>5}  {'bytes':>15}  {'operations':>15}  {'exchange':>16}  {'floor':>15}  {'predicted':>17}")
     for batch in BATCHES:
         for hidden in HIDDEN:
-            pair = [floor(batch, arguments.steps, hidden, *how, backward=backward, **rates) for backward in (False, True)]
+            sizes = (batch, arguments.steps, hidden)
+            pair = [floor(*sizes, *how, backward, terabytes, teraflops) for backward in (False, True)]
             found = plans.predict(batch, arguments.steps, hidden, *how[:2], plans.DEVICES[how[2]])
             best = min(found.values(), key=lambda p: p.total)
             columns = [
