@@ -104,6 +104,18 @@ def test_a_plan_compiles_without_fault(
     assert faults(configuration, compiler(configuration)) == []
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+@pytest.mark.parametrize("device", ["sm_90", "sm_100"])
+def test_w_first_is_multiplied_by_groups_of_warps(compiler: Compiler, device: str, direction: str) -> None:
+    """At 16 rows of batch nothing is left to single warps' products (HMMA): wgmma or tcgen05 multiply."""
+    configuration = Configuration(device, "lstm", 16, 768, "bfloat16", "cooperative", direction)
+    assert getattr(plans.choose(16, 100, 768, "lstm", "bfloat16", DEVICES[device], "cooperative"), direction).w_first
+    facts = compiler(configuration)
+    assert isinstance(facts, Facts), facts
+    assert facts.hmma == 0 < facts.hmma_planned
+
+
 def test_a_failure_is_a_sentence_and_the_next_kernel_compiles(compiler: Compiler) -> None:
     """A compilation that fails, or whose process dies, takes no other with it."""
     good = Configuration("sm_80", "rnn-tanh", 20, 200, "float16", "resident", "forward")
