@@ -240,12 +240,14 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         if sizes.bytes == 4 and (block_b > 16 or columns > 32 or k > 1024 or (parts > 1 and warps < 8)):
             continue  # products without tensor cores keep operands in registers, and more of them spills
         # Gates live in registers, and backward their gradients and the states beside them.
-        if block_b * block_h * sizes.slots > warps * 32 * (8 if sizes.k > sizes.hidden else 16):
+        threads = warps * 32
+        gates = block_b * block_h * sizes.slots / threads
+        if gates > (8 if sizes.k > sizes.hidden else 16):
             continue
         # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
         if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
             continue
-        if w_first and k > 1024:  # more than eight tiles are two rounds of requests, which the compiler keeps all at once
+        if k > 1024 and (w_first or gates > 8):  # more than eight tiles: rounds of requests that the compiler keeps all at once
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
@@ -256,11 +258,11 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
         if block_k is None or (split > 1 and block_b * columns > 1024):
             continue
-        # All tiles of the state at once, but no more than a quarter of the registers and what is left of shared memory.
+        # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
+        # left of shared memory.
         tile, weights = block_b * block_k * split * sizes.bytes, k * columns * sizes.bytes
-        room = min(warps * 32 * 64 * 4, device.shared - weights - 2 * KB)
+        room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
         ahead = min(room // tile, k // (block_k * split))
-        threads = warps * 32
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
         # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
         if ahead < 1 or tile < threads * 16 or narrow:

@@ -86,6 +86,28 @@ def test_tiles_of_one_plan() -> None:
     )
 
 
+SPILLED = [  # B, H, cell, dtype, direction, tiles that some compiler spills within the loop over time, and how many bytes
+    (128, 650, "lstm", "bfloat16", "backward", Tiles(32, 32, 32, 8, 3, 8), 176),  # 16 gates a thread
+    (256, 512, "gru", "bfloat16", "backward", Tiles(32, 32, 128, 8, 1, 8), 256),
+    (128, 1024, "lstm", "bfloat16", "forward", Tiles(64, 16, 128, 1, 4, 8), 80),  # and so many tiles of the state
+    (64, 1536, "lstm", "bfloat16", "forward", Tiles(64, 16, 128, 1, 2, 8), 224),  # and twelve tiles of K
+    (3, 1536, "lstm", "bfloat16", "forward", Tiles(16, 16, 128, 1, 8, 4, w_first=True), 512),
+    (3, 1536, "lstm", "bfloat16", "backward", Tiles(16, 16, 128, 1, 8, 4, parts=4, w_first=True), 832),
+    (64, 650, "lstm", "bfloat16", "forward", Tiles(32, 16, 16, 4, 8, 4), 24),  # 64 sums a thread
+    (128, 1536, "rnn-tanh", "bfloat16", "backward", Tiles(64, 32, 64, 8, 1, 8), 232),
+    (128, 128, "rnn-tanh", "float32", "forward", Tiles(16, 16, 128, 1, 1, 4), 104),  # 128 rows of W in float32
+]
+
+
+@pytest.mark.parametrize(("batch", "hidden", "cell", "dtype", "direction", "tiles", "stack"), SPILLED)
+def test_tiles_that_spilled_are_not_taken(
+    batch: int, hidden: int, cell: str, dtype: str, direction: str, tiles: Tiles, stack: int
+) -> None:
+    """The compiler's word, from python -m kernels.compile_sweep: these were the cheapest by prediction."""
+    plan = choose(batch, 100, hidden, cell, dtype, SM_90, "cooperative")
+    assert getattr(plan, direction) != tiles
+
+
 def test_without_gradients_the_forward_pass_decides() -> None:
     """Where the library is slower only backward, it still runs what is not trained."""
     how = (256, 35, 1024, "rnn-tanh", "float32", DEVICES["sm_100"])
