@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -120,4 +121,5 @@ def machine_code(cubin: bytes, what: str) -> str:
 
 
 if __name__ == "__main__":
-    serve()
+    with suppress(BrokenPipeError):  # who asked has gone
+        serve()
