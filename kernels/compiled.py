@@ -121,7 +121,6 @@ def compile_here(configuration: Configuration) -> Facts:
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
-    ttgir = compiled.asm["ttgir"]
     return Facts(
         shared=compiled.metadata.shared,
         registers=int(found[1]),
@@ -132,8 +131,15 @@ def compile_here(configuration: Configuration) -> Facts:
         loads=len(loads),
         loads_of_128_bits=sum(".128" in load for load in loads),
         weight_tiles=k // (tiles.block_k * tiles.split),
-        allocated_before_loop=ttgir[: ttgir.index("scf.for")].count("ttg.local_alloc"),
+        allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
     )
+
+
+def held_before_loop(ttgir: str) -> int:
+    """Tiles of W that are loaded before the first loop, and there put into shared memory, or not at all: those are registers."""
+    before, _, within = ttgir.partition("scf.for")
+    tiles = re.findall(r"(%[\w.]+) = tt\.load ", before)
+    return sum(f"local_alloc {tile} " in before or f"local_alloc {tile} " not in within for tile in tiles)
 
 
 def spills_in_loops(code: str, depth: int) -> int:

@@ -7,7 +7,7 @@ import pytest
 
 from kernels import plan as plans
 from kernels.compile_sweep import TYPICAL_DEVICE, configurations, faults, scans
-from kernels.compiled import SWITCHES, Configuration, Facts, spills_in_loops
+from kernels.compiled import SWITCHES, Configuration, Facts, held_before_loop, spills_in_loops
 from kernels.compiler import Compiler
 from kernels.plan import DEVICES
 
@@ -60,6 +60,21 @@ def test_spills_are_counted_in_the_loop_over_time() -> None:
     }  # fmt: skip
     code = "\n".join(f"        /*{at}*/   {what} ;   /* 0x000 */\n   /* 0x0aa */" for at, what in lines.items())
     assert [spills_in_loops(code, depth) for depth in (0, 1, 2, 3)] == [5, 4, 2, 0]
+
+
+def test_tiles_are_held_before_the_loop() -> None:
+    """One in shared memory, one in registers, one that each step stores anew, one that each step loads anew."""
+    ttgir = """
+        %w_1 = tt.load %p_1 : tensor<64x16x!tt.ptr<bf16>, #blocked>
+        %s_1 = ttg.local_alloc %w_1 : (tensor<64x16xbf16>) -> !ttg.memdesc<64x16xbf16>
+        %w_11 = tt.load %p_2 : tensor<64x16x!tt.ptr<bf16>, #blocked>
+        %w_3 = tt.load %p_3 : tensor<64x16x!tt.ptr<bf16>, #blocked>
+        scf.for %t = %c0 to %steps step %c1 : i32 {
+          %d = ttg.convert_layout %w_11 : tensor<64x16xbf16> -> tensor<64x16xbf16>
+          %s_3 = ttg.local_alloc %w_3 : (tensor<64x16xbf16>) -> !ttg.memdesc<64x16xbf16>
+          %w_4 = tt.load %p_4 : tensor<64x16x!tt.ptr<bf16>, #blocked>
+    """
+    assert held_before_loop(ttgir) == 2
 
 
 def test_configurations_are_what_the_planner_returns() -> None:
