@@ -1,5 +1,6 @@
 """The trainer on the Triton kernels, in the interpreter where there is no GPU: the losses of the eager twin."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,36 @@ def test_thirty_steps_by_triton_are_thirty_steps_by_the_eager_twin(
         assert triton["grad_norm"] == pytest.approx(eager["grad_norm"], abs=1e-4)
     assert any(step["clipped"] for step in logs["triton"])
     assert logs["triton"][-1]["loss"] < logs["triton"][0]["loss"], "something was learnt"
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
+@pytest.mark.parametrize("strategy", ["chunked", "cut"])
+def test_both_strategies_train_and_validate(
+    tmp_path: Path, make_text: Any, fit: Any, read_log: Any, strategy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In float32 the plan is always "chunked", so the other one is put in its place: in steps and in the validation."""
+    import kernels
+
+    assert kernels.linear_cross_entropy
+    module = sys.modules["kernels.linear_cross_entropy"]  # the attribute of that name is the function
+    choose, chosen = module.choose_loss_plan, []
+
+    def forced(*sizes: Any, **how: Any) -> Any:
+        chosen.append(how["gradients"])
+        return choose(*sizes, **how | {"strategy": strategy})
+
+    corpus = tmp_path / "text.txt"
+    corpus.write_text(make_text(700))
+    how = {"bptt": 4, "max_steps": 3, "epochs": 1}
+    fit(tmp_path / "eager", corpus, backend="eager", **how)
+    monkeypatch.setattr(module, "choose_loss_plan", forced)
+    fit(tmp_path / "triton", corpus, backend="triton", **how)
+    assert chosen[:3] == [True] * 3, "three steps"
+    assert chosen[3:] and not any(chosen[3:]), "then text that is scored"
+    for log, keys in (("steps.jsonl", ("loss", "grad_norm")), ("epochs.jsonl", ("valid_loss",))):
+        for eager, triton in zip(read_log(tmp_path / "eager" / log), read_log(tmp_path / "triton" / log), strict=True):
+            for key in keys:
+                assert triton[key] == pytest.approx(eager[key], abs=1e-4)
 
 
 def test_without_gpu_or_interpreter_triton_is_refused(
