@@ -104,11 +104,11 @@ def cut_walk(n: int, v: int, d: int, dtype: str) -> CutWalk:
     n = max(n, 1)
     budget = int(SHARE * n * v * 4) - 24 * n  # up to three numbers of eight bytes a row are kept beside the buffer
     columns = (budget - sums * n) // (n * itemsize)
-    rows = max(16, budget // 2 // sums // 16 * 16) if sums else n
+    rows = max(16, min(budget // 2 // sums, budget // (sums + 16 * itemsize)) // 16 * 16) if sums else n
     if columns >= 256 or rows >= n:
         columns = _multiple(columns, v)
         return CutWalk(columns, n, columns, n * (columns * itemsize + sums))
-    columns, row_columns = _multiple(budget // (n * itemsize), v), _multiple(budget // 2 // (rows * itemsize), v)
+    columns, row_columns = _multiple(budget // (n * itemsize), v), _multiple((budget - rows * sums) // (rows * itemsize), v)
     return CutWalk(columns, rows, row_columns, max(n * columns * itemsize, rows * (row_columns * itemsize + sums)))
 
 
