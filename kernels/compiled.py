@@ -136,7 +136,7 @@ def compile_here(configuration: Configuration) -> Facts:
 
 
 def held_before_loop(ttgir: str) -> int:
-    """Tiles of W that are loaded before the first loop, and there put into shared memory, or not at all: those are registers."""
+    """Tiles of W that are loaded before the first loop, and there put into shared memory or, untouched, kept in registers."""
     before, _, within = ttgir.partition("scf.for")
     tiles = re.findall(r"(%[\w.]+) = tt\.load ", before)
     return sum(f"local_alloc {tile} " in before or f"local_alloc {tile} " not in within for tile in tiles)
