@@ -39,13 +39,12 @@ def generate(
     [dim]lm generate runs/trump-word-gru --prompt "make the country" --temperature 0 --no-repeat-ngram 4 --stop .[/dim]
     """
     from lm import generate as text_of
-    from lm import load
     from lm.generate import Draws, encode_prompt, generate_batch
 
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
     draws = Draws(length, **how)
-    model = load(run, device=device)
+    model = _opened(run, device)
     if prompt is not None:
         encode_prompt(model, prompt)
         _say_unknown(model, prompt)
@@ -87,13 +86,12 @@ def next_(
 
     [dim]lm next runs/obama-word-lstm --prompt "the students opened their" --top 10[/dim]
     """
-    from lm import load
     from lm.probe import next_token
     from lm.surprise import bars
 
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}")
-    model = load(run, device=device)
+    model = _opened(run, device)
     if prompt is not None:
         _say_unknown(model, prompt)
     found = next_token(model, prompt)
@@ -117,7 +115,6 @@ def score(
 
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
-    from lm import load
     from lm.probe import score_text
     from lm.surprise import as_dict, page, print_scored
     from lm.textfile import read_text
@@ -129,7 +126,7 @@ def score(
     name, is_file = text, _is_file(text)
     if is_file:
         text = read_text(Path(text), encoding)
-    model = load(run, device=device)
+    model = _opened(run, device)
     scored = score_text(model, text)
     if as_json:
         print(json.dumps({"run": str(run), **as_dict(scored)}, indent=1))
@@ -163,12 +160,11 @@ def eval_(
     [dim]lm eval runs/obama-word-lstm --interpolate --dynamic[/dim]
     [dim]lm eval runs/obama-word-lstm --corpus trump --split all[/dim]
     """
-    from lm import load
     from lm.evaluation import How, compare, other_corpus
     from lm.report import evaluation_table
 
     how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
-    model = load(run, device=device)
+    model = _opened(run, device)
     other = other_corpus(model, corpus, encoding) if corpus else None
     compared = compare(model, how, other, note=lambda text: print(f"lm: {text}", file=sys.stderr))
     if as_json:
@@ -176,6 +172,16 @@ def eval_(
         print(json.dumps({"run": str(run), "corpus": compared.corpus, **vars(how), "scores": scores}, indent=1))
     else:
         evaluation_table(model, how, compared)
+
+
+def _opened(path: Path, device: str) -> "Run":
+    """The run's best model, with a word on stderr where its settings were edited."""
+    from lm.runs import edited, load
+
+    run = load(path, device=device)
+    for note in edited(path, run.meta):
+        print(f"lm: {note}", file=sys.stderr)
+    return run
 
 
 def _is_file(text: str) -> bool:

@@ -1,7 +1,8 @@
 """Checkpoints: safetensors and JSON, written so that a crash at any instant leaves the previous one whole.
 
-A checkpoint is a folder. It is written under another name, synced and renamed; then a pointer file, ``last.json`` or
-``best.json``, is replaced. Each file's SHA-256 is in the folder's ``state.json``, and that of ``state.json`` in the pointer.
+A checkpoint is a folder. It is written under another name, synced and renamed; then a pointer file, ``last.json``,
+``best.json`` or ``good.json``, is replaced. Each file's SHA-256 is in the folder's ``state.json``, and that of ``state.json``
+in the pointer.
 """
 
 import hashlib
@@ -23,6 +24,7 @@ from lm.errors import InputError
 from lm.logs import naming
 
 FORMAT = 1
+POINTERS = ("last", "best", "good")
 OURS = re.compile(r"step-\d+(\.\d+)?|\.step-\d+(\.\d+)?\.tmp")  # what ``save`` makes; nothing else is ever removed
 Tensors = dict[str, Tensor]
 
@@ -77,14 +79,29 @@ def save(run: Path, checkpoint: Checkpoint, best: bool = False) -> None:
     _prune(run, folder)
 
 
+def keep_as_good(run: Path) -> None:
+    """Let ``good`` name the last checkpoint, and keep that one until it names another."""
+    write_atomic(run / "good.json", (run / "last.json").read_bytes())
+
+
 def load(run: Path, which: str = "last") -> Checkpoint:
-    """Read the run's ``last`` or ``best`` checkpoint, onto the CPU; ``best`` falls back to last before any validation.
+    """Read the run's ``last``, ``best`` or ``good`` checkpoint, onto the CPU; ``best`` is the last before any validation.
 
     Raises:
         InputError: when there is none, or when it is damaged or was not written by this program.
     """
+    return _read(run, which, whole=True)
+
+
+def meta(run: Path) -> dict[str, Any]:
+    """What the last checkpoint says beside its tensors, which are not read."""
+    return _read(run, "last", whole=False).meta
+
+
+def _read(run: Path, which: str, whole: bool) -> Checkpoint:
     pointer = run / f"{which}.json"
-    if which == "best" and not pointer.exists():
+    fallen_back = which == "best" and not pointer.exists()
+    if fallen_back:
         pointer = run / "last.json"
     if not pointer.exists():
         raise InputError(f"{run} holds no checkpoint; it is no run folder, or its training ended before the first save")
@@ -95,11 +112,16 @@ def load(run: Path, which: str = "last") -> Checkpoint:
         content = json.loads(state)
         if content["format"] != FORMAT:
             raise InputError(f"{folder} has checkpoint format {content['format']}, not {FORMAT}; use the version that wrote it")
+        position = content["meta"].get("position") or {}
+        if fallen_back and position.get("best_epoch"):
+            raise InputError(f"{run / 'best.json'}, which names the best checkpoint, is missing; restore it from a copy")
+        if which == "best" and not fallen_back and position.get("best_epoch", 0) != position.get("epoch", 0):
+            raise InputError(f"{pointer} is damaged: it names a checkpoint that is not the best; restore it from a copy")
         groups = {}
-        for group, digest in content["groups"].items():
+        for group, digest in content["groups"].items() if whole else ():
             groups[group] = load_tensors(_verified(folder / f"{group}.safetensors", digest))
         return Checkpoint(groups, content["meta"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
@@ -131,7 +153,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _prune(run: Path, folder: Path) -> None:
     try:
-        named = {json.loads(p.read_bytes())["folder"] for p in (run / "last.json", run / "best.json") if p.exists()}
+        named = {json.loads(p.read_bytes())["folder"] for p in (run / f"{which}.json" for which in POINTERS) if p.exists()}
     except (ValueError, KeyError, TypeError):
         return  # a damaged pointer: who knows what it named, so everything stays
     for old in folder.iterdir():

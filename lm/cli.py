@@ -119,6 +119,8 @@ def _run_training(training: Any, quiet: bool) -> None:
     from lm.report import introduction, result
 
     with training.signals():
+        for note in training.notes:
+            print(f"lm: {note}", file=sys.stderr)
         if not quiet:
             say(introduction(training))
         scores = training.run(quiet)

@@ -197,6 +197,9 @@ class TrainingConfig(_Checked):
         "0 takes the weights as they are; 0.99 to 0.999 help on little text",
     )
     clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
+    on_divergence: str = setting(
+        "stop", "stop; rollback goes on from the last good checkpoint with half the learning rate", choices=("stop", "rollback")
+    )
     epochs: int = setting(40, "passes over the training text at most")
     max_steps: int = setting(0, "stop after this many updates; 0 for no such limit")
     patience: int = setting(3, "stop after this many epochs without a better validation loss; 0 never stops early")

@@ -6,7 +6,16 @@ class InputError(ValueError):
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient stopped being finite. Exit code 3; the last checkpoint is intact."""
+    """A loss or a gradient stopped being finite. Exit code 3; the last checkpoint is intact.
+
+    Args:
+        what: what stopped being finite, and where.
+        advice: sentences on what may help.
+    """
+
+    def __init__(self, what: str, advice: str = "") -> None:
+        super().__init__(f"{what}. {advice}" if advice else what)
+        self.what, self.advice = what, advice
 
 
 class Stopped(Exception):

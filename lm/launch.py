@@ -1,5 +1,6 @@
 """A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -11,12 +12,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, corpora, machine, runs
+from lm import checkpoint, corpora, logs, machine, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
 from lm.lock import Lock
 from lm.model import LanguageModel
+from lm.seal import unseal
 from lm.streams import Batches
 from lm.tokens import Tokenizer
 from lm.train import Training
@@ -48,7 +50,9 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
         model.know_frequencies(torch.from_numpy(counts).to(training.device))
     if source:
-        runs.load_weights(model, checkpoint.load(Path(source), "best"), Path(source))
+        saved = checkpoint.load(Path(source), "best")
+        runs.check_tokens(Path(source), saved.meta)
+        runs.load_weights(model, saved, Path(source))
     about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
@@ -72,6 +76,7 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
     try:
         for name, text in files.items():
             checkpoint.write_atomic(folder / name, text.encode())
+            training.files[name] = hashlib.sha256(text.encode()).hexdigest()
         training.save()
     except BaseException:
         training.lock.release()
@@ -90,6 +95,7 @@ def resume(path: Path, device: str = "") -> Training:
     """
     config, tokenizer = runs.read_settings(path)
     if (path / "result.json").exists():
+        _check_result(path / "result.json")
         again = shlex.join(["lm", "train", "--init-from", str(path)])
         raise InputError(f"{path} is finished; to go on from its best weights: {again}")
     if device:
@@ -111,6 +117,7 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
     settled, _ = machine.settle(config.machine)
     config = replace(config, machine=settled)
     saved = checkpoint.load(path, "last")
+    runs.check_tokens(path, saved.meta)
     data = prepare(config, tokenizer)
     training = _assemble(config, data, path, "as the run was begun")
     if saved.meta.get("data") != training.fingerprint:
@@ -119,7 +126,29 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
+    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training)]
     return training
+
+
+def _check_logs(training: Training) -> list[str]:
+    """Refuse logs that are damaged; sentences on those that are gone, whose record begins anew."""
+    said = []
+    for name, mark in list(training.marks.items()):
+        file = training.path / name
+        if not file.exists() and mark["bytes"]:
+            said.append(f"{file} is gone, so it holds no record of what was trained before step {training.at.step + 1}")
+            del training.marks[name]
+        elif file.exists():
+            logs.check(file, mark)
+    return said
+
+
+def _check_result(file: Path) -> None:
+    try:
+        unseal(file.read_bytes())
+    except (ValueError, OSError) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{file} is damaged ({what}); remove it, and lm resume scores the finished model again") from None
 
 
 def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:

@@ -1,11 +1,14 @@
 """Step and epoch logs: JSON lines that can be cut back to a checkpoint."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from lm.errors import InputError
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -40,27 +43,59 @@ def naming(path: Path) -> Iterator[None]:
         raise
 
 
-class Log:
-    """A log open for appending, cut back first to the records whose ``key`` is at most ``last``."""
+Mark = dict[str, Any]  # {"bytes", "sha256"} of a log as a checkpoint counts on it
 
-    def __init__(self, path: Path, key: str, last: int) -> None:
+
+def check(path: Path, mark: Mark) -> None:
+    """Refuse a log that does not begin with what was in it when a checkpoint marked it."""
+    with path.open("rb") as file:
+        known = file.read(mark["bytes"])
+    if len(known) != mark["bytes"] or hashlib.sha256(known).hexdigest() != mark["sha256"]:
+        raise InputError(
+            f"{path} is damaged: its first {mark['bytes']:,} bytes are not those that were written; "
+            "restore it from a copy, or remove it to go on without its record"
+        )
+
+
+class Log:
+    """A log open for appending, cut back first to its ``mark``; without one to the records whose ``key`` is at most ``last``.
+
+    Raises:
+        InputError: when what the mark stands for is damaged.
+    """
+
+    def __init__(self, path: Path, key: str, last: int, mark: Mark | None = None) -> None:
         end = 0
-        for record, offset in _records(path):
+        if mark:
+            check(path, mark)
+            end = mark["bytes"]
+        for record, offset in () if mark else _records(path):
             number = record.get(key)
             if not isinstance(number, int) or number > last:
                 break
             end = offset
-        self._path, self._file = path, path.open("ab")
-        self._file.truncate(end)
+        self.name, self._path, self._file = path.name, path, path.open("ab")
+        with naming(path):
+            self._file.truncate(end)
+        self._size, self._digest = end, hashlib.sha256(path.read_bytes())
+
+    @property
+    def mark(self) -> Mark:
+        """What the log holds now."""
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def write(self, record: dict[str, Any]) -> None:
+        line = json.dumps(record).encode() + b"\n"
         with naming(self._path):
-            self._file.write(json.dumps(record).encode() + b"\n")
+            self._file.write(line)
             self._file.flush()
+        self._size += len(line)
+        self._digest.update(line)
 
     def sync(self) -> None:
         """Onto the disk, before a checkpoint that counts on it."""
-        os.fsync(self._file.fileno())
+        with naming(self._path):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         with naming(self._path):

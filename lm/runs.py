@@ -1,13 +1,17 @@
 """Run folders: made, listed, and loaded for use.
 
 A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
-steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json.
+steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json;
+with --on-divergence rollback also the pointer good.json and the log rollbacks.jsonl. The checkpoints know the digests of
+what was written before them, so that damage is found.
 A training holds the lock on .lock as long as it may write.
 """
 
+import hashlib
 import json
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from lm.config import RunConfig, from_toml, read_toml
 from lm.errors import InputError
 from lm.machine import resolve_device
 from lm.model import LanguageModel
+from lm.seal import unseal
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,7 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     path = Path(path)
     config, tokenizer = read_settings(path)
     saved = checkpoint.load(path, which)
+    check_tokens(path, saved.meta)
     # Not the backend of the training: that may need a GPU which this machine lacks.
     model = LanguageModel(tokenizer.size, config.model)
     load_weights(model, saved, path)
@@ -83,6 +89,24 @@ def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
         raise
     except Exception as error:  # whatever a damaged file makes a parser say
         raise InputError(f"{file} is damaged or foreign ({type(error).__name__}: {error}); restore it from a copy") from None
+
+
+def check_tokens(path: Path, meta: dict[str, Any]) -> None:
+    """Refuse a tokenizer that is not the one that the run was begun with, as its checkpoints know it."""
+    if changed(path / "tokens.json", meta):
+        raise InputError(f"{path / 'tokens.json'} is damaged: it is not what was written; restore it from a copy")
+
+
+def edited(path: Path, meta: dict[str, Any]) -> list[str]:
+    """A sentence where the settings are not those that the run was begun with. They may be edited, so this is no error."""
+    file = path / "config.toml"
+    return [f"{file} has changed since the run was begun; it is read as it is now"] if changed(file, meta) else []
+
+
+def changed(file: Path, meta: dict[str, Any]) -> bool:
+    """Whether a file of a run is not as it was when the run was begun; runs of older versions do not know."""
+    digest = meta.get("files", {}).get(file.name)
+    return digest is not None and hashlib.sha256(file.read_bytes()).hexdigest() != digest
 
 
 def create(path: Path | None, name: str) -> Path:
@@ -135,6 +159,11 @@ def _summary(path: Path) -> dict[str, Any]:
     epochs = list(logs.read(path / "epochs.jsonl"))
     for record in epochs:
         _numbers(record, "epochs.jsonl", "epoch", "valid_loss", "valid_perplexity", "valid_bits_per_byte", "seconds")
+    meta = _meta(path)
+    if changed(path / "about.json", meta):
+        raise ValueError("about.json is not what was written")
+    if mark := meta.get("logs", {}).get("epochs.jsonl"):
+        logs.check(path / "epochs.jsonl", mark)
     best = min(epochs, key=lambda r: r["valid_loss"], default={})
     return {
         "corpus": corpus.get("name", ""),
@@ -146,35 +175,40 @@ def _summary(path: Path) -> dict[str, Any]:
         "best_epoch": best.get("epoch"),
         "perplexity": best.get("valid_perplexity"),
         "bits_per_byte": best.get("valid_bits_per_byte"),
-        **_tested(path / "result.json"),
+        **_tested(path / "result.json", "".join(", config.toml was edited" for _ in edited(path, meta))),
         "seconds": round(sum(r["seconds"] for r in epochs), 1),
         "command": about.get("command"),
         "commit": about.get("commit"),
     }
 
 
-def _tested(file: Path) -> dict[str, Any]:
+def _meta(path: Path) -> dict[str, Any]:
+    """What the last checkpoint says; a training that goes on meanwhile may take it away while it is read."""
+    for _ in range(3):
+        with suppress(InputError):
+            return checkpoint.meta(path)
+    return checkpoint.meta(path)
+
+
+def _tested(file: Path, remark: str) -> dict[str, Any]:
     """The test split's figures of a finished run."""
     perplexity = bits = None
-    state = "unfinished"
+    state = f"unfinished{remark}"
     if file.exists():
         try:
-            test = _object(file).get("test")
+            test: Any = _object(file).get("test")
             _numbers(test, file.name, "perplexity", "bits_per_byte")
-            state, perplexity, bits = "done", test["perplexity"], test["bits_per_byte"]
+            state, perplexity, bits = f"done{remark}", test["perplexity"], test["bits_per_byte"]
         except (ValueError, OSError) as error:
             state = f"damaged: {error}"
     return {"state": state, "test_perplexity": perplexity, "test_bits_per_byte": bits}
 
 
-def _object(file: Path) -> Any:
+def _object(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_bytes())
-    except (ValueError, RecursionError):
-        raise ValueError(f"{file.name} is no JSON") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file.name} is no JSON object")
-    return content
+        return unseal(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file.name} {error}") from None
 
 
 def _numbers(record: Any, file: str, *names: str) -> None:

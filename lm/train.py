@@ -5,7 +5,6 @@ through these L steps only. Everything that the next update depends on is in ``P
 carried state and torch's random state; a checkpoint holds exactly these.
 """
 
-import json
 import math
 import shlex
 import time
@@ -28,9 +27,11 @@ from lm.data import Data
 from lm.errors import Diverged, InputError, Stopped
 from lm.evaluate import Score, evaluate
 from lm.lock import Lock
-from lm.logs import Log
+from lm.logs import Log, Mark
 from lm.model import LanguageModel, State, detach, flatten, unflatten
 from lm.progress import Display, clock, figures
+from lm.rollback import Rollback
+from lm.seal import seal
 from lm.signals import handled
 from lm.streams import Batch, Batches
 
@@ -51,6 +52,7 @@ class Position:
     best_loss: float = math.inf
     best_epoch: int = 0
     stalled: int = 0
+    rollbacks: int = 0
 
 
 class Training:
@@ -74,6 +76,10 @@ class Training:
         self.recent: deque[float] = deque(maxlen=8)  # gradient norms, for a diagnosis
         self.fingerprint = data.fingerprint()
         self.logs: tuple[Log, ...] = ()
+        self.marks: dict[str, Mark] = {}  # of the logs, as of the last checkpoint
+        self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
+        self.notes: list[str] = []  # what whoever resumed should know
+        self.rollback = Rollback(self)
         self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
@@ -101,20 +107,29 @@ class Training:
                 self.lock.release()
 
     def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
-        self.logs = (
-            Log(self.path / "steps.jsonl", "step", self.at.step),
-            Log(self.path / "epochs.jsonl", "epoch", self.at.epoch),
-        )
+        self.open_logs()
         with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
                 each_epoch(self)
                 while not self.finished():
-                    self.train_epoch()
-                    self.validate()
+                    try:
+                        self.train_epoch()
+                        self.validate()
+                    except Diverged as error:
+                        self.rollback.after(error)  # raises it again where there is no way back
+                        continue
                     each_epoch(self)
             finally:
                 for log in self.logs:
                     log.close()
+
+    def open_logs(self) -> None:
+        """The logs, cut back to where the training stands."""
+        kinds = (("step", self.at.step), ("epoch", self.at.epoch))
+        names = [f"{key}s.jsonl" for key, _ in kinds]
+        self.logs = tuple(
+            Log(self.path / name, key, last, self.marks.get(name)) for name, (key, last) in zip(names, kinds, strict=True)
+        )
 
     def train_epoch(self) -> None:
         """The rest of the running epoch."""
@@ -125,6 +140,7 @@ class Training:
         while self.at.batch < len(self.batches) and not self.out_of_steps():
             batch = self.batches[self.at.batch]
             loss, norm, clipped = self.update(batch)
+            self.rollback.updated(loss)
             counted = int((batch.targets >= 0).sum())
             self.at.step += 1
             self.at.batch += 1
@@ -211,7 +227,9 @@ class Training:
         scores = {split: self.score(split) for split in ("valid", "test")}
         result: dict[str, Any] = {split: score.as_dict() for split, score in scores.items()}
         result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
-        checkpoint.write_atomic(self.path / "result.json", json.dumps(result, indent=1).encode())
+        if self.at.rollbacks:
+            result["rollbacks"] = self.at.rollbacks
+        checkpoint.write_atomic(self.path / "result.json", seal(result))
         return scores
 
     # -- when to end ------------------------------------------------------------------------------------------------
@@ -250,6 +268,7 @@ class Training:
             self._diverged("weights", math.nan)
         for log in self.logs:
             log.sync()
+            self.marks[log.name] = log.mark
         state = {f"carried.{i}": t for i, t in enumerate(flatten(self.state))}
         state["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -263,6 +282,7 @@ class Training:
             groups["moving"] = runs.weights_of(self.model)  # the weights that the optimizer moves
         position = {k: (None if v == math.inf else v) for k, v in asdict(self.at).items()}
         meta = {"step": self.at.step, "position": position, "recent": list(self.recent), "data": self.fingerprint}
+        meta |= {"logs": self.marks, "files": self.files}
         checkpoint.save(self.path, checkpoint.Checkpoint(groups, meta), best=best)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
@@ -283,7 +303,8 @@ class Training:
         self.state = unflatten(carried, pairs=self.config.model.cell == "lstm")
         position = saved.meta["position"]
         self.at = replace(Position(**position), best_loss=math.inf if position["best_loss"] is None else position["best_loss"])
-        self.recent.extend(saved.meta["recent"])
+        self.recent = deque(saved.meta["recent"], self.recent.maxlen)
+        self.marks, self.files = dict(saved.meta.get("logs", {})), saved.meta.get("files", {})
 
     def _log_step(self, loss: float, norm: float, clipped: bool, tokens: int) -> None:
         at = self.at
@@ -329,7 +350,7 @@ class Training:
         if decay * max(at.lr, 1) >= 1:  # decay alone moves a weight by its own size or more
             advice = f"a smaller --weight-decay (it was {decay:g}), or {advice}"
         raise Diverged(
-            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1}). "
+            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1})",
             f"Gradient norms of the steps before it: {norms}. Try a smaller --lr (it was {at.lr:g}) or {advice}. "
-            f"The last good checkpoint in {self.path} is intact"
+            f"The last good checkpoint in {self.path} is intact",
         )

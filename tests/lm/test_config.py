@@ -62,6 +62,7 @@ CHANGED = [
             weight_decay=1e-6,
             average=0.9,
             clip="value:5",
+            on_divergence="rollback",
             epochs=3,
             max_steps=11,
             patience=0,
