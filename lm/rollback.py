@@ -56,7 +56,7 @@ class Rollback:
         good = checkpoint.load(training.path, "good")
         position = good.meta["position"]
         count, step = at.rollbacks + 1, good.meta["step"]
-        lr = position["lr"] / 2 ** (count - position["rollbacks"])
+        lr = position["lr"] / 2 ** (count - position.get("rollbacks", 0))
         record = {"rollback": count, "what": error.what, "step": at.step, "epoch": at.epoch + 1, "lr": at.lr}
         log = Log(training.path / RECORD, "rollback", at.rollbacks, training.marks.get(RECORD))
         log.write(record | {"grad_norms": list(training.recent), "back_to_step": step, "next_lr": lr})

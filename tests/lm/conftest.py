@@ -32,6 +32,7 @@ NURSERY = """
 import json, os, resource, sys, traceback
 import lm, lm.generate, lm.launch, lm.report, lm.train, safetensors.torch, tomli_w, rich.table, torch._dynamo
 from lm.cli import app, run_app
+from faulty_disk import die, failing
 
 for line in sys.stdin:
     order = json.loads(line)
@@ -45,6 +46,9 @@ for line in sys.stdin:
             if order["file_size"]:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
             os.chdir(order["cwd"])
+            if order["kill_at"]:
+                doom = failing(order["kill_at"], die)
+                doom.__enter__()
             code = run_app(app, "lm", order["arguments"])
             sys.stdout.flush()
         except BaseException:
@@ -88,9 +92,13 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
-    """``spawn(arguments)`` starts ``lm`` in a process of its own; one at a time."""
+    """``spawn(arguments)`` starts ``lm`` in a process of its own; one at a time.
+
+    It has ``file_size`` bytes for a file, and kills itself at its ``kill_at``-th change of the disk, where that is not 0.
+    """
     folder = tmp_path_factory.mktemp("spawned")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     with subprocess.Popen(
         [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as nursery:
@@ -99,12 +107,12 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ch
         stdin, stdout = nursery.stdin, nursery.stdout
         count = 0
 
-        def start(arguments: list[Any], file_size: int = 0, cwd: Path = folder) -> Child:
+        def start(arguments: list[Any], file_size: int = 0, kill_at: int = 0, cwd: Path = folder) -> Child:
             nonlocal count
             count += 1
             out, err = folder / f"{count}.out", folder / f"{count}.err"
             order = {"arguments": [str(a) for a in arguments], "out": str(out), "err": str(err), "cwd": str(cwd)}
-            stdin.write(json.dumps(order | {"file_size": file_size}) + "\n")
+            stdin.write(json.dumps(order | {"file_size": file_size, "kill_at": kill_at}) + "\n")
             stdin.flush()
             return Child(int(stdout.readline()), out, err, nursery)
 
