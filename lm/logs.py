@@ -75,8 +75,12 @@ class Log:
                 break
             end = offset
         self.name, self._path, self._file = path.name, path, path.open("ab")
-        with naming(path):
-            self._file.truncate(end)
+        try:
+            with naming(path):
+                self._file.truncate(end)
+        except OSError:
+            self._file.close()
+            raise
         self._size, self._digest = end, hashlib.sha256(path.read_bytes())
 
     @property

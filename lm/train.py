@@ -107,9 +107,9 @@ class Training:
                 self.lock.release()
 
     def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
-        self.open_logs()
         with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
+                self.open_logs()
                 each_epoch(self)
                 while not self.finished():
                     try:
@@ -126,10 +126,9 @@ class Training:
     def open_logs(self) -> None:
         """The logs, cut back to where the training stands."""
         kinds = (("step", self.at.step), ("epoch", self.at.epoch))
-        names = [f"{key}s.jsonl" for key, _ in kinds]
-        self.logs = tuple(
-            Log(self.path / name, key, last, self.marks.get(name)) for name, (key, last) in zip(names, kinds, strict=True)
-        )
+        for key, last in kinds:
+            name = f"{key}s.jsonl"
+            self.logs += (Log(self.path / name, key, last, self.marks.get(name)),)
 
     def train_epoch(self) -> None:
         """The rest of the running epoch."""

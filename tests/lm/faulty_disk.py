@@ -4,36 +4,42 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 CALLS = ("mkdir", "rename", "replace", "unlink", "rmdir", "fsync")
 TIMINGS = ("seconds", "tokens_per_second")
 
 
 @contextmanager
-def failing(at: int, fault: Callable[[str], Any], below: Path | None = None) -> Iterator[list[str]]:
-    """Call ``fault(what)`` instead of the ``at``-th change of the disk (0: never). Yields the changes, as they are made.
+def failing(
+    at: int, fault: Callable[[str, str | None], Any], lasting: bool = False, only: tuple[str, ...] = ()
+) -> Iterator[list[str]]:
+    """Call ``fault(what, path)`` instead of the ``at``-th change of the disk (0: never); if ``lasting``, of all later ones too.
 
-    A write has left half of its bytes in the file by then. With ``below`` only changes in that folder count; what a
-    descriptor is of is not known, so fsync always does.
+    A write has left half of its bytes in the file by then. ``only`` names the kinds of changes that count, otherwise all do.
+    Yields the changes as they are made.
     """
     calls: list[str] = []
     real_open, real = pathlib.Path.open, {name: getattr(os, name) for name in CALLS}
 
-    def due(what: str, path: Any) -> bool:
-        if below and isinstance(path, (str, os.PathLike)) and not str(path).startswith((str(below), ".", "step-")):
+    def due(what: str) -> bool:
+        if only and what.split()[0] not in only:
             return False
         calls.append(what)
-        return len(calls) == at
+        return len(calls) == at or (lasting and 0 < at < len(calls))
 
     def guarded(name: str) -> Callable[..., Any]:
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
             what = f"{name} {Path(str(args[0] if name in ('rename', 'replace') else path)).name}"
-            return fault(what) if due(what, path) else real[name](path, *args, **kwargs)
+            file = None if isinstance(path, int) else str(path)  # an error tells no name where only a descriptor is known
+            return fault(what, file) if due(what) else real[name](path, *args, **kwargs)
 
         return call
 
@@ -51,21 +57,21 @@ def failing(at: int, fault: Callable[[str], Any], below: Path | None = None) -> 
             self._file.close()
 
         def write(self, data: Any) -> Any:
-            if not due(f"write {self._path.name}", self._path):
+            if not due(f"write {self._path.name}"):
                 return self._file.write(data)
             self._file.write(data[: len(data) // 2])
             self._file.flush()
-            return fault(f"write {self._path.name}")
+            return fault(f"write {self._path.name}", None)
 
         def truncate(self, size: int) -> Any:
             what = f"truncate {self._path.name}"
-            return fault(what) if due(what, self._path) else self._file.truncate(size)
+            return fault(what, None) if due(what) else self._file.truncate(size)
 
     def open_file(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if "r" in mode:
             return real_open(path, mode, *args, **kwargs)
         what = f"open {path.name}"
-        return fault(what) if due(what, path) else Guarded(real_open(path, mode, *args, **kwargs), path)
+        return fault(what, str(path)) if due(what) else Guarded(real_open(path, mode, *args, **kwargs), path)
 
     try:
         for name in CALLS:
@@ -78,7 +84,42 @@ def failing(at: int, fault: Callable[[str], Any], below: Path | None = None) -> 
         pathlib.Path.open = real_open  # type: ignore[method-assign]
 
 
-def die(what: str) -> None:
+@contextmanager
+def mounted(folder: Path, size: int) -> Iterator[Path]:
+    """A disk of ``size`` bytes of its own at ``folder``; the test is skipped where this may not be mounted."""
+    folder.mkdir()
+    how = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(how, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"no file system can be mounted here: {error}")
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def fill(folder: Path, leave: int) -> Path:
+    """A file in ``folder`` that leaves so many bytes of its disk."""
+    file = folder / "filler"
+    there = os.statvfs(folder)
+    file.write_bytes(b"x" * (there.f_bavail * there.f_frsize - leave))
+    return file
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nobody, root included, may change what is on the disk that is mounted at ``folder``."""
+    subprocess.run(["mount", "-o", "remount,ro", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["mount", "-o", "remount,rw", str(folder)], check=True)
+
+
+def die(what: str, path: str | None) -> None:
     """What a power failure or the system's memory killer does: no handler, no clean-up."""
     os.kill(os.getpid(), signal.SIGKILL)
     time.sleep(60)

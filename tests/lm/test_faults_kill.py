@@ -91,7 +91,7 @@ def changes(run: Path, kind: str) -> list[str]:
 
     training.save = save  # type: ignore[method-assign]
     training.rollback.after = after  # type: ignore[method-assign]
-    with failing(0, lambda what: None) as calls, pytest.raises(Now):
+    with failing(0, lambda what, path: None) as calls, pytest.raises(Now):
         training.run(quiet=True)
     return list(calls)
 
