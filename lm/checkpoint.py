@@ -115,7 +115,8 @@ def _read(run: Path, which: str, whole: bool) -> Checkpoint:
         position = content["meta"].get("position") or {}
         if fallen_back and position.get("best_epoch"):
             raise InputError(f"{run / 'best.json'}, which names the best checkpoint, is missing; restore it from a copy")
-        if which == "best" and not fallen_back and position.get("best_epoch", 0) != position.get("epoch", 0):
+        ends_best = position.get("best_epoch") == position.get("epoch") and not position.get("batch")
+        if which == "best" and not fallen_back and not ends_best:
             raise InputError(f"{pointer} is damaged: it names a checkpoint that is not the best; restore it from a copy")
         groups = {}
         for group, digest in content["groups"].items() if whole else ():

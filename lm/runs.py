@@ -25,6 +25,8 @@ from lm.machine import resolve_device
 from lm.model import LanguageModel
 from lm.seal import unseal
 
+PARTS = ("config.toml", "about.json", "last.json")  # by two of them a run is known that lacks the third
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,8 +144,8 @@ def summaries(folder: Path) -> Iterator[dict[str, Any]]:
 
     A run that cannot be read has a ``state`` that says what is damaged, and nothing else.
     """
-    found = [p.parent for p in folder.rglob("config.toml") if is_run(p.parent)]
-    for path in sorted(found, key=lambda p: (p / "config.toml").stat().st_mtime):
+    found = {p.parent for name in PARTS for p in folder.rglob(name) if sum((p.parent / n).exists() for n in PARTS) > 1}
+    for path in sorted(found, key=lambda p: (min((p / n).stat().st_mtime for n in PARTS if (p / n).exists()), p)):
         try:
             yield {"run": str(path), **_summary(path)}
         except (ValueError, TypeError, OSError, RecursionError) as error:  # what damaged files make of the lines below

@@ -228,6 +228,8 @@ class Training:
         result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
         if self.at.rollbacks:
             result["rollbacks"] = self.at.rollbacks
+        if self.files:
+            result["config"] = self.files["config.toml"]  # which tells it from another run's result
         checkpoint.write_atomic(self.path / "result.json", seal(result))
         return scores
 
