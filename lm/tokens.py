@@ -96,6 +96,8 @@ class BpeTokenizer(Tokenizer):
         self._library = Library.from_str(model)
         alphabet = {c: byte for byte, c in enumerate(_byte_characters())}
         by_id = sorted(self._library.get_vocab().items(), key=lambda item: item[1])
+        if [i for _, i in by_id] != list(range(len(by_id))):
+            raise ValueError("the ids of the model are not 0, 1, ...")
         self._bytes = [bytes(alphabet[c] for c in token) for token, _ in by_id]
 
     @property
@@ -192,9 +194,34 @@ def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
 
 
 def from_json(data: dict[str, Any]) -> Tokenizer:
-    """The inverse of ``Tokenizer.to_json``."""
+    """The inverse of ``Tokenizer.to_json``.
+
+    Raises:
+        ValueError: for what no tokenizer wrote; likewise KeyError and TypeError, and what the tokenizers library raises.
+    """
     if data["kind"] == "char":
-        return CharTokenizer(data["characters"])
+        return CharTokenizer(_symbols(data, "characters"))
     if data["kind"] == "word":
-        return WordTokenizer(data["types"], data["rare"], data["split"], data["lower"], data.get("literal", 0))
-    return BpeTokenizer(json.dumps(data["model"]))
+        split, lower, literal = data["split"], data["lower"], data.get("literal", 0)
+        if split not in ("punctuation", "spaces") or type(lower) is not bool or type(literal) is not int or literal < 0:
+            raise ValueError("split, lower or literal is none")
+        types = _symbols(data, "types")
+        if literal and LITERAL not in types:
+            raise ValueError(f"types lacks {LITERAL}")
+        return WordTokenizer(types, _symbols(data, "rare"), split, lower, literal)
+    if data["kind"] == "bpe":
+        return BpeTokenizer(json.dumps(data["model"]))
+    raise ValueError("kind is none")
+
+
+def _symbols(data: dict[str, Any], key: str) -> list[str]:
+    """A list of different texts that have UTF-8."""
+    symbols = data[key]
+    if not isinstance(symbols, list) or not all(isinstance(s, str) and s for s in symbols):
+        raise ValueError(f"{key} is no list of texts")
+    if key == "characters" and any(len(s) != 1 for s in symbols):
+        raise ValueError("characters holds what is none")
+    if len(set(symbols)) != len(symbols):
+        raise ValueError(f"{key} has a text twice")
+    "".join(symbols).encode()  # half a surrogate pair is no text
+    return symbols

@@ -90,7 +90,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
     summed = len(short) if len(short) < len(table) else 0
     seen = short if summed else table
     listed = seen.head(ROWS).astype(object)
-    about = dict(table.attrs["machine"])
+    about = dict(table.attrs.get("machine", {}))
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
     return Page(
         name=name,

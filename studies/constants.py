@@ -3,7 +3,7 @@
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import kernels
 from lm import InputError
@@ -27,14 +27,24 @@ def record(table: "pd.DataFrame", path: Path) -> str:
     if missing or not device:
         raise InputError(f"the table cannot tell {', '.join(missing) or 'its GPU'}; measure more sizes: studies run exchange")
     check_writable(path)
-    there = json.loads(path.read_text()) if path.exists() else {}
-    machine = table.attrs["machine"]
+    there = _constants_in(path) if path.exists() else {}
+    machine = table.attrs.get("machine", {})
     about = {key: machine.get(key) for key in ("gpu", "multiprocessors", "driver", "commit", "command")}
     there[device] = {name: interval._asdict() for name, interval in found.items()} | about
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(there, indent=1, sort_keys=True) + "\n")
     lines = [f"{name:14}{i.value:12.4g}  [{i.low:.4g}, {i.high:.4g}]" for name, i in found.items()]
     return "\n".join([f"{device} in {path}, microseconds and bytes a microsecond:", *lines])
+
+
+def _constants_in(path: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        there = None
+    if not isinstance(there, dict):
+        raise InputError(f"{path} exists and holds no constants; restore it from a copy, or choose another --out")
+    return there
 
 
 DEFAULT = kernels.MEASURED

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm import InputError
+from studies.digest import damaged, sealed
 from studies.output import replacing
 from studies.study import Cell
 
@@ -71,7 +72,7 @@ class Store:
         except Exception:  # whatever a damaged file makes a parser say
             self.damaged.append(path)
             return None
-        if table.attrs.get("cell") != cell or table.attrs.get("identity") != self.identity:
+        if table.attrs.get("cell") != cell or table.attrs.get("identity") != self.identity or damaged(table):
             self.damaged.append(path)
             return None
         return table
@@ -80,7 +81,7 @@ class Store:
         """Keep the rows of a cell."""
         table.attrs = {"cell": cell, "identity": self.identity}
         with replacing(self._path(index, "parquet")) as temporary:
-            table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
+            sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
         self._path(index, "error.json").unlink(missing_ok=True)
 
     def fail(self, index: int, cell: Cell, error: str, trace: str) -> None:

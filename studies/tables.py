@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm import InputError
+from studies.digest import damaged, sealed
 from studies.output import check_writable, replacing
 from studies.study import STUDIES, label, module_of
 
@@ -29,7 +30,7 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
         more["machine"] = describe()
     table.attrs |= {"study": name, "parameters": asdict(study)} | more
     with replacing(path) as temporary:
-        table.to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
+        sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
 
 def check_place(path: Path, name: str) -> None:
@@ -69,6 +70,8 @@ def load(path: Path) -> "pd.DataFrame":
     except Exception as error:  # whatever a damaged file makes a parser say
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no table of a study, or damaged: {reason}") from None
+    if damaged(table):
+        raise InputError(f"{path} is damaged: it is not what was written; restore it from a copy, or run the study again")
     if complaint := _complaint(table):
         raise InputError(f"{path} {complaint}; studies run NAME makes a table that can be read")
     return table
@@ -89,6 +92,8 @@ def _complaint(table: "pd.DataFrame") -> str:
         return f"holds a parameter that {name} cannot have ({error})"
     if not isinstance(table.attrs.get("subject", ""), str):
         return "names a subject that is no text"
+    if not isinstance(table.attrs.get("machine", {}), dict):
+        return "names a machine that is none"
     if list(table.columns) != list(columns):
         return f"does not hold the columns of {name}: {', '.join(columns)}"
     for column, kind in columns.items():
