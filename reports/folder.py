@@ -73,7 +73,8 @@ def find(sources: list[Path]) -> list[Path]:
     """The tables that were named or lie in the folders that were named, each once, in that order."""
     found: dict[Path, Path] = {}
     for source in sources:
-        inside = [*source.glob("*.parquet"), *source.glob("[!.]*/*.parquet")] if source.is_dir() else [source]
+        folder = source.is_dir() and source.suffix != ".parquet"  # one of that name stands where a table should
+        inside = [*source.glob("*.parquet"), *source.glob("[!.]*/*.parquet")] if folder else [source]
         for path in sorted(p for p in inside if p == source or not p.name.startswith(".")):
             found.setdefault(path.resolve(), path)
     return list(found.values())
