@@ -177,7 +177,7 @@ def _summary(path: Path) -> dict[str, Any]:
         "best_epoch": best.get("epoch"),
         "perplexity": best.get("valid_perplexity"),
         "bits_per_byte": best.get("valid_bits_per_byte"),
-        **_tested(path / "result.json", "".join(", config.toml was edited" for _ in edited(path, meta))),
+        **_tested(path / "result.json", meta),
         "seconds": round(sum(r["seconds"] for r in epochs), 1),
         "command": about.get("command"),
         "commit": about.get("commit"),
@@ -192,14 +192,18 @@ def _meta(path: Path) -> dict[str, Any]:
     return checkpoint.meta(path)
 
 
-def _tested(file: Path, remark: str) -> dict[str, Any]:
+def _tested(file: Path, meta: dict[str, Any]) -> dict[str, Any]:
     """The test split's figures of a finished run."""
     perplexity = bits = None
+    remark = ", config.toml was edited" if edited(file.parent, meta) else ""
     state = f"unfinished{remark}"
     if file.exists():
         try:
-            test: Any = _object(file).get("test")
+            content = _object(file)
+            test: Any = content.get("test")
             _numbers(test, file.name, "perplexity", "bits_per_byte")
+            if content.get("config", known := meta.get("files", {}).get("config.toml")) != known:
+                raise ValueError(f"{file.name} is of another run")
             state, perplexity, bits = f"done{remark}", test["perplexity"], test["bits_per_byte"]
         except (ValueError, OSError) as error:
             state = f"damaged: {error}"
