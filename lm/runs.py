@@ -166,6 +166,9 @@ def _summary(path: Path) -> dict[str, Any]:
         raise ValueError("about.json is not what was written")
     if mark := meta.get("logs", {}).get("epochs.jsonl"):
         logs.check(path / "epochs.jsonl", mark)
+    counted = [record["epoch"] for record in epochs]  # a log that was removed begins anew later
+    if counted != [counted[0] + n for n in range(len(counted))]:
+        raise ValueError("the epochs in epochs.jsonl do not follow each other")
     best = min(epochs, key=lambda r: r["valid_loss"], default={})
     return {
         "corpus": corpus.get("name", ""),

@@ -88,6 +88,13 @@ def test_a_log_that_is_not_as_the_checkpoint_knows_it_is_refused(run: Path, refu
         assert "damaged" in _listed(run)
 
 
+def test_an_epoch_that_is_listed_twice_is_damage(run: Path) -> None:
+    """Behind what the checkpoint knows, where the next epoch may stand already."""
+    log = run / "epochs.jsonl"
+    log.write_bytes(log.read_bytes() * 2)
+    assert "damaged: the epochs in epochs.jsonl do not follow each other" in _listed(run)
+
+
 def test_a_log_that_was_removed_is_named_and_the_training_goes_on(run: Path, runs: Path, lm_command: Command) -> None:
     step = checkpoint.load(run).meta["step"]
     (run / "steps.jsonl").unlink()

@@ -18,7 +18,13 @@ Make = Callable[..., Any]
 Run = Callable[..., tuple[int, str, str]]
 
 SHORT = {"rows": 8, "bptt": 16, "epochs": 2, "checkpoint_every": 3, "dropout": 0.2, "cell": "lstm", "on_divergence": "rollback"}
-KINDS = {"char": {}, "word": {"rows": 2}, "bpe": {"vocab_size": 270}}
+WILD = {"cell": "rnn-relu", "optimizer": "sgd", "lr": 200.0, "clip": "none"}  # rolls back
+KINDS: dict[str, dict[str, Any]] = {
+    "char": {},
+    "word": {"rows": 2, "kind": "word"},
+    "bpe": {"vocab_size": 270, "kind": "bpe"},
+    "wild": WILD,
+}
 COMMANDS: dict[str, list[str]] = {
     "generate": ["--length", "5", "--seed", "1", "--json"],
     "next": ["--json"],
@@ -40,11 +46,11 @@ def lm(*arguments: Any) -> tuple[int, str, str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str], make_config: Make) -> Path:
-    """For each kind of token a finished run and two that stand in their second epoch, in folders of their own."""
+    """For each kind of run a finished one and two that stand in their second epoch, in folders of their own."""
     folder = tmp_path_factory.mktemp("runs")
     (folder / "t.txt").write_text(make_text(900))
     for kind, how in KINDS.items():
-        config = make_config(folder / "t.txt", **{**SHORT, "kind": kind, **how})
+        config = make_config(folder / "t.txt", **{**SHORT, **how})
         launch.new_training(config, folder / kind / "done").run(quiet=True)
         training = launch.new_training(config, folder / kind / "begun")
         real = training.update
@@ -62,6 +68,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str]
         for which, saved in [(which, checkpoint.load(folder / kind / "old", which)) for which in ("best", "last")]:
             del saved.meta["files"], saved.meta["logs"]
             checkpoint.save(folder / kind / "old", saved, best=which == "best")
+        assert (folder / kind / "done" / "rollbacks.jsonl").exists() is (kind == "wild")
         assert (folder / kind / "begun" / "best.json").read_bytes() != (folder / kind / "begun" / "last.json").read_bytes()
     return folder
 
