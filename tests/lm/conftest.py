@@ -148,6 +148,14 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One document of 800 characters."""
+    path = tmp_path_factory.mktemp("small") / "speech.txt"
+    path.write_text(speech(800))
+    return path
+
+
+@pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
     """``make_config(source, **settings)``: tiny settings and the given ones."""
     from lm.config import RunConfig

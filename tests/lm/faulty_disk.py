@@ -125,6 +125,26 @@ def die(what: str, path: str | None) -> None:
     time.sleep(60)
 
 
+class Now(BaseException):
+    """Ends a training where it stands, as no error does."""
+
+
+def cut_off(training: Any, when: Callable[[], bool], save: bool = False) -> None:
+    """Train until ``when`` holds before an update, and leave it there; with ``save`` after a checkpoint."""
+    real = training.update
+
+    def update(batch: Any) -> Any:
+        if not when():
+            return real(batch)
+        if save:
+            training.save()
+        raise Now
+
+    training.update = update
+    with pytest.raises(Now):
+        training.run(quiet=True)
+
+
 def losses(run: Path) -> dict[str, Any]:
     """All that two equal runs have in common: the logs but for their timings, byte for byte, and the result."""
     epochs = [json.loads(line) for line in (run / "epochs.jsonl").read_text().splitlines()]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_disk import failing, fill, losses, mounted, read_only
+from faulty_disk import cut_off, failing, fill, losses, mounted, read_only
 
 from lm import checkpoint, launch
 
@@ -21,32 +21,12 @@ SHORT = {"rows": 8, "bptt": 16, "epochs": 2, "checkpoint_every": 3, "dropout": 0
 FULL = ("open", "write", "mkdir", "fsync")  # what needs space
 
 
-class Now(BaseException):
-    pass
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str]) -> Path:
-    path = tmp_path_factory.mktemp("small") / "t.txt"
-    path.write_text(make_text(800))
-    return path
-
-
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory, small: Path, make_config: Make) -> Path:
     """A run that was cut off before the end of its first epoch."""
     run = tmp_path_factory.mktemp("begun") / "run"
     training = launch.new_training(make_config(small, **SHORT), run)
-    real = training.update
-
-    def update(batch: Any) -> Any:
-        if training.at.step == 4:
-            raise Now
-        return real(batch)
-
-    training.update = update  # type: ignore[method-assign]
-    with pytest.raises(Now):
-        training.run(quiet=True)
+    cut_off(training, lambda: training.at.step == 4)
     return run
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_disk import losses
+from faulty_disk import cut_off, losses
 
 from lm import checkpoint, launch
 from lm.errors import InputError
@@ -21,27 +21,13 @@ Command = Callable[..., tuple[int, str, str]]
 SHORT = {"rows": 8, "bptt": 16, "epochs": 3, "checkpoint_every": 3, "kind": "word"}
 
 
-class Now(BaseException):
-    pass
-
-
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory, corpus: Path, make_config: Make, fit: Any) -> Path:
     """A finished run, and one of the same settings in its second epoch."""
     folder = tmp_path_factory.mktemp("runs")
     fit(folder / "done", corpus, **SHORT)
     training = launch.new_training(make_config(corpus, **SHORT), folder / "begun")
-    real = training.update
-
-    def update(batch: Any) -> Any:
-        if training.at.epoch == 1 and training.at.batch == 2:
-            training.save()
-            raise Now
-        return real(batch)
-
-    training.update = update  # type: ignore[method-assign]
-    with pytest.raises(Now):
-        training.run(quiet=True)
+    cut_off(training, lambda: training.at.epoch == 1 and training.at.batch == 2, save=True)
     return folder
 
 

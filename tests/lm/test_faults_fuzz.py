@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from damage import hurt, run_command
-from faulty_disk import losses
+from faulty_disk import cut_off, losses
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -36,10 +36,6 @@ FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(Health
 MANY = settings(max_examples=1500, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-class Now(BaseException):
-    pass
-
-
 def lm(*arguments: Any) -> tuple[int, str, str]:
     return run_command(app, "lm", *arguments)
 
@@ -53,16 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str]
         config = make_config(folder / "t.txt", **{**SHORT, **how})
         launch.new_training(config, folder / kind / "done").run(quiet=True)
         training = launch.new_training(config, folder / kind / "begun")
-        real = training.update
-
-        def update(batch: Any, training: Any = training, real: Any = real) -> Any:
-            if training.at.epoch == 1 and training.at.batch == 4:
-                raise Now
-            return real(batch)
-
-        training.update = update  # type: ignore[method-assign]
-        with pytest.raises(Now):
-            training.run(quiet=True)
+        cut_off(training, lambda at=training: at.at.epoch == 1 and at.at.batch == 4)  # type: ignore[misc]
         shutil.copytree(folder / kind / "begun", folder / kind / "old")
         # As older versions wrote them, which knew no digests of what is beside a checkpoint.
         for which, saved in [(which, checkpoint.load(folder / kind / "old", which)) for which in ("best", "last")]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faulty_disk import failing, losses
+from faulty_disk import Now, cut_off, failing, losses
 
 from lm import checkpoint, launch
 
@@ -23,13 +23,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "adam": {**SHORT, "cell": "lstm"},
     "rollback": {**SHORT, **WILD},
 }
-
-
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str]) -> Path:
-    path = tmp_path_factory.mktemp("small") / "t.txt"
-    path.write_text(make_text(800))
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +38,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, small: Path, fit: Any) -> Ca
     return get
 
 
-class Now(BaseException):
-    pass
-
-
 def test_the_uninterrupted_runs_are_worth_comparing(whole: Any) -> None:
     assert len(set(whole("adam")["steps"].splitlines())) == 10
     assert whole("rollback")["rollbacks"].count(b"\n") == whole("rollback")["result"]["rollbacks"] == 3
@@ -57,19 +46,14 @@ def test_the_uninterrupted_runs_are_worth_comparing(whole: Any) -> None:
 def begun(run: Path, kind: str, small: Path, make_config: Make) -> Path:
     """A run that stands one update before a checkpoint that is its first best one, or before its first rollback."""
     training = launch.new_training(make_config(small, **KINDS[kind]), run)
-    real, real_after = training.update, training.rollback.after
-
-    def update(batch: Any) -> Any:
-        if kind == "adam" and training.at.step == 4:
-            training.save()
-            raise Now
-        return real(batch)
+    if kind == "adam":
+        cut_off(training, lambda: training.at.step == 4, save=True)
+        return run
 
     def after(error: Any) -> None:
         raise Now
 
-    training.update = update  # type: ignore[method-assign]
-    training.rollback.after = after if kind == "rollback" else real_after  # type: ignore[method-assign]
+    training.rollback.after = after  # type: ignore[method-assign]
     with pytest.raises(Now):
         training.run(quiet=True)
     return run
