@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.drawing import plots
-from reports.ledger import answer, ordered
+from reports.ledger import answer, united
 from reports.page import Page, heading, make, sentence
 from reports.picture import FORMATS, PAGES, replaceable, save
 from reports.render import render
@@ -90,7 +90,7 @@ def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
 
 def _index(out: Path, pages: list[Page], problems: list[str]) -> None:
     run = {page.study for page in pages}
-    claims = ordered([claim for page in pages for claim in page.claims])
+    claims = united([(page.study, claim) for page in pages for claim in page.claims])
     values = {
         "pages": pages,
         "problems": problems,
