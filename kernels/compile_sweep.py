@@ -7,7 +7,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -90,6 +90,11 @@ def losses(device: str) -> list[LossConfiguration]:
     return found + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
 
 
+def planned(what: str) -> list[Any]:
+    """All kernels of a table, of every device."""
+    return [c for device in plans.DEVICES for c in (scans if what == "scans" else losses)(device)]
+
+
 def faults(configuration: Any, facts: Any) -> list[str]:
     """What is wrong with a kernel, a compiler that gave up included."""
     if isinstance(facts, str):
@@ -102,19 +107,19 @@ class Table:
     """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew.
 
     Args:
-        resume: keep those of them that have no fault, too.
+        resume: of these, configurations whose rows are kept where they have no fault.
     """
 
-    def __init__(self, path: Path, triton: str, module: Any, resume: bool = False) -> None:
+    def __init__(self, path: Path, triton: str, module: Any, resume: Iterable[Any] = ()) -> None:
         self.path, self.triton = path, triton
         names = [*module.Configuration.__dataclass_fields__, *module.Facts.__dataclass_fields__]
         self.columns = ["triton", *dict.fromkeys(names), "faults"]
         self.named = list(module.Configuration.__dataclass_fields__)
-        kept: list[dict[str, str]] = []
+        known, kept = {self._key(asdict(c)) for c in resume}, []
         if path.exists():
             with path.open(newline="") as file:
                 kept = [row for row in csv.DictReader(file) if list(row) == self.columns and None not in row.values()]
-                kept = [row for row in kept if row["triton"] != triton or (resume and not row["faults"])]
+                kept = [row for row in kept if row["triton"] != triton or (self._key(row) in known and not row["faults"])]
         self.there = {self._key(row) for row in kept if row["triton"] == triton}
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
@@ -161,7 +166,7 @@ def main() -> int:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
-    parser.add_argument("--resume", action="store_true", help="keep the rows without faults that an unchanged planner has made")
+    parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
     parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
     arguments = parser.parse_args()
     jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
@@ -175,7 +180,7 @@ def main() -> int:
         return 0
     bad, begin = 0, time.monotonic()
     for what, todo in jobs.items():
-        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], arguments.resume)
+        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], planned(what) if arguments.resume else ())
         for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
             wrong = table.add(configuration, facts)
             bad += bool(wrong)

@@ -41,7 +41,9 @@ def test_a_run_replaces_the_rows_of_its_own_version_only(path: Path) -> None:
 def test_a_resumed_run_keeps_what_has_no_fault(path: Path) -> None:
     with path.open("a") as file:
         file.write("3.9.0,sm_90,lstm,20,2")  # cut off in the middle of a row
-    table = Table(path, "3.9.0", compiled, resume=True)
+    table = Table(path, "3.9.0", compiled, resume=[GOOD, BAD])
     assert GOOD in table
     assert BAD not in table
     assert rows(path) == [("3.6.0", "forward", ""), ("3.6.0", "backward", "crashed"), ("3.9.0", "forward", "")]
+    assert GOOD not in Table(path, "3.9.0", compiled, resume=[BAD])  # no plan returns the other any more
+    assert rows(path) == [("3.6.0", "forward", ""), ("3.6.0", "backward", "crashed")]
