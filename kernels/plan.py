@@ -265,9 +265,10 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         ahead = min(room // tile, k // (block_k * split))
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
         rounds = ceil(k / (block_k * split * max(ahead, 1)))
-        # A second round spills in float32, and beside eight gates a thread of 32 rows where every warp has sums of its own.
+        # A second round spills in float32, and beside eight gates a thread of 32 rows where every warp has sums of its own:
+        # backward, which of one gate is the forward direction's size.
         crowded = split > 1 and block_b > 16 and block_b * block_h * sizes.slots > 4 * threads
-        if rounds > 1 and (sizes.bytes == 4 or (sizes.k > sizes.hidden and crowded)):
+        if rounds > 1 and (sizes.bytes == 4 or (crowded and (sizes.k > sizes.hidden or sizes.slots == 1))):
             continue
         # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
         if ahead < 1 or tile < threads * 16 or narrow:

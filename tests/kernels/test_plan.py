@@ -107,6 +107,7 @@ SPILLED_ON_80 = [
         Tiles(32, 16, 32, 8, 4, 8),
         88,
     ),  # three rounds of requests beside 8 gates a thread
+    (20, 2048, "rnn-tanh", "bfloat16", "backward", Tiles(32, 32, 128, 4, 1, 4), 184),
     (128, 256, "lstm", "float32", "backward", Tiles(16, 32, 128, 1, 4, 8), 8096),  # two rounds in float32
     (20, 1024, "rnn-tanh", "float32", "forward", Tiles(16, 32, 64, 1, 8, 4), 14136),
 ]
