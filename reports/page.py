@@ -115,9 +115,10 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
 
 
 def _shown(plot: Plot, table: "pd.DataFrame", claims: "pd.DataFrame", page: str) -> Shown:
-    title, caption = plot.title(table), plot.caption(table, claims)
+    title, caption = plot.title(table), ""
     name = f"{page}-{plot.name}"
     try:
+        caption = plot.caption(table, claims)
         drawings = [plot.draw(table, claims, size) for size in (NARROW, WIDE)]
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error))
