@@ -39,22 +39,25 @@ class Cluster(Executor):
         own = super().machine(job)
         mine = identity_of(job.study, job.name, own)
         self._client = client = self._connected()
+        try:
+            client.wait_for_workers(1, timeout=ANSWER)
+        except TimeoutError:
+            raise InputError(
+                f"the Dask cluster at {self.address} has no workers; start some: dask worker ADDRESS --nthreads 1"
+            ) from None
         asked = {w: client.submit(_look, job, workers=[w], allow_other_workers=False, pure=False) for w in client.nthreads()}
-        if not asked:
-            raise InputError(f"the Dask cluster at {self.address} has no workers; start some: dask worker ADDRESS --nthreads 1")
         first: tuple[dict[str, Any], dict[str, Any]] | None = None
         for worker, future in asked.items():
-            try:
-                threads, about, identity = future.result()
-            except InputError as error:
-                raise InputError(f"the worker {worker} cannot measure: {error}") from None
-            except Exception as error:  # of an import there, say
-                raise InputError(f"the worker {worker} cannot measure: {type(error).__name__}: {error}") from None
+            answer = self._answer(worker, future)
+            if answer is None:
+                continue
+            threads, about, identity = answer
             first = first or (about, identity)
             wrong = ALONE.format(threads) if threads != 1 else difference(program(identity), program(mine))
             if wrong := wrong or difference(identity["machine"], first[1]["machine"]):
                 raise InputError(f"the worker {worker} {wrong}")
-        assert first
+        if first is None:
+            raise InputError(f"all workers of the Dask cluster at {self.address} went away before they measured")
         return first[0] | {key: own[key] for key in OWN if key in own}
 
     def outcomes(
@@ -64,30 +67,33 @@ class Cluster(Executor):
         running: dict[Any, int] = {}
         ended: SimpleQueue[Any] = SimpleQueue()
         workers, alone = 1, False
-        while waiting or running:
-            while waiting and len(running) < workers:  # not all at once: a scheduler blames a death on all that is near it
-                index, cell = waiting.popleft()
-                begin(index)
-                future = client.submit(_measure, job, index, cell, pure=False)
-                running[future] = index
-                future.add_done_callback(ended.put)
-            try:
-                future = ended.get(timeout=LOOK)
-            except Empty:
+        try:
+            while waiting or running:
+                while waiting and len(running) < workers:  # not all at once: a scheduler blames a death on all that is near it
+                    index, cell = waiting.popleft()
+                    begin(index)
+                    future = client.submit(_measure, job, index, cell, pure=False)
+                    running[future] = index
+                    future.add_done_callback(ended.put)
+                try:
+                    future = ended.get(timeout=LOOK)
+                except Empty:
+                    workers = self._workers()
+                    if not workers and not alone:
+                        tell(f"the Dask cluster at {self.address} has no workers; waiting for one")
+                    alone = not workers
+                    continue
+                index = running.pop(future)
+                try:
+                    outcome = future.result(timeout=ANSWER)
+                except self._dask.KilledWorker:
+                    outcome = Outcome(index, error="the worker that measured it died, as did others that tried it again")
+                except Exception as error:
+                    raise self._gone(error) from None
                 workers = self._workers()
-                if not workers and not alone:
-                    tell(f"the Dask cluster at {self.address} has no workers; waiting for one")
-                alone = not workers
-                continue
-            index = running.pop(future)
-            try:
-                outcome = future.result(timeout=ANSWER)
-            except self._dask.KilledWorker:
-                outcome = Outcome(index, error="the worker that measured it died, as did others that tried it again")
-            except Exception as error:
-                raise self._gone(error) from None
-            workers = self._workers()
-            yield outcome
+                yield outcome
+        finally:
+            client.close()
 
     def stop(self) -> None:
         """Nothing: the scheduler forgets what it was asked when the connection ends, which this process's end is."""
@@ -95,8 +101,23 @@ class Cluster(Executor):
     def _connected(self) -> Any:
         try:
             return self._dask.Client(self.address, timeout=ANSWER, set_as_default=False)
-        except (OSError, ValueError, TypeError, self._dask.CommClosedError) as error:
-            raise InputError(f"no Dask scheduler answers at {self.address}: {error or type(error).__name__}") from None
+        except Exception as error:  # of a name, a port or a protocol: each its own
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"no Dask scheduler answers at {self.address}: {said}") from None
+
+    def _answer(self, worker: str, future: Any) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+        """What ``_look`` says on a worker, however long others keep it busy; None if it went away."""
+        while True:
+            try:
+                return future.result(timeout=ANSWER)
+            except TimeoutError:
+                if worker not in self._client.nthreads():
+                    return None
+            except self._dask.KilledWorker:
+                return None
+            except Exception as error:  # of an import there, say
+                said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                raise InputError(f"the worker {worker} cannot measure: {said}") from None
 
     def _workers(self) -> int:
         try:
