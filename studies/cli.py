@@ -96,6 +96,21 @@ def constants(
     say(record(load(table), out or DEFAULT))
 
 
+@app.command()
+def scale(
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="sub-corpora a GPU")] = 64,
+    bptt: Annotated[int, typer.Option(min=1, max=1_000_000, help="tokens of a window")] = 100,
+    tokens: Annotated[int, typer.Option(min=1, max=10**18, help="of the corpus")] = 10**11,
+) -> None:
+    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/SCALE.md.
+
+    [dim]studies scale --rows 256[/dim]
+    """
+    from studies.scale_tables import markdown
+
+    say(markdown(rows, bptt, tokens).rstrip("\n"))
+
+
 def _claims(path: Path) -> None:
     table = load(path)
     if subject := table.attrs.get("subject"):
