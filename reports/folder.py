@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.drawing import plots
-from reports.ledger import answer, ordered
+from reports.ledger import answer, united
 from reports.page import Page, make
 from reports.picture import FORMATS, PAGES, replaceable, save
 from reports.render import render
@@ -134,7 +134,7 @@ def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
 
 def _index(out: Path, pages: list[Page], problems: list[str], against: Path | None, only: list[str]) -> None:
     run = {page.study for page in pages}
-    claims = ordered([claim for page in pages for claim in page.claims])
+    claims = united([(page.study, claim) for page in pages for claim in page.claims])
     moved = [(page.name, change) for page in pages if page.since for change in page.since.moved]
     values = {
         "against": against.name if against else "",
