@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 PROGRAM = ("commit", "sources", "version", "dirty")  # of what is recorded about the machine
 TYPED = ("command",)
+UNKNOWN = "not recorded"  # by an older program: nobody knows whether it was the same
 WORDS = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "is not measured", "holds": "holds"}
 BEFORE = {"fails": "failed", "ambiguous": "was ambiguous", "not measured": "was not measured", "holds": "held"}
 SPELT = 3  # changes that the sentence spells out
@@ -95,10 +96,11 @@ def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Claim], then: 
     """Compare a table and its claims ``now`` with an older one, from the file ``source``, and its claims ``then``."""
     claims = sorted(pairs(then, now), key=lambda change: change.rank)
     known = conditions(table, older)
-    same_machine = not any(name.startswith("machine ") for name, _, _ in known)
+    differ = {name for name, *sides in known if UNKNOWN not in sides}
+    same_machine = not any(name.startswith("machine ") for name in differ)
     found = changes(table, older)
     timed = found.attrs["of"] == "seconds"
-    remarks = list(_remarks(table, older, known, same_machine, timed))
+    remarks = list(_remarks(table, older, differ, same_machine, timed))
     if found.empty or (timed and not same_machine):
         return Since(source, claims, known, remarks)
     counts = Counter(found["change"])
@@ -133,7 +135,8 @@ def conditions(table: "pd.DataFrame", older: "pd.DataFrame") -> list[tuple[str, 
     """What the tables say of their making and do not say alike: a name, and its value then and now."""
     then, now = (dict(_facts(t)) for t in (older, table))
     names = [*now, *(name for name in then if name not in now)]
-    return [(n, then.get(n, "unknown"), now.get(n, "unknown")) for n in names if then.get(n) != now.get(n)]
+    found = [(name, then.get(name, UNKNOWN), now.get(name, UNKNOWN)) for name in names if then.get(name) != now.get(name)]
+    return [known for known in found if set(known[1:]) != {UNKNOWN, "none"}]
 
 
 def _facts(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
@@ -153,11 +156,8 @@ def _facts(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
             yield f"program {name}" if name in PROGRAM else f"machine {name}", joined(value)
 
 
-def _remarks(
-    table: "pd.DataFrame", older: "pd.DataFrame", known: list[tuple[str, str, str]], same_machine: bool, timed: bool
-) -> Iterator[str]:
-    names = {name for name, _, _ in known}
-    if not known and table.equals(older):
+def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same_machine: bool, timed: bool) -> Iterator[str]:
+    if not names and table.equals(older):
         yield "Both tables hold the same."
         return
     if not same_machine:
@@ -169,7 +169,7 @@ def _remarks(
         yield f"Measured with other parameters ({', '.join(sorted(parameters))}): what changed may be their doing."
     if any(name.startswith("version ") for name in names):
         yield "Measured with other versions of what the program rests on."
-    if not names & {"program commit", "program sources"}:
+    if not names & {"program commit", "program sources"} and "sources" in older.attrs["machine"]:
         yield "The same program measured both."
 
 

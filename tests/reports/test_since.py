@@ -155,6 +155,21 @@ def test_conditions_are_what_differs(tmp_path):
     assert len(conditions(one, other)) == 2
 
 
+def test_what_an_older_program_did_not_record_is_not_taken_for_another(bare, folders, tmp_path):
+    for folder in folders:
+        stored_costs(folder / "training_step.parquet")
+    table = load(folders[1] / "training_step.parquet")
+    for name in ("threads", "driver", "sources"):
+        del table.attrs["machine"][name]
+    table.to_parquet(folders[1] / "training_step.parquet")
+    (page,) = compared(folders, tmp_path / "pages").pages
+    assert sorted(c[:2] for c in page.since.conditions) == [
+        ("machine threads", "not recorded"),
+        ("program sources", "not recorded"),
+    ]
+    assert page.since.remarks == ["Both tables hold the same."] and page.since.rows
+
+
 def test_what_an_older_table_says_is_text(bare, folders, tmp_path):
     stored_norms(folders[0] / "gradient_lag.parquet")
     stored_norms(folders[1] / "gradient_lag.parquet", run=EVIL, subject=EVIL)

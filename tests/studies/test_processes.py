@@ -13,7 +13,7 @@ import pytest
 from cluster_cases import Cases
 
 from lm import InputError, run_app
-from studies import processes, store
+from studies import load, processes, store
 from studies.cli import app
 from studies.executors import executor
 from studies.processes import Processes
@@ -43,6 +43,7 @@ def test_two_processes_give_the_table_of_one_bit_for_bit(tmp_path, notes, monkey
     assert one == other  # either goes on with what the other began
 
 
+@pytest.mark.slow
 def test_each_process_has_its_share_of_the_cores_and_the_folder_says_so(tmp_path, notes, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(6)))
@@ -55,6 +56,18 @@ def test_each_process_has_its_share_of_the_cores_and_the_folder_says_so(tmp_path
         torch.set_num_threads(before)
     assert set(made["threads"]) == {3}
     assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["machine"]["threads"] == 3
+
+
+@pytest.mark.slow
+def test_the_table_of_a_real_study_is_the_same_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tables = []
+    for where in ("", "local:2"):
+        out = tmp_path / where / "gradient_flow.parquet"
+        arguments = ["run", "gradient_flow", "--preset", "smoke", "--out", str(out), *(["--executor", where] if where else [])]
+        assert run_app(app, "studies", arguments) == 0
+        tables.append(load(out))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
 
 
 @pytest.mark.parametrize(
