@@ -251,10 +251,14 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
+        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
+            continue
         # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
         split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
         blocks_of_k = (64, 32, 16) if sizes.bytes == 4 and warps == 4 else (128, 64, 32, 16)  # of float32, 128 rows spill
         block_k = next((block for block in blocks_of_k if k % (block * split) == 0), None)
+        if block_k and w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+            continue
         # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
         if block_k is None or (split > 1 and block_b * columns > 1024):
             continue

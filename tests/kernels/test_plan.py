@@ -111,11 +111,19 @@ SPILLED_ON_80 = [
     (128, 256, "lstm", "float32", "backward", Tiles(16, 32, 128, 1, 4, 8), 8096),  # two rounds in float32
     (20, 1024, "rnn-tanh", "float32", "forward", Tiles(16, 32, 64, 1, 8, 4), 14136),
 ]
+SPILLED_ON_100 = [
+    (20, 1024, "lstm", "bfloat16", "backward", Tiles(16, 16, 128, 1, 8, 4, parts=4, w_first=True), 592),
+    (20, 650, "gru", "bfloat16", "forward", Tiles(16, 16, 64, 1, 11, 4, w_first=True), 272),
+]
 
 
 @pytest.mark.parametrize(
     ("device", "batch", "hidden", "cell", "dtype", "direction", "tiles", "stack"),
-    [("sm_90", *case) for case in SPILLED] + [("sm_80", *case) for case in SPILLED_ON_80],
+    [
+        (device, *case)
+        for device, cases in (("sm_90", SPILLED), ("sm_80", SPILLED_ON_80), ("sm_100", SPILLED_ON_100))
+        for case in cases
+    ],
 )
 def test_tiles_that_spilled_are_not_taken(
     device: str, batch: int, hidden: int, cell: str, dtype: str, direction: str, tiles: Tiles, stack: int
