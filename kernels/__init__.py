@@ -3,8 +3,8 @@
 The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
 function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
 return, and ``explain_linear_cross_entropy``), ``choose_backend``, and for measuring ``ExchangeRun`` (the exchange alone),
-``exchange_floor``, and the constants of plans (``CONSTANTS``, ``constant``, ``ESTIMATES``, ``MEASURED``). Names are imported
-when first used, so that ``import kernels`` costs nothing.
+``exchange_floor``, what plans ``predict`` for ``DEVICES``, and their constants (``CONSTANTS``, ``constant``, ``ESTIMATES``,
+``MEASURED``). Names are imported when first used, so that ``import kernels`` costs nothing.
 """
 
 import sys
@@ -31,6 +31,8 @@ _ROOMS = {
     "CONSTANTS": "constants",
     "MEASURED": "constants",
     "ESTIMATES": "plan",
+    "DEVICES": "plan",
+    "predict": "plan",
     "explain": "explain",
     "explain_linear_cross_entropy": "loss_plan",
     "Metrics": "loss_terms",
@@ -58,7 +60,9 @@ if TYPE_CHECKING:
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN
+    from kernels.plan import DEVICES as DEVICES
     from kernels.plan import ESTIMATES as ESTIMATES
+    from kernels.plan import predict as predict
     from kernels.recurrence import recurrence as recurrence
     from kernels.trace import GradientTrace as GradientTrace
     from kernels.trace import LayerTrace as LayerTrace

@@ -7,7 +7,7 @@ import argparse
 import csv
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -32,6 +32,7 @@ CHOSEN_CELLS, OTHER_CELLS = ("lstm", "gru", "rnn-tanh"), ("rnn-relu", "rnn-sigmo
 VOCABULARIES, WIDTHS = (10_000, 32_000, 128_256, 262_144), (200, 512, 2048)
 BODIES = ("rows_forward", "rows_backward", "tiles_forward", "tiles_combine", "tiles_backward")
 FILES = {"scans": "scans.csv", "losses": "losses.csv"}
+MODULES = {"scans": compiled, "losses": compiled_loss}
 
 
 def scans(device: str) -> list[Configuration]:
@@ -89,6 +90,11 @@ def losses(device: str) -> list[LossConfiguration]:
     return found + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
 
 
+def planned(what: str) -> list[Any]:
+    """All kernels of a table, of every device."""
+    return [c for device in plans.DEVICES for c in (scans if what == "scans" else losses)(device)]
+
+
 def faults(configuration: Any, facts: Any) -> list[str]:
     """What is wrong with a kernel, a compiler that gave up included."""
     if isinstance(facts, str):
@@ -98,21 +104,34 @@ def faults(configuration: Any, facts: Any) -> list[str]:
 
 
 class Table:
-    """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew."""
+    """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew.
 
-    def __init__(self, path: Path, triton: str, module: Any) -> None:
+    Args:
+        resume: of these, configurations whose rows are kept where they have no fault.
+    """
+
+    def __init__(self, path: Path, triton: str, module: Any, resume: Iterable[Any] = ()) -> None:
         self.path, self.triton = path, triton
         names = [*module.Configuration.__dataclass_fields__, *module.Facts.__dataclass_fields__]
         self.columns = ["triton", *dict.fromkeys(names), "faults"]
-        kept = []
+        self.named = list(module.Configuration.__dataclass_fields__)
+        known, kept = {self._key(asdict(c)) for c in resume}, []
         if path.exists():
             with path.open(newline="") as file:
-                kept = [row for row in csv.DictReader(file) if row["triton"] != triton and list(row) == self.columns]
+                kept = [row for row in csv.DictReader(file) if list(row) == self.columns and None not in row.values()]
+                kept = [row for row in kept if row["triton"] != triton or (self._key(row) in known and not row["faults"])]
+        self.there = {self._key(row) for row in kept if row["triton"] == triton}
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(kept)
+
+    def __contains__(self, configuration: Any) -> bool:
+        return self._key(asdict(configuration)) in self.there
+
+    def _key(self, row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[name]) for name in self.named)
 
     def add(self, configuration: Any, facts: Any) -> list[str]:
         wrong = faults(configuration, facts)
@@ -147,6 +166,7 @@ def main() -> int:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
+    parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
     parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
     arguments = parser.parse_args()
     jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
@@ -160,8 +180,8 @@ def main() -> int:
         return 0
     bad, begin = 0, time.monotonic()
     for what, todo in jobs.items():
-        table = Table(arguments.out / FILES[what], version("triton"), compiled if what == "scans" else compiled_loss)
-        for configuration, facts in compile_all(todo, arguments.jobs):
+        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], planned(what) if arguments.resume else ())
+        for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
             wrong = table.add(configuration, facts)
             bad += bool(wrong)
             if wrong:

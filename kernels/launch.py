@@ -17,6 +17,7 @@ from kernels.cells import CELLS
 from kernels.plan import Device, Plan, Tiles
 from kernels.scan import constants, scan_backward, scan_forward
 
+PROGRAMS_AT_ONCE = False  # whether something runs the interpreter's programs side by side, as a GPU does
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -38,8 +39,8 @@ def name_of(dtype: torch.dtype) -> str:
 def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
     """``plan.choose`` for the device and dtype of a tensor.
 
-    The interpreter runs programs one after another, so an exchange between them would never end: unless it is asked for by
-    name, no plan that needs one is taken there.
+    The interpreter runs programs one after another, so an exchange between them would never end: no plan that needs one is
+    taken there, and one that is asked for by name is refused when it is launched.
     """
     device = device_limits(tensor.device.index if tensor.is_cuda else None)
     sizes = (batch, steps, hidden, cell, name_of(tensor.dtype), device)
@@ -124,6 +125,11 @@ def _grid(layer: Layer, tiles: Tiles, batch: int, like: Tensor) -> tuple[tuple[i
     blocks, batch_tiles = layer.plan.hidden // tiles.block_h, triton.cdiv(batch, tiles.block_b)
     if layer.plan.strategy != "cooperative":
         return (blocks, batch_tiles), {}
+    if blocks > 1 and not (like.is_cuda or PROGRAMS_AT_ONCE):
+        raise ValueError(
+            f"plan 'cooperative' takes {blocks} programs that wait for each other, and the interpreter runs one after another, "
+            "so this would never end; ask for 'resident' or 'stepwise', or use a GPU"
+        )
     # All programs must run at once: never more than multiprocessors, and the launch fails where they cannot.
     device = device_limits(like.device.index if like.is_cuda else None)
     return (blocks, max(1, min(batch_tiles, device.multiprocessors // blocks))), {"launch_cooperative_grid": True}

@@ -41,7 +41,7 @@ def linear_cross_entropy(
     *,
     linear_bias: Tensor | None = None,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | None = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
@@ -57,7 +57,8 @@ def linear_cross_entropy(
     Args:
         input: [N, d] hidden states.
         linear_weight: [V, d] decoder weights.
-        target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean.
+        target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean; None, torch's
+            default, is -100.
         linear_bias: [V] or None.
         weight: [V] class weights, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
@@ -77,6 +78,7 @@ def linear_cross_entropy(
         ValueError: for shapes, types, numbers and names that do not fit.
         IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
     """
+    ignore_index = -100 if ignore_index is None else ignore_index
     if input.dim() != 2 or linear_weight.dim() != 2 or input.shape[1] != linear_weight.shape[1]:
         shapes = f"{list(input.shape)} and {list(linear_weight.shape)}"
         raise ValueError(f"input and linear_weight must be [N, d] and [V, d], not {shapes}")

@@ -251,10 +251,14 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
+        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
+            continue
         # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
         split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
         blocks_of_k = (64, 32, 16) if sizes.bytes == 4 and warps == 4 else (128, 64, 32, 16)  # of float32, 128 rows spill
         block_k = next((block for block in blocks_of_k if k % (block * split) == 0), None)
+        if block_k and w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+            continue
         # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
         if block_k is None or (split > 1 and block_b * columns > 1024):
             continue
@@ -264,13 +268,19 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
         ahead = min(room // tile, k // (block_k * split))
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
+        rounds = ceil(k / (block_k * split * max(ahead, 1)))
+        # A second round spills in float32, and beside eight gates a thread of 32 rows where every warp has sums of its own:
+        # backward, which of one gate is the forward direction's size.
+        crowded = split > 1 and block_b > 16 and block_b * block_h * sizes.slots > 4 * threads
+        if rounds > 1 and (sizes.bytes == 4 or (crowded and (sizes.k > sizes.hidden or sizes.slots == 1))):
+            continue
         # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
         if ahead < 1 or tile < threads * 16 or narrow:
             continue
         tiles = Tiles(block_b, block_h, block_k, split, ahead, warps, parts=parts, w_first=w_first)
         batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        waits = 1 + 0.3 * (ceil(k / (block_k * split * ahead)) - 1)
+        waits = 1 + 0.3 * (rounds - 1)
         traffic = block_b * k * sizes.bytes
         if parts > 1:  # the sums' parts, written and read
             waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4

@@ -48,6 +48,7 @@ def figure(
 def build(
     tables: Annotated[list[Path] | None, typer.Argument(help="tables, or folders of tables; runs if left out")] = None,
     out: Annotated[Path, typer.Option(help="the folder of the pages")] = PAGES,
+    against: Annotated[Path | None, typer.Option(help="an older table, or a folder of such, to tell what changed")] = None,
 ) -> None:
     """Make a page of each table, with its figures, and an index of them all.
 
@@ -56,10 +57,11 @@ def build(
 
     [dim]reports build[/dim]
     [dim]reports build runs/demo --out pages[/dim]
+    [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
     from reports import build as build_all
 
-    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say)
+    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against)
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
         say(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.drawing import plots
-from reports.ledger import answer, ordered
-from reports.page import Page, heading, make, sentence
+from reports.ledger import answer, united
+from reports.page import Page, make
 from reports.picture import FORMATS, PAGES, replaceable, save
 from reports.render import render
+from reports.text import heading, sentence
 from studies import STUDIES, InputError, check_writable, load, replacing
 
 if TYPE_CHECKING:
@@ -28,27 +29,26 @@ class Built:
     problems: list[str]
 
 
-def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda line: None) -> Built:
+def build(
+    sources: list[Path], out: Path, tell: Callable[[str], None] = lambda line: None, against: Path | None = None
+) -> Built:
     """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
 
     A table that cannot be read is named on the index, and the others are made. Without any table the index says that
-    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted.
+    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted. ``against`` is an older table,
+    or a folder of such: the pages tell what changed since.
 
     Raises:
         InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
             it holds what this program did not make.
     """
     tables: dict[str, tuple[Path, pd.DataFrame]] = {}
-    problems: list[str] = []
-    for path in find(sources):
-        try:
-            table = load(path)
-        except InputError as error:
-            problems.append(str(error))
-        else:
-            tables[name_of(path, tables)] = path, table
+    read, problems = _read(sources)
+    for path, table in read:
+        tables[name_of(path, tables)] = path, table
     if problems and not tables:
         raise InputError("; ".join(problems))
+    older, only = _older(tables, against, problems) if against else ({}, [])
     places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
     for name, (_, table) in tables.items():
         places += [picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}")]
@@ -56,7 +56,7 @@ def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda l
         _check(place)
     pages = []
     for name, (path, table) in tables.items():
-        page = make(table, name, path.name)
+        page = make(table, name, path.name, older.get(name))
         for shown in page.figures:
             if shown.drawing:
                 for picture in _pictures(out, shown.name):
@@ -65,8 +65,52 @@ def build(sources: list[Path], out: Path, tell: Callable[[str], None] = lambda l
             _write(out / f"{name}{ending}", render(f"page{ending}", page=page, figures=FIGURES))
         pages.append(page)
         tell(f"{name}: {page.answer}")
-    _index(out, pages, problems)
+        if page.since:
+            tell(f"{name} since {page.since.source}: {page.since.answer}")
+    _index(out, pages, problems, against, only)
     return Built(out / "index.html", pages, problems)
+
+
+def _read(sources: list[Path]) -> "tuple[list[tuple[Path, pd.DataFrame]], list[str]]":
+    """The tables that can be read, and a sentence for each that cannot."""
+    tables: list[tuple[Path, pd.DataFrame]] = []
+    problems: list[str] = []
+    for path in find(sources):
+        try:
+            tables.append((path, load(path)))
+        except InputError as error:
+            problems.append(str(error))
+    return tables, problems
+
+
+def _older(
+    tables: "dict[str, tuple[Path, pd.DataFrame]]", against: Path, problems: list[str]
+) -> "tuple[dict[str, tuple[str, pd.DataFrame]], list[str]]":
+    """The older table of each page, by its name, and the files of those that belong to none.
+
+    Of several of one study that with the same file name is it, else the only one where there is one table of that study now.
+    """
+    read, unread = _read([against])
+    if not read:
+        raise InputError("; ".join(unread) or f"there is no table in {against}")
+    problems += unread
+    left = dict(read)
+    found: dict[str, tuple[str, pd.DataFrame]] = {}
+    for alike in (True, False):
+        for name, (path, table) in tables.items():
+            study = table.attrs["study"]
+            fitting = [p for p, t in left.items() if t.attrs["study"] == study and (not alike or p.name == path.name)]
+            alone = sum(t.attrs["study"] == study for _, t in tables.values()) == 1
+            if name not in found and fitting and (alike or (len(fitting) == 1 and alone)):
+                near = next((p for p in fitting if p.absolute().parent.name == path.absolute().parent.name), fitting[0])
+                found[name] = "/".join(near.absolute().parts[-2:]), left.pop(near)
+    if tables and not found:
+        there, here = (
+            ", ".join(dict.fromkeys(t.attrs["study"] for t in side))
+            for side in (left.values(), [t for _, t in tables.values()])
+        )
+        raise InputError(f"{against} holds {there}, and what it is to be compared with {here}; a study is compared with itself")
+    return found, ["/".join(path.absolute().parts[-2:]) for path in left]
 
 
 def find(sources: list[Path]) -> list[Path]:
@@ -89,10 +133,15 @@ def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
     return next(name for name in names if name.lower() not in used)
 
 
-def _index(out: Path, pages: list[Page], problems: list[str]) -> None:
+def _index(out: Path, pages: list[Page], problems: list[str], against: Path | None, only: list[str]) -> None:
     run = {page.study for page in pages}
-    claims = ordered([claim for page in pages for claim in page.claims])
+    claims = united([(page.study, claim) for page in pages for claim in page.claims])
+    moved = [(page.name, change) for page in pages if page.since for change in page.since.moved]
     values = {
+        "against": against.name if against else "",
+        "moved": sorted(moved, key=lambda pair: pair[1].rank),
+        "as_before": sum(len(page.since.claims) for page in pages if page.since) - len(moved),
+        "only": only,
         "pages": pages,
         "problems": problems,
         "claims": claims,

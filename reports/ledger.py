@@ -7,7 +7,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
-ORDER = ("fails", "ambiguous", "not measured", "holds")
+NOT = "not measured"
+ORDER = ("fails", "ambiguous", NOT, "holds")
 SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
 PLURAL = {"fails": "fail", "ambiguous": "are ambiguous", "not measured": "were not measured", "holds": "hold"}
 SINGULAR = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "was not measured", "holds": "holds"}
@@ -47,6 +48,20 @@ def ordered(claims: list[Claim]) -> list[Claim]:
     return sorted(claims, key=lambda claim: claim.rank)
 
 
+def united(claims: list[tuple[str, Claim]]) -> list[Claim]:
+    """The claims of several tables, each with its study. What a table leaves unmeasured is left out where another of its study
+    decides it, in that setting or for a part that the first has not ("all"), and stands once where none does."""
+    known = {(study, c.claim, setting) for study, c in claims if c.verdict != NOT for setting in (c.setting, "all")}
+    kept = []
+    for study, c in claims:
+        if c.verdict == NOT:
+            if (study, c.claim, c.setting) in known:
+                continue
+            known.add((study, c.claim, c.setting))
+        kept.append(c)
+    return ordered(kept)
+
+
 def answer(claims: list[Claim]) -> str:
     """One sentence on what the claims decide: counts, and the weightiest claims with what was measured."""
     if not claims:
@@ -69,7 +84,7 @@ def _spelt(group: list[Claim]) -> str:
     """The first claims with what was measured; one that was made in several settings is named once."""
     measured: dict[str, list[str]] = {}
     for c in group:
-        measured.setdefault(c.claim, []).extend([] if c.verdict == "not measured" else [c.measured])
+        measured.setdefault(c.claim, []).extend([] if c.verdict == NOT else [c.measured])
     said = [f"{claim} (measured {_shortened(values)})" if values else claim for claim, values in measured.items()]
     return _shortened(said)
 

@@ -3,13 +3,14 @@
 import base64
 import gzip
 from dataclasses import dataclass, field
-from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reports.drawing import Passage, Plot, passages, plots
 from reports.figures.style import NARROW, WIDE, headline
 from reports.ledger import Claim, answer, ledger
+from reports.since import Since, since
 from reports.svg import inline
+from reports.text import cell, facts, heading, sentence
 from studies import STUDIES, InputError, summary, verdicts
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
 PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
-LONG = 200  # likewise characters of a value
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Page:
     passages: list[Passage] = field(default_factory=list)
     measured: list[str] = field(default_factory=list)  # the table's columns, where ``columns`` are those of its summary
     summed: int = 0  # rows of the summary, where rows are of one
+    since: Since | None = None  # what changed, where there is an older table
 
     @property
     def title(self) -> str:
@@ -81,8 +82,9 @@ class Page:
         return answer(self.claims)
 
 
-def make(table: "pd.DataFrame", name: str, source: str) -> Page:
-    """The page of a table that ``studies.load`` gave, under a name that is good for a file."""
+def make(table: "pd.DataFrame", name: str, source: str, older: "tuple[str, pd.DataFrame] | None" = None) -> Page:
+    """The page of a table that ``studies.load`` gave, under a name that is good for a file; ``older``, from the file of that
+    name, is what it is compared with."""
     from pandas.api.types import is_numeric_dtype
 
     claims = verdicts(table)
@@ -97,7 +99,7 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         study=table.attrs["study"],
         source=source,
         subject=table.attrs.get("subject") or "",
-        claims=ledger(claims, name),
+        claims=(made := ledger(claims, name)),
         figures=[_shown(plot, table, claims, name) for plot in plots(table.attrs["study"])],
         columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
@@ -111,48 +113,18 @@ def make(table: "pd.DataFrame", name: str, source: str) -> Page:
         numeric=[is_numeric_dtype(seen[column]) for column in seen.columns],
         measured=[str(column) for column in table.columns],
         summed=summed,
+        since=since(table, older[1], made, ledger(verdicts(older[1]), name), older[0]) if older else None,
     )
 
 
 def _shown(plot: Plot, table: "pd.DataFrame", claims: "pd.DataFrame", page: str) -> Shown:
-    title, caption = plot.title(table), plot.caption(table, claims)
+    title, caption = plot.title(table), ""
     name = f"{page}-{plot.name}"
     try:
+        caption = plot.caption(table, claims)
         drawings = [plot.draw(table, claims, size) for size in (NARROW, WIDE)]
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error))
     narrow, wide = (inline(drawing, f"{plot.name}{i}", f"{title}. {caption}") for i, drawing in enumerate(drawings))
     headline(drawings[1], title)
     return Shown(name, title, caption, plot.understanding, wide, narrow, drawing=drawings[1])
-
-
-def heading(study: str) -> str:
-    """A study's name for people: gradient_lag is Gradient lag."""
-    return sentence(study.replace("_", " "))
-
-
-def sentence(text: str) -> str:
-    """With a capital first letter; the others stay."""
-    return text[:1].upper() + text[1:]
-
-
-def cell(value: Any) -> str:
-    """A value as a table shows it: four digits that count, nothing for nothing, and of long text the beginning."""
-    if value is None:
-        return ""
-    if isinstance(value, Real) and not isinstance(value, Integral):
-        return f"{value:.4g}"
-    text = str(value)
-    return text if len(text) <= LONG else f"{text[: LONG - 1]}…"
-
-
-def facts(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """Names and values as text; the names of what is nested are joined by a dot."""
-    found: dict[str, str] = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            found |= facts(value, f"{prefix}{key}.")
-        else:
-            parts = value if isinstance(value, (list, tuple)) else [value]
-            found[f"{prefix}{key}"] = ", ".join("none" if part in (None, "") else str(part) for part in parts)
-    return found

@@ -51,6 +51,7 @@ def _environment(markdown: bool) -> "Environment":
         "code": lambda text: Markup(f"`{text}`"),  # of this program's own commands
         "link": Markup,  # names that are safe in a link
         "mark": Markup(f"<!-- made by {MAKER} -->"),
+        "of_page": lambda changes, page: [(page, change) for change in changes],
         "whole": lambda text: Markup(escape(text)),  # keeps every character
         "drawn": Markup,  # an <svg> element that this program made
     }

@@ -4,10 +4,11 @@ A study is a frozen dataclass of parameters with presets. Calling it gives a tid
 ``verdicts`` of its module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
 ``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, ``AXES`` (the sizes that
 throughput varies) and ``exponents`` (growth of a summary), the statistics that figures show (``trainings`` and
-``norm_edges`` of clipping), and how commands end, write files and print.
+``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands end, write files and print.
 """
 
 from lm import InputError, run_app
+from studies.changes import changes
 from studies.clipping_table import norm_edges, trainings
 from studies.comparison import AXES, exponents
 from studies.output import check_writable, replacing, say
@@ -20,6 +21,7 @@ __all__ = [
     "STUDIES",
     "InputError",
     "by_lag",
+    "changes",
     "check_writable",
     "exponents",
     "failures",

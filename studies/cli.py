@@ -31,11 +31,16 @@ def run(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = None,
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="measure anew what an earlier run has measured")] = False,
+    where: Annotated[str, typer.Option("--executor", metavar="WHERE", help="local:N (processes) or dask:ADDRESS")] = "",
 ) -> None:
     """Run a study, store its table and print its claims. What is measured is kept at once: a run that was stopped goes on.
 
+    Cells are measured one after the other here, or at once in N processes or by the workers of a Dask cluster.
+
     [dim]studies run throughput --preset cpu --set hidden=256,512[/dim]
+    [dim]studies run speeches --executor local:4[/dim]
     """
+    from studies.executors import executor
     from studies.runner import Run, ending_at_once
 
     pairs = {}
@@ -53,7 +58,8 @@ def run(
         study = make(name, pairs, preset)
         path = out or Path("runs") / "studies" / f"{name}.parquet"
         check_place(path, name)
-        going.append(Run(study, name, preset, path.with_name(f"{path.stem}-{preset}"), fresh))
+        base = path.with_name(f"{path.stem}-{preset}")
+        going.append(Run(study, name, preset, base, fresh, executor(where, name, study.TIMED)))
         with allocation_failures():
             table = going[0]()
         save(table, path, name, study, preset=preset, failed=going[0].failed, machine=going[0].machine)
@@ -88,6 +94,21 @@ def constants(
     from studies.constants import DEFAULT, record
 
     say(record(load(table), out or DEFAULT))
+
+
+@app.command()
+def scale(
+    rows: Annotated[int, typer.Option(min=1, max=1_000_000, help="sub-corpora a GPU")] = 64,
+    bptt: Annotated[int, typer.Option(min=1, max=1_000_000, help="tokens of a window")] = 100,
+    tokens: Annotated[int, typer.Option(min=1, max=10**18, help="of the corpus")] = 10**11,
+) -> None:
+    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/SCALE.md.
+
+    [dim]studies scale --rows 256[/dim]
+    """
+    from studies.scale_tables import markdown
+
+    say(markdown(rows, bptt, tokens).rstrip("\n"))
 
 
 def _claims(path: Path) -> None:

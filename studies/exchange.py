@@ -39,6 +39,8 @@ class Study(Sweep):
     dtype: str = choice("float16", *DTYPES)
     rounds: int = whole(20, 1, 10_000)
 
+    SAMPLES: ClassVar = (("protocol", "programs", "kilobytes", "steps"), "seconds")
+    TIMED: ClassVar = True
     COLUMNS: ClassVar = {
         "protocol": str, "programs": int, "kilobytes": int, "steps": int, "round": int, "seconds": float, "error": float,
         "dropped": int,

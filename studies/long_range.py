@@ -64,6 +64,7 @@ class Study(Sweep):
     kept: tuple[int, ...] = wholes(1, 2, 3, 5, 10, 20, 50, low=1, high=100_000)
     distances: tuple[int, ...] = wholes(0, 1, 2, 3, 5, 8, 12, 20, 30, 50, low=0, high=100_000)
 
+    SAMPLES: ClassVar = (("part", "task", "cell", "method", "steps"), "nats")
     COLUMNS: ClassVar = {
         "part": str, "task": str, "cell": str, "method": str, "steps": int, "seed": int, "updates": int, "solved": int,
         "error": float, "nats": float,

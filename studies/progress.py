@@ -16,6 +16,7 @@ class Display:
         self._total, self._done, self._first = total, done, done
         self._begin = self._shown = time.monotonic()
         self._bar: Any = None
+        self._running: list[str] = []
         if sys.stdout and sys.stdout.isatty():
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -32,15 +33,15 @@ class Display:
             say(text)
 
     def begin(self, what: str) -> None:
-        """Say what is being measured."""
-        if self._bar:
-            from rich.markup import escape
-
-            self._bar.update(self._task, description=escape(what))
+        """Say what is being measured, beside what was begun before and has not ended."""
+        self._running = [*(other for other in self._running if other != what), what]
+        self._describe()
 
     def end(self, what: str) -> None:
         """Count a cell."""
         self._done += 1
+        self._running = [other for other in self._running if other != what]
+        self._describe()
         now = time.monotonic()
         left = (now - self._begin) / (self._done - self._first) * (self._total - self._done)
         text = f"{clock(left)} left"
@@ -49,6 +50,13 @@ class Display:
         elif now - self._shown >= PLAIN_EVERY:
             self._shown = now
             say(f"{self._done}/{self._total} {text}; {what}")
+
+    def _describe(self) -> None:
+        if self._bar and self._running:
+            from rich.markup import escape
+
+            more = f" and {len(self._running) - 1} more" if len(self._running) > 1 else ""
+            self._bar.update(self._task, description=escape(self._running[0]) + more)
 
     def close(self) -> None:
         """Leave the terminal as it was."""

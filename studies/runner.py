@@ -1,26 +1,20 @@
 """Runs a study cell by cell: each is stored as it finishes, what was stored is not measured again, what fails is noted."""
 
-import json
 import os
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lm import InputError, handled
 from studies import store
-from studies.memory import allocation_failures
+from studies.job import Executor, Job, Outcome, failed, identity_of
 from studies.progress import Display
 from studies.study import Cell, Sweep, label
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
-MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
 
 
 class Run:
@@ -29,13 +23,17 @@ class Run:
     Args:
         base: the run's folder; others stand beside it, with a number, where something else is there already.
         fresh: measure everything anew, in a folder of its own.
+        executor: where cells are measured; here if left out. What they come to is stored by this process alone.
     """
 
-    def __init__(self, study: Sweep, name: str, preset: str, base: Path, fresh: bool = False) -> None:
+    def __init__(
+        self, study: Sweep, name: str, preset: str, base: Path, fresh: bool = False, executor: Executor | None = None
+    ) -> None:
         self.study, self.name, self.preset, self.base, self.fresh = study, name, preset, base, fresh
+        self.executor = executor or Executor()
         self.failed: list[dict[str, Any]] = []
         self.machine: dict[str, Any] = {}  # as it was when measuring began: a commit made meanwhile is another program
-        self.error: Exception | None = None  # the last
+        self.refusal = ""  # the last cell's, where it failed for bad input
         self.done = self.total = 0
         self.place: store.Store | None = None
         self.display: Display | None = None
@@ -46,9 +44,14 @@ class Run:
         Raises:
             InputError: when nothing can be measured; a folder that was made for it is gone then.
         """
-        self.study.prepare()
+        try:
+            return self._measured()
+        finally:
+            self.executor.stop()
+
+    def _measured(self) -> "pd.DataFrame":
+        self.machine = self.executor.machine(Job(self.study, self.name, {}))
         cells = self.study.cells()
-        self.machine = describe()
         identity = identity_of(self.study, self.name, self.machine)
         said: list[str] = []
         new = self.fresh
@@ -65,14 +68,14 @@ class Run:
         try:
             for sentence in self._introduction(said, new, place):
                 self.display.line(sentence)
-            for i, cell in enumerate(cells):
-                if tables[i] is None:
-                    tables[i] = self._cell(place, i, cell)
+            missing = [(i, cell) for i, cell in enumerate(cells) if tables[i] is None]
+            for outcome in self._outcomes(Job(self.study, self.name, identity), missing):
+                tables[outcome.index] = self._kept(place, outcome, cells[outcome.index])
             measured = [t for t in tables if t is not None]
-            if not measured and isinstance(self.error, InputError):
+            if not measured and self.refusal:
                 if new:
                     place.remove()
-                raise self.error
+                raise InputError(self.refusal)
         finally:
             self.display.close()
             place.release()
@@ -83,33 +86,39 @@ class Run:
         return self.study.table(rows)
 
     def stopped(self) -> str:
-        """What to say when the run ends now; leaves the terminal as it was."""
+        """What to say when the run ends now; leaves the terminal as it was, and no worker behind."""
+        self.executor.stop()
         if self.display:
             self.display.close()
         if self.place is None:
             return "stopped before the first cell; nothing was measured"
         return f"stopped with {self.done} of {self.total} cells in {self.place.folder}; the same command goes on from there"
 
-    def _cell(self, place: store.Store, index: int, cell: Cell) -> "pd.DataFrame | None":
-        import pandas as pd
+    def _outcomes(self, job: Job, missing: list[tuple[int, Cell]]) -> Iterator[Outcome]:
+        display, cells = self.display, dict(missing)
+        assert display
+        yield from self.executor.outcomes(job, missing, lambda i: display.begin(self._name(cells[i])), display.line)
 
+    def _kept(self, place: store.Store, outcome: Outcome, cell: Cell) -> "pd.DataFrame | None":
+        """The table of an outcome, on disk; or nothing, and why is noted."""
         assert self.display
-        what = label(cell) or self.name
-        self.display.begin(what)
-        table = None
-        try:
-            with allocation_failures():
-                table = pd.DataFrame(self.study.measure(cell), columns=list(self.study.COLUMNS)).astype(self.study.COLUMNS)
-            place.save(index, cell, table)
-            self.done += 1
-        except Exception as error:  # the other cells are worth having
-            self.error = error
-            told = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-            self.failed.append({"cell": cell, "error": " ".join(told.split())[:300]})
-            place.fail(index, cell, self.failed[-1]["error"], traceback.format_exc())
+        what = self._name(cell)
+        if outcome.table is not None:
+            try:
+                place.save(outcome.index, cell, outcome.table)
+                self.done += 1
+            except Exception as error:  # the other cells may find room
+                outcome = failed(outcome.index, error)
+        if outcome.table is None:
+            self.refusal = outcome.error if outcome.refused else ""
+            self.failed.append({"cell": cell, "error": " ".join(outcome.error.split())[:300]})
+            place.fail(outcome.index, cell, self.failed[-1]["error"], outcome.trace)
             self.display.line(f"{what} failed: {self.failed[-1]['error']}")
         self.display.end(what)
-        return table
+        return outcome.table
+
+    def _name(self, cell: Cell) -> str:
+        return label(cell) or self.name
 
     def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
         for sentence in said:
@@ -120,26 +129,6 @@ class Run:
             yield f"all {self.total} cells are in {place.folder} already; --fresh measures them again"
         elif self.done:
             yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
-
-
-def describe() -> dict[str, Any]:
-    """``studies.machine.describe``, which needs torch."""
-    from studies import machine
-
-    return machine.describe()
-
-
-def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for two cells to stand in one table, as JSON gives it back."""
-    identity = {
-        "study": name,
-        "commit": about.get("commit", ""),
-        "sources": about["sources"],
-        "machine": {key: about.get(key) for key in MACHINE},
-        "parameters": asdict(study),  # type: ignore[call-overload]
-        "inputs": study.inputs(),
-    }
-    return json.loads(json.dumps(identity))
 
 
 @contextmanager

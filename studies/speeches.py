@@ -43,6 +43,7 @@ class Study(Sweep):
     length: int = whole(60, 1, 10_000)
     seeds: int = whole(1, 1, 1_000)
 
+    SAMPLES: ClassVar = (("corpus", "cell", "way", "text"), "bits_per_byte")
     COLUMNS: ClassVar = {
         "part": str, "corpus": str, "cell": str, "seed": int, "way": str, "text": str, "tokens": int, "perplexity": float,
         "bits_per_byte": float, "weight": float, "prompt": str, "temperature": float, "sample": str, "words": int,

@@ -74,6 +74,26 @@ def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confiden
         return median(np.asarray(first / second), confidence)
 
 
+def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interval:
+    """Median of ``first`` over median of ``second``, arrays [n] and [m] that were sampled apart, with a percentile bootstrap
+    interval (Efron 1979): both are resampled, each by itself.
+
+    It holds the noise within either sample, not what lies between them, such as another day. There is no number of samples
+    that are not finite and above 0, and no interval of so few as ``median`` has none of.
+    """
+    import numpy as np
+
+    samples = [np.asarray(s, dtype=np.float64) for s in (first, second)]
+    if any(not len(s) or not (np.isfinite(s) & (s > 0)).all() for s in samples):
+        return NOTHING
+    value = float(np.median(samples[0]) / np.median(samples[1]))
+    if 2 * 0.5 ** min(map(len, samples)) > 1 - confidence:
+        return Interval(value, math.nan, math.nan)
+    made = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
+    low, high = np.quantile(made[0] / made[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Interval(value, float(low), float(high))
+
+
 def compare(speed: Interval, floor: float = FLOOR) -> str:
     """What a ratio of speeds says: faster, slower, same, ambiguous, or not measured.
 
@@ -135,11 +155,11 @@ def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
 
 
 @cache
-def _draws(count: int) -> "np.ndarray[Any, Any]":
+def _draws(count: int, seed: int = 0) -> "np.ndarray[Any, Any]":
     """Which samples each of ``RESAMPLES`` resamples takes, the same each time."""
     import numpy as np
 
-    return np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
+    return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
 def _bca(samples: "np.ndarray[Any, Any]", confidence: float) -> tuple[float, float]:

@@ -68,6 +68,8 @@ class Study(Sweep):
     square: tuple[int, ...] = wholes(1024, low=1, high=100_000)
     threads: int = whole(0, 0, 1_024)
 
+    SAMPLES: ClassVar = (KEYS, "seconds")
+    TIMED: ClassVar = True
     COLUMNS: ClassVar = CELL | {
         "variant": str, "mode": str, "cache": str, "status": str, "note": str, "round": int, "seconds": float,
         "error": float, "allowed": float, "flops": float, "bytes": float, "peak_bytes": int, "dropped": int,

@@ -37,6 +37,8 @@ class Study(Sweep):
     rounds: int = whole(30, 1, 1_000)
     threads: int = whole(0, 0, 1_024)
 
+    SAMPLES: ClassVar = (("variant",), "seconds")
+    TIMED: ClassVar = True
     COLUMNS: ClassVar = {"variant": str, "round": int, "seconds": float, "peak_bytes": int}
 
     def prepare(self) -> None:

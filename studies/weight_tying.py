@@ -55,6 +55,7 @@ class Study(Sweep):
     lr: float = real(0.005, 1e-6, 10.0)
     seeds: int = whole(3, 1, 1_000)
 
+    SAMPLES: ClassVar = (("corpus", "variant", "vocabulary", "d", "h", "matrix"), "perplexity")
     COLUMNS: ClassVar = {
         "part": str, "corpus": str, "variant": str, "seed": int, "vocabulary": int, "d": int, "h": int, "matrix": str,
         "parameters": int, "formula": int, "perplexity": float, "bits_per_byte": float, "best_epoch": int,

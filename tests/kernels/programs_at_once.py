@@ -120,6 +120,7 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     cell, steps, batch, hidden = spec["cell"], spec["steps"], spec["batch"], spec["hidden"]
     launch: Any = kernels.launch
     ops: Any = kernels.scan_op
+    launch.PROGRAMS_AT_ONCE = True
     launch.scan_forward = AtOnce(launch.scan_forward, spec["deadline"])
     launch.scan_backward = AtOnce(launch.scan_backward, spec["deadline"])
     fresh, plan_for = launch.fresh, launch.plan_for

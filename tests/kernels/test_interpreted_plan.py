@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scan_checks import Case
 
 from kernels import CELLS
 from kernels.launch import plan_for
@@ -18,3 +19,12 @@ def test_the_interpreter_takes_no_plan_whose_programs_wait_for_each_other(cell: 
 
 def test_a_plan_that_is_named_is_taken() -> None:
     assert plan_for(2, 4, 256, "lstm", torch.empty(0), "cooperative", "counter").exchange == "counter"
+
+
+def test_the_interpreter_refuses_what_would_never_end() -> None:
+    case = Case("lstm", 2, 3, 256)
+    with pytest.raises(
+        ValueError, match=r"'cooperative' takes \d+ programs that wait for each other.*'resident' or 'stepwise'"
+    ):
+        case(torch.float32, plan="cooperative", backend="triton")
+    assert case(torch.float32, plan="stepwise", backend="triton")[0].shape == (2, 3, 256)

@@ -66,6 +66,9 @@ def test_torchs_function_of_the_same_name() -> None:
     (x, w, b), target = problem(10, 6, 4)
     how: dict[str, Any] = {"linear_bias": b, "label_smoothing": 0.1, "weight": torch.rand(6).double(), "reduction": "sum"}
     torch.testing.assert_close(linear_cross_entropy(x, w, target, **how), F.linear_cross_entropy(x, w, target, **how))
+    how["ignore_index"] = None
+    target[3] = -100
+    torch.testing.assert_close(linear_cross_entropy(x, w, target, **how), F.linear_cross_entropy(x, w, target, **how))
 
 
 @BACKENDS

@@ -97,14 +97,39 @@ SPILLED = [  # B, H, cell, dtype, direction, tiles that some compiler spills wit
     (128, 1536, "rnn-tanh", "bfloat16", "backward", Tiles(64, 32, 64, 8, 1, 8), 232),
     (128, 128, "rnn-tanh", "float32", "forward", Tiles(16, 16, 128, 1, 1, 4), 104),  # 128 rows of W in float32
 ]
+SPILLED_ON_80 = [
+    (
+        64,
+        650,
+        "lstm",
+        "bfloat16",
+        "backward",
+        Tiles(32, 16, 32, 8, 4, 8),
+        88,
+    ),  # three rounds of requests beside 8 gates a thread
+    (20, 2048, "rnn-tanh", "bfloat16", "backward", Tiles(32, 32, 128, 4, 1, 4), 184),
+    (128, 256, "lstm", "float32", "backward", Tiles(16, 32, 128, 1, 4, 8), 8096),  # two rounds in float32
+    (20, 1024, "rnn-tanh", "float32", "forward", Tiles(16, 32, 64, 1, 8, 4), 14136),
+]
+SPILLED_ON_100 = [
+    (20, 1024, "lstm", "bfloat16", "backward", Tiles(16, 16, 128, 1, 8, 4, parts=4, w_first=True), 592),
+    (20, 650, "gru", "bfloat16", "forward", Tiles(16, 16, 64, 1, 11, 4, w_first=True), 272),
+]
 
 
-@pytest.mark.parametrize(("batch", "hidden", "cell", "dtype", "direction", "tiles", "stack"), SPILLED)
+@pytest.mark.parametrize(
+    ("device", "batch", "hidden", "cell", "dtype", "direction", "tiles", "stack"),
+    [
+        (device, *case)
+        for device, cases in (("sm_90", SPILLED), ("sm_80", SPILLED_ON_80), ("sm_100", SPILLED_ON_100))
+        for case in cases
+    ],
+)
 def test_tiles_that_spilled_are_not_taken(
-    batch: int, hidden: int, cell: str, dtype: str, direction: str, tiles: Tiles, stack: int
+    device: str, batch: int, hidden: int, cell: str, dtype: str, direction: str, tiles: Tiles, stack: int
 ) -> None:
     """The compiler's word, from python -m kernels.compile_sweep: these were the cheapest by prediction."""
-    plan = choose(batch, 100, hidden, cell, dtype, SM_90, "cooperative")
+    plan = choose(batch, 100, hidden, cell, dtype, DEVICES[device], "cooperative")
     assert getattr(plan, direction) != tiles
 
 

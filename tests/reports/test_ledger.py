@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.ledger import ORDER, answer, ledger
+from reports.ledger import ORDER, Claim, answer, ledger, united
 
 COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
 
@@ -42,6 +42,28 @@ def test_failing_rows_come_first_and_equals_keep_their_order():
 )
 def test_the_answer_counts_and_names_the_weightiest(rows, sentence):
     assert answer(claims(*rows)) == sentence
+
+
+def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
+    def claim(name, setting, verdict, page):
+        return Claim(name, "slide", setting, ">= 1", "", verdict, page)
+
+    first = [claim("a", "T = 20", "holds", "one"), claim("a", "T = 50", "not measured", "one"), claim("c", "x", "fails", "one")]
+    second = [claim("a", "T = 20", "not measured", "two"), claim("a", "all", "not measured", "two")]
+    third = [
+        claim("a", "T = 50", "not measured", "two"),
+        claim("c", "x", "holds", "two"),
+        claim("c", "y", "not measured", "two"),
+    ]
+    made = united([("s", c) for c in first + second + third])
+    assert [(c.claim, c.setting, c.verdict, c.page) for c in made] == [
+        ("c", "x", "fails", "one"),
+        ("a", "T = 50", "not measured", "one"),
+        ("c", "y", "not measured", "two"),
+        ("a", "T = 20", "holds", "one"),
+        ("c", "x", "holds", "two"),
+    ]
+    assert len(united([("s", c) for c in first] + [("other", c) for c in second])) == 5
 
 
 @given(st.lists(st.sampled_from(ORDER), min_size=1, max_size=12))

@@ -12,8 +12,9 @@ import pytest
 
 from lm import InputError
 from studies import machine, progress, store
+from studies.job import identity_of
 from studies.parameters import whole, wholes
-from studies.runner import Run, identity_of
+from studies.runner import Run
 from studies.study import Sweep, label
 from studies.tables import save
 

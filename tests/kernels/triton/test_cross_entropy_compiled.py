@@ -11,7 +11,7 @@ from kernels.compiler import Compiler
 from kernels.plan import DEVICES
 
 pytest.importorskip("triton.backends.nvidia")
-GOOD = Facts(shared=1024, registers=64, stack=0, loads_of_128_bits=4, loads_of_16_bits=1, asserts=False)
+GOOD = Facts(shared=1024, registers=64, stack=0, spills=0, loads_of_128_bits=4, loads_of_16_bits=1, asserts=False)
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,8 @@ def compiler() -> Iterator[Compiler]:
     ("changed", "body", "fault"),
     [
         ({}, "tiles_forward", None),
-        ({"stack": 8}, "rows_forward", "spills 8 bytes"),
+        ({"stack": 8, "spills": 5}, "rows_forward", "spills 5 times a tile, 8 bytes"),
+        ({"stack": 16, "spills": 4}, "tiles_forward", None),
         ({"shared": 2**18}, "tiles_backward", "needs 262144 bytes of shared memory of 232448"),
         ({"loads_of_128_bits": 3}, "tiles_forward", "3 loads of 128 bits instead of 4"),
         ({"loads_of_128_bits": 1}, "rows_backward", "1 loads of 128 bits instead of 2"),

@@ -1,0 +1,185 @@
+"""What changed between two tables of one study: its claims, then and now, and what else was not the same."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from reports.ledger import ORDER, Claim
+from reports.text import cell, joined
+from studies import changes
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROGRAM = ("commit", "sources", "version", "dirty")  # of what is recorded about the machine
+TYPED = ("command",)
+UNKNOWN = "not recorded"  # by an older program: nobody knows whether it was the same
+WORDS = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "is not measured", "holds": "holds"}
+BEFORE = {"fails": "failed", "ambiguous": "was ambiguous", "not measured": "was not measured", "holds": "held"}
+SPELT = 3  # changes that the sentence spells out
+SHORT = 80  # characters of what was measured up to which it is among them
+STEPS = ("changed", "gone", "new", "as before")  # in this order
+
+
+@dataclass(frozen=True)
+class Change:
+    """A claim ``then`` and ``now``; None on the side where it was not made."""
+
+    then: Claim | None
+    now: Claim | None
+
+    @property
+    def claim(self) -> Claim:
+        """The claim, as it is made now where it is."""
+        claim = self.now or self.then
+        assert claim
+        return claim
+
+    @property
+    def kind(self) -> str:
+        """One of ``STEPS``."""
+        if self.then and self.now:
+            return "as before" if self.then.verdict == self.now.verdict else "changed"
+        return "new" if self.now else "gone"
+
+    @property
+    def rank(self) -> int:
+        """Changed ones first, failing ones first among each."""
+        return STEPS.index(self.kind) * len(ORDER) + self.claim.rank
+
+    @property
+    def words(self) -> str:
+        """What became of it: fails now, say."""
+        if self.kind != "changed":
+            return self.kind
+        return f"{WORDS[self.claim.verdict]} now"
+
+
+@dataclass(frozen=True)
+class Since:
+    """What a page says of an older table of its study."""
+
+    source: str  # the older table's file
+    claims: list[Change]
+    conditions: list[tuple[str, str, str]]  # what was not the same: its name, then and now
+    remarks: list[str]
+    columns: list[str] = field(default_factory=list)  # of what was measured again
+    rows: list[list[str]] = field(default_factory=list)
+    counts: str = ""  # what the rows come to
+
+    @property
+    def moved(self) -> list[Change]:
+        """Without those that are as before."""
+        return [c for c in self.claims if c.kind != "as before"]
+
+    @property
+    def answer(self) -> str:
+        """One sentence on what changed."""
+        count = Counter(c.kind for c in self.claims)
+        if not self.claims:
+            return "Neither table decides a claim."
+        if not self.moved:
+            return (
+                f"No verdict changed: {count['as before']} {'claim is' if count['as before'] == 1 else 'claims are'} as before."
+            )
+        parts = [f"{count[kind]} {'are' if count[kind] > 1 else 'is'} {kind}" for kind in STEPS[1:] if count[kind]]
+        if count["changed"]:
+            parts.insert(0, f"{count['changed']} changed")
+        told = list(_told([c for c in self.moved if c.kind == "changed"]))
+        more = [f"and {len(told) - SPELT} more"] if len(told) > SPELT else []
+        end = f": {'; '.join(told[:SPELT] + more)}" if told else ""
+        return f"Of {len(self.claims)} claims {', '.join(parts[:-1]) + ' and ' if parts[1:] else ''}{parts[-1]}{end}."
+
+
+def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Claim], then: list[Claim], source: str) -> Since:
+    """Compare a table and its claims ``now`` with an older one, from the file ``source``, and its claims ``then``."""
+    claims = sorted(pairs(then, now), key=lambda change: change.rank)
+    known = conditions(table, older)
+    differ = {name for name, *sides in known if UNKNOWN not in sides}
+    same_machine = not any(name.startswith("machine ") for name in differ)
+    found = changes(table, older)
+    timed = found.attrs["of"] == "seconds"
+    remarks = list(_remarks(table, older, differ, same_machine, timed))
+    if found.empty or (timed and not same_machine):
+        return Since(source, claims, known, remarks)
+    counts = Counter(found["change"])
+    words = ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
+    what = "Times" if timed else f"Values of {found.attrs['of']}".replace("_", " ")
+    rows = [[cell(value) for value in row] for row in found.astype(object).itertuples(index=False)]
+    counted = f"{what} that both tables hold, {len(found):,} in all, compared by medians: {words}."
+    return Since(source, claims, known, remarks, [str(c) for c in found.columns], rows, counted)
+
+
+def pairs(then: list[Claim], now: list[Claim]) -> list[Change]:
+    """Each claim of either side once: with its like in the same setting, else with the only one left of that name."""
+    left, made = list(then), list[Change]()
+    rest: list[Claim] = []
+    for claim in now:
+        same = next((c for c in left if (c.claim, c.setting) == (claim.claim, claim.setting)), None)
+        if same:
+            left.remove(same)
+            made.append(Change(same, claim))
+        else:
+            rest.append(claim)
+    alone = Counter(c.claim for c in rest), Counter(c.claim for c in left)
+    for claim in rest:
+        same = next((c for c in left if c.claim == claim.claim and alone[0][c.claim] == alone[1][c.claim] == 1), None)
+        if same:
+            left.remove(same)
+        made.append(Change(same, claim))
+    return made + [Change(claim, None) for claim in left]
+
+
+def conditions(table: "pd.DataFrame", older: "pd.DataFrame") -> list[tuple[str, str, str]]:
+    """What the tables say of their making and do not say alike: a name, and its value then and now."""
+    then, now = (dict(_facts(t)) for t in (older, table))
+    names = [*now, *(name for name in then if name not in now)]
+    found = [(name, then.get(name, UNKNOWN), now.get(name, UNKNOWN)) for name in names if then.get(name) != now.get(name)]
+    return [known for known in found if set(known[1:]) != {UNKNOWN, "none"}]
+
+
+def _facts(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
+    about = table.attrs
+    for name in ("subject", "preset"):
+        yield name, joined(about.get(name))
+    for name, value in about["parameters"].items():
+        yield f"parameter {name}", joined(value)
+    for name, value in about["machine"].items():
+        if name in TYPED:
+            continue
+        if isinstance(value, dict):
+            yield from ((f"version of {key}", joined(v)) for key, v in value.items())
+        elif name in ("python", "torch"):
+            yield f"version of {name}", joined(value)
+        else:
+            yield f"program {name}" if name in PROGRAM else f"machine {name}", joined(value)
+
+
+def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same_machine: bool, timed: bool) -> Iterator[str]:
+    if not names and table.equals(older):
+        yield "Both tables hold the same."
+        return
+    if not same_machine:
+        end = (
+            "times of the two say nothing about the program, and are not compared" if timed else "that alone can change results"
+        )
+        yield f"Measured on another machine: {end}."
+    if parameters := [name.removeprefix("parameter ") for name in names if name.startswith("parameter ")]:
+        yield f"Measured with other parameters ({', '.join(sorted(parameters))}): what changed may be their doing."
+    if any(name.startswith("version ") for name in names):
+        yield "Measured with other versions of what the program rests on."
+    if not names & {"program commit", "program sources"} and "sources" in older.attrs["machine"]:
+        yield "The same program measured both."
+
+
+def _told(moved: list[Change]) -> Iterator[str]:
+    """What became of each claim, with what was measured where it is one setting's and short."""
+    groups: dict[str, list[Change]] = {}
+    for change in moved:
+        assert change.then
+        groups.setdefault(f"{change.claim.claim} {change.words}, {BEFORE[change.then.verdict]}", []).append(change)
+    for words, (first, *others) in groups.items():
+        assert first.then
+        measured = f" (measured {first.then.measured}, now {first.claim.measured})"
+        yield words + (f" in {1 + len(others)} settings" if others else measured if len(measured) <= SHORT else "")

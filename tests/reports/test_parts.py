@@ -1,0 +1,39 @@
+"""A study that was run in part has a page, too: what was not measured is not drawn, and says so."""
+
+import pytest
+from flow_cases import stored_flow
+from report_cases import speech_scores, stored_clippings, stored_reaches, stored_speeds, tying
+
+from reports.page import make
+from studies import load, save
+from studies.speeches import Study as Speeches
+from studies.weight_tying import Study as WeightTying
+
+STORED = {
+    "long_range": stored_reaches,
+    "gradient_flow": stored_flow,
+    "clipping": stored_clippings,
+    "throughput": stored_speeds,
+    "speeches": lambda path: save(speech_scores(), path, "speeches", Speeches(cell=("rnn-tanh", "lstm"))),
+    "weight_tying": lambda path: save(tying(), path, "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,))),
+}
+
+
+@pytest.mark.parametrize("study", STORED)
+def test_each_part_alone_makes_a_page(study, tmp_path):
+    STORED[study](tmp_path / "table.parquet")
+    table = load(tmp_path / "table.parquet")
+    whole = [shown.name for shown in make(table, "whole", "").figures if not shown.problem]
+    drawn = []
+    for part in table["part"].unique():
+        figures = make(table[table["part"] == part].reset_index(drop=True), "whole", "").figures
+        assert len(figures) >= len(whole)
+        for shown in figures:
+            assert bool(shown.problem) != bool(shown.drawing)
+            if shown.problem:
+                assert shown.problem.startswith("there is nothing to draw")
+            else:
+                assert shown.caption
+                drawn.append(shown.name)
+    assert drawn
+    assert set(drawn) <= set(whole)
