@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, corpora, machine, runs
+from lm import checkpoint, corpora, machine, processes, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
@@ -28,6 +28,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
     afterwards, before the first checkpoint is whole, takes the folder away again.
     """
+    processes.check(config)
     source = config.training.init_from
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
@@ -73,6 +74,7 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
         for name, text in files.items():
             checkpoint.write_atomic(folder / name, text.encode())
         training.save()
+        processes.lead(training)
     except BaseException:
         training.lock.release()
         for file in folder.iterdir():
@@ -99,12 +101,19 @@ def resume(path: Path, device: str = "") -> Training:
     except OSError as error:
         raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
     try:
+        processes.check(config)
         training = _restored(config, tokenizer, path)
+        processes.lead(training)
     except BaseException:
         lock.release()
         raise
     training.lock = lock
     return training
+
+
+def follow() -> Training:
+    """The training that the first of several processes has begun or resumed, on this one."""
+    return processes.follow(_assemble)
 
 
 def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
