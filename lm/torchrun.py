@@ -27,8 +27,12 @@ def main(arguments: list[str] | None = None) -> int:
     except SignalException as error:
         return 128 + int(error.sigval)
     except ChildFailedError as error:
-        codes = [failure.exitcode for _, failure in sorted(error.failures.items())]
-        return next((code for code in codes if code > 0), 128 - codes[0])  # a survivor's, which has said something
+        codes = [failure.exitcode for failure in error.failures.values()]
+        if said := [code for code in codes if code > 0]:
+            return said[0]
+        number = -error.get_first_failure()[1].exitcode
+        print(f"lm: signal {number} ended a process before there was a training", file=sys.stderr)
+        return 128 + number
     return 0
 
 
