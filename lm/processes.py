@@ -147,7 +147,9 @@ def _take_device(config: RunConfig) -> None:
     if config.machine.device == "cuda":
         local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= count:
-            raise InputError(f"this machine has {count} CUDA devices for its {local + 1} or more processes; start {count}")
+            raise InputError(
+                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or say --device cpu"
+            )
         torch.cuda.set_device(local)
 
 
@@ -177,7 +179,7 @@ def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterat
         said = sentence(error)
         if not isinstance(_current, Ranks) or not said:
             raise
-        for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with it, after the first has ended
+        for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with SIGTERM
             signal.signal(number, signal.SIG_IGN)
         _say(_current, *said)
         sys.stdout.flush()

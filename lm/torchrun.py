@@ -31,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         if said := [code for code in codes if code > 0]:
             return said[0]
         number = -error.get_first_failure()[1].exitcode
-        print(f"lm: signal {number} ended a process before there was a training", file=sys.stderr)
+        print(f"lm: signal {number} ended a process here; lm resume RUN goes on from its last checkpoint", file=sys.stderr)
         return 128 + number
     return 0
 

@@ -69,6 +69,12 @@ def update(self, batch):
     return real_update(self, batch)
 lm.train.Training.update = update
 """
+# So slow that torchrun's SIGTERM comes in between.
+SLOW_TO_SPEAK = """
+import time, lm.processes
+say = lm.processes._say
+lm.processes._say = lambda *arguments: (time.sleep(0.4), say(*arguments))
+"""
 # What each rank holds at the end, byte for byte.
 WEIGHTS = """
 import hashlib, os, lm.train
@@ -258,7 +264,7 @@ def test_runs_go_on_with_another_number_of_ranks_whatever_ended_them(
     done = together(1, resume, at_step(0, 7, 2))
     assert "stopped after step 8" in done.sentence(130)
     for killed, size, step in ((0, 4, 11), (1, 2, 13)):
-        done = together(size, resume, at_step(killed, step, 9))
+        done = together(size, resume, at_step(killed, step, 9) + SLOW_TO_SPEAK)
         assert done.codes[killed] == -9
         said = done.sentence(2, *({*range(size)} - {killed}))
         assert f"another process of this training has ended after step {step}" in said
@@ -307,14 +313,14 @@ def test_a_signal_to_a_rank_that_waits_stops_the_validation(
 
 @pytest.mark.slow
 def test_a_validation_may_take_longer_than_ranks_wait_for_each_other(tmp_path: Path, together: Any, command: Make) -> None:
-    done = together(2, command(tmp_path / "run", epochs=1), VALIDATING.format(timeout=5, signal=0, seconds=8))
+    done = together(2, command(tmp_path / "run", epochs=1), VALIDATING.format(timeout=4, signal=0, seconds=6))
     assert done.codes == [0, 0], done.said
 
 
 @pytest.mark.slow
 def test_a_rank_that_does_not_answer_is_not_waited_for_without_end(tmp_path: Path, together: Any, command: Make) -> None:
     first = "import datetime, lm.processes; lm.processes.TIMEOUT = datetime.timedelta(seconds=5)"
-    first += AT_STEP.format(rank=1, step=4, what="import time; time.sleep(20); os._exit(0)")
+    first += AT_STEP.format(rank=1, step=4, what="import time; time.sleep(12); os._exit(0)")
     done = together(2, command(tmp_path / "run"), first)
     assert "does not answer after step 4" in done.sentence(2, 0)
 
