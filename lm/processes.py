@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from lm.config import RunConfig
 from lm.distributed import ALONE, TIMEOUT, Alone, Ranks
-from lm.errors import InputError
+from lm.errors import Diverged, InputError, Stopped
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lm.train import Training
 
 LEAD, SPEAKER, SAID, HERE = "lm/lead", "lm/speaker", "lm/said", "lm/here"  # keys in the store
+GRACE = 2.0  # seconds in which the first process may say what all know
 PATIENCE = 10.0  # seconds to wait for the sentence of another process
 _current: Alone = ALONE
 
@@ -181,18 +182,25 @@ def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterat
             raise
         for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with SIGTERM
             signal.signal(number, signal.SIG_IGN)
+        if isinstance(error, (Stopped, Diverged)):  # as on all ranks: the first one's words come after its last line
+            _wait_until_said(_current, 0.0 if _current.first else GRACE)
         _say(_current, *said)
         sys.stdout.flush()
         os._exit(said[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
+
+
+def _wait_until_said(ranks: Ranks, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    with suppress(RuntimeError):  # nobody can be asked any more
+        while time.monotonic() < end and not ranks.store.check([SAID]):
+            time.sleep(0.02)
 
 
 def _say(ranks: Ranks, message: str, code: int) -> None:
     name = str(ranks.rank)
     try:
         if ranks.store.compare_set(SPEAKER, "", name).decode() != name:
-            end = time.monotonic() + PATIENCE
-            while not ranks.store.check([SAID]) and time.monotonic() < end:
-                time.sleep(0.02)
+            _wait_until_said(ranks, PATIENCE)
             return
     except RuntimeError:
         pass  # the store was kept by the process that ended, and nobody can be asked

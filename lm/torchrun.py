@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "-m" in arguments and "--" not in arguments:
         after = arguments.index("-m") + 1
         arguments = [*arguments[:after], "--", *arguments[after:]]
+    os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of some of torch's elastic, read when that is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's choice too, which it would announce
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
