@@ -8,7 +8,8 @@ stay the same bit by bit, which is checked at each checkpoint. All ranks draw th
 so neither losses nor checkpoints depend on N but for the order of float32 sums.
 
 The first rank alone prepares the text, makes the run folder, validates, logs and writes; its checkpoints are those of one
-process. Gradients travel by NCCL between GPUs (unmeasured), all else by gloo on the CPU.
+process. Gradients travel by NCCL between GPUs, all else by gloo on the CPU. On GPUs this has never run: there a rank that waits
+for one that has ended is expected to be ended by torchrun after 30 seconds, without a sentence of its own.
 """
 
 import time
@@ -47,7 +48,7 @@ class Alone:
 
     def rows(self, k: int) -> slice:
         """Which of k rows are this rank's."""
-        return slice(0, k)
+        return slice(None)
 
     def part(self, state: "State") -> "State":
         """The carried state of this rank's rows, from that of all k."""

@@ -52,6 +52,8 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         runs.load_weights(model, checkpoint.load(Path(source), "best"), Path(source))
     about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
+    if (size := processes.current().size) > 1:
+        about["processes"] = size
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all

@@ -17,9 +17,7 @@ import pytest
 import torch
 from torch.distributed import TCPStore
 
-from lm import checkpoint, distributed, processes
-from lm.config import RunConfig
-from lm.errors import InputError
+from lm import checkpoint, distributed
 from lm.streams import Batches
 
 Log = Callable[[Path], list[dict[str, Any]]]
@@ -238,6 +236,7 @@ def test_several_processes_are_one(
     assert len(set(hashes)) == 1, "the same weights and averages on all ranks, bit for bit"
     assert len(hashes[0]) == 65
     assert f"cpu, {size} processes of 1 thread" in done.out[0]
+    assert json.loads((tmp_path / "run" / "about.json").read_text())["processes"] == size
     assert done.out[0].count("epoch 2:") == 1
     assert done.out[1:] == [""] * (size - 1)
     folders = [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()]
@@ -396,38 +395,3 @@ def test_the_rows_are_divided_without_gap_or_overlap(size: int) -> None:
         found = [row.tolist() for part in parts for row in getattr(part, name)]
         assert found == getattr(batch, name).tolist()
     assert {len(part.inputs) for part in parts} == {6 // size}
-
-
-def test_the_environment_says_who_one_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE"):
-        monkeypatch.delenv(name, raising=False)
-    assert processes.place() == (0, 1)
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    assert processes.place() == (0, 1), "some clusters set it for all that runs there"
-    monkeypatch.setenv("RANK", "3")
-    assert processes.place() == (3, 4)
-    assert processes.follows()
-    monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with pytest.raises(InputError, match="torchrun"):
-        processes.join()
-
-
-def test_one_process_checks_nothing() -> None:
-    processes.check(RunConfig().replace(rows=7, device="cuda:3"))
-
-
-@pytest.mark.slow
-def test_torchrun_itself(tmp_path: Path, command: Make, read_log: Log, whole: Any) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
-
-    def torchrun(module: str, *arguments: Any) -> "subprocess.CompletedProcess[str]":
-        start = [sys.executable, "-m", module, "--nproc-per-node", "2", "-m", *map(str, arguments)]
-        return subprocess.run(start, capture_output=True, text=True, env=environment, timeout=120)
-
-    done = torchrun("torch.distributed.run", "--", "lm", *command(tmp_path / "run", **KINDS["noise"]))
-    assert done.returncode == 0, done.stderr
-    same_run(tmp_path / "run", whole("noise"), read_log)
-    done = torchrun("lm.torchrun", "lm", *command(tmp_path / "no", rows=3))
-    assert done.returncode == 2
-    assert done.stderr.startswith("lm: 3 rows cannot be divided over 2 processes")
-    assert done.stderr.count("\n") == 1
