@@ -91,8 +91,8 @@ def check(config: RunConfig) -> None:
         )
     if size > 1 and ":" in device:
         raise InputError(f"--device {device} is one GPU, and there are {size} processes; with cuda each takes the next one")
-    if size > 1 and getattr(config.training, "on_divergence", "stop") != "stop":
-        raise InputError(f"--on-divergence {config.training.on_divergence} goes with one process only")  # type: ignore[attr-defined]
+    if size > 1 and (wish := getattr(config.training, "on_divergence", "stop")) != "stop":
+        raise InputError(f"--on-divergence {wish} goes with one process only; with several say stop")
 
 
 def lead(training: "Training") -> None:

@@ -18,10 +18,12 @@ def main(arguments: list[str] | None = None) -> int:
         arguments = [*arguments[:after], "--", *arguments[after:]]
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of some of torch's elastic, read when that is loaded
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's choice too, which it would announce
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.run import main as torchrun
-
+    try:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+        from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.run import main as torchrun
+    except KeyboardInterrupt:  # no process was started yet
+        return 130
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     try:
         torchrun(arguments)
