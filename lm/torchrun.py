@@ -21,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from torch.distributed.elastic.multiprocessing.api import SignalException
         from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+        from torch.distributed.elastic.rendezvous import RendezvousError
         from torch.distributed.run import main as torchrun
     except KeyboardInterrupt:  # no process was started yet
         return 130
@@ -36,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         number = -error.get_first_failure()[1].exitcode
         print(f"lm: signal {number} ended a process here; lm resume RUN goes on from its last checkpoint", file=sys.stderr)
         return 128 + number
+    except (RuntimeError, RendezvousError) as error:  # of the network between machines
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        print(f"lm: the machines cannot reach each other: {reason}", file=sys.stderr)
+        return 1
     return 0
 
 

@@ -73,9 +73,11 @@ import time, lm.processes
 say = lm.processes._say
 lm.processes._say = lambda *arguments: (time.sleep(0.4), say(*arguments))
 """
-# What each rank holds at the end, byte for byte.
+# What each rank holds at the end, byte for byte, where only the first can read and write.
 WEIGHTS = """
-import hashlib, os, lm.train
+import hashlib, os, lm.launch, lm.train
+if os.environ["RANK"] != "0":
+    lm.launch.prepare = lm.launch.runs.read_settings = lm.launch.checkpoint.load = lm.launch.checkpoint.save = None
 real_conclude = lm.train.Training.conclude
 def conclude(self):
     held = [*self.model.state_dict().values(), *lm.train.optimizer.tensors(self.optimizer).values()]

@@ -91,6 +91,19 @@ def test_the_exit_code_is_the_programs(
     assert capsys.readouterr().err.startswith(said)
 
 
+def test_machines_that_do_not_meet_are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from torch.distributed import run
+
+    def main(arguments: list[str]) -> None:
+        raise RuntimeError("address already in use\nand a stack")
+
+    monkeypatch.setattr(run, "main", main)
+    for name in ("OMP_NUM_THREADS", "LOGLEVEL"):
+        monkeypatch.setenv(name, os.environ.get(name, ""))
+    assert torchrun.main(["--nnodes", "2", "-m", "lm"]) == 1
+    assert capsys.readouterr().err == "lm: the machines cannot reach each other: address already in use\n"
+
+
 @pytest.mark.slow
 def test_torchrun_itself(tmp_path: Path, corpus: Path, flags: Make, fit: Make, read_log: Make) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
