@@ -5,12 +5,13 @@ import inspect
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from lm import ask
+from lm import ask, processes
 from lm.ask import RunArgument
 from lm.config import RunConfig, flag_of, preset_file, read_toml, shown
 from lm.console import say, silence, unwritten
@@ -82,6 +83,9 @@ def train(
 
     [dim]lm train obama --tokens char --cell gru --epochs 20[/dim]
     """
+    if processes.follows():
+        _follow()
+        return
     if config and preset_name:
         raise InputError("give either --config or --preset, not both")
     file = preset_file(preset_name) if preset_name else config
@@ -96,7 +100,7 @@ def train(
     with ending_at_once("stopped before the first step; nothing was kept"):
         from lm import launch
 
-        _run_training(launch.new_training(launch.inherit(chosen, given, named, file), run), quiet)
+        _run_training(lambda: launch.new_training(launch.inherit(chosen, given, named, file), run), quiet)
 
 
 @app.command()
@@ -109,22 +113,38 @@ def resume(
 
     [dim]lm resume runs/obama-word-lstm[/dim]
     """
+    if processes.follows():
+        _follow()
+        return
     with ending_at_once(f"stopped before another step; {run} is as it was"):
         from lm import launch
 
-        _run_training(launch.resume(run, device), quiet)
+        _run_training(lambda: launch.resume(run, device), quiet)
 
 
-def _run_training(training: Any, quiet: bool) -> None:
+def _run_training(make: Callable[[], Any], quiet: bool) -> None:
     from lm.report import introduction, result
 
-    with training.signals():
-        for note in training.notes:
-            print(f"lm: {note}", file=sys.stderr)
-        if not quiet:
-            say(introduction(training))
-        scores = training.run(quiet)
-        say(result(training, scores))
+    with processes.one_voice(_sentence):
+        processes.join()
+        training = make()
+        with training.signals():
+            for note in training.notes:
+                print(f"lm: {note}", file=sys.stderr)
+            if not quiet:
+                say(introduction(training))
+            scores = training.run(quiet)
+            say(result(training, scores))
+
+
+def _follow() -> None:
+    """A process of several that is not the first: its settings come from there, and it prints nothing."""
+    from lm import launch
+
+    with processes.one_voice(_sentence):
+        training = launch.follow()
+        with training.signals():
+            training.run(quiet=True)
 
 
 app.command()(ask.generate)
@@ -233,6 +253,17 @@ def show(
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 
 
+def _sentence(error: Exception) -> tuple[str, int] | None:
+    """What to say of an error that a user can mend, and the exit code; None for others."""
+    if isinstance(error, Stopped):
+        return str(error), 128 + error.signum
+    if isinstance(error, Diverged):
+        return str(error), 3
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        return _of_the_system(error), 2
+    return (str(error), 2) if isinstance(error, InputError) else None
+
+
 def _of_the_system(error: OSError) -> str:
     """What to do where the disk or a permission is in the way."""
     if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # all files have names
@@ -287,17 +318,14 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
         return 0
     except KeyboardInterrupt:  # while typer was still reading the command line
         return 130
-    except InputError as error:
-        message, code = str(error), 2
-    except OSError as error:
-        message, code = _of_the_system(error), 2
-    except Diverged as error:
-        message, code = str(error), 3
-    except Stopped as error:
-        message, code = str(error), 128 + error.signum
+    except (InputError, OSError, Diverged, Stopped) as error:
+        message, code = _sentence(error) or ("", 1)
     except usage_error as error:
         message, code = _of_typer(error), 2
         if not message:  # only the help was asked for
             return 2
+        if processes.follows():
+            processes.wait_for_the_first()
+            return code
     print(f"{name}: {message}", file=sys.stderr)
     return code

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, corpora, logs, machine, runs
+from lm import checkpoint, corpora, logs, machine, processes, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
@@ -30,6 +30,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
     afterwards, before the first checkpoint is whole, takes the folder away again.
     """
+    processes.check(config)
     source = config.training.init_from
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
@@ -55,6 +56,8 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         runs.load_weights(model, saved, Path(source))
     about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
+    if (size := processes.current().size) > 1:
+        about["processes"] = size
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
@@ -78,6 +81,7 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
             checkpoint.write_atomic(folder / name, text.encode())
             training.files[name] = hashlib.sha256(text.encode()).hexdigest()
         training.save()
+        processes.lead(training)
     except BaseException:
         training.lock.release()
         for file in folder.iterdir():
@@ -105,12 +109,19 @@ def resume(path: Path, device: str = "") -> Training:
     except OSError as error:
         raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
     try:
+        processes.check(config)
         training = _restored(config, tokenizer, path)
+        processes.lead(training)
     except BaseException:
         lock.release()
         raise
     training.lock = lock
     return training
+
+
+def follow() -> Training:
+    """The training that the first of several processes has begun or resumed, on this one."""
+    return processes.follow(_assemble)
 
 
 def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:

@@ -21,6 +21,7 @@ class LanguageModel(nn.Module):
     def __init__(self, vocabulary: int, config: ModelConfig, backend: str | None = None) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
+        self.share: tuple[int, slice] | None = None  # (k, those of the k rows that come here), for several processes
         d, h = config.d, config.hidden_size
         self.embedding = nn.Embedding(vocabulary, d)
         sizes = [d] + [h] * (config.layers - 1)
@@ -97,9 +98,10 @@ class LanguageModel(nn.Module):
     def _drop(self, x: Tensor) -> Tensor:
         if not (self.training and self.config.dropout):
             return x
-        if not self.config.locked:
+        if not self.config.locked and not self.share:
             return F.dropout(x, self.config.dropout)
-        return x * F.dropout(x.new_ones(1, *x.shape[1:]), self.config.dropout)
+        k, rows = self.share or (x.shape[1], slice(None))  # the mask of all k rows is drawn, whoever has the others
+        return x * F.dropout(x.new_ones(1 if self.config.locked else len(x), k, x.shape[2]), self.config.dropout)[:, rows]
 
     def _recur(self, layer: nn.Module, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
         if not (self.training and self.config.weight_drop):

@@ -33,6 +33,7 @@ def introduction(training: "Training") -> str:
     model, machine = config.model, config.machine
     words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
     hours = words / WORDS_A_MINUTE / 60
+    shared = f"{training.ranks.size} processes of " * (training.ranks.size > 1)
     more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
     lines = [
         f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words. That is little: about "
@@ -43,7 +44,7 @@ def introduction(training: "Training") -> str:
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
         f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
         "at the end of the training text do not fill the rows and are not read as inputs",
-        f"{machine.device}, {_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
+        f"{machine.device}, {shared}{_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
         + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
     ]

@@ -54,6 +54,10 @@ class Batch:
     targets: "NDArray[np.int64]"
     begins: "NDArray[np.bool_]"
 
+    def part(self, rows: slice) -> "Batch":
+        """The same of some of its rows."""
+        return Batch(self.inputs[rows], self.targets[rows], self.begins[rows])
+
 
 class Batches:
     """The lecture's mini-batches of a stream of T tokens x(1) .. x(T).

@@ -24,6 +24,7 @@ from lm.average import Average
 from lm.clip import clip
 from lm.config import RunConfig, parse_clip
 from lm.data import Data
+from lm.distributed import ALONE, Alone, Lost
 from lm.errors import Diverged, InputError, Stopped
 from lm.evaluate import Score, evaluate
 from lm.lock import Lock
@@ -80,6 +81,7 @@ class Training:
         self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
         self.notes: list[str] = []  # what whoever resumed should know
         self.rollback = Rollback(self)
+        self.ranks: Alone = ALONE  # with several processes, those that have the other rows
         self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
@@ -98,6 +100,9 @@ class Training:
                 self._between()
                 self._train(quiet, each_epoch or (lambda training: None))
                 return self.conclude()
+        except Lost as error:
+            go_on = shlex.join(["lm", "resume", str(self.path)])
+            raise InputError(f"{error} after step {self.at.step}; the last checkpoint is intact, go on with: {go_on}") from None
         except (MemoryError, RuntimeError) as error:
             if not machine.out_of_memory(error):
                 raise
@@ -109,7 +114,8 @@ class Training:
     def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
         with Display(self.total_steps(), self.at.step, quiet) as self.display:
             try:
-                self.open_logs()
+                if self.ranks.first:
+                    self.open_logs()
                 each_epoch(self)
                 while not self.finished():
                     try:
@@ -133,7 +139,7 @@ class Training:
     def train_epoch(self) -> None:
         """The rest of the running epoch."""
         if self.at.batch == 0 and self.config.batches.state != "never":
-            self.state = self.model.zero_state(self.config.batches.rows)
+            self.state = self.ranks.part(self.model.zero_state(self.config.batches.rows))
         begin, before = time.monotonic(), self.at.seconds
         self.model.train()
         while self.at.batch < len(self.batches) and not self.out_of_steps():
@@ -147,13 +153,14 @@ class Training:
             self.at.tokens += counted
             self.at.seconds = before + time.monotonic() - begin
             self._log_step(loss, norm, clipped, counted)
-            if self.signum:
+            if self.ranks.agreed(self.signum):
                 self._stop()
             if self.at.step % self.config.training.checkpoint_every == 0:
                 self.save()
 
     def update(self, batch: Batch) -> tuple[float, float, bool]:
         """One step of truncated BPTT: (mean loss in nats a token, gradient norm before clipping, was it clipped)."""
+        batch = batch.part(self.ranks.rows(self.config.batches.rows))
         inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
         targets = torch.from_numpy(batch.targets).to(self.device)
         document = self.config.batches.state == "document" and batch.begins.any()
@@ -165,11 +172,12 @@ class Training:
             self.model.decoder.weight,
             targets.t().flatten(),
             linear_bias=self.model.decoder.bias,
+            reduction=self.ranks.reduction,
             compute_dtype=self.compute_dtype,
             backend=self.config.machine.backend,
         )
         loss.backward()
-        value = float(loss.detach())
+        value = self.ranks.reduce(self.model, loss, int((batch.targets >= 0).sum()), self.signum)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm, clipped = clip(gradients, *self.clip)
         if not value < EXPLODED:
@@ -212,7 +220,8 @@ class Training:
         if improved:
             at.best_loss, at.best_epoch = score.loss, at.epoch
         at.batch, at.nats, at.tokens, at.seconds = 0, 0.0, 0, 0.0
-        self.logs[1].write(record)
+        if self.ranks.first:
+            self.logs[1].write(record)
         self.save(best=improved)
         shown = {"train_loss": train_loss, "valid_loss": score.loss, "perplexity": score.perplexity}
         shown |= {"bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
@@ -222,7 +231,8 @@ class Training:
     def conclude(self) -> dict[str, Score]:
         """Score the best model on both held-out splits and store the result."""
         self.concluding = True
-        runs.load_weights(self.scored, checkpoint.load(self.path, "best"), self.path)
+        if self.ranks.first:
+            runs.load_weights(self.scored, checkpoint.load(self.path, "best"), self.path)
         scores = {split: self.score(split) for split in ("valid", "test")}
         result: dict[str, Any] = {split: score.as_dict() for split, score in scores.items()}
         result |= {"epochs": self.at.epoch, "best_epoch": self.at.best_epoch, "steps": self.at.step}
@@ -230,7 +240,8 @@ class Training:
             result["rollbacks"] = self.at.rollbacks
         if self.files:
             result["config"] = self.files["config.toml"]  # which tells it from another run's result
-        checkpoint.write_atomic(self.path / "result.json", seal(result))
+        if self.ranks.first:
+            checkpoint.write_atomic(self.path / "result.json", seal(result))
         return scores
 
     # -- when to end ------------------------------------------------------------------------------------------------
@@ -261,7 +272,11 @@ class Training:
         resets = self.config.batches.state == "document"
         stream = getattr(self.data, split)
         backend = self.config.machine.backend
-        return evaluate(self.scored, stream, rows=rows, resets=resets, backend=backend, between=self._between)
+
+        def work(between: Callable[[], None]) -> Score:
+            return evaluate(self.scored, stream, rows=rows, resets=resets, backend=backend, between=between)
+
+        return self.ranks.by_first(work, self._between)
 
     def save(self, best: bool = False) -> None:
         """Store everything that the next update depends on."""
@@ -270,7 +285,10 @@ class Training:
         for log in self.logs:
             log.sync()
             self.marks[log.name] = log.mark
-        state = {f"carried.{i}": t for i, t in enumerate(flatten(self.state))}
+        self.ranks.check_same(self.model)
+        state = {f"carried.{i}": t for i, t in enumerate(self.ranks.whole(flatten(self.state)))}
+        if not self.ranks.first:
+            return
         state["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             state["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -308,6 +326,8 @@ class Training:
         self.marks, self.files = dict(saved.meta.get("logs", {})), saved.meta.get("files", {})
 
     def _log_step(self, loss: float, norm: float, clipped: bool, tokens: int) -> None:
+        if not self.ranks.first:
+            return
         at = self.at
         record = {"step": at.step, "epoch": at.epoch + 1, "loss": loss, "grad_norm": norm, "clipped": clipped}
         self.logs[0].write(record | {"lr": at.lr, "tokens": tokens})
@@ -332,7 +352,7 @@ class Training:
         return handled(note)
 
     def _between(self) -> None:
-        if self.signum:
+        if self.ranks.agree(self.signum):
             self._stop()
 
     def _stop(self) -> None:
@@ -340,7 +360,7 @@ class Training:
         if not self.concluding:  # then the model holds the best weights, and everything is saved already
             self.save()
         go_on = shlex.join(["lm", "resume", str(self.path)])
-        raise Stopped(self.signum, f"stopped after step {self.at.step}, all saved; go on with: {go_on}")
+        raise Stopped(self.ranks.agreed(self.signum), f"stopped after step {self.at.step}, all saved; go on with: {go_on}")
 
     def _diverged(self, what: str, value: float) -> None:
         at = self.at
