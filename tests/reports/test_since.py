@@ -13,6 +13,7 @@ from reports.cli import app
 from reports.ledger import ORDER, Claim
 from reports.since import Change, Since, conditions, pairs
 from studies import load, run_app
+from studies.digest import sealed
 
 
 def claim(name, verdict="holds", setting="s", measured="1"):
@@ -88,7 +89,7 @@ def edited(path, **machine):
     """A stored table as another machine or program would have made it."""
     table = load(path)
     table.attrs["machine"] |= machine
-    table.to_parquet(path)
+    sealed(table).to_parquet(path)
     return path
 
 
@@ -161,7 +162,7 @@ def test_what_an_older_program_did_not_record_is_not_taken_for_another(bare, fol
     table = load(folders[1] / "training_step.parquet")
     for name in ("threads", "driver", "sources"):
         del table.attrs["machine"][name]
-    table.to_parquet(folders[1] / "training_step.parquet")
+    sealed(table).to_parquet(folders[1] / "training_step.parquet")
     (page,) = compared(folders, tmp_path / "pages").pages
     assert sorted(c[:2] for c in page.since.conditions) == [
         ("machine threads", "not recorded"),
