@@ -114,8 +114,8 @@ def test_a_kill_at_some_changes_of_the_disk_changes_no_loss(
 
 
 def check_random_kills(kind: str, times: int, tmp_path: Path, small: Path, whole: Any, spawn: Any, flags: Make) -> None:
-    def train(run: Path) -> Any:
-        return spawn(["train", small, "--run", run, "--quiet", *flags(**KINDS[kind])])
+    def train(run: Path, **how: Any) -> Any:
+        return spawn(["train", small, "--run", run, "--quiet", *flags(**KINDS[kind])], **how)
 
     begin = time.monotonic()
     assert train(tmp_path / "alone").wait() == 0
@@ -124,17 +124,17 @@ def check_random_kills(kind: str, times: int, tmp_path: Path, small: Path, whole
     draw, killed, inside = random.Random(kind), 0, 0
     for i in range(times):
         run = tmp_path / str(i)
-        child = train(run)
-        end = time.monotonic() + draw.random() * duration
-        while time.monotonic() < end and not (run / "result.json").exists():
-            time.sleep(0.0005)
-        if i % 2:  # wait for the next checkpoint that is half written
-            while not (run / "result.json").exists() and not list(run.glob("checkpoints/.*.tmp")):
-                time.sleep(0.0001)
-        inside += bool(list(run.glob("checkpoints/.*.tmp")))
-        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself by now
-            os.kill(child.pid, signal.SIGKILL)
+        if i % 2:  # at one of its changes of the disk, most of which are within a checkpoint
+            child = train(run, kill_at=draw.randint(10, 80))
+        else:
+            child = train(run)
+            end = time.monotonic() + draw.random() * duration
+            while time.monotonic() < end and not (run / "result.json").exists():
+                time.sleep(0.0005)
+            with contextlib.suppress(ProcessLookupError):  # it may have ended by itself by now
+                os.kill(child.pid, signal.SIGKILL)
         code = child.wait()
+        inside += bool(list(run.glob("checkpoints/.*.tmp")))
         assert code in (-signal.SIGKILL, 0), child.err.read_text()
         killed += code != 0
         if not (run / "last.json").exists():  # before the first checkpoint: nothing to go on from
