@@ -235,6 +235,7 @@ class MachineConfig(_Checked):
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")
+    graph: bool = setting(False, "on a GPU: replay each update as one CUDA graph, and read its loss while the next one runs")
 
     def check(self) -> None:
         self.between(0, 1024, "threads")

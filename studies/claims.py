@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 OURS = ("kernels:torch", "kernels:triton")
+GRAPH = "kernels:triton-graph"
+TWICE = 2.0  # times torch.nn's tokens a second that the trainer aims at on a GPU
 NAMES = {"recurrence": "recurrence", "cross_entropy": "loss", "training": "training step"}
 LINEAR = (0.8, 1.2)  # exponents that still count as growth in proportion
 FEW = 4  # sizes below which an exponent decides nothing: three may lie on a line by chance
@@ -29,6 +31,8 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     for part in NAMES:
         if part in parts:
             rows += [row for variant in OURS for row in _not_slower(table, about, part, variant)]
+    if "training" in parts:
+        rows += _twice(table, about)
     if "sequential" in parts:
         rows += _waiting(table, about)
     if "recurrence" in parts:
@@ -82,6 +86,20 @@ def _worst(seen: "pd.DataFrame") -> str:
     worst = seen.sort_values("speed").iloc[0]
     counts = ", ".join(f"{n} {word}" for word, n in seen["compared"].value_counts(sort=False).items())
     return f"{_interval(worst, 'speed')} times as fast at worst, at {_size(worst)}; of {len(seen)} settings {counts}"
+
+
+def _twice(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
+    claim = f"a training step as a CUDA graph is at least {TWICE:g} times as fast as torch.nn's"
+    rows: list[Claim] = []
+    mine = about[(about["part"] == "training") & (about["variant"] == GRAPH)]
+    for dtype, group in mine.groupby("dtype", sort=False):
+        seen = together(table, group)
+        if seen.empty:
+            continue
+        holds = (seen["speed_low"] >= TWICE).all()
+        verdict = "holds" if holds else "fails" if (seen["speed_high"] < TWICE).any() else "ambiguous"
+        rows.append((claim, "aim of the trainer", str(dtype), f">= {TWICE:g}", _worst(seen), verdict))
+    return rows or [(claim, "aim of the trainer", "all", f">= {TWICE:g}", NOT, NOT)]
 
 
 def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:

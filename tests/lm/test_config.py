@@ -71,7 +71,7 @@ CHANGED = [
             init_from="runs/a b",
             checkpoint_every=10,
         ),
-        MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager"),
+        MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager", graph=True),
     ),
     RunConfig(
         CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"), TokensConfig(kind="bpe", vocab_size=500)

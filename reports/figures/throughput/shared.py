@@ -16,6 +16,7 @@ LOOKS = {
     "torch.nn": (INK, "s", "-"),
     "kernels:torch": (PALETTE[0], "o", "-"),
     "kernels:triton": (PALETTE[3], "D", "-"),
+    "kernels:triton-graph": (PALETTE[2], "^", "-."),
     "kernels:eager": (PALETTE[4], "v", ":"),
     "linear_cross_entropy": (PALETTE[4], "v", ":"),
     "loop": (PALETTE[2], "^", "-."),
@@ -27,7 +28,8 @@ LOOKS = {
     "steps": (PALETTE[3], "o", "--"),
 }
 LABELS = {"product": "one product", "steps": "steps that wait"}
-OURS = ("kernels:triton", "kernels:torch", "kernels:eager")  # the first that was timed is the one that captions speak of
+# The first that was timed is the one that captions speak of.
+OURS = ("kernels:triton-graph", "kernels:triton", "kernels:torch", "kernels:eager")
 NAMES = {"T": "steps $T$ (tokens)", "H": "hidden units $H$ (number)", "B": "batch $B$ (rows)", "V": "vocabulary $V$ (words)"}
 
 
