@@ -19,6 +19,7 @@ STUDIES = {
     "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
     "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "backends": "whether all backends teach a model the same, and how fast",
     "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
