@@ -39,6 +39,19 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=columns)
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """Why a loss is slower, and why an interval does not decide."""
+    if claim.claim == f"kernels:torch's {NAMES['cross_entropy']} is not slower than torch.nn's" and claim.verdict == "fails":
+        return (
+            "it makes several passes over each chunk of logits where torch has one kernel; that is what its small memory costs"
+        )
+    if claim.verdict == "ambiguous" and "is not slower than" in claim.claim:
+        return f"an interval reaches across the limit: differences of {FLOOR:.0%} are smaller than the noise of these times"
+    if claim.verdict == "ambiguous" and "in proportion to T" in claim.claim:
+        return "a call costs something whatever T is, which weighs at the smallest; and a few sizes leave a wide interval"
+    return ""
+
+
 def _right(about: "pd.DataFrame") -> Claim:
     seen = about[about["error"].notna()]
     wrong = seen[seen["status"] == "disagrees"]

@@ -21,6 +21,25 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """The likely reason why log(chi)/2 is missed at a small g."""
+    scale = float(claim.setting.split("g = ")[1].split(",")[0]) if "g = " in claim.setting else math.nan
+    if "is about log(chi)/2" not in claim.claim or not scale <= 1:
+        return ""
+    parts = [
+        of(table, "curves", q, cell="rnn-tanh", scale=scale).set_index("seed")["value"]
+        for q in ("log_radius", "exponent", "half_log_chi")
+    ]
+    radius, off = parts[0], (parts[1] - parts[2]).abs()
+    least, most = radius.idxmin(), radius.idxmax()
+    return (
+        "where tanh is almost linear, one matrix is multiplied again and again, and its largest eigenvalue shows, which at "
+        "finite n may lie beyond g; chi takes each step for independent of those before. The network with the smallest "
+        f"spectral radius ({math.exp(radius[least]):.2f}) is off by {off[least]:.3f}, that with the largest "
+        f"({math.exp(radius[most]):.2f}) by {off[most]:.3f}"
+    )
+
+
 def _sums(table: "pd.DataFrame") -> list[Claim]:
     """Claim 1, for each random network and each corpus, and that the trace of ``kernels`` says the same."""
     claim, source = "the parts of dL(t)/dW_h over steps i sum to autograd's dL(t)/dW_h", "lecture, slide BPTT"

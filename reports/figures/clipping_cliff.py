@@ -44,7 +44,11 @@ def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
     import numpy as np
 
     w, b, error = grid(part)
-    axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
+    heights = axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
+    where = {"orientation": "horizontal", "location": "top", "shrink": 0.9, "aspect": 30, "spacing": "uniform"}
+    bar = axes.figure.colorbar(heights, ax=axes, **where)
+    bar.set_label("error $E$ (no unit)", fontsize=SMALL[size.narrow])
+    bar.ax.tick_params(labelsize=SMALL[size.narrow])
     axes.grid(False)
     (w0, w1), (b0, b1) = WINDOW
     line = part[part["kind"] == "ridge"].sort_values("w")
@@ -121,4 +125,4 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"{name} the descent meets a gradient of norm {top:.3g} and ends at w = {end['w']:.2f}, b = {end['b']:.2f} with "
             f"E = {end['value']:.2g}"
         )
-    return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. From one start at the same rate, {' and '.join(ends)}."
+    return f"From one start at the same rate, {' and '.join(ends)}. The wall stands on the line b* = 0.5 - s(0.5) w; {told}."
