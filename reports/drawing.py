@@ -53,6 +53,11 @@ class Listing:
     columns: list[str]
     rows: list[list[str]]
 
+    @property
+    def numeric(self) -> list[bool]:
+        """By column, whether its values begin with a number; what is missing is no value."""
+        return [all(not v or v.lstrip("+-")[:1].isdigit() for v in values) for values in zip(*self.rows, strict=True)]
+
 
 @dataclass(frozen=True)
 class Figure:

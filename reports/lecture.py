@@ -10,8 +10,8 @@ LECTURE = "Language Modeling with Recurrent Neural Networks (Navid Rekab-Saz, Jo
 # each slide with a command that shows it on a trained run, where there is one
 SLIDES = {
     "Language modeling": 'lm next RUN --prompt "the students opened their"',
-    "Recurrent neural network": "",
-    "Standard (Elman) RNN": "",
+    "Recurrent neural network": "lm train obama --cell gru",
+    "Standard (Elman) RNN": "lm train obama --cell rnn-tanh",
     "RNN language model": "lm train obama",
     "Training": 'lm score RUN "the students opened their schools"',
     "Mini batches, data preparation": "lm train obama --rows 20 --bptt 35",
@@ -40,11 +40,13 @@ class Row:
 
 
 def guide(pages: "list[Page]") -> list[Row]:
-    """The slides that some figure of these pages follows or a command shows; nothing where no figure follows any."""
-    found = {
-        slide: [(page, shown) for page in pages for shown in page.figures if slide in shown.slides and not shown.problem]
-        for slide in SLIDES
-    }
+    """The slides that some figure of these pages follows or a command shows; nothing where no figure follows any. What two
+    pages of a study show under one title stands once, that of the first, which shows the tables together."""
+    figures: dict[tuple[str, str], tuple[Page, Shown]] = {}
+    for page in pages:
+        for shown in page.drawn:
+            figures.setdefault((page.study, shown.title), (page, shown))
+    found = {slide: [(page, shown) for page, shown in figures.values() if slide in shown.slides] for slide in SLIDES}
     if not any(found.values()):
         return []
-    return [Row(slide, SLIDES[slide], figures) for slide, figures in found.items() if figures or SLIDES[slide]]
+    return [Row(slide, SLIDES[slide], of) for slide, of in found.items() if of or SLIDES[slide]]

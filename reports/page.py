@@ -2,6 +2,7 @@
 
 import base64
 import gzip
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -67,12 +68,13 @@ class Page:
     since: Since | None = None  # what changed, where there is an older table
     listings: list[Listing] = field(default_factory=list)
     elsewhere: list[str] = field(default_factory=list)  # pages of the study's other tables
+    leads: bool = True  # the study's first, which shows what can be shown together
     left: int = 0  # claims that this table leaves unmeasured and those decide
 
     @property
     def title(self) -> str:
-        """The study's name as a heading, with what was measured where the study has other pages."""
-        return f"{heading(self.study)}: {self.subject}" if self.elsewhere and self.subject else heading(self.study)
+        """The study's name as a heading, with what was measured where another page leads the study's."""
+        return heading(self.study) if self.leads or not self.subject else f"{heading(self.study)}: {self.subject}"
 
     @property
     def slides(self) -> list[str]:
@@ -104,7 +106,11 @@ class Page:
             f"{about['cores']} cores" if "cores" in about else "",
             "no GPU" if gpu == "none" else gpu,
         ]
-        return "; ".join(filter(None, (self.command, f"commit {self.commit[:7]}", ", ".join(filter(None, machine)))))
+        return "; ".join(
+            filter(
+                None, (re.sub(r" --out \S+", "", self.command), f"commit {self.commit[:7]}", ", ".join(filter(None, machine)))
+            )
+        )
 
     @property
     def packed(self) -> str:
@@ -165,6 +171,7 @@ def make(
         since=since(table, older[1], made, ledger(verdicts(older[1]), name), older[0]) if older else None,
         listings=listings(table),
         elsewhere=list(beside),
+        leads=leads,
         left=len(left),
     )
 

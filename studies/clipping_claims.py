@@ -193,7 +193,9 @@ def _of_range(here: "pd.DataFrame") -> str:
     if len(lost):
         kept = inside[~inside["multiple"].isin(lost["multiple"])]["multiple"]
         held = (
-            f"thresholds up to {kept.max():g} mean norms hold it, higher ones do not" if len(kept) else "no threshold holds it"
+            f"thresholds up to {kept.max():g} times the mean norm hold it, higher ones do not"
+            if len(kept)
+            else "no threshold holds it"
         )
         return (
             f"the rate is too high for this model: without clipping {free['diverged'].sum():.0f} of {len(free)} trainings "

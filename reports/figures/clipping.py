@@ -12,7 +12,7 @@ PLOTS = (
         "surface",
         clipping_surface.title,
         clipping_surface.draw,
-        clipping_cliff.caption,
+        clipping_surface.caption,
         "One unit feeds itself fifty times, and E is the error at the end, over its weight w and its bias b. In front a valley "
         "that slopes gently to the foot of a wall; behind the wall, a plateau. Each dot is a step of gradient descent. Both "
         "descents come down the valley together. At the wall the gradient is huge, and points straight away from it: a step in "

@@ -22,7 +22,7 @@ CUT, SHOWN = 5.0, (-2.85, -2.15)  # w of the cut, and its b
 
 def title(table: "pd.DataFrame") -> str:
     """What is shown."""
-    return "The cliff: where a gradient explodes, and what clipping does about it"
+    return "The cliff from above, and a cut through it"
 
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
@@ -116,6 +116,11 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     wall = claims[claims["claim"].str.contains("is a cliff")]
     rows = zip(wall["setting"], wall["measured"], wall["verdict"], strict=True)
     told = "; ".join(f"{setting.partition(',')[0]}: {measured} ({verdict})" for setting, measured, verdict in rows)
+    return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. {descents(part)}"
+
+
+def descents(part: "pd.DataFrame") -> str:
+    """A sentence on where the two end, of the table's part cliff."""
     ends = []
     for kind, name in (("plain", "without clipping"), ("clipped", "clipped")):
         path = part[(part["kind"] == kind)].sort_values("step")
@@ -125,4 +130,4 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"{name} the descent meets a gradient of norm {top:.3g} and ends at w = {end['w']:.2f}, b = {end['b']:.2f} with "
             f"E = {end['value']:.2g}"
         )
-    return f"From one start at the same rate, {' and '.join(ends)}. The wall stands on the line b* = 0.5 - s(0.5) w; {told}."
+    return f"From one start at the same rate, {' and '.join(ends)}."

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.clipping_cliff import PATHS, WINDOW, grid
-from reports.figures.style import INK, Size, canvas, legend
+from reports.figures.clipping_cliff import PATHS, WINDOW, descents, grid
+from reports.figures.style import Size, canvas, legend
 from studies import InputError
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 VIEW = {"elev": 30, "azim": 52}  # degrees: from the valley, the wall across
 TOP = 0.45  # of the vertical axis
 SHADES, EDGE = ("#f6f7f9", "#8d97a4"), "#aeb6c0"  # of facets, lowest and steepest; light on light and on dark pages
+RIDGE = "#9a5bc4"  # seen on the surface and, in the legend, on light and on dark pages
 STEEP = 2.0  # |dE/db| from which a facet belongs to the wall
 FACETS = 22  # from the ridge to either edge, closer together near it
 NAMES = {"plain": "without clipping: thrown off", "clipped": "clipped: stays at the foot"}
@@ -42,7 +43,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     _surface(axes, w, b, error)
     seen = (middle >= WINDOW[1][0]) & (middle <= WINDOW[1][1])
     at_ridge = error[:, FACETS]
-    look: dict[str, Any] = {"color": INK, "linestyle": ":", "linewidth": 1.5 if size.narrow else 2.5}
+    look: dict[str, Any] = {"color": RIDGE, "linestyle": ":", "linewidth": 1.5 if size.narrow else 2.5}
     axes.plot(w[seen, 0], middle[seen], at_ridge[seen], zorder=5, label="ridge $b^* = 0.5 - s(0.5)\\,w$", **look)
     for kind, colour in PATHS.items():
         _path(axes, part[part["kind"] == kind], colour, NAMES[kind], size)
@@ -107,3 +108,12 @@ def _path(axes: Any, part: "pd.DataFrame", colour: str, name: str, size: Size) -
         ground = {"facecolor": SHADES[0], "edgecolor": "none", "alpha": 0.9, "pad": 1.5}
         small = 8 if size.narrow else 14
         axes.text(*end, where, color=colour, fontsize=small, ha="left", va="top", zorder=7, weight="bold", bbox=ground)
+
+
+def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
+    """Where the two descents end, and how steep the wall is."""
+    part = table[table["part"] == "cliff"]
+    if part.empty:
+        return "The cliff was not measured."
+    wall = claims[claims["claim"].str.contains("is a cliff")].iloc[0]
+    return f"{descents(part)} At {wall['setting'].partition(',')[0]} on the ridge: {wall['measured']} ({wall['verdict']})."

@@ -97,7 +97,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     kept = " or ".join(f"{m:g}" for m in safe[safe == 0].index)
     never = f", and of those clipped at {kept} mean norms none" if kept else ""
     return (
-        f"Of the trainings without clipping diverged {lost}{never}. {corpora}, {many}, the same initial weights at every "
+        f"Of the trainings without clipping diverged {lost}{never}. Texts: {corpora}; {many}, the same initial weights at every "
         f"threshold. {_idle(made)}"
         f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {said}. "
         "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "

@@ -157,14 +157,16 @@ def subject(table: "pd.DataFrame") -> str:
 def listings(table: "pd.DataFrame") -> list[Listing]:
     """The lecture's table of parameters at every size, and the perplexities."""
     counts = table[table["part"] == "counts"]
+    sizes = sorted(counts["h"].unique())
+    counts = counts[(counts["d"] == counts["h"]) | (counts["h"] == sizes[len(sizes) // 2])] if sizes else counts
     made = []
-    for (vocabulary, d, h, variant), of in counts.groupby(["vocabulary", "d", "h", "variant"], sort=True):
+    for (vocabulary, h, variant), of in counts.groupby(["vocabulary", "h", "variant"], sort=False):
         held = of.set_index("matrix")["parameters"]
         cells = [f"{held[m]:,}" if held.get(m, 0) else "" for m in MATRICES]
         share = (held.get("E", 0) + held.get("U", 0)) / held.sum()
-        made.append([f"{vocabulary:,}", str(h), str(d), str(variant), *cells, f"{held.sum():,}", f"{share:.0%}"])
+        made.append([f"{vocabulary:,}", str(h), str(of["d"].iloc[0]), str(variant), *cells, f"{held.sum():,}", f"{share:.0%}"])
     columns = ["|V|", "h", "d", "variant", "E: |V| x d", "U: h x |V|", "W_i: d x h", "W_h: h x h", "projection: h x d"]
-    columns += ["all, with biases", "share of E and U"]
+    columns += ["all, biases too", "E and U of all"]
     models = table[table["part"] == "model"].groupby(["corpus", "variant"], sort=False)
     rows = [
         [
