@@ -55,7 +55,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     middle.set_ylabel("clipped (%)" if size.narrow else "steps that are clipped (%)")
     right.set_ylabel("diverged (%)" if size.narrow else "trainings that diverged (%)")
     for axes in (middle, right):
-        axes.set_ylim(-4, 104)
+        axes.set_ylim(-6, 106)
     legend(figure)
     return figure
 
@@ -97,8 +97,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     kept = " or ".join(f"{m:g}" for m in safe[safe == 0].index)
     never = f", and of those clipped at {kept} mean norms none" if kept else ""
     return (
-        f"Of the trainings without clipping diverged {lost}{never}. Texts: {corpora}; {many}, the same initial weights at every "
-        f"threshold. {_idle(made)}"
+        f"Of the trainings without clipping diverged {lost}{never}. Texts: {corpora}; {many}, the same initial weights at "
+        f"every threshold. {_idle(made)}"
         f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {said}. "
         "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "
         "which training without clipping diverges, a high threshold does not hold it."

@@ -59,7 +59,7 @@ def draw_clipping(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> 
     lengths = sorted(set(about["steps"]))
     figure, (axes,) = canvas(size)
     shown = [method for method in METHODS if method in set(about["method"])]
-    apart = 0.24
+    apart = 0.19
     for k, method in enumerate(shown):
         label, colour, marker = METHODS[method]
         rows = about[about["method"] == method].sort_values("steps")
