@@ -98,7 +98,7 @@ def _worst(seen: "pd.DataFrame") -> str:
 
 
 def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
-    source, threshold = "lecture, recurrent computation is slow", f"> {1 + FLOOR:g} times"
+    source, threshold = "lecture, slide Summary of RNNs (recurrent computation is slow)", f"> {1 + FLOOR:g} times"
     rows: list[Claim] = []
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
     for dtype, found in steps.groupby("dtype", sort=False):
@@ -131,7 +131,8 @@ def _proportional(fits: "pd.DataFrame") -> list[Claim]:
             verdict = "fails" if fit.high < low or fit.low > high else "ambiguous"
         setting = ", ".join(w for w in (fit.cell, fit.direction, fit.dtype, fit.variant, fit.mode, fit.cache) if w)
         measured = f"T^{Interval(fit.exponent, fit.low, fit.high)}, {fit.points} sizes"
-        rows.append((claim, "lecture, slide Elman RNN", setting, f"exponent within [{low:g}, {high:g}]", measured, verdict))
+        source, threshold = "lecture, slide Standard (Elman) RNN", f"exponent within [{low:g}, {high:g}]"
+        rows.append((claim, source, setting, threshold, measured, verdict))
     return rows
 
 

@@ -37,7 +37,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     figure, _ = canvas(size)
     figure.clear()
     figure.set_layout_engine("none")  # which would make room for all of a cube that is zoomed into
-    place = (0.03, 0.19, 0.94, 0.8) if size.narrow else (0.02, 0.13, 0.96, 0.82)
+    place = (0.12, 0.2, 0.86, 0.8) if size.narrow else (0.02, 0.13, 0.96, 0.82)
     axes: Any = figure.add_axes(place, projection="3d", computed_zorder=False)
     w, b, error, middle = facets(part)
     _surface(axes, w, b, error)
@@ -49,15 +49,16 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         _path(axes, part[part["kind"] == kind], colour, NAMES[kind], size)
     axes.set(xlim=WINDOW[0], ylim=WINDOW[1], zlim=(0, TOP))
     axes.view_init(**VIEW)
-    axes.set_box_aspect((1.5, 1.2, 0.75), zoom=0.95 if size.narrow else 1.25)
-    small, near = (8, (3, 3, 1)) if size.narrow else (14, (14, 14, 8))
+    axes.set_box_aspect((1.5, 1.2, 0.75), zoom=0.9 if size.narrow else 1.25)
+    small, near = (8, (9, 9, 3)) if size.narrow else (14, (26, 30, 10))
     for axis, name, pad in zip("xyz", ("weight $w$ (no unit)", "bias $b$ (no unit)", "error $E$ (no unit)"), near, strict=True):
-        getattr(axes, f"set_{axis}label")(name, fontsize=small + 1, labelpad=pad)
         ruler = getattr(axes, f"{axis}axis")
+        ruler.set_rotate_label(False)  # level, so that no number is in its way
+        getattr(axes, f"set_{axis}label")(name, fontsize=small + 1, labelpad=pad, rotation=90 if axis == "z" else 0)
         ruler.set_pane_color((0, 0, 0, 0))
         ruler.get_major_locator().set_params(nbins=4)
     axes.tick_params(labelsize=small, pad=-1 if size.narrow else 3)
-    axes.tick_params(axis="z", pad=2 if size.narrow else 6)
+    axes.tick_params(axis="z", pad=5 if size.narrow else 6)
     legend(figure)
     return figure
 

@@ -51,7 +51,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         axes.grid(False, axis="x")
         if axes is right or not size.narrow:
             axes.set_xlabel("threshold (mean norms)")
-    left.set_ylabel("perplexity" if size.narrow else "validation perplexity (per token)")
+    left.set_ylabel("perplexity (token)" if size.narrow else "validation perplexity (per token)")
     middle.set_ylabel("clipped (%)" if size.narrow else "steps that are clipped (%)")
     right.set_ylabel("diverged (%)" if size.narrow else "trainings that diverged (%)")
     for axes in (middle, right):

@@ -76,7 +76,7 @@ def test_the_ridge_is_the_exact_line_and_both_paths_begin_at_the_start(table):
 def test_the_surface_has_the_wall_on_the_exact_ridge_and_both_paths_at_its_foot(size, table):
     (axes,) = drawn("surface", table, size).axes
     lines = {line.get_label(): np.array(line.get_data_3d()) for line in axes.lines}
-    ridge, plain, clipped, thrown = lines.values()
+    ridge, plain, thrown, clipped = lines.values()
     s = 1 / (1 + math.exp(-0.5))
     assert np.allclose(ridge[1], 0.5 - s * ridge[0], atol=1e-9) and np.allclose(ridge[2], (s - 0.7) ** 2)
     for path in (plain, clipped):
