@@ -4,7 +4,7 @@ import base64
 import gzip
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
 from reports.figures.style import NARROW, WIDE, headline
@@ -180,7 +180,7 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
     """A plot of the first table, or of all where it shows them together."""
     table = plot.joined(tables) if plot.joined and len(tables) > 1 else tables[0]
     title, caption = plot.title(table), ""
-    about = {"slides": plot.slides, "papers": plot.papers}
+    about: dict[str, Any] = {"slides": plot.slides, "papers": plot.papers}
     name = f"{page}-{plot.name}"
     try:
         caption = plot.caption(table, claims)

@@ -173,7 +173,7 @@ def _kinds(part: "pd.DataFrame") -> list[Claim]:
 def reason(table: "pd.DataFrame", claim: Any) -> str:
     """The likely reason why a claim fails: of thresholds what clipping did at that rate, of directions what never cancelled."""
     if claim.claim.startswith("any threshold"):
-        corpus, rate = claim.setting.split(", ")[:2]
+        corpus, rate, _ = claim.setting.rsplit(", ", 2)
         made = trainings(table)
         here = made[(made["corpus"] == corpus) & (made["rate"] == float(rate.removeprefix("learning rate ")))]
         return _of_range(here)

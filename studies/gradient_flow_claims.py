@@ -30,13 +30,15 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
         of(table, "curves", q, cell="rnn-tanh", scale=scale).set_index("seed")["value"]
         for q in ("log_radius", "exponent", "half_log_chi")
     ]
+    if any(part.empty for part in parts):
+        return ""
     radius, off = parts[0], (parts[1] - parts[2]).abs()
-    least, most = radius.idxmin(), radius.idxmax()
+    (least, at_least), (most, at_most) = (sorted(zip(radius, off.reindex(radius.index), strict=True))[i] for i in (0, -1))
     return (
         "where tanh is almost linear, one matrix is multiplied again and again, and its largest eigenvalue shows, which at "
         "finite n may lie beyond g; chi takes each step for independent of those before. The network with the smallest "
-        f"spectral radius ({math.exp(radius[least]):.2f}) is off by {off[least]:.3f}, that with the largest "
-        f"({math.exp(radius[most]):.2f}) by {off[most]:.3f}"
+        f"spectral radius ({math.exp(least):.2f}) is off by {at_least:.3f}, that with the largest ({math.exp(most):.2f}) by "
+        f"{at_most:.3f}"
     )
 
 

@@ -45,7 +45,7 @@ def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
 
     w, b, error = grid(part)
     heights = axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
-    where = {"orientation": "horizontal", "location": "top", "shrink": 0.9, "aspect": 30, "spacing": "uniform"}
+    where: dict[str, Any] = {"orientation": "horizontal", "location": "top", "shrink": 0.9, "aspect": 30, "spacing": "uniform"}
     bar = axes.figure.colorbar(heights, ax=axes, **where)
     bar.set_label("error $E$ (no unit)", fontsize=SMALL[size.narrow])
     bar.ax.tick_params(labelsize=SMALL[size.narrow])

@@ -69,14 +69,14 @@ def draw_clipping(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> 
         axes.errorbar(x, rows["share"], yerr=[part.clip(lower=0) for part in reach], label=label, **style)
         for place, row in zip(x, _rows(rows), strict=True):
             text = {"color": colour, "fontsize": 7 if size.narrow else 13, "textcoords": "offset points"}
-            aside = {"xytext": (7, 3), "ha": "left", "va": "bottom"}
+            aside = {"xytext": (-7, -3), "ha": "right", "va": "top"}  # a falling line passes above
             above, under = ({"xytext": (0, y), "ha": "center", "va": va} for y, va in ((9, "bottom"), (-9, "top")))
             where = above if row.share == 1 else under if row.share == 0 else aside
             axes.annotate(f"{row.solved}/{row.seeds}", (place, row.share), **where, **text)
     budget = table.attrs.get("budgets", {})
     usual = table.attrs["parameters"].get("updates", 0)
-    under = [f"{t}\n{budget.get(t, usual):,} updates" if len(lengths) < 6 and not size.narrow else str(t) for t in lengths]
-    axes.set_xticks(range(len(lengths)), under)
+    below = [f"{t}\n{budget.get(t, usual):,} updates" if len(lengths) < 6 and not size.narrow else str(t) for t in lengths]
+    axes.set_xticks(range(len(lengths)), below)
     axes.set_xlim(-0.5, len(lengths) - 0.5)
     axes.set_ylim(-0.1, 1.1)
     axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])

@@ -240,8 +240,8 @@ PLOTS = (
         cells_caption,
         "Further left is better: fewer bits to predict each byte of a text that no model has seen. Each row is a recurrent "
         "cell (lecture, slides Standard (Elman) RNN and Why it matters). The dashed line is a model that only counts how often "
-        "words follow each other. The diamond mixes both, with a weight chosen on other text: where it lies left of circle and line,"
-        " network and counts know different things.",
+        "words follow each other. The diamond mixes both, with a weight chosen on other text: where it lies left of circle and "
+        "line, network and counts know different things.",
         slides=("Standard (Elman) RNN", "Why it matters"),
         papers="Chen & Goodman 1998; Mikolov et al. 2010",
     ),

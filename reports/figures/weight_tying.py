@@ -166,7 +166,7 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
         share = (held.get("E", 0) + held.get("U", 0)) / held.sum()
         made.append([f"{vocabulary:,}", str(h), str(of["d"].iloc[0]), str(variant), *cells, f"{held.sum():,}", f"{share:.0%}"])
     columns = ["|V|", "h", "d", "variant", "E: |V| x d", "U: h x |V|", "W_i: d x h", "W_h: h x h", "projection: h x d"]
-    columns += ["all, biases too", "E and U of all"]
+    columns += ["all, biases too", "share of E, U"]
     models = table[table["part"] == "model"].groupby(["corpus", "variant"], sort=False)
     rows = [
         [

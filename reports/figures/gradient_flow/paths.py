@@ -206,5 +206,5 @@ PLOT = Plot(
     "of this loss; it is at most the norm of the matrix on it.) The network's last layer is shown; h(0) is the state after "
     "60 words that were read before.",
     lines,
-    slides=("BPTT", "Backpropagation for RNNs"),
+    slides=("BPTT", "Backpropagation for RNNs", "Training"),
 )

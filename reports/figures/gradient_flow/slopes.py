@@ -1,6 +1,6 @@
 """Measured slopes of every kind of network against the scale of W_h, with the lines of theory on the same axes."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from reports.drawing import Plot
 from reports.figures.gradient_flow.rows import NAMES, below, grid, need, pick
@@ -27,13 +27,13 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     middles = rows.groupby(["cell", "quantity", "scale"])["value"].agg(["min", "median", "max"])
     for axes, cell in zip(panels, cells, strict=False):
         for number, (name, label) in enumerate(THEORY.items()):
-            if (cell, name) not in middles.index.droplevel("scale"):
+            if name not in set(rows.loc[rows["cell"] == cell, "quantity"]):
                 continue
             line = middles.loc[cell, name]["median"]
             axes.plot(line.index, line, color=PALETTE[number], linestyle=DASHES[number], label=label)
         seen = middles.loc[cell, "slope"]
         reach = [seen["median"] - seen["min"], seen["max"] - seen["median"]]
-        style = {"fmt": "o", "color": INK, "markersize": 3.5 if size.narrow else 7, "zorder": 5}
+        style: dict[str, Any] = {"fmt": "o", "color": INK, "markersize": 3.5 if size.narrow else 7, "zorder": 5}
         axes.errorbar(seen.index, seen["median"], yerr=reach, label="measured, range of seeds", **style)
         axes.axhline(0, color=MUTED, linewidth=1, linestyle="-")
         axes.set_title(NAMES[cell], fontsize=10 if size.narrow else 17)
