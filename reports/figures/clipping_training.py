@@ -88,7 +88,9 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return "No training was measured."
     about = claims[claims["claim"].str.startswith("any threshold")]
     rows = zip(about["setting"], about["verdict"], about["measured"], strict=True)
-    said = "; ".join(f"{setting.rpartition(',')[0]}: {verdict} ({measured})" for setting, verdict, measured in rows)
+    said = "; ".join(
+        f"{setting.rpartition(',')[0]}: {verdict} ({measured.partition(' over ')[0]})" for setting, verdict, measured in rows
+    )
     free = made[made["multiple"] == math.inf]
     lost = "; ".join(f"{g['diverged'].sum()} of {len(g)} at rate {rate:g}" for rate, g in free.groupby("rate"))
     corpora = " and ".join(sorted({str(name) for name in made["corpus"]}))

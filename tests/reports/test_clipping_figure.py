@@ -109,7 +109,7 @@ def test_thresholds_show_perplexities_of_what_did_not_diverge_and_shares_of_what
     assert points == {(0, 0): 0, (1, 0): 0, (2, 0): 0, (0, 1): 0, (1, 1): 0, (2, 1): 100}
     caption = captioned("thresholds", table)
     assert "diverged 0 of 2 at rate 1; 2 of 2 at rate 8" in caption
-    assert "obama, learning rate 8: holds (0.0% to 0.0% over 2 seeds" in caption
+    assert "obama, learning rate 8: holds (0.0% to 0.0%)" in caption
     assert "and of those clipped at 0.5 or 10 mean norms none." in caption
     assert "At rate 1 thresholds from 10 mean norms on clip no step at all." in caption
 
