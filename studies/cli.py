@@ -122,7 +122,7 @@ def _claims(path: Path) -> None:
             f"Setting    {claim.setting}\n"
             f"Threshold  {claim.threshold}\n"
             f"Measured   {claim.measured}\n"
-            f"Verdict    {claim.verdict}\n"
+            f"Verdict    {claim.verdict}\n" + (f"Reason     likely: {claim.reason!s}\n" if claim.reason else "")
         )
     for cell, error in failures(table):
         say(f"failed: {cell or 'all'}: {error}")

@@ -14,7 +14,7 @@ import torch
 import kernels
 from lm import InputError
 from studies import losses, machine, recurrences, steps
-from studies.claims import verdicts
+from studies.claims import reason, verdicts
 from studies.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from studies.memory import check_memory
 from studies.parameters import choice, choices, whole, wholes
@@ -25,7 +25,7 @@ from studies.work import DIRECTIONS, DTYPES, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "growth", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "growth", "reason", "summary", "verdicts"]
 
 PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
 OFFERS = {
