@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lm.config import shown
 from lm.errors import InputError
 
 if TYPE_CHECKING:
@@ -124,6 +125,8 @@ def score(
     if html and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent} for --html; make it first")
     name, is_file = text, _is_file(text)
+    if not is_file and text.lower().endswith(".txt"):
+        raise InputError(f"there is no file {shown(text)}; give one that is there, or a text")
     if is_file:
         text = read_text(Path(text), encoding)
     model = _opened(run, device)
@@ -206,4 +209,5 @@ def _training_text(model: "Run") -> "TrainingText | None":
     except InputError as error:
         print(f"lm: not compared with the training text: {error}", file=sys.stderr)
         return None
-    return TrainingText((piece.text for piece in pieces), lower=model.config.tokens.lower)
+    tokens = model.config.tokens
+    return TrainingText((piece.text for piece in pieces), tokens.lower, tokens.split)

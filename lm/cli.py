@@ -13,7 +13,7 @@ import typer
 
 from lm import ask, processes
 from lm.ask import RunArgument
-from lm.config import RunConfig, flag_of, preset_file, read_toml, shown
+from lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
 from lm.console import say, silence, unwritten
 from lm.errors import Diverged, InputError, Stopped
 from lm.signals import ending_at_once
@@ -75,7 +75,9 @@ def train(
     *,
     run: Annotated[Path | None, typer.Option(help="the new run's folder; runs/NAME if left out")] = None,
     config: Annotated[Path | None, typer.Option(help="settings from a TOML file; flags override them")] = None,
-    preset_name: Annotated[str, typer.Option("--preset", help="settings that come with the program: demo")] = "",
+    preset_name: Annotated[
+        str, typer.Option("--preset", help=f"settings that come with the program: {', '.join(presets())}")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
     **settings: Any,
 ) -> None:

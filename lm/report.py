@@ -42,8 +42,8 @@ def introduction(training: "Training") -> str:
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
-        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
-        "at the end of the training text do not fill the rows and are not read as inputs",
+        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; tokens at the end of the training text "
+        f"that do not fill the rows and are not read as inputs: {training.batches.trimmed}",
         f"{machine.device}, {shared}{_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
         + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
@@ -70,9 +70,9 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     """What ``lm eval`` prints."""
     stream, raw = compared.stream, run.tokenizer.raw_is
-    read = (
-        "one row, the state carried from start to end" if how.rows == 1 else f"{how.rows} rows, each after {how.warmup} tokens"
-    )
+    rows = min(how.rows, len(stream.ids))
+    after = f", each after {_count(how.warmup, 'token')} or all before it" if how.warmup else ""
+    read = f"{rows:,} rows{after}" if rows > 1 else "one row, the state carried from start to end"
     print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")
     table = Table(box=None, pad_edge=False)
     for column in ("", "nats/token", "perplexity", f"bits per byte{' of ' + raw if raw else ''}"):

@@ -54,14 +54,14 @@ def summary(scored: ScoredText) -> str:
 
 
 def print_scored(scored: ScoredText) -> None:
-    """The text in colours in a terminal; elsewhere one token a line with its nats, its rank and its text."""
-    if not (sys.stdout and sys.stdout.isatty()):
+    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, its rank and its text."""
+    console = Console(highlight=False)
+    if not (sys.stdout and sys.stdout.isatty()) or console.no_color or not console.color_system:
         print("nats\trank\ttoken")
         for piece in scored.pieces:
             print(f"{piece.total:.4f}\t{piece.rank}\t{visible(piece.text)}")
         print(f"# {summary(scored)}")
         return
-    console = Console(highlight=False)
     text = Text()
     for piece in scored.pieces:
         # White space stays plain, so that lines end where the text's do.
