@@ -19,7 +19,7 @@ N = 5  # words in a row that common phrases rarely reach
 
 @dataclass(frozen=True)
 class Copying:
-    """``longest`` of ``words`` in a row are in the training text too, as ``overlap``; ``novel`` of ``ngrams`` 5-grams are new."""
+    """``longest`` of ``words`` in a row are in the training text, too, as ``overlap``; ``novel`` of the ``ngrams`` are new."""
 
     words: int
     longest: int
