@@ -160,7 +160,10 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="where to look", show_default=False)] = Path("runs"),
     as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
 ) -> None:
-    """List the runs below a folder (runs, if left out) with their validation figures."""
+    """List the runs below a folder (runs, if left out) with their validation figures.
+
+    [dim]lm runs --csv[/dim]
+    """
     from lm.report import runs_table
 
     if not folder.is_dir():
@@ -201,7 +204,10 @@ def params(
 
 @corpora_app.command("list")
 def list_corpora() -> None:
-    """The corpora that come with the program or can be downloaded, and what else can be given."""
+    """The corpora that come with the program or can be downloaded, and what else can be given.
+
+    [dim]lm corpora list[/dim]
+    """
     from lm.corpora import CITATION, EMBEDDED
     from lm.download import REMOTE, data_folder, place
 
