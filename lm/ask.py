@@ -116,6 +116,7 @@ def score(
 
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
+    from lm.checkpoint import write_atomic
     from lm.probe import score_text
     from lm.surprise import as_dict, page, print_scored
     from lm.textfile import read_text
@@ -136,7 +137,10 @@ def score(
     else:
         print_scored(scored)
     if html:
-        html.write_text(page(scored, str(run), name if is_file else ""), encoding="utf-8")
+        try:
+            write_atomic(html, page(scored, str(run), name if is_file else "").encode())
+        except OSError as error:
+            raise InputError(f"{html} cannot be written: {error.strerror}; name another file with --html") from None
         print(f"page: {html}", file=sys.stderr)
 
 

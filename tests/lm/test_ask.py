@@ -200,6 +200,15 @@ def test_the_page_holds_the_text_and_is_safe(trained: Path, tmp_path: Path, lm_c
     assert "no folder" in refused("score", trained, "we", "--html", tmp_path / "none" / "page.html")
 
 
+def test_a_page_for_which_there_is_no_room_leaves_nothing(trained: Path, tmp_path: Path, spawn: Any) -> None:
+    page = tmp_path / "page.html"
+    child = spawn(["score", trained, "we", "--html", page], file_size=1000)
+    assert child.wait() == 2
+    assert child.err.read_text() == f"lm: {page} cannot be written: File too large; name another file with --html\n"
+    assert "bits per byte" in child.out.read_text()
+    assert not list(tmp_path.iterdir())
+
+
 def test_score_in_a_terminal_is_coloured_from_pale_to_red(
     trained: Path, lm_command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
