@@ -128,6 +128,8 @@ def score(
     name, is_file = text, _is_file(text)
     if not is_file and text.lower().endswith(".txt"):
         raise InputError(f"there is no file {shown(text)}; give one that is there, or a text")
+    if not is_file and "/" in text and len(text.split()) == 1:
+        print(f"lm: there is no file {shown(text)}; it is scored as a text", file=sys.stderr)
     if is_file:
         text = read_text(Path(text), encoding)
     model = _opened(run, device)

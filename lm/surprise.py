@@ -48,7 +48,8 @@ def summary(scored: ScoredText) -> str:
     spelt = f", {spelling:,.1f} of them to spell unknown words" if spelling else ""
     of = f" of {scored.raw_is}" if scored.raw_is else ""
     return (
-        f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} token{'s' * (scored.tokens > 1)}, perplexity {scored.perplexity:,.1f}; "
+        f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} token{'s' * (scored.tokens > 1)}, "
+        f"perplexity {scored.perplexity:,.1f}; "
         f"{scored.bits_per_byte:.3f} bits per byte{of}"
     )
 

@@ -254,9 +254,10 @@ def test_any_text_can_be_scored_but_none(trained: Path, lm_command: Any, refused
         assert "no token" in refused("score", trained, text)
 
 
-def test_a_folder_or_undecodable_file_is_refused(trained: Path, tmp_path: Path, refused: Any) -> None:
+def test_a_folder_or_undecodable_file_is_refused(trained: Path, tmp_path: Path, lm_command: Any, refused: Any) -> None:
     assert str(tmp_path) in refused("score", trained, tmp_path)
     assert "there is no file 'sepeches.txt'" in refused("score", trained, "sepeches.txt")
+    assert "there is no file 'we/they'; it is scored" in lm_command("score", trained, "we/they")[2]
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"we \xff")
     assert "--encoding" in refused("score", trained, bad)

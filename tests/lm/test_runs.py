@@ -82,6 +82,13 @@ def test_a_file_where_a_folder_is_expected_and_the_reverse(folder: Path, lm_comm
         assert "done" in out
 
 
+def test_a_tokenizer_that_cannot_be_read_is_not_called_damaged(folder: Path, refused: Any) -> None:
+    file = folder / "hurt" / "tokens.json"
+    file.unlink()
+    file.mkdir()  # as root may read everything else
+    assert refused("eval", folder / "hurt").startswith(f"lm: {file} cannot be read: Is a directory; ")
+
+
 def test_a_run_without_its_result_is_unfinished(folder: Path, lm_command: Any) -> None:
     (folder / "hurt" / "result.json").unlink()
     out = lm_command("runs", folder)[1]
