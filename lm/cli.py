@@ -281,9 +281,7 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{place}; make room: what was saved before is whole, and lm resume goes on from a checkpoint"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return (
-            f"{error.strerror}{place}; see to its permissions, or use another place: --run for a new run, a copy of an old one"
-        )
+        return f"{error.strerror}{place}; see to its permissions, or take another: --run for a new run, a copy of an old one"
     return f"{error.strerror or error}{place}; nothing was overwritten"
 
 

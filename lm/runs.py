@@ -90,9 +90,7 @@ def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
     except InputError:
         raise
     except OSError as error:
-        raise InputError(
-            f"{file} cannot be read: {error.strerror}; see to its permissions, or restore it from a copy"
-        ) from None
+        raise InputError(f"{file} cannot be read: {error.strerror}; see to its permissions or restore it") from None
     except Exception as error:  # whatever a damaged file makes a parser say
         raise InputError(f"{file} is damaged or foreign ({type(error).__name__}: {error}); restore it from a copy") from None
 
