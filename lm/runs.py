@@ -164,8 +164,9 @@ def _summary(path: Path) -> dict[str, Any]:
     for record in epochs:
         _numbers(record, "epochs.jsonl", "epoch", "valid_loss", "valid_perplexity", "valid_bits_per_byte", "seconds")
     meta = _meta(path)
-    if changed(path / "about.json", meta):
-        raise ValueError("about.json is not what was written")
+    for name in ("about.json", "tokens.json"):
+        if changed(path / name, meta):
+            raise ValueError(f"{name} is not what was written")
     if mark := meta.get("logs", {}).get("epochs.jsonl"):
         logs.check(path / "epochs.jsonl", mark)
     counted = [record["epoch"] for record in epochs]  # a log that was removed begins anew later

@@ -38,6 +38,7 @@ def folder(tmp_path: Path, trained: Path) -> Path:
         ("about.json", '{"corpus": "x"}', "about.json says nothing of a corpus"),
         ("about.json", "[" * 100_000, "about.json is no JSON"),
         ("about.json", b"\xff\xfe", "about.json is no JSON"),
+        ("tokens.json", "{}", "tokens.json is not what was written"),
         ("config.toml", "[model", "cannot be read as TOML"),
         ("config.toml", "lr = " + "[" * 3000, "cannot be read as TOML"),
         ("config.toml", b"\xff", "cannot be read as TOML"),
