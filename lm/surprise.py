@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm.probe import Next, ScoredText, Surprise
+from lm.progress import shown_perplexity
 from lm.runs import Run
 
 # From expected to surprising: ColorBrewer's OrRd behind black letters, told apart by colour-blind readers too.
@@ -49,7 +50,7 @@ def summary(scored: ScoredText) -> str:
     of = f" of {scored.raw_is}" if scored.raw_is else ""
     return (
         f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} token{'s' * (scored.tokens > 1)}, "
-        f"perplexity {scored.perplexity:,.1f}; "
+        f"perplexity {shown_perplexity(scored.perplexity, 1)}; "
         f"{scored.bits_per_byte:.3f} bits per byte{of}"
     )
 
