@@ -139,8 +139,17 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
-    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training)]
+    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training), *_check_best(path)]
     return training
+
+
+def _check_best(path: Path) -> list[str]:
+    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best."""
+    try:
+        checkpoint.load(path, "best")
+    except InputError as error:
+        return [f"{error}, before the training ends without a better one"]
+    return []
 
 
 def _check_logs(training: Training) -> list[str]:

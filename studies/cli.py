@@ -20,7 +20,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_studies() -> None:
-    """The studies and what they ask."""
+    """The studies and what they ask.
+
+    [dim]studies list[/dim]
+    """
     say("\n".join(f"{name:15}{question}" for name, question in STUDIES.items()))
 
 
