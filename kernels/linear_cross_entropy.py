@@ -21,7 +21,6 @@ from kernels.loss_terms import (
     accumulator,
     check_devices,
     check_terms,
-    empty_rows,
     reduce,
     results,
     textbook,
@@ -127,16 +126,24 @@ def _chunks(
     best: bool,
 ) -> tuple[Rows, Gradients]:
     """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse)."""
-    acc, v, smoothing = accumulator(input.dtype), len(weight), terms.label_smoothing
-    rows = empty_rows(len(input), input, best)
+    v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
     d_input = torch.empty_like(input) if need[0] else None
     d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
     d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
-    counts, target = _counts(target, terms.ignore_index, v, acc)  # [N]: 1, 0 where ignored, nan where the target is no class
-    ones = None if class_weight is not None or smoothing == 0 else torch.ones(v, dtype=acc, device=input.device)
-    spread_over = ones if class_weight is None else class_weight.to(acc)  # [V]
-    of_target = counts if class_weight is None else counts * class_weight.to(acc)[target]
+    # What rows have one of is [N, 1] and made for all rows at once where it can be: a call that small costs more than its work.
+    counts, index = _counts(target.unsqueeze(1), terms.ignore_index, v, acc)
+    of_target = counts if class_weight is None else counts * class_weight.to(acc)[index]
+    spread = None  # [V]: the part of each class in a smoothed target
+    if smoothing > 0:
+        of_target = of_target * (1 - smoothing)
+        spread = smoothing / v * (counts.new_ones(v) if class_weight is None else class_weight.to(acc))
+    chosen, top, total, uniform = (torch.empty_like(counts) for _ in range(4))
+    classes = index.new_empty(len(input) if best else 0)
+    if any(need):
+        onehot, factor = of_target * upstream.unsqueeze(1), counts * upstream.unsqueeze(1)
+        softmax = onehot if spread is None else onehot + spread.sum() * factor
+        softmax = softmax if upstream_lse is None else softmax + upstream_lse.unsqueeze(1)
     logits, products = _buffers(len(input), v, acc, dtype, input.device)
     size = max(1, len(logits))
     for begin in range(0, len(input), size):
@@ -152,40 +159,24 @@ def _chunks(
             z.div_(terms.softcap).tanh_()
             slope = 1 - z.square() if any(need) else None
             z.mul_(terms.softcap)
-        index = target[part].unsqueeze(1)
-        chosen = z.gather(1, index).squeeze(1)
+        torch.gather(z, 1, index[part], out=chosen[part])
         if best:
-            rows.best[part] = z.argmax(dim=1)
+            torch.argmax(z, dim=1, out=classes[part])
         # In place: torch.logsumexp would hold a second chunk, and its exponentials are needed again. By exp2: exp of float32
         # is MKL's, which took 3.5 times as long on an AMD EPYC.
-        top = z.amax(dim=1, keepdim=True)
-        top = torch.where(top == -torch.inf, 0.0, top)
-        z.sub_(top)
-        uniform = z.mv(spread_over) if smoothing > 0 and spread_over is not None else 0.0
+        z.sub_(torch.amax(z, dim=1, keepdim=True, out=top[part]).clamp_(min=torch.finfo(acc).min))  # -inf - -inf is nan
+        if spread is not None:
+            uniform[part, 0] = z.mv(spread)
         e = z.mul_(LOG2_E).exp2_()
-        total = e.sum(dim=1, keepdim=True)
-        top, log_sum = top.squeeze(1), total.log().squeeze(1)
-        rows.top[part], rows.log_sum[part] = top, log_sum
-        loss = (1 - smoothing) * of_target[part] * (log_sum + (top - chosen))
-        if smoothing > 0 and spread_over is not None:
-            loss += smoothing / v * counts[part] * (spread_over.sum() * log_sum - uniform)
-        if terms.z_loss > 0:
-            loss += terms.z_loss * counts[part] * (top + log_sum).square()
-        rows.loss[part] = torch.where(counts[part] == 0, 0.0, loss)
+        torch.sum(e, dim=1, keepdim=True, out=total[part])
         if not any(need):
             continue
-        onehot = (1 - smoothing) * of_target[part] * upstream[part]
-        factor = counts[part] * upstream[part]
-        softmax = onehot
-        if smoothing > 0 and spread_over is not None:
-            softmax = softmax + smoothing / v * spread_over.sum() * factor
+        of_softmax = softmax[part]
         if terms.z_loss > 0:
-            softmax = softmax + 2 * terms.z_loss * (top + log_sum) * factor
-        if upstream_lse is not None:
-            softmax = softmax + upstream_lse[part]
-        d = e.mul_(softmax.unsqueeze(1) / total).scatter_add_(1, index, -onehot.unsqueeze(1))
-        if smoothing > 0 and spread_over is not None:
-            d.addr_(factor, spread_over, alpha=-smoothing / v)
+            of_softmax = of_softmax + 2 * terms.z_loss * (top[part] + total[part].log()) * factor[part]
+        d = e.mul_(of_softmax / total[part]).scatter_add_(1, index[part], -onehot[part])
+        if spread is not None:
+            d.addr_(factor[part, 0], spread, alpha=-1)
         if slope is not None:
             d *= slope
         if d_bias is not None:
@@ -199,7 +190,14 @@ def _chunks(
         elif d_weight is not None:
             for left in range(0, v, BLOCK):
                 d_weight[left : left + BLOCK] += torch.mm(d[:, left : left + BLOCK].t(), x[part])
-    return rows, (d_input, d_weight, d_bias)
+    log_sum = total.log()
+    loss = of_target * (log_sum + (top - chosen))
+    if spread is not None:
+        loss += counts * (spread.sum() * log_sum - uniform)
+    if terms.z_loss > 0:
+        loss += terms.z_loss * counts * (top + log_sum).square()
+    loss.masked_fill_(counts == 0, 0.0)
+    return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
 
 
 def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -215,6 +213,5 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
-    counts = (target != ignore_index).to(dtype)
-    counts = counts.masked_fill((counts > 0) & ((target < 0) | (target >= v)), torch.nan)
-    return counts, target.clamp(0, v - 1).long()
+    counted, index = target != ignore_index, target.clamp(0, v - 1).long()
+    return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index
