@@ -5,6 +5,7 @@ products of N V d instead of four, and a peak of one chunk instead of several N 
 gradient are float32 whatever the products use. What Triton does is in ``loss_plan``.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -28,7 +29,9 @@ from kernels.loss_terms import (
 
 ROWS = 256  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
 LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
-ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes, for which MKL's product is up to 1.6 times as fast (AMD EPYC)
+ALIGNED = (
+    16  # a chunk's rows begin at multiples of 64 bytes, or 32 unpadded: MKL's product is up to 1.6 times as fast (AMD EPYC)
+)
 BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
@@ -99,8 +102,13 @@ def linear_cross_entropy(
         n, v, d, str(dtype).removeprefix("torch."), gradients=any(differentiable), single=rows_needed, strategy=strategy
     )  # fmt: skip
     if chosen == "eager":
-        loss, lse, z = textbook(F.linear(input, linear_weight, linear_bias), target, weight, terms, reduction)
+        logits = F.linear(input, linear_weight, linear_bias)
+        loss, lse, z = textbook(logits, target, weight, terms, reduction, return_lse or return_metrics)
         return results(loss, lse, z.argmax(dim=1) if return_metrics else target, target, terms, return_lse, return_metrics)
+    alone = terms.plain and weight is None and not (return_lse or return_metrics or any(differentiable))
+    alike = dtype == input.dtype == linear_weight.dtype == accumulator(dtype)
+    if alone and alike and chosen == "torch" and input.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _nll(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
     how = "torch" if chosen == "torch" else plan.strategy
     tensors = (input, linear_weight, linear_bias, target, weight)
     call = (*tensors, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
@@ -118,14 +126,14 @@ def _chunks(
     bias: Tensor | None,
     target: Tensor,
     class_weight: Tensor | None,
-    upstream: Tensor,
+    upstream: Tensor | None,
     upstream_lse: Tensor | None,
     terms: Terms,
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
 ) -> tuple[Rows, Gradients]:
-    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse)."""
+    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse); None is 1 and 0."""
     v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
     d_input = torch.empty_like(input) if need[0] else None
     d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
@@ -141,19 +149,10 @@ def _chunks(
     chosen, top, total, uniform = (torch.empty_like(counts) for _ in range(4))
     classes = index.new_empty(len(input) if best else 0)
     if any(need):
-        onehot, factor = of_target * upstream.unsqueeze(1), counts * upstream.unsqueeze(1)
+        onehot, factor = (t if upstream is None else t * upstream.unsqueeze(1) for t in (of_target, counts))
         softmax = onehot if spread is None else onehot + spread.sum() * factor
         softmax = softmax if upstream_lse is None else softmax + upstream_lse.unsqueeze(1)
-    logits, products = _buffers(len(input), v, acc, dtype, input.device)
-    size = max(1, len(logits))
-    for begin in range(0, len(input), size):
-        part = slice(begin, min(begin + size, len(input)))
-        z, product = logits[: part.stop - begin], products[: part.stop - begin]
-        torch.mm(x[part], w.t(), out=product)
-        if product.dtype != acc:
-            z.copy_(product)
-        if bias is not None:
-            z += bias
+    for part, z, product in _logits(x, w, bias, acc):
         slope = None
         if terms.softcap is not None:
             z.div_(terms.softcap).tanh_()
@@ -200,13 +199,47 @@ def _chunks(
     return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
 
 
+def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
+    losses = x.new_empty(len(x))
+    for part, z, _ in _logits(x, w, bias, x.dtype):
+        if z.is_contiguous():
+            torch.log_softmax(z, dim=1, out=z)
+            if len(z) == len(x):
+                return F.nll_loss(z, target, ignore_index=ignore_index, reduction=reduction)
+        else:  # of which log_softmax would make copies: it gets the padding, too
+            rows = z.as_strided((len(z), z.stride(0)), z.stride())
+            rows[:, z.shape[1] :] = -torch.inf
+            torch.log_softmax(rows, dim=1, out=rows)
+        losses[part] = F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none")
+    return reduce(losses, target, None, Terms(ignore_index), len(w), reduction)
+
+
+def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows, their logits, which the next rows' will overwrite, and the same room in the dtype of the product."""
+    logits, products = _buffers(len(x), len(w), acc, x.dtype, x.device)
+    size = max(1, len(logits))
+    for begin in range(0, len(x), size):
+        part = slice(begin, min(begin + size, len(x)))
+        z, product = logits[: part.stop - begin], products[: part.stop - begin]
+        if bias is not None and bias.dtype == x.dtype == acc:
+            torch.addmm(bias, x[part], w.t(), out=z)
+        else:
+            torch.mm(x[part], w.t(), out=product)
+            if x.dtype != acc:
+                z.copy_(product)
+            if bias is not None:
+                z += bias
+        yield part, z, product
+
+
 def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
 
     Chunks are of one size but for the last, which may be a few rows shorter.
     """
     chunks = max(1, -(-n // max(ROWS, LOGITS // v)))
-    rows, stride = -(-n // chunks), -(-v // ALIGNED) * ALIGNED
+    rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
     logits = torch.empty(rows, stride, dtype=acc, device=device)[:, :v]
     return logits, logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)[:, :v]
 
