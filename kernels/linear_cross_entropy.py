@@ -132,6 +132,7 @@ def _chunks(
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
+    every: bool,
 ) -> tuple[Rows, Gradients]:
     """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse); None is 1 and 0."""
     v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
@@ -140,7 +141,10 @@ def _chunks(
     d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
     # What rows have one of is [N, 1] and made for all rows at once where it can be: a call that small costs more than its work.
-    counts, index = _counts(target.unsqueeze(1), terms.ignore_index, v, acc)
+    index = target.unsqueeze(1).long()
+    counts = torch.ones_like(index, dtype=acc)
+    if not every:
+        counts, index = _counts(index, terms.ignore_index, v, acc)
     of_target = counts if class_weight is None else counts * class_weight.to(acc)[index]
     spread = None  # [V]: the part of each class in a smoothed target
     if smoothing > 0:
@@ -195,7 +199,8 @@ def _chunks(
         loss += counts * (spread.sum() * log_sum - uniform)
     if terms.z_loss > 0:
         loss += terms.z_loss * counts * (top + log_sum).square()
-    loss.masked_fill_(counts == 0, 0.0)
+    if not every:
+        loss.masked_fill_(counts == 0, 0.0)
     return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
 
 
@@ -246,5 +251,5 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
-    counted, index = target != ignore_index, target.clamp(0, v - 1).long()
+    counted, index = target != ignore_index, target.clamp(0, v - 1)
     return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index

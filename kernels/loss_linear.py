@@ -32,13 +32,16 @@ def _make_total(
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss, lse and argmax [N], what the mean divides by, and the sum's gradients; what was not asked for is empty."""
-    v, acc = len(linear_weight), accumulator(input.dtype)
-    check_classes(target, ignore_index, v)
+    n, v, acc = len(input), len(linear_weight), accumulator(input.dtype)
+    every = check_classes(target, ignore_index, v)
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
     rows, gradients = _chunks(
-        strategy, (input, linear_weight, linear_bias, target, weight), None, None, terms, dtype, need, best
+        strategy, (input, linear_weight, linear_bias, target, weight), None, None, terms, dtype, need, best, every
     )  # fmt: skip
-    count = divisor(target, weight, ignore_index, v, acc) if mean else input.new_ones((), dtype=acc)
+    if mean and not (every and weight is None):
+        count = divisor(target, weight, ignore_index, v, acc)
+    else:
+        count = input.new_full((), n if mean else 1, dtype=acc)
     loss = (rows.loss.sum() / count).to(input.dtype)
     d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
     return loss, rows.top + rows.log_sum, rows.best, count, d_input, d_weight, d_bias
@@ -108,7 +111,7 @@ def _make_single(
     best: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Losses and lse [N], the two numbers lse is the sum of, and the argmax [N] if asked for."""
-    check_classes(target, ignore_index, len(linear_weight))
+    every = check_classes(target, ignore_index, len(linear_weight))
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     tensors = (input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
@@ -116,7 +119,7 @@ def _make_single(
 
         rows = cut_loss(*_readable(tensors, dtype), terms, best)
     else:
-        rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best)
+        rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best, every)
     return rows.loss, rows.top + rows.log_sum, rows.top, rows.log_sum, rows.best
 
 
@@ -162,7 +165,7 @@ def _make_gradients(
 
         gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
     else:
-        _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False)
+        _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False, False)
     d_input, d_weight, d_bias = (
         input.new_empty(0) if g is None or p is None else g.to(p.dtype)
         for g, p in zip(gradients, (input, linear_weight, linear_bias), strict=True)
@@ -258,15 +261,16 @@ def _chunks(
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
+    every: bool,
 ) -> tuple[Rows, Gradients]:
     """Losses, and the gradients of sum(upstream * loss + upstream_lse * lse) where needed, by torch's or Triton's chunks.
 
-    Where ``upstream`` is None it is 1 in each row.
+    Where ``upstream`` is None it is 1 in each row. ``every`` says that no row is ignored, if that is known.
     """
     if strategy == "torch":
         from kernels.linear_cross_entropy import _chunks as torch_chunks
 
-        return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best)
+        return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best, every)
     from kernels.loss_launch import chunked_gradients
 
     if upstream is None:

@@ -102,26 +102,31 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
             raise ValueError(f"{name} must be on {device}, not on {other.device}")
 
 
-def check_classes(target: Tensor, ignore_index: int, v: int) -> None:
+def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
     """Each target is a class or ``ignore_index``. Looks on CPU only: elsewhere looking would stop the queue.
+
+    Returns:
+        Whether all rows are known to count.
 
     Raises:
         IndexError: naming a target that is neither.
     """
-    if target.device.type == "cpu" and len(target):
-        low, high = (int(bound) for bound in target.aminmax())
-        if low >= 0 and high < v:  # which is most often so, and a third of the calls
-            return
-        wrong = (target != ignore_index) & ((target < 0) | (target >= v))
-        if wrong.any():
-            raise IndexError(f"target {int(target[wrong][0])} is outside the {v} classes")
+    if target.device.type != "cpu" or not len(target):
+        return False
+    low, high = (int(bound) for bound in target.aminmax())
+    if low >= 0 and high < v:
+        return not low <= ignore_index <= high
+    wrong = (target != ignore_index) & ((target < 0) | (target >= v))
+    if wrong.any():
+        raise IndexError(f"target {int(target[wrong][0])} is outside the {v} classes")
+    return False
 
 
 def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dtype: torch.dtype) -> Tensor:
     """What a mean divides by: how many rows count, or the sum of their class weights, as in torch. A scalar."""
     counted = target != ignore_index
     if weight is None:
-        return counted.sum().to(dtype)
+        return counted.count_nonzero().to(dtype)
     return (weight[target.clamp(0, v - 1)].to(dtype) * counted).sum()
 
 
