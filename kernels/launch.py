@@ -233,7 +233,7 @@ def run_backward(
     grid, options = _grid(layer, tiles, batch, grad)
     arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), dtype=torch.int32, device=grad.device)
     parts = dh.new_zeros(2, batch, tiles.parts, plan.hidden) if tiles.parts > 1 else dh
-    squares = fresh(plan.exchange, steps, grid[0], batch, like=dh) if trace or deferred else dh
+    squares = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
     if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
