@@ -25,12 +25,13 @@ sys.path.insert(0, str(HERE / "gpu"))
 from results import Results  # noqa: E402
 
 # Parts in order. Those of a stage run side by side; timing and repetitions have the GPU for themselves.
-STAGES = (("sanitize", "scan", "loss", "module"), ("repeat",), ("timing",))
+STAGES = (("sanitize", "scan", "loss", "module", "cuda"), ("repeat",), ("timing",))
 SHARDS = {
     "scan": [f"{cell} {half}" for cell in ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid", "rnn-identity")
              for half in ("types", "options")],
     "loss": ["logits", "cut", "chunked", "torch"],
     "module": ["all"],
+    "cuda": ["stepwise", "resident", "cooperative", "others"],
     "sanitize": [f"{tool} {what}" for tool in ("memcheck", "racecheck")
                  for what in ("cooperative sentinel", "cooperative counter", "resident", "stepwise", "losses")],
     "repeat": ["all"],

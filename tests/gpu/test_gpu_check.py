@@ -144,4 +144,4 @@ def test_all_of_it_runs_to_its_end(tmp_path: Path) -> None:
     done = command("--device", "cpu", "--out", tmp_path, "--jobs", 1, "--seconds", 1400)
     assert done.returncode == 0, done.stdout + done.stderr
     checks = json.loads((tmp_path / "results.json").read_text())["checks"]
-    assert {c["part"] for c in checks} == {"scan", "loss", "module", "sanitize", "repeat", "timing"}
+    assert {c["part"] for c in checks} == {"scan", "loss", "module", "cuda", "sanitize", "repeat", "timing"}
