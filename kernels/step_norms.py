@@ -14,26 +14,39 @@ from torch import Tensor
 ELEMENTS = 1 << 24  # of products that are kept at a time: 64 MB in float32
 
 
-def step_norms(h: Tensor, d: Tensor) -> Tensor:
-    """||d[t]^T h[t]||_F [T] in the accumulator's type, of h [T, B, H] and d [T, B, W], each row's numbers side by side."""
-    steps, batch, hidden = h.shape
-    width = d.shape[2]
-    grams = batch * (hidden + width) <= hidden * width
-    count = max(1, ELEMENTS // (2 * batch * batch if grams else hidden * width))
-    norms = h.new_empty(steps, dtype=torch.promote_types(h.dtype, torch.float32))
+def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
+    """||d[t]^T h[t-1]||_F [T] in the accumulator's type.
+
+    Args:
+        h0: [B, H], before the first step.
+        hs: [T - 1 or more, B, H], after the first step, the second, ...
+        d: [T, B, W]. A row's numbers lie side by side, in h as well.
+    """
+    steps, batch, width = d.shape
+    hidden = h0.shape[1]
+    of_rows = batch * (hidden + width) <= hidden * width
+    size = (batch, batch) if of_rows else (width, hidden)
+    count = max(1, ELEMENTS // (size[0] * size[1]))
+    norms = []
     for first in range(0, steps, count):
-        part = slice(first, first + count)
-        if grams:
-            squares = (products(h[part], h[part].mT) * products(d[part], d[part].mT)).sum((1, 2))
-            norms[part] = squares.clamp(min=0).sqrt()
+        last = min(first + count, steps)
+        made = d.new_empty(last - first, *size, dtype=torch.promote_types(d.dtype, torch.float32))
+        for h, begin in ((h0[None], 0), (hs[max(first - 1, 0) : last - 1], max(first, 1))):
+            end = min(begin + len(h), last)
+            if first <= begin < end:
+                out = made[begin - first : end - first]
+                products(h, h.mT, out) if of_rows else products(d[begin:end].mT, h, out)
+        if of_rows:
+            squares = made.mul_(products(d[first:last], d[first:last].mT)).sum((1, 2))
+            norms.append(squares.clamp_(min=0).sqrt_())
         else:
-            norms[part] = torch.linalg.vector_norm(products(d[part].mT, h[part]), dim=(1, 2))
-    return norms
+            norms.append(torch.linalg.vector_norm(made, dim=(1, 2)))
+    return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
-def products(a: Tensor, b: Tensor) -> Tensor:
+def products(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
     """[N, P, K] times [N, K, Q], summed and given in the accumulator's type: float32, or float64 for float64."""
     wide = torch.promote_types(a.dtype, torch.float32)
     if a.is_cpu or wide in (a.dtype, b.dtype):
-        return torch.bmm(a.to(wide), b.to(wide))
-    return torch.bmm(a, b, out_dtype=wide)  # which the CPU does not have
+        return torch.bmm(a.to(wide), b.to(wide), out=out)
+    return torch.bmm(a, b, out_dtype=wide, out=out)  # which the CPU does not have

@@ -143,7 +143,7 @@ def gradients_by_hand(
         None if bias_hh is None else flat_a.sum(0),
         dh,
         *([dc] if c0 else []),
-    ], LayerTrace(norms, step_norms(h_before.detach(), of_state.detach()))
+    ], LayerTrace(norms, step_norms(h_before[0].detach(), h_before[1:].detach(), of_state.detach()))
 
 
 class Watch(torch.autograd.Function):
