@@ -172,8 +172,8 @@ def recurrence_backward(
         if len(kind.hidden_slots) < kind.slots:
             by_slot = d.view(steps, batch, units, kind.slots)
             d = torch.stack([by_slot[..., slot] for slot in kind.hidden_slots], dim=-1).flatten(2)
-        past = (h_first, hs) if h_before is None else (h_before[0], h_before[1:])
-        weight_norms = step_norms(*(h[..., :hidden] for h in past), d)  # padded units: d is 0, but the sigmoid's h is not
+        h0_past, past = (h_first, hs) if h_before is None else (h_before[0], h_before[1:])
+        weight_norms = step_norms(h0_past[:, :hidden], past[:, :, :hidden], d)  # of padded units d is 0, a sigmoid's h is not
     return (
         (flat @ layer.u).view(steps, batch, features) if input_grad else input.new_empty(0),
         d_h0,

@@ -25,28 +25,25 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
     steps, batch, width = d.shape
     hidden = h0.shape[1]
     of_rows = batch * (hidden + width) <= hidden * width
-    size = (batch, batch) if of_rows else (width, hidden)
-    count = max(1, ELEMENTS // (size[0] * size[1]))
-    norms = []
+    count = max(1, ELEMENTS // (batch * batch if of_rows else hidden * width))
+    norms: list[Tensor] = []
     for first in range(0, steps, count):
         last = min(first + count, steps)
-        made = d.new_empty(last - first, *size, dtype=torch.promote_types(d.dtype, torch.float32))
-        for h, begin in ((h0[None], 0), (hs[max(first - 1, 0) : last - 1], max(first, 1))):
-            end = min(begin + len(h), last)
-            if first <= begin < end:
-                out = made[begin - first : end - first]
-                products(h, h.mT, out) if of_rows else products(d[begin:end].mT, h, out)
+        pieces = [(h0[None], d[:1])] if first == 0 else []
+        if last > 1:
+            pieces.append((hs[max(first - 1, 0) : last - 1], d[max(first, 1) : last]))
         if of_rows:
-            squares = made.mul_(products(d[first:last], d[first:last].mT)).sum((1, 2))
+            grams = torch.cat([products(h, h.mT) for h, _ in pieces])
+            squares = grams.mul_(products(d[first:last], d[first:last].mT)).sum((1, 2))
             norms.append(squares.clamp_(min=0).sqrt_())
         else:
-            norms.append(torch.linalg.vector_norm(made, dim=(1, 2)))
+            norms += [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, own in pieces]
     return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
-def products(a: Tensor, b: Tensor, out: Tensor | None = None) -> Tensor:
+def products(a: Tensor, b: Tensor) -> Tensor:
     """[N, P, K] times [N, K, Q], summed and given in the accumulator's type: float32, or float64 for float64."""
     wide = torch.promote_types(a.dtype, torch.float32)
     if a.is_cpu or wide in (a.dtype, b.dtype):
-        return torch.bmm(a.to(wide), b.to(wide), out=out)
-    return torch.bmm(a, b, out_dtype=wide, out=out)  # which the CPU does not have
+        return torch.bmm(a.to(wide), b.to(wide))
+    return torch.bmm(a, b, out_dtype=wide)  # which the CPU does not have
