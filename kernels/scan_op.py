@@ -264,6 +264,11 @@ def triton_recurrence(
     if dtype not in allowed:
         names = ", ".join(map(name_of, allowed))
         raise ValueError(f"input must be {names} for the triton backend here, not {name_of(dtype)}")
+    if too_large(cell, input, weight_hh):
+        raise ValueError(
+            f"a step of {input.shape[1]:,} rows and {weight_hh.shape[1]} {cell} units is too large for the triton backend, "
+            "which counts its numbers in 31 bits; split the batch, or use 'torch'"
+        )
     if not torch.compiler.is_compiling():  # refuses before anything runs; a compiled graph would trace the planner
         plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)
     c0 = state[1] if len(state) == 2 else None
@@ -277,10 +282,15 @@ def triton_recurrence(
     return output, (h_n,) if c0 is None else (h_n, c_n)
 
 
+def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
+    """Whether offsets within a step, which the scans hold in 32 bits, would not fit."""
+    return bool(input.shape[1] * CELLS[cell].slots * padded(weight_hh.shape[1]) >= 2**31)
+
+
 def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
     """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
     dtype = _dtype(input)
-    if dtype not in DTYPES:
+    if dtype not in DTYPES or too_large(cell, input, weight_hh):
         return False
     steps, batch, _ = input.shape
     hidden = int(weight_hh.shape[1])
