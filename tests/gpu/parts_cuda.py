@@ -67,6 +67,13 @@ def _same(results: list[Tensor], expected: list[Tensor]) -> None:
         assert torch.equal(a, b), f"result {index} differs"
 
 
+def _alike(results: list[Tensor], expected: list[Tensor]) -> None:
+    """To rounding: in a graph or on another stream the library may take another of its products."""
+    for index, (a, b) in enumerate(zip(results, expected, strict=True)):
+        error = float((a.double() - b.double()).norm() / b.double().norm())
+        assert error < 2 * torch.finfo(b.dtype).eps, f"result {index} is off by {error:.1e}"
+
+
 @contextmanager
 def no_waiting(where: Where) -> Iterator[None]:
     """torch's own guard: whatever waits for the device raises."""
@@ -113,7 +120,7 @@ def _graphed(where: Where, make: Callable[[], Case], plan: str) -> None:
     for _ in range(3):
         case.tensors[0].mul_(-1)
         replay()
-        _same(results, _of(case, plan))
+        _alike(results, _of(case, plan))
 
 
 def _loss_graphed(where: Where, strategy: str) -> None:
@@ -131,7 +138,7 @@ def _loss_graphed(where: Where, strategy: str) -> None:
     x.mul_(-1)
     target.copy_(target.flip(0))
     replay()
-    _same(results, call())
+    _alike(results, call())
 
 
 def _streamed(where: Where, make: Callable[[], Case], plan: str) -> None:
@@ -147,7 +154,7 @@ def _streamed(where: Where, make: Callable[[], Case], plan: str) -> None:
             tensor.mul_(1)
         results = _of(case, plan)
     torch.cuda.current_stream().wait_stream(side)
-    _same(results, expected)
+    _alike(results, expected)
 
 
 def _elsewhere(where: Where, make: Callable[[], Case], plan: str) -> None:
@@ -157,7 +164,7 @@ def _elsewhere(where: Where, make: Callable[[], Case], plan: str) -> None:
     expected = _of(case, plan)
     case.tensors, case.upstream = ([t.to("cuda:1") for t in tensors] for tensors in (case.tensors, case.upstream))
     assert torch.cuda.current_device() == 0
-    _same([r.to("cuda:0") for r in _of(case, plan)], expected)
+    _alike([r.to("cuda:0") for r in _of(case, plan)], expected)
 
 
 def _autocast(where: Where, make: Callable[[], Case], plan: str) -> dict[str, float]:
