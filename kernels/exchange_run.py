@@ -28,7 +28,7 @@ class ExchangeRun:
         dtype: torch.dtype = torch.float16,
         device: str = "cuda",
     ) -> None:
-        most = device_limits(0 if device == "cuda" else None).multiprocessors
+        most = device_limits(torch.cuda.current_device() if device == "cuda" else None).multiprocessors
         if exchange not in (*EXCHANGES, "none"):
             raise ValueError(f"exchange must be one of {', '.join((*EXCHANGES, 'none'))}, not {exchange!r}")
         if not 1 <= programs <= most:

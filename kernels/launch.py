@@ -4,7 +4,8 @@ Everything here is padded and packed; nothing checks its arguments again.
 """
 
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from kernels import plan as plans
 from kernels.cells import CELLS
 from kernels.plan import Device, Plan, Tiles
 from kernels.scan import constants, scan_backward, scan_forward
+from kernels.step_norms import products
 
 PROGRAMS_AT_ONCE = False  # whether something runs the interpreter's programs side by side, as a GPU does
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -46,7 +48,10 @@ def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, str
     sizes = (batch, steps, hidden, cell, name_of(tensor.dtype), device)
     if not strategy and not tensor.is_cuda:
         strategy = "stepwise" if plans.predict(*sizes)["resident"].plan is None else "resident"
-    return plans.choose(*sizes, strategy or None, exchange)
+    return _choose(*sizes, strategy or None, exchange)
+
+
+_choose = lru_cache(maxsize=4096)(plans.choose)  # a search takes longer than a short sequence, and every call asks
 
 
 # Packing: rows [G * H, K] as torch.nn has them, to slots of padded units, [slots * P, K]
@@ -56,11 +61,13 @@ def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, colu
     """[G * H, K] to [units * slots, columns]; gate k becomes slot ``gate_slots[k]`` of each unit, the rest zero."""
     gates, (length, k) = len(gate_slots), rows.shape
     hidden = length // gates
-    if slots == 1 and (hidden, k) == (units, columns):
-        return rows.contiguous()
+    by_unit = rows.reshape(gates, hidden, k).transpose(0, 1)
+    if gates == slots and (hidden, k) == (units, columns):
+        return by_unit.reshape(units * slots, columns).contiguous()
     packed = rows.new_zeros(units, slots, columns)
-    for gate, slot in enumerate(gate_slots):
-        packed[:hidden, slot, :k] = rows[gate * hidden : (gate + 1) * hidden]
+    ends = [gate for gate in range(1, gates) if gate_slots[gate] > gate_slots[gate - 1] + 1] + [gates]
+    for first, end in pairwise([0, *ends]):  # slots that stand side by side are one copy
+        packed[:hidden, gate_slots[first] : gate_slots[end - 1] + 1, :k] = by_unit[:, first:end]
     return packed.view(units * slots, columns)
 
 
@@ -72,7 +79,12 @@ def unpack(packed: Tensor, gate_slots: tuple[int, ...], slots: int, hidden: int,
 
 def pad(state: Tensor, units: int, dtype: torch.dtype | None = None) -> Tensor:
     """[..., H] to a new [..., units]."""
-    return F.pad(state.to(dtype or state.dtype), (0, units - state.shape[-1])).clone(memory_format=torch.contiguous_format)
+    hidden = state.shape[-1]
+    if hidden == units:
+        return state.to(dtype or state.dtype, copy=True, memory_format=torch.contiguous_format)
+    padded = state.new_zeros(*state.shape[:-1], units, dtype=dtype)
+    padded[..., :hidden] = state
+    return padded
 
 
 @dataclass(frozen=True)
@@ -160,17 +172,18 @@ def run_forward(
     arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b), dtype=torch.int32, device=z.device)
     switches = {"RESET": reset is not None, "SAVE": save, "KEEP_GATES": save and keep_gates}
     options |= constants(layer.cell, layer.plan, tiles, name_of(z.dtype), precision, **switches)
-    starts = arrivals if reset is None else reset.view(torch.uint8)
-    if layer.plan.strategy == "stepwise":
-        for t in range(steps):
-            before = h0 if t == 0 else hs[t - 1]
-            start = starts if reset is None else starts[t:]
-            scan_forward[grid](
-                z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, layer.w, start, arrivals, 1, batch,
-                **options,
-            )  # fmt: skip
-    else:
-        scan_forward[grid](z, h0, hs, cs, layer.w, starts, arrivals, steps, batch, **options)
+    starts = arrivals if reset is None else reset.contiguous().view(torch.uint8)
+    with torch.cuda.device_of(z):  # Triton launches on the current device, whatever tensors it gets
+        if layer.plan.strategy == "stepwise":
+            for t in range(steps):
+                before = h0 if t == 0 else hs[t - 1]
+                start = starts if reset is None else starts[t:]
+                scan_forward[grid](
+                    z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, layer.w, start, arrivals, 1, batch,
+                    **options,
+                )  # fmt: skip
+        else:
+            scan_forward[grid](z, h0, hs, cs, layer.w, starts, arrivals, steps, batch, **options)
     return hs
 
 
@@ -220,14 +233,14 @@ def run_backward(
     grid, options = _grid(layer, tiles, batch, grad)
     arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), dtype=torch.int32, device=grad.device)
     parts = dh.new_zeros(2, batch, tiles.parts, plan.hidden) if tiles.parts > 1 else dh
-    squares = fresh(plan.exchange, steps, grid[0], batch, like=dh) if trace or deferred else dh
+    squares = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
     if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
         e, dc_alone, dc = fresh(plan.exchange, steps, batch, layer.width, like=grad), dc, torch.zeros_like(dc)
     switches = {"RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
     options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)
-    starts = arrivals if reset is None else F.pad(reset.view(torch.uint8), (0, 0, 0, 1))
+    starts = arrivals if reset is None else F.pad(reset.view(torch.uint8), (0, 0, 0, 1)).contiguous()
 
     def launch(t: int, count: int) -> None:
         last = t + count == steps
@@ -238,13 +251,14 @@ def run_backward(
             e[t:], after if last else e[t + 1], dc_alone, count, batch, limit, **options,
         )  # fmt: skip
 
-    if plan.strategy == "stepwise":
-        for t in reversed(range(steps)):
-            launch(t, 1)
-    else:
-        launch(0, steps)
+    with torch.cuda.device_of(grad):
+        if plan.strategy == "stepwise":
+            for t in reversed(range(steps)):
+                launch(t, 1)
+        else:
+            launch(0, steps)
     total = squares.sum(1) if trace or deferred else None
-    first = d[0].to(dh.dtype) @ layer.w.to(dh.dtype)
+    first = products(d[:1], layer.w[None])[0]
     dh = dh + first if reset is None else dh + first.masked_fill(reset[0, :, None], 0)
     if deferred:
         assert total is not None
@@ -252,7 +266,7 @@ def run_backward(
         dh, d = dh * scale[0], (d * scale).to(d.dtype)
         total = total.clamp(max=limit * limit)
         if lstm:
-            first = e[0].to(dh.dtype) @ layer.w.to(dh.dtype)
+            first = products(e[:1], layer.w[None])[0]
             dh += first if reset is None else first.masked_fill(reset[0, :, None], 0)
             dc, d = dc * scale[0] + dc_alone, d + e
     return Backward(d, dh, dc, total)

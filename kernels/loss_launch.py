@@ -69,7 +69,8 @@ def strides(upstream: Tensor, upstream_lse: Tensor | None) -> tuple[int, int]:
 def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
     d = x.shape[1]
     tile = loss_plan.tiles(d, str(x.dtype).removeprefix("torch."))
-    fast = x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+    # allow_tf32 raises where a program set this one instead
+    fast = x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     sizes = {"D": d, "BLOCK_N": tile.block_n, "BLOCK_V": tile.block_v, "BLOCK_D": tile.block_d}
     return tile, {
         **sizes,

@@ -148,8 +148,8 @@ def _fused(
 ) -> tuple[Tensor, State]:
     if cell in SCANS:
         bias = None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
-        z = F.linear(input, weight_ih, bias)
-        output = _ElmanScan.apply(z, state[0], weight_hh, cell == "rnn-sigmoid")
+        z = F.linear(input, weight_ih, bias)  # autocast chooses its dtype, and that of the rest
+        output = _ElmanScan.apply(z, state[0].to(z.dtype), weight_hh.to(z.dtype), cell == "rnn-sigmoid")
         return output, (output[-1].clone(),)  # no view: who changes the output must not change the state
     parameters = [p for p in (weight_ih, weight_hh, bias_ih, bias_hh) if p is not None]
     has_bias = len(parameters) == 4

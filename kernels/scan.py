@@ -26,7 +26,7 @@ from kernels.plan import Plan, Tiles
 from kernels.products import product, resident_weights
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["steps"])
 def scan_forward(
     p_z,  # [T, B, width]: in, the input's part; out, the gates, if KEEP_GATES
     p_h0,  # [B, HIDDEN]
@@ -122,7 +122,7 @@ def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.const
     return scale_of(tl.sum(squares[0], axis=0), limit)
 
 
-@triton.jit
+@triton.jit(do_not_specialize_on_alignment=["steps"])
 def scan_backward(
     p_grad,  # [T, B, HIDDEN]: dL/d outputs
     p_gates,  # [T, B, width]: the gates, or with RECOMPUTE the sums before them; Elman: unused
@@ -258,8 +258,9 @@ def scan_backward(
                 dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
             elif CLIP == "norm" and not DEFER:
                 dh = dh * scale_of(tl.sum(dh * dh, axis=1), limit)[:, None]
-            if TRACE or DEFER:
-                p_part = p_squares + (now * tl.num_programs(0) + tl.program_id(0)) * batch
+            p_part = p_squares + (now * tl.num_programs(0) + tl.program_id(0)) * batch
+            arrived = dh
+            if DEFER:
                 put(p_part, rows, tl.sum(dh * dh, axis=1), live, EXCHANGE)
             if DEFER and CELL == "lstm":
                 nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
@@ -271,6 +272,8 @@ def scan_backward(
             d = gradient.to(dtype)
             put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
+            if TRACE and not DEFER:  # nobody waits for these
+                tl.store(p_part + rows, tl.sum(arrived * arrived, axis=1), mask=live)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)

@@ -3,6 +3,8 @@
 Written for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
 """
 
+from contextlib import nullcontext
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -23,6 +25,7 @@ from kernels.launch import (
     unpack,
 )  # fmt: skip
 from kernels.plan import faster_than_library, padded
+from kernels.step_norms import step_norms
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DTYPES_INTERPRETED = (torch.float16, torch.float32, torch.float64)  # the interpreter multiplies bfloat16 wrongly
@@ -133,7 +136,7 @@ def recurrence_backward(
     acc = torch.promote_types(dtype, torch.float32)
 
     h_first = pad(h0, units)
-    h_before = torch.cat([h_first[None], hs[:-1]]) if reset is not None or trace or recompute else None
+    h_before = torch.cat([h_first[None], hs[:-1]]) if reset is not None or recompute else None
     if h_before is not None and reset is not None:
         h_before = h_before.masked_fill(reset[:, :, None], 0)
     if recompute and layer.slots > 1:
@@ -164,11 +167,13 @@ def recurrence_backward(
     hidden_norms, weight_norms = input.new_empty(0, dtype=acc), input.new_empty(0, dtype=acc)
     if trace:
         assert done.squares is not None
-        assert h_before is not None
         hidden_norms = done.squares.sqrt()
-        chosen = done.d.view(steps, batch, units, kind.slots)[..., list(kind.hidden_slots)].reshape(steps, batch, -1).to(acc)
-        past = h_before[:, :, :hidden].to(acc)  # padded units of the sigmoid are not zero
-        weight_norms = (past @ past.mT * (chosen @ chosen.mT)).sum((1, 2)).clamp(min=0).sqrt()
+        d = done.d
+        if len(kind.hidden_slots) < kind.slots:
+            by_slot = d.view(steps, batch, units, kind.slots)
+            d = torch.stack([by_slot[..., slot] for slot in kind.hidden_slots], dim=-1).flatten(2)
+        h0_past, past = (h_first, hs) if h_before is None else (h_before[0], h_before[1:])
+        weight_norms = step_norms(h0_past[:, :hidden], past[:, :, :hidden], d)  # of padded units d is 0, a sigmoid's h is not
     return (
         (flat @ layer.u).view(steps, batch, features) if input_grad else input.new_empty(0),
         d_h0,
@@ -214,11 +219,13 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
 
     cell, plan, exchange, precision, clip, limit, _, recompute = ctx.how
     *inputs, hs, cs, gates = ctx.saved_tensors
-    trace = tracing()
-    *gradients, hidden_norms, weight_norms = recurrence_backward(
-        grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
-        cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
-    )  # fmt: skip
+    trace, device = tracing(), hs.device.type
+    # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
+    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
+        *gradients, hidden_norms, weight_norms = recurrence_backward(
+            grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
+            cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
+        )  # fmt: skip
     if trace is not None:
         trace.add(hidden_norms, weight_norms)
     needed = [g if n else None for g, n in zip([*gradients, None], ctx.needs_input_grad[:8], strict=True)]
@@ -248,15 +255,20 @@ def triton_recurrence(
     Raises:
         ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
     """
+    dtype = _dtype(input)
     if torch.is_autocast_enabled(input.device.type):
-        dtype = torch.get_autocast_dtype(input.device.type)
         input, weight_ih, weight_hh = (t.to(dtype) for t in (input, weight_ih, weight_hh))
         bias_ih, bias_hh = (None if b is None else b.to(dtype) for b in (bias_ih, bias_hh))
         state = tuple(s.to(dtype) for s in state)
     allowed = DTYPES_INTERPRETED if interpreted() else DTYPES
-    if input.dtype not in allowed:
+    if dtype not in allowed:
         names = ", ".join(map(name_of, allowed))
-        raise ValueError(f"input must be {names} for the triton backend here, not {name_of(input.dtype)}")
+        raise ValueError(f"input must be {names} for the triton backend here, not {name_of(dtype)}")
+    if too_large(cell, input, weight_hh):
+        raise ValueError(
+            f"a step of {input.shape[1]:,} rows and {weight_hh.shape[1]} {cell} units is too large for the triton backend, "
+            "which counts its numbers in 31 bits; split the batch, or use 'torch'"
+        )
     if not torch.compiler.is_compiling():  # refuses before anything runs; a compiled graph would trace the planner
         plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)
     c0 = state[1] if len(state) == 2 else None
@@ -270,15 +282,30 @@ def triton_recurrence(
     return output, (h_n,) if c0 is None else (h_n, c_n)
 
 
+def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
+    """Whether offsets within a step, which the scans hold in 32 bits, would not fit."""
+    return bool(input.shape[1] * CELLS[cell].slots * padded(weight_hh.shape[1]) >= 2**31)
+
+
 def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
     """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
-    if input.dtype not in DTYPES:
+    dtype = _dtype(input)
+    if dtype not in DTYPES or too_large(cell, input, weight_hh):
         return False
     steps, batch, _ = input.shape
     hidden = int(weight_hh.shape[1])
-    return _better(int(batch), int(steps), hidden, cell, name_of(input.dtype), input.device.index, training)
+    return _better(int(batch), int(steps), hidden, cell, name_of(dtype), input.device.index, training)
+
+
+def _dtype(input: Tensor) -> torch.dtype:
+    """That of a recurrence's products: autocast's, where that is on."""
+    device = input.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None, training: bool) -> bool:
-    return faster_than_library(batch, steps, hidden, cell, dtype, device_limits(index), training)
+    return _faster(batch, steps, hidden, cell, dtype, device_limits(index), training)
+
+
+_faster = lru_cache(maxsize=4096)(faster_than_library)

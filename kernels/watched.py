@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cells import CELLS
+from kernels.step_norms import step_norms
 from kernels.trace import GradientTrace, LayerTrace, tracing
 
 SCANS = ("rnn-sigmoid", "rnn-identity")  # cells that ATen does not have, see ``recurrence._ElmanScan``
@@ -40,7 +41,8 @@ class StepRecord:
         """This layer's entry in the trace; the first call makes it."""
         if self.trace is not trace:
             self.trace = trace
-            self.entry = LayerTrace(self.like.new_zeros(self.size), self.like.new_zeros(self.size[0]))
+            wide = torch.promote_types(self.like.dtype, torch.float32)
+            self.entry = LayerTrace(*(self.like.new_zeros(size, dtype=wide) for size in (self.size, self.size[0])))
             trace.layers.insert(0, self.entry)
         return self.entry
 
@@ -59,7 +61,8 @@ class WatchHidden(torch.autograd.Function):
         gradient = clipped(gradient, clip)
         trace = tracing()
         if trace is not None:
-            record.layer(trace).hidden_norms[t] = torch.linalg.vector_norm(gradient.detach(), dim=-1)
+            norms = record.layer(trace).hidden_norms
+            norms[t] = torch.linalg.vector_norm(gradient.detach(), dim=-1, dtype=norms.dtype)
         return gradient, None, None, None
 
 
@@ -76,7 +79,8 @@ class WatchWeight(torch.autograd.Function):
         t, record = ctx.how
         trace = tracing()
         if trace is not None:
-            record.layer(trace).weight_norms[t] = torch.linalg.vector_norm(gradient.detach())
+            norms = record.layer(trace).weight_norms
+            norms[t] = torch.linalg.vector_norm(gradient.detach(), dtype=norms.dtype)
         return gradient, None, None
 
 
@@ -119,19 +123,18 @@ def gradients_by_hand(
     grad_output = torch.zeros_like(output) if grads[0] is None else grads[0]
     dh = torch.zeros_like(h0) if grads[1] is None else grads[1]
     dc = None if not c0 else torch.zeros_like(h0) if grads[2] is None else grads[2]
-    norms = torch.empty_like(output[:, :, 0]).detach()
+    wide = torch.promote_types(output.dtype, torch.float32)  # squares of halves overflow
+    norms = output.new_empty(output.shape[:2], dtype=wide)
     d_z, d_a = ([torch.empty(0)] * steps for _ in range(2))
     for t in reversed(range(steps)):
         dh = clipped(dh + grad_output[t], clip)
-        norms[t] = torch.linalg.vector_norm(dh.detach(), dim=-1)
+        norms[t] = torch.linalg.vector_norm(dh.detach(), dim=-1, dtype=wide)
         state = (h_before[t], c_before[t] if c0 else None, cs[t + 1] if c0 else None)
         d_z[t], d_a[t], past, dc = kind.gradient(dh, dc, tuple(g[t] for g in gates), state)
         dh = torch.addmm(past, d_a[t], weight_hh).masked_fill(starts[t], 0)
         dc = None if dc is None else dc.masked_fill(starts[t], 0)
     of_input, of_state = torch.stack(d_z), torch.stack(d_a)
     flat_z, flat_a = of_input.flatten(0, 1), of_state.flatten(0, 1)
-    past, part = h_before.detach(), of_state.detach()
-    weight_norms = ((past @ past.mT) * (part @ part.mT)).sum((1, 2)).clamp(min=0).sqrt()
     return [
         of_input @ weight_ih,
         flat_z.t() @ input.flatten(0, 1),
@@ -140,7 +143,7 @@ def gradients_by_hand(
         None if bias_hh is None else flat_a.sum(0),
         dh,
         *([dc] if c0 else []),
-    ], LayerTrace(norms, weight_norms)
+    ], LayerTrace(norms, step_norms(h_before[0].detach(), h_before[1:].detach(), of_state.detach()))
 
 
 class Watch(torch.autograd.Function):

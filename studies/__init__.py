@@ -7,7 +7,9 @@ throughput varies) and ``exponents`` (growth of a summary), the statistics that 
 ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands end, write files and print.
 """
 
-from lm import InputError, run_app
+from typing import TYPE_CHECKING, Any
+
+from lm import InputError
 from studies.changes import changes
 from studies.clipping_table import norm_edges, trainings
 from studies.comparison import AXES, exponents
@@ -15,6 +17,9 @@ from studies.output import check_writable, replacing, say
 from studies.statistics import by_lag, paired_ratio, share
 from studies.study import STUDIES, growth, summary, verdicts
 from studies.tables import failures, load, save
+
+if TYPE_CHECKING:
+    from lm import run_app as run_app
 
 __all__ = [
     "AXES",
@@ -38,3 +43,12 @@ __all__ = [
     "trainings",
     "verdicts",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """``run_app`` when it is asked for: measuring, as the GPU check does, needs no package for commands."""
+    if name != "run_app":
+        raise AttributeError(f"module 'studies' has no attribute {name!r}")
+    from lm import run_app
+
+    return run_app

@@ -9,9 +9,11 @@ import argparse
 import json
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from dataclasses import dataclass, field
@@ -25,12 +27,13 @@ sys.path.insert(0, str(HERE / "gpu"))
 from results import Results  # noqa: E402
 
 # Parts in order. Those of a stage run side by side; timing and repetitions have the GPU for themselves.
-STAGES = (("sanitize", "scan", "loss", "module"), ("repeat",), ("timing",))
+STAGES = (("sanitize", "scan", "loss", "module", "cuda"), ("repeat",), ("timing",))
 SHARDS = {
     "scan": [f"{cell} {half}" for cell in ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid", "rnn-identity")
              for half in ("types", "options")],
     "loss": ["logits", "cut", "chunked", "torch"],
     "module": ["all"],
+    "cuda": ["stepwise", "resident", "cooperative", "others"],
     "sanitize": [f"{tool} {what}" for tool in ("memcheck", "racecheck")
                  for what in ("cooperative sentinel", "cooperative counter", "resident", "stepwise", "losses")],
     "repeat": ["all"],
@@ -171,10 +174,23 @@ print(json.dumps({"gpu": name} | versions | more))
     if done.returncode:
         return {"error": f"{sys.executable} cannot import what is needed: {done.stderr.strip().splitlines()[-1]}"}
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if device != "cpu" and found["gpu"] and (missing := cannot_launch()):
+        return {"error": missing}
     if device == "cpu":
         found["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return found | {"commit": commit.stdout.strip() or None} if found["gpu"] else {}
+
+
+def cannot_launch() -> str:
+    """What Triton lacks here to build the few lines of C by which it launches kernels; nothing where it has all."""
+    compilers = [os.environ["CC"]] if os.environ.get("CC") else ["gcc", "clang"]
+    if not any(map(shutil.which, compilers)):
+        return f"Triton needs a C compiler to launch kernels, and there is no {' or '.join(compilers)}; install it, or set CC"
+    scheme = sysconfig.get_default_scheme().replace("posix_local", "posix_prefix")  # as Triton has it, for Debian's sake
+    if not (Path(sysconfig.get_paths(scheme)["include"]) / "Python.h").exists():
+        return f"Triton needs the headers of {sys.executable} to launch kernels, and there is no Python.h; install python3-dev"
+    return ""
 
 
 def main() -> int:

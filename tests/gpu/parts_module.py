@@ -92,6 +92,7 @@ def _one_graph(name: str, where: Where) -> None:
 def _trains(where: Where) -> dict[str, float]:
     """The same losses within 1e-4, and less at the end than at the beginning."""
     try:
+        from lm import Training  # noqa: F401  # which needs more than torch and Triton
         from studies.steps import Size, trainer
     except ImportError as error:
         raise Skip(f"the trainer needs what is not installed here: {error}") from None

@@ -123,6 +123,19 @@ def test_without_a_gpu_it_is_one_sentence() -> None:
     assert done.stderr.startswith("a CUDA GPU is needed")
 
 
+def test_without_a_c_compiler_it_is_one_sentence(gpu_check: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Triton would fail at each launch. Python's headers count as well."""
+    there = subprocess.CompletedProcess([], 0, json.dumps({"gpu": "one"}), "")
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: there)
+    monkeypatch.setattr(gpu_check.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
+    monkeypatch.setenv("CC", "no-such-compiler")
+    assert "there is no no-such-compiler" in gpu_check.about("cuda")["error"]
+    monkeypatch.setenv("CC", sys.executable)
+    assert "there is no Python.h" in gpu_check.about("cuda")["error"]
+    (tmp_path / "Python.h").touch()
+    assert gpu_check.about("cuda")["gpu"] == "one"
+
+
 def test_every_cell_has_its_shards(gpu_check: Any) -> None:
     from kernels import CELLS
 
@@ -144,4 +157,4 @@ def test_all_of_it_runs_to_its_end(tmp_path: Path) -> None:
     done = command("--device", "cpu", "--out", tmp_path, "--jobs", 1, "--seconds", 1400)
     assert done.returncode == 0, done.stdout + done.stderr
     checks = json.loads((tmp_path / "results.json").read_text())["checks"]
-    assert {c["part"] for c in checks} == {"scan", "loss", "module", "sanitize", "repeat", "timing"}
+    assert {c["part"] for c in checks} == {"scan", "loss", "module", "cuda", "sanitize", "repeat", "timing"}

@@ -12,7 +12,7 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from kernels.compiled import _dump
+from kernels.compiler import machine_code
 from kernels.exchange_only import WARPS, exchange_only, slices
 
 
@@ -30,7 +30,7 @@ def build(capability: int, exchange: str, programs: int, state: int) -> dict[str
     )
     options = {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True}
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-    usage, code = _dump(compiled.asm["cubin"], "-res-usage"), _dump(compiled.asm["cubin"], "-sass")
+    usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     loads = re.findall(r"\bLDG\.E[.\w]*STRONG[.\w]*", code)

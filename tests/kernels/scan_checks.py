@@ -3,7 +3,7 @@
 The truth is always the eager backend in float64. A check raises ``AssertionError``, or returns the numbers it looked at.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -37,10 +37,11 @@ class Case:
         self.tensors += [draw(packed, 3), draw(packed, hidden, scale=0.7 / hidden**0.5), draw(packed), draw(packed)]
         self.upstream = [draw(steps, batch, hidden), *(draw(batch, hidden) for _ in range(self.states))]
         self.reset = (torch.rand(steps, batch, generator=generator) < 0.3).to(device)
+        self.place: Callable[[Tensor], Tensor] = lambda tensor: tensor  # where the numbers of an argument lie
 
     def __call__(self, dtype: torch.dtype = torch.float64, **options: Any) -> list[Tensor]:
         """Outputs, final states, and the gradients of input, states, weights and biases."""
-        leaves = [t.to(dtype, copy=True).requires_grad_() for t in self.tensors]
+        leaves = [self.place(t.to(dtype, copy=True)).requires_grad_() for t in self.tensors]
         state, weights = tuple(leaves[1 : 1 + self.states]), leaves[1 + self.states :]
         if "exchange" in options:  # no option of the public function
             how = {name: value for name, value in options.items() if name not in ("backend", "clip_recurrent", "reset")}
@@ -49,8 +50,8 @@ class Case:
         else:
             output, final = recurrence(self.cell, leaves[0], state, *weights, **options)
         results = [output, *final]
-        loss = sum((r * u.to(dtype)).sum() for r, u in zip(results, self.upstream, strict=True))
-        return [*(r.detach() for r in results), *torch.autograd.grad(loss, leaves)]
+        upstream = [self.place(u.to(r.dtype)) for r, u in zip(results, self.upstream, strict=True)]
+        return [*(r.detach() for r in results), *torch.autograd.grad(results, leaves, upstream)]
 
 
 def error(actual: list[Tensor], expected: list[Tensor]) -> float:

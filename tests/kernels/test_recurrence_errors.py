@@ -129,3 +129,17 @@ def test_unknown_backend() -> None:
     for cell in CELLS:
         with pytest.raises(ValueError, match="backend must be one of auto, eager, torch, triton, not 'cudnn'"):
             recurrence(**arguments(cell), backend="cudnn")
+
+
+def test_a_step_too_large_for_32_bits() -> None:
+    """2^31 numbers, d of an LSTM, are refused before anything runs, and one row fewer are not; the open choice avoids them."""
+    from kernels.scan_op import better_than_library, too_large
+
+    rows, zero = 2**21, torch.zeros(())
+    state = (zero.expand(rows, 256), zero.expand(rows, 256))
+    input, weight_ih, weight_hh = (zero.expand(size) for size in ((1, rows, 3), (1024, 3), (1024, 256)))
+    with pytest.raises(ValueError, match="a step of 2,097,152 rows and 256 lstm units is too large for the triton backend"):
+        recurrence("lstm", input, state, weight_ih, weight_hh, backend="triton")
+    assert not better_than_library("lstm", input, weight_hh, training=True)
+    assert not too_large("lstm", input[:, 1:], weight_hh)
+    assert not too_large("rnn-tanh", input, weight_hh)

@@ -205,13 +205,16 @@ def test_a_nan_stays_in_its_row_and_after_its_step(plan: str) -> None:
 
 @EVERY
 def test_any_layout(cell: str) -> None:
-    """Transposed inputs, strided states and a broadcast gradient."""
+    """Transposed inputs and resets, strided states and a broadcast gradient."""
     case = Case(cell, 4, 3, 5)
     options = {"backend": "triton", "plan": "stepwise"}
-    plain = case(**options)
+    plain, reset = case(**options), case(reset=case.reset, **options)
     strided = Case(cell, 4, 3, 5)
     strided.tensors = [t.mT.contiguous().mT if t.dim() > 1 else t.repeat(2, 1).T.reshape(-1)[::2] for t in strided.tensors]
     assert error(strided(**options), plain) == 0
+    turned = case.reset.t().contiguous().t()
+    assert not turned.is_contiguous()
+    assert error(strided(reset=turned, **options), reset) == 0
     strided.upstream = case.upstream = [torch.ones((), dtype=torch.float64).expand(u.shape) for u in case.upstream]
     assert error(strided(**options), case(backend="eager")) < 1e-12
 

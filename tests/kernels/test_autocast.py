@@ -1,0 +1,50 @@
+"""Autocast: parameters stay in float32, products are of halves, and the planner is asked about these."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import pytest
+import torch
+from scan_checks import Case, error
+from torch import Tensor
+
+from kernels import CELLS, scan_op, trace_gradients
+
+
+@pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.bfloat16), ("triton", torch.float16)])
+@pytest.mark.parametrize("cell", sorted(CELLS))
+def test_gradients_of_float32_by_products_of_halves(cell: str, backend: str, dtype: torch.dtype) -> None:
+    """As near to float64 as halves come, in the parameters' dtype."""
+    case = Case(cell, 4, 3, 5)
+    with torch.autocast("cpu", dtype):
+        found = case(torch.float32, backend=backend)
+    assert found[0].dtype == dtype or (backend, cell) == ("torch", "gru"), "ATen's GRU goes on in float32"
+    assert all(gradient.dtype == torch.float32 for gradient in found[1 + case.states :])
+    assert 1e-5 < error(found, case(backend="eager")) < 10 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_a_backward_pass_within_autocast_keeps_the_dtypes_of_the_forward_pass(cell: str) -> None:
+    case = Case(cell, 4, 3, 5)
+    results: list[list[Tensor]] = []
+    for context in (nullcontext(), torch.autocast("cpu", torch.bfloat16)):
+        leaves = [t.float().requires_grad_() for t in case.tensors]
+        state, weights = tuple(leaves[1 : 1 + case.states]), leaves[1 + case.states :]
+        output, _ = scan_op.triton_recurrence(cell, leaves[0], state, *weights, case.reset, recompute=True)
+        with trace_gradients() as trace, context:
+            gradients = torch.autograd.grad(output.sum(), leaves)
+        results.append([*gradients, trace.layers[0].hidden_norms, trace.layers[0].weight_norms])
+    for plain, within in zip(*results, strict=True):
+        assert torch.equal(plain, within)
+
+
+def test_the_planner_is_asked_about_the_dtype_of_the_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(scan_op, "_better", lambda *sizes: asked.append(sizes[4]) or True)
+    input, weight = torch.zeros(2, 3, 4), torch.zeros(20, 5)
+    assert scan_op.better_than_library("lstm", input, weight, True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert scan_op.better_than_library("lstm", input, weight, True)
+        assert scan_op.better_than_library("lstm", input.double(), weight, True)
+    assert not scan_op.better_than_library("lstm", input.double(), weight, True), "there is no kernel of float64"
+    assert asked == ["float32", "bfloat16", "bfloat16"]
