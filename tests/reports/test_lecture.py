@@ -26,12 +26,16 @@ def test_only_slides_that_a_command_shows_have_no_figure():
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
-    """Pages of two tables of long_range, of which the second has one T alone."""
+    """Pages of two tables of long_range, of which the second has one T alone; their first figure only, which is not saved."""
     folder = tmp_path_factory.mktemp("two")
     stored_reaches(folder / "long_range.parquet")
     table = load(stored_reaches(folder / "long_range_50.parquet", seeds=5, solved={50: (0, 1, 5)}))
     assert set(table.loc[table["part"] == "clipping", "steps"]) == {50}
-    return build([folder], folder / "pages")
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("page", "folder"):
+            patch.setattr(f"reports.{module}.plots", lambda study: plots(study)[:1])
+        patch.setattr("reports.folder.save", lambda drawing, path: None)
+        return build([folder], folder / "pages")
 
 
 def test_figures_of_two_tables_stand_together_and_once_in_the_guide(two):
@@ -54,7 +58,9 @@ def test_a_claim_that_another_table_decides_is_not_called_unmeasured(two):
     assert not any(c.verdict == "not measured" and c.claim.startswith("clipping raises") for c in other.claims)
 
 
-def test_a_failing_claim_has_its_likely_reason_on_the_page(tmp_path):
+def test_a_failing_claim_has_its_likely_reason_on_the_page(tmp_path, monkeypatch):
+    for module in ("page", "folder"):
+        monkeypatch.setattr(f"reports.{module}.plots", lambda study: ())
     stored_clippings(tmp_path / "clipping.parquet")
     built = build([tmp_path / "clipping.parquet"], tmp_path / "pages")
     failing = [c for c in built.pages[0].claims if c.verdict == "fails"]

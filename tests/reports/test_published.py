@@ -33,10 +33,15 @@ WANTED = (
 )
 
 
+def claims_of(*names):
+    tables = [(name, load(PUBLISHED / f"{name}.parquet")) for name in names]
+    return united([(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)])
+
+
 @pytest.fixture(scope="module")
 def claims():
-    tables = [(path.stem, load(path)) for path in sorted(PUBLISHED.glob("*.parquet"))]
-    return united([(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)])
+    """Of all tables but throughput's, whose intervals take their time."""
+    return claims_of(*(path.stem for path in sorted(PUBLISHED.glob("*.parquet")) if path.stem != "throughput"))
 
 
 @pytest.mark.parametrize("words", WANTED)
@@ -45,10 +50,19 @@ def test_every_claim_about_gradients_is_a_row_with_a_measured_value(words, claim
     assert any(claim.verdict != "not measured" and any(c.isdigit() for c in claim.measured) for claim in rows)
 
 
-def test_what_fails_or_is_ambiguous_has_a_likely_reason_and_nothing_else_has(claims):
+def explained(claims):
     asked = [claim for claim in claims if claim.verdict in ("fails", "ambiguous")]
     assert asked and [claim.claim for claim in asked if not claim.reason] == []
     assert not any(claim.reason for claim in claims if claim.verdict not in ("fails", "ambiguous"))
+
+
+def test_what_fails_or_is_ambiguous_has_a_likely_reason_and_nothing_else_has(claims):
+    explained(claims)
+
+
+@pytest.mark.slow
+def test_so_have_the_claims_on_times():
+    explained(claims_of("throughput"))
 
 
 def test_reasons_say_what_the_tables_hold(claims):
