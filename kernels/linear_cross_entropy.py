@@ -204,7 +204,7 @@ def _chunks(
 
 def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
     """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
-    losses = x.new_empty(len(x))
+    losses = []
     for part, z, _ in _logits(x, w, bias, x.dtype):
         if z.is_contiguous():
             torch.log_softmax(z, dim=1, out=z)
@@ -214,8 +214,8 @@ def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index
             rows = z.as_strided((len(z), z.stride(0)), z.stride())
             rows[:, z.shape[1] :] = -torch.inf
             torch.log_softmax(rows, dim=1, out=rows)
-        losses[part] = F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none")
-    return reduce(losses, target, None, Terms(ignore_index), len(w), reduction)
+        losses.append(F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none"))
+    return reduce(torch.cat(losses) if losses else x.new_empty(0), target, None, Terms(ignore_index), len(w), reduction)
 
 
 def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
