@@ -29,9 +29,7 @@ from kernels.loss_terms import (
 
 ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
 LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
-ALIGNED = (
-    16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
-)
+ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
 BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
@@ -206,7 +204,7 @@ def _chunks(
 
 def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
     """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
-    losses = x.new_empty(len(x))
+    losses = []
     for part, z, _ in _logits(x, w, bias, x.dtype):
         if z.is_contiguous():
             torch.log_softmax(z, dim=1, out=z)
@@ -216,8 +214,8 @@ def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index
             rows = z.as_strided((len(z), z.stride(0)), z.stride())
             rows[:, z.shape[1] :] = -torch.inf
             torch.log_softmax(rows, dim=1, out=rows)
-        losses[part] = F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none")
-    return reduce(losses, target, None, Terms(ignore_index), len(w), reduction)
+        losses.append(F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none"))
+    return reduce(torch.cat(losses) if losses else x.new_empty(0), target, None, Terms(ignore_index), len(w), reduction)
 
 
 def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:

@@ -53,7 +53,7 @@ def test_a_row_that_is_no_number_spoils_no_other(v: int) -> None:
     tensors, target = problem(9, v, 5)
     expected = textbook(*tensors[:2], target, linear_bias=tensors[2], reduction="none")
     tensors[0][2] = torch.nan
-    losses = evaluated(*tensors, target=target, chunk=1, reduction="none")
+    losses = evaluated(*tensors, target=target, chunk=2, reduction="none")
     assert losses.isnan().tolist() == [i == 2 for i in range(9)]
     keep = torch.arange(9) != 2
     same([losses[keep]], [expected[keep]])
@@ -65,9 +65,20 @@ def test_forbidden_classes(v: int) -> None:
     tensors, target = problem(6, v, 4)
     tensors[2][0] = -torch.inf
     target[:3] = torch.tensor([0, 1, -100])
-    losses = evaluated(*tensors, target=target, reduction="none")
-    same([losses], [textbook(*tensors[:2], target, linear_bias=tensors[2], reduction="none")])
-    assert losses[0] == torch.inf and losses[1].isfinite() and losses[2] == 0
+    leaf = tensors[0].clone().requires_grad_()
+    for losses in (
+        evaluated(*tensors, target=target, reduction="none"),
+        ours(leaf, tensors[1], target, linear_bias=tensors[2], reduction="none").detach(),
+    ):
+        same([losses], [textbook(*tensors[:2], target, linear_bias=tensors[2], reduction="none")])
+        assert losses[0] == torch.inf and losses[1].isfinite() and losses[2] == 0
+
+
+def test_all_classes_forbidden() -> None:
+    """The log of a sum of nothing is minus infinity."""
+    (x, w, b), target = problem(3, 5, 4)
+    _, lse = ours(x, w, target, linear_bias=torch.full_like(b, -torch.inf), return_lse=True)
+    assert lse.tolist() == [-torch.inf] * 3
 
 
 @V
@@ -90,11 +101,12 @@ def test_float32_sum_over_many_tokens() -> None:
         assert evaluated(*tensors, target=target, chunk=chunk, reduction="sum").item() == pytest.approx(truth.item(), rel=1e-6)
 
 
-@pytest.mark.parametrize("asked", [{}, {"return_lse": True}, {"weight": torch.ones(8).double()}, {"z_loss": 1e-9},
+@pytest.mark.parametrize("asked", [{}, {"return_lse": True}, {"weight": torch.ones(8)}, {"z_loss": 1e-9},
                                    {"compute_dtype": torch.bfloat16}], ids=str)  # fmt: skip
 def test_the_plain_loss_alone_goes_there(asked: dict[str, object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Options and gradients need more than -log P."""
-    (x, w, b), target = problem(5, 8, 3)
+    tensors, target = problem(5, 8, 3)
+    x, w, b = (t.float() for t in tensors)
     ran = []
     monkeypatch.setattr(MODULE, "_nll", lambda *_: ran.append(True) or torch.zeros(()))
     ours(x, w, target, linear_bias=b, **asked)
