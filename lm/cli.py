@@ -295,6 +295,10 @@ def _of_typer(error: Any) -> str:
             few = " of fewer digits" if found["type"].endswith("_size") else ""
             name = param.opts[0] if param.param_type_name == "option" else param.make_metavar()
             return f"{name} must be {kind}{few}, not {shown(found['input'])}"
+        bounds = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
+        if found["type"] in bounds:
+            key, words = bounds[found["type"]]
+            return f"{param.opts[0]} must be {words} {found['ctx'][key]:,}, not {shown(found['input'])}"
     return str(error.format_message() if hasattr(error, "format_message") else error)
 
 

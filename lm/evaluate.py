@@ -55,6 +55,12 @@ def evaluate(
     return Score.of(losses, stream)
 
 
+def parts(tokens: int, rows: int) -> tuple[int, int]:
+    """How many rows are read, and the tokens of each but the last: rounding up may leave rows without a token."""
+    length = -(-tokens // rows)
+    return -(-tokens // length), length
+
+
 def token_losses(
     model: LanguageModel,
     ids: "NDArray[np.int32]",
@@ -79,8 +85,7 @@ def token_losses(
         between: called between windows; may raise to stop.
     """
     device = model.embedding.weight.device
-    length = -(-len(ids) // rows)
-    rows = -(-len(ids) // length)  # rounding up may leave the last rows without a token
+    rows, length = parts(len(ids), rows)
     warmup = min(warmup, (rows - 1) * length)
     before = np.concatenate([[EOS], ids[:-1]])
     losses = np.empty((rows, length))

@@ -70,8 +70,10 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
 
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     """What ``lm eval`` prints."""
+    from lm.evaluate import parts
+
     stream, raw = compared.stream, run.tokenizer.raw_is
-    rows = min(how.rows, len(stream.ids))
+    rows, _ = parts(len(stream.ids), how.rows)
     after = f", each after {_count(how.warmup, 'token')} or all before it" if how.warmup else ""
     read = f"{rows:,} rows{after}" if rows > 1 else "one row, the state carried from start to end"
     print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")

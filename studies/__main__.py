@@ -1,4 +1,16 @@
-from studies.cli import main
+"""The way in from a shell."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line; an interrupt in the first instants, before it can be handled, is no traceback either."""
+    try:
+        from studies import cli
+    except KeyboardInterrupt:
+        sys.exit(130)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -200,7 +200,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
         source = "Press & Wolf 2017, Inan et al. 2017; lecture, slide Weight tying"
         ratio, pairs = ratio_of(models, tied, untied), len(_pairs(models, tied, untied))
         p = table.attrs["parameters"]
-        setting = f"{p['cell']}, h = {p['hidden']}, {pairs} pairs of corpus and seed"
+        setting = f"{p['cell']}, h = {p['hidden']}, {pairs} pair{'s' * (pairs > 1)} of corpus and seed"
         rows.append((claim, source, setting, "perplexity ratio < 1", _told(ratio), _below_one(ratio)))
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
 

@@ -93,3 +93,18 @@ def commands_of(app, prefix):
     for group in app.registered_groups:
         found |= commands_of(group.typer_instance, f"{prefix} {group.name}")
     return found
+
+
+@pytest.mark.parametrize("room", ["lm", "studies", "reports"])
+def test_an_interrupt_while_a_command_is_imported_is_no_traceback(room):
+    code = f"""
+import runpy, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "{room}.cli":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Interrupt())
+runpy.run_module("{room}", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")

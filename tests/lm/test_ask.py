@@ -97,6 +97,8 @@ def test_how_the_text_was_read_is_said(trained: Path, lm_command: Any) -> None:
     _, out, err = lm_command("eval", trained, "--ngram", 0, "--rows", 10**6, "--warmup", 3, "--dynamic", "--dynamic-lr", 0.1)
     assert f"{tokens:,} rows, each after 3 tokens or all before it" in out
     assert "learning on reads the text as one row" in err
+    out = lm_command("eval", trained, "--ngram", 0, "--rows", tokens - 1)[1]
+    assert f"; {-(-tokens // 2)} rows\n" in out, "two tokens each"
     _, out, err = lm_command("eval", trained, "--ngram", 0, "--rows", 4)
     assert "; 4 rows\n" in out
     assert err == ""

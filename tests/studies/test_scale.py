@@ -29,6 +29,19 @@ def test_the_page_holds_what_the_program_prints(capsys):
     assert "8 rows of 100 tokens" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (["--rows", "0"], "--rows must be at least 1, not '0'"),
+        (["--bptt", "2000000"], "--bptt must be at most 1,000,000, not '2000000'"),
+        (["--tokens", "many"], "--tokens must be a whole number, not 'many'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(capsys, wrong, said):
+    assert run_app(app, "studies", ["scale", *wrong]) == 2
+    assert capsys.readouterr().err == f"studies: {said}\n"
+
+
 @pytest.mark.parametrize("model", MODELS[:1])
 def test_parameters_are_those_of_a_model_that_is_built(model):
     config = lm.ModelConfig(cell="lstm", hidden_size=model.hidden, layers=model.layers, tie=True)
