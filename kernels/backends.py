@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     import torch
 
 BACKENDS = ("eager", "torch", "triton")
+OPEN = (None, "", "auto")
 
 
 def choose_backend(name: str | None = None, device: "torch.device | None" = None) -> str:
@@ -40,8 +41,8 @@ def asked_backend(name: str | None = None) -> str | None:
     Raises:
         ValueError: for an unknown name.
     """
-    choices = (name, os.environ.get("KERNELS_BACKEND"))
-    asked = next((choice for choice in choices if choice not in (None, "", "auto")), None)
+    asked = name if name not in OPEN else os.environ.get("KERNELS_BACKEND")
+    asked = None if asked in OPEN else asked
     if asked is not None and asked not in BACKENDS:
         raise ValueError(f"backend must be one of auto, {', '.join(BACKENDS)}, not {asked!r}")
     return asked

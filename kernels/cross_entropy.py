@@ -57,7 +57,7 @@ def cross_entropy(
     check_terms(terms, reduction, n, v, target, weight)
     check_devices(logits.device, target=target, weight=weight)
     if choose_backend(backend, logits.device) != "triton":
-        loss, lse, z = textbook(logits, target, weight, terms, reduction)
+        loss, lse, z = textbook(logits, target, weight, terms, reduction, return_lse or return_metrics)
         best = z.argmax(dim=1) if return_metrics else target
         return results(loss, lse, best, target, terms, return_lse, return_metrics)
     inplace = inplace_backward and not torch.compiler.is_compiling()

@@ -7,6 +7,8 @@ measured ones are given; that of the exchange is measured where ``studies consta
 
 import argparse
 import math
+import os
+import sys
 from dataclasses import dataclass
 
 from kernels import plan as plans
@@ -105,4 +107,8 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,6 +5,7 @@ products of N V d instead of four, and a peak of one chunk instead of several N 
 gradient are float32 whatever the products use. What Triton does is in ``loss_plan``.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -21,15 +22,16 @@ from kernels.loss_terms import (
     accumulator,
     check_devices,
     check_terms,
-    empty_rows,
     reduce,
     results,
     textbook,
 )
 
-ROWS = 256  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
+ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
 LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
-ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes, for which MKL's product is up to 1.6 times as fast (AMD EPYC)
+ALIGNED = (
+    16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
+)
 BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
@@ -100,8 +102,13 @@ def linear_cross_entropy(
         n, v, d, str(dtype).removeprefix("torch."), gradients=any(differentiable), single=rows_needed, strategy=strategy
     )  # fmt: skip
     if chosen == "eager":
-        loss, lse, z = textbook(F.linear(input, linear_weight, linear_bias), target, weight, terms, reduction)
+        logits = F.linear(input, linear_weight, linear_bias)
+        loss, lse, z = textbook(logits, target, weight, terms, reduction, return_lse or return_metrics)
         return results(loss, lse, z.argmax(dim=1) if return_metrics else target, target, terms, return_lse, return_metrics)
+    alone = terms.plain and weight is None and not (return_lse or return_metrics or any(differentiable))
+    alike = dtype == input.dtype == linear_weight.dtype == accumulator(dtype)
+    if alone and alike and chosen == "torch" and input.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _nll(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
     how = "torch" if chosen == "torch" else plan.strategy
     tensors = (input, linear_weight, linear_bias, target, weight)
     call = (*tensors, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
@@ -119,73 +126,60 @@ def _chunks(
     bias: Tensor | None,
     target: Tensor,
     class_weight: Tensor | None,
-    upstream: Tensor,
+    upstream: Tensor | None,
     upstream_lse: Tensor | None,
     terms: Terms,
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
+    every: bool,
 ) -> tuple[Rows, Gradients]:
-    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse)."""
-    acc, v, smoothing = accumulator(input.dtype), len(weight), terms.label_smoothing
-    rows = empty_rows(len(input), input, best)
+    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse); None is 1 and 0."""
+    v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
     d_input = torch.empty_like(input) if need[0] else None
     d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
     d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
-    counts, target = _counts(target, terms.ignore_index, v, acc)  # [N]: 1, 0 where ignored, nan where the target is no class
-    ones = None if class_weight is not None or smoothing == 0 else torch.ones(v, dtype=acc, device=input.device)
-    spread_over = ones if class_weight is None else class_weight.to(acc)  # [V]
-    of_target = counts if class_weight is None else counts * class_weight.to(acc)[target]
-    logits, products = _buffers(len(input), v, acc, dtype, input.device)
-    size = max(1, len(logits))
-    for begin in range(0, len(input), size):
-        part = slice(begin, min(begin + size, len(input)))
-        z, product = logits[: part.stop - begin], products[: part.stop - begin]
-        torch.mm(x[part], w.t(), out=product)
-        if product.dtype != acc:
-            z.copy_(product)
-        if bias is not None:
-            z += bias
+    # What rows have one of is [N, 1] and made for all rows at once where it can be: a call that small costs more than its work.
+    index = target.unsqueeze(1).long()
+    counts = torch.ones_like(index, dtype=acc)
+    if not every:
+        counts, index = _counts(index, terms.ignore_index, v, acc)
+    of_target = counts if class_weight is None else counts * class_weight.to(acc)[index]
+    spread = None  # [V]: the part of each class in a smoothed target
+    if smoothing > 0:
+        of_target = of_target * (1 - smoothing)
+        spread = smoothing / v * (counts.new_ones(v) if class_weight is None else class_weight.to(acc))
+    chosen, top, total, uniform = (torch.empty_like(counts) for _ in range(4))
+    classes = index.new_empty(len(input) if best else 0)
+    if any(need):
+        onehot, factor = (t if upstream is None else t * upstream.unsqueeze(1) for t in (of_target, counts))
+        softmax = onehot if spread is None else onehot + spread.sum() * factor
+        softmax = softmax if upstream_lse is None else softmax + upstream_lse.unsqueeze(1)
+    for part, z, product in _logits(x, w, bias, acc):
         slope = None
         if terms.softcap is not None:
             z.div_(terms.softcap).tanh_()
             slope = 1 - z.square() if any(need) else None
             z.mul_(terms.softcap)
-        index = target[part].unsqueeze(1)
-        chosen = z.gather(1, index).squeeze(1)
+        torch.gather(z, 1, index[part], out=chosen[part])
         if best:
-            rows.best[part] = z.argmax(dim=1)
+            torch.argmax(z, dim=1, out=classes[part])
         # In place: torch.logsumexp would hold a second chunk, and its exponentials are needed again. By exp2: exp of float32
         # is MKL's, which took 3.5 times as long on an AMD EPYC.
-        top = z.amax(dim=1, keepdim=True)
-        top = torch.where(top == -torch.inf, 0.0, top)
-        z.sub_(top)
-        uniform = z.mv(spread_over) if smoothing > 0 and spread_over is not None else 0.0
+        z.sub_(torch.amax(z, dim=1, keepdim=True, out=top[part]).clamp_(min=torch.finfo(acc).min))  # -inf - -inf is nan
+        if spread is not None:
+            uniform[part, 0] = z.mv(spread)
         e = z.mul_(LOG2_E).exp2_()
-        total = e.sum(dim=1, keepdim=True)
-        top, log_sum = top.squeeze(1), total.log().squeeze(1)
-        rows.top[part], rows.log_sum[part] = top, log_sum
-        loss = (1 - smoothing) * of_target[part] * (log_sum + (top - chosen))
-        if smoothing > 0 and spread_over is not None:
-            loss += smoothing / v * counts[part] * (spread_over.sum() * log_sum - uniform)
-        if terms.z_loss > 0:
-            loss += terms.z_loss * counts[part] * (top + log_sum).square()
-        rows.loss[part] = torch.where(counts[part] == 0, 0.0, loss)
+        torch.sum(e, dim=1, keepdim=True, out=total[part])
         if not any(need):
             continue
-        onehot = (1 - smoothing) * of_target[part] * upstream[part]
-        factor = counts[part] * upstream[part]
-        softmax = onehot
-        if smoothing > 0 and spread_over is not None:
-            softmax = softmax + smoothing / v * spread_over.sum() * factor
+        of_softmax = softmax[part]
         if terms.z_loss > 0:
-            softmax = softmax + 2 * terms.z_loss * (top + log_sum) * factor
-        if upstream_lse is not None:
-            softmax = softmax + upstream_lse[part]
-        d = e.mul_(softmax.unsqueeze(1) / total).scatter_add_(1, index, -onehot.unsqueeze(1))
-        if smoothing > 0 and spread_over is not None:
-            d.addr_(factor, spread_over, alpha=-smoothing / v)
+            of_softmax = of_softmax + 2 * terms.z_loss * (top[part] + total[part].log()) * factor[part]
+        d = e.mul_(of_softmax / total[part]).scatter_add_(1, index[part], -onehot[part])
+        if spread is not None:
+            d.addr_(factor[part, 0], spread, alpha=-1)
         if slope is not None:
             d *= slope
         if d_bias is not None:
@@ -199,22 +193,63 @@ def _chunks(
         elif d_weight is not None:
             for left in range(0, v, BLOCK):
                 d_weight[left : left + BLOCK] += torch.mm(d[:, left : left + BLOCK].t(), x[part])
-    return rows, (d_input, d_weight, d_bias)
+    log_sum = total.log()
+    loss = of_target * (log_sum + (top - chosen))
+    if spread is not None:
+        loss += counts * (spread.sum() * log_sum - uniform)
+    if terms.z_loss > 0:
+        loss += terms.z_loss * counts * (top + log_sum).square()
+    if not every:
+        loss.masked_fill_(counts == 0, 0.0)
+    return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
+
+
+def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
+    """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
+    losses = x.new_empty(len(x))
+    for part, z, _ in _logits(x, w, bias, x.dtype):
+        if z.is_contiguous():
+            torch.log_softmax(z, dim=1, out=z)
+            if len(z) == len(x):
+                return F.nll_loss(z, target, ignore_index=ignore_index, reduction=reduction)
+        else:  # of which log_softmax would make copies: it gets the padding, too
+            rows = z.as_strided((len(z), z.stride(0)), z.stride())
+            rows[:, z.shape[1] :] = -torch.inf
+            torch.log_softmax(rows, dim=1, out=rows)
+        losses[part] = F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none")
+    return reduce(losses, target, None, Terms(ignore_index), len(w), reduction)
+
+
+def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Rows, their logits, which the next rows' will overwrite, and the same room in the dtype of the product."""
+    logits, products = _buffers(len(x), len(w), acc, x.dtype, x.device)
+    size = max(1, len(logits))
+    for begin in range(0, len(x), size):
+        part = slice(begin, min(begin + size, len(x)))
+        z, product = logits[: part.stop - begin], products[: part.stop - begin]
+        if bias is not None and bias.dtype == x.dtype == acc:
+            torch.addmm(bias, x[part], w.t(), out=z)
+        else:
+            torch.mm(x[part], w.t(), out=product)
+            if x.dtype != acc:
+                z.copy_(product)
+            if bias is not None:
+                z += bias
+        yield part, z, product
 
 
 def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
 
-    Chunks are of one size but for the last, which may be a few rows shorter.
+    Chunks are of one size but for the last, which may be a few rows shorter. Those with two rooms have half of ROWS at least.
     """
-    chunks = max(1, -(-n // max(ROWS, LOGITS // v)))
-    rows, stride = -(-n // chunks), -(-v // ALIGNED) * ALIGNED
+    chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
+    rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
     logits = torch.empty(rows, stride, dtype=acc, device=device)[:, :v]
     return logits, logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)[:, :v]
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
-    counts = (target != ignore_index).to(dtype)
-    counts = counts.masked_fill((counts > 0) & ((target < 0) | (target >= v)), torch.nan)
-    return counts, target.clamp(0, v - 1).long()
+    counted, index = target != ignore_index, target.clamp(0, v - 1)
+    return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index

@@ -33,13 +33,15 @@ def _make_total(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The loss, lse and argmax [N], what the mean divides by, and the sum's gradients; what was not asked for is empty."""
     n, v, acc = len(input), len(linear_weight), accumulator(input.dtype)
-    check_classes(target, ignore_index, v)
+    every = check_classes(target, ignore_index, v)
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
-    ones = torch.ones((), dtype=acc, device=input.device)
     rows, gradients = _chunks(
-        strategy, (input, linear_weight, linear_bias, target, weight), ones.expand(n), None, terms, dtype, need, best
+        strategy, (input, linear_weight, linear_bias, target, weight), None, None, terms, dtype, need, best, every
     )  # fmt: skip
-    count = divisor(target, weight, ignore_index, v, acc) if mean else ones
+    if mean and not (every and weight is None):
+        count = divisor(target, weight, ignore_index, v, acc)
+    else:
+        count = input.new_full((), n if mean else 1, dtype=acc)
     loss = (rows.loss.sum() / count).to(input.dtype)
     d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
     return loss, rows.top + rows.log_sum, rows.best, count, d_input, d_weight, d_bias
@@ -109,7 +111,7 @@ def _make_single(
     best: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Losses and lse [N], the two numbers lse is the sum of, and the argmax [N] if asked for."""
-    check_classes(target, ignore_index, len(linear_weight))
+    every = check_classes(target, ignore_index, len(linear_weight))
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     tensors = (input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
@@ -117,8 +119,7 @@ def _make_single(
 
         rows = cut_loss(*_readable(tensors, dtype), terms, best)
     else:
-        ones = torch.ones((), dtype=accumulator(input.dtype), device=input.device).expand(len(input))
-        rows, _ = _chunks(strategy, tensors, ones, None, terms, dtype, (False, False, False), best)
+        rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best, every)
     return rows.loss, rows.top + rows.log_sum, rows.top, rows.log_sum, rows.best
 
 
@@ -164,7 +165,7 @@ def _make_gradients(
 
         gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
     else:
-        _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False)
+        _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False, False)
     d_input, d_weight, d_bias = (
         input.new_empty(0) if g is None or p is None else g.to(p.dtype)
         for g, p in zip(gradients, (input, linear_weight, linear_bias), strict=True)
@@ -239,6 +240,8 @@ def run_total(*arguments: Any) -> tuple[Tensor, ...]:
     """``total``. Outside torch.compile the autograd function alone: it scales the gradients where they are."""
     if torch.compiler.is_compiling():
         return torch.ops.kernels.linear_cross_entropy(*arguments)
+    if not any(arguments[-3:]):
+        return _make_total(*arguments)
     return _Total.apply(*arguments)
 
 
@@ -252,20 +255,26 @@ def run_rows(strategy: str, *arguments: Any) -> tuple[Tensor, ...]:
 def _chunks(
     strategy: str,
     tensors: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None],
-    upstream: Tensor,
+    upstream: Tensor | None,
     upstream_lse: Tensor | None,
     terms: Terms,
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
+    every: bool,
 ) -> tuple[Rows, Gradients]:
-    """Losses, and the gradients of sum(upstream * loss + upstream_lse * lse) where needed, by torch's or Triton's chunks."""
+    """Losses, and the gradients of sum(upstream * loss + upstream_lse * lse) where needed, by torch's or Triton's chunks.
+
+    Where ``upstream`` is None it is 1 in each row. ``every`` says that no row is ignored, if that is known.
+    """
     if strategy == "torch":
         from kernels.linear_cross_entropy import _chunks as torch_chunks
 
-        return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best)
+        return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best, every)
     from kernels.loss_launch import chunked_gradients
 
+    if upstream is None:
+        upstream = tensors[0].new_ones((), dtype=accumulator(tensors[0].dtype)).expand(len(tensors[0]))
     return chunked_gradients(*_readable(tensors, dtype), upstream, upstream_lse, terms, need, best)
 
 

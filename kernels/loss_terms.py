@@ -102,23 +102,31 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
             raise ValueError(f"{name} must be on {device}, not on {other.device}")
 
 
-def check_classes(target: Tensor, ignore_index: int, v: int) -> None:
+def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
     """Each target is a class or ``ignore_index``. Looks on CPU only: elsewhere looking would stop the queue.
+
+    Returns:
+        Whether all rows are known to count.
 
     Raises:
         IndexError: naming a target that is neither.
     """
-    if target.device.type == "cpu":
-        wrong = (target != ignore_index) & ((target < 0) | (target >= v))
-        if wrong.any():
-            raise IndexError(f"target {int(target[wrong][0])} is outside the {v} classes")
+    if target.device.type != "cpu" or not len(target):
+        return False
+    low, high = (int(bound) for bound in target.aminmax())
+    if low >= 0 and high < v:
+        return not low <= ignore_index <= high
+    wrong = (target != ignore_index) & ((target < 0) | (target >= v))
+    if wrong.any():
+        raise IndexError(f"target {int(target[wrong][0])} is outside the {v} classes")
+    return False
 
 
 def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dtype: torch.dtype) -> Tensor:
     """What a mean divides by: how many rows count, or the sum of their class weights, as in torch. A scalar."""
     counted = target != ignore_index
     if weight is None:
-        return counted.sum().to(dtype)
+        return counted.count_nonzero().to(dtype)
     return (weight[target.clamp(0, v - 1)].to(dtype) * counted).sum()
 
 
@@ -131,12 +139,13 @@ def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, 
 
 
 def textbook(
-    logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str
+    logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str, with_lse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, log-sum-exp [N] and capped logits [N, V] in torch's own functions: the reference of all tests."""
+    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] in torch's own functions: the reference of all tests."""
     if terms.softcap is not None:
         logits = terms.softcap * torch.tanh(logits / terms.softcap)
-    lse = logits.to(accumulator(logits.dtype)).logsumexp(dim=1)
+    wide = logits.to(accumulator(logits.dtype))
+    lse = wide.logsumexp(dim=1) if with_lse or terms.z_loss > 0 else wide.new_empty(0)
     how: dict[str, Any] = {"ignore_index": terms.ignore_index, "label_smoothing": terms.label_smoothing}
     target = target.long()
     if terms.z_loss == 0:

@@ -34,6 +34,7 @@ _ROOMS = {
     "prepare": "data",
     "Batches": "streams",
     "Training": "train",
+    "Graph": "graph",
     "new_training": "launch",
     "describe_machine": "machine",
     "parameter_table": "params",
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     from lm.generate import Draws as Draws
     from lm.generate import generate as generate
     from lm.generate import generate_batch as generate_batch
+    from lm.graph import Graph as Graph
     from lm.launch import new_training as new_training
     from lm.machine import describe_machine as describe_machine
     from lm.model import LanguageModel as LanguageModel

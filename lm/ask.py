@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lm.config import shown
 from lm.errors import InputError
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def score(
 
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
+    from lm.checkpoint import write_atomic
     from lm.probe import score_text
     from lm.surprise import as_dict, page, print_scored
     from lm.textfile import read_text
@@ -124,6 +126,10 @@ def score(
     if html and not html.parent.is_dir():
         raise InputError(f"there is no folder {html.parent} for --html; make it first")
     name, is_file = text, _is_file(text)
+    if not is_file and text.lower().endswith(".txt"):
+        raise InputError(f"there is no file {shown(text)}; give one that is there, or a text")
+    if not is_file and "/" in text and len(text.split()) == 1:
+        print(f"lm: there is no file {shown(text)}; it is scored as a text", file=sys.stderr)
     if is_file:
         text = read_text(Path(text), encoding)
     model = _opened(run, device)
@@ -133,7 +139,10 @@ def score(
     else:
         print_scored(scored)
     if html:
-        html.write_text(page(scored, str(run), name if is_file else ""), encoding="utf-8")
+        try:
+            write_atomic(html, page(scored, str(run), name if is_file else "").encode())
+        except OSError as error:
+            raise InputError(f"{html} cannot be written: {error.strerror}; name another file with --html") from None
         print(f"page: {html}", file=sys.stderr)
 
 
@@ -206,4 +215,5 @@ def _training_text(model: "Run") -> "TrainingText | None":
     except InputError as error:
         print(f"lm: not compared with the training text: {error}", file=sys.stderr)
         return None
-    return TrainingText((piece.text for piece in pieces), lower=model.config.tokens.lower)
+    tokens = model.config.tokens
+    return TrainingText((piece.text for piece in pieces), tokens.lower, tokens.split)

@@ -13,7 +13,7 @@ import typer
 
 from lm import ask, processes
 from lm.ask import RunArgument
-from lm.config import RunConfig, flag_of, preset_file, read_toml, shown
+from lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
 from lm.console import say, silence, unwritten
 from lm.errors import Diverged, InputError, Stopped
 from lm.signals import ending_at_once
@@ -75,7 +75,9 @@ def train(
     *,
     run: Annotated[Path | None, typer.Option(help="the new run's folder; runs/NAME if left out")] = None,
     config: Annotated[Path | None, typer.Option(help="settings from a TOML file; flags override them")] = None,
-    preset_name: Annotated[str, typer.Option("--preset", help="settings that come with the program: demo")] = "",
+    preset_name: Annotated[
+        str, typer.Option("--preset", help=f"settings that come with the program: {', '.join(presets())}")
+    ] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
     **settings: Any,
 ) -> None:
@@ -158,7 +160,10 @@ def list_runs(
     folder: Annotated[Path, typer.Argument(help="where to look", show_default=False)] = Path("runs"),
     as_csv: Annotated[bool, typer.Option("--csv", help="every column, as CSV")] = False,
 ) -> None:
-    """List the runs below a folder (runs, if left out) with their validation figures."""
+    """List the runs below a folder (runs, if left out) with their validation figures.
+
+    [dim]lm runs --csv[/dim]
+    """
     from lm.report import runs_table
 
     if not folder.is_dir():
@@ -199,7 +204,10 @@ def params(
 
 @corpora_app.command("list")
 def list_corpora() -> None:
-    """The corpora that come with the program or can be downloaded, and what else can be given."""
+    """The corpora that come with the program or can be downloaded, and what else can be given.
+
+    [dim]lm corpora list[/dim]
+    """
     from lm.corpora import CITATION, EMBEDDED
     from lm.download import REMOTE, data_folder, place
 
@@ -273,7 +281,7 @@ def _of_the_system(error: OSError) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"the disk is full{place}; make room: what was saved before is whole, and lm resume goes on from a checkpoint"
     if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{error.strerror}{place}; make that place writable, or use another: --run for a new run, a copy of an old one"
+        return f"{error.strerror}{place}; see to its permissions, or take another: --run for a new run, a copy of an old one"
     return f"{error.strerror or error}{place}; nothing was overwritten"
 
 

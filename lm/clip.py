@@ -22,3 +22,20 @@ def clip(gradients: list[Tensor], kind: str, threshold: float) -> tuple[float, b
             torch._foreach_clamp_max_(gradients, threshold)
         return norm, over
     return norm, False
+
+
+def clip_on_device(gradients: list[Tensor], kind: str, threshold: float) -> tuple[Tensor, Tensor]:
+    """``clip`` without a look at any number, for a CUDA graph: the same norm, and whether anything was changed, as scalars.
+
+    A norm that is not finite leaves gradients that are of no use.
+    """
+    norm = torch.nn.utils.get_total_norm(gradients)
+    if kind == "norm":
+        torch._foreach_mul_(gradients, (threshold / norm).clamp(max=1.0))
+        return norm, norm > threshold
+    if kind == "value":
+        largest = torch.nn.utils.get_total_norm(gradients, float("inf"))
+        torch._foreach_clamp_min_(gradients, -threshold)
+        torch._foreach_clamp_max_(gradients, threshold)
+        return norm, largest > threshold
+    return norm, torch.zeros_like(norm, dtype=torch.bool)

@@ -59,6 +59,7 @@ class _Checked:
 
 _KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 MANY = 10**9  # of epochs, updates, occurrences: more than any training sees, and every library takes it
+PRESETS = Path(__file__).parent / "presets"
 LARGE = 10**6  # of rates and factors: beyond it float32 overflows at once
 
 
@@ -235,6 +236,7 @@ class MachineConfig(_Checked):
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")
+    graph: bool = setting(False, "on a GPU: replay each update as one CUDA graph, and read its loss while the next one runs")
 
     def check(self) -> None:
         self.between(0, 1024, "threads")
@@ -345,8 +347,11 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def preset_file(name: str) -> Path:
     """One of the settings files that come with the package."""
-    folder = Path(__file__).parent / "presets"
-    names = sorted(p.stem for p in folder.glob("*.toml"))
-    if name not in names:
-        raise InputError(f"there is no preset {name!r}; choose from: {', '.join(names)}")
-    return folder / f"{name}.toml"
+    if name not in presets():
+        raise InputError(f"there is no preset {name!r}; choose from: {', '.join(presets())}")
+    return PRESETS / f"{name}.toml"
+
+
+def presets() -> list[str]:
+    """The names of the settings files that come with the package."""
+    return sorted(p.stem for p in PRESETS.glob("*.toml"))

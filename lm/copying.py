@@ -1,8 +1,10 @@
 """How much of a generated text is copied from the training text: its longest overlap and its share of new 5-grams.
 
-Both count words and marks as ``lm.words`` cuts them, whatever tokens the model has, so that models compare.
+Both count words and marks as ``lm.words`` cuts them, or what spaces cut where a text is cut so, whatever tokens the model has,
+so that models compare.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,14 +19,17 @@ N = 5  # words in a row that common phrases rarely reach
 
 @dataclass(frozen=True)
 class Copying:
-    """``longest`` words in a row that the training text holds too, as ``overlap``; ``novel`` of ``ngrams`` 5-grams are new."""
+    """``longest`` of ``words`` in a row are in the training text, too, as ``overlap``; ``novel`` of the ``ngrams`` are new."""
 
+    words: int
     longest: int
     overlap: str
     novel: int
     ngrams: int
 
     def __str__(self) -> str:
+        if not self.words:
+            return "there is no word to compare with the training text"
         if not self.longest:
             return "no word of it is in the training text"
         words = "1 word" if self.longest == 1 else f"{self.longest} words"
@@ -37,8 +42,8 @@ class Copying:
 class TrainingText:
     """The words of the training documents, indexed by where each stands."""
 
-    def __init__(self, documents: Iterable[str], lower: bool = False) -> None:
-        self._lower = lower
+    def __init__(self, documents: Iterable[str], lower: bool = False, split: str = "punctuation") -> None:
+        self._lower, self._piece = lower, re.compile(r"\S+") if split == "spaces" else PIECE
         self._types: dict[str, int] = {}
         ids: list[int] = []
         for text in documents:
@@ -51,7 +56,7 @@ class TrainingText:
 
     def _words(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         """Words and marks with where they begin and end."""
-        found = PIECE.finditer(text)
+        found = self._piece.finditer(text)
         return [(m[0].lower() if self._lower else m[0], m.span()) for m in found if not m[0].isspace()]
 
     def compare(self, text: str, prompt: str = "") -> Copying:
@@ -74,4 +79,4 @@ class TrainingText:
             places, lengths = here, run
         ngrams = max(len(words) - N + 1, 0)
         overlap = (prompt + text)[words[end - best + 1][1][0] : words[end][1][1]] if best else ""
-        return Copying(best, overlap, ngrams - copied, ngrams)
+        return Copying(len(words), best, overlap, ngrams - copied, ngrams)

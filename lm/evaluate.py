@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 256  # tokens a row between two looks at the clock; does not change the result
+AT_ONCE = 2**16  # tokens of all rows together, so that many rows do not take much memory
 
 
 @dataclass(frozen=True)
@@ -81,28 +82,28 @@ def token_losses(
     length = -(-len(ids) // rows)
     rows = -(-len(ids) // length)  # rounding up may leave the last rows without a token
     warmup = min(warmup, (rows - 1) * length)
-    at = np.arange(rows)[:, None] * length + np.arange(-warmup, length)  # [rows, warmup + length] positions in the text
-    outside = (at < 0) | (at >= len(ids))
-    clipped = at.clip(0, len(ids) - 1)
-    inputs = np.where(outside, EOS, np.concatenate([[EOS], ids[:-1]])[clipped]).astype(np.int64)
-    targets = np.where(outside, IGNORED, ids[clipped]).astype(np.int64)
-    targets[:, :warmup] = IGNORED
-    fresh = (at == 0) & (warmup > 0)  # a row with less than n before it begins here, in its middle
-    if resets:
-        fresh |= inputs == EOS
-    losses = np.empty((rows, warmup + length))
+    before = np.concatenate([[EOS], ids[:-1]])
+    losses = np.empty((rows, length))
+    size = max(1, min(WINDOW, AT_ONCE // rows))
     training = model.training
     model.eval()
     with torch.no_grad():
         state = model.zero_state(rows)
-        for begin in range(0, warmup + length, WINDOW):
+        for begin in range(-warmup, length, size):
             between()
-            window = slice(begin, begin + WINDOW)
-            reset = torch.from_numpy(fresh[:, window]).to(device) if fresh[:, window].any() else None
-            hidden, state = model(torch.from_numpy(inputs[:, window]).to(device), state, reset)
-            target = torch.from_numpy(targets[:, window]).to(device)
-            if begin + target.shape[1] <= warmup:
+            columns = np.arange(begin, min(begin + size, length))
+            at = np.arange(rows)[:, None] * length + columns  # [rows, size] positions in the text
+            outside = (at < 0) | (at >= len(ids))
+            clipped = at.clip(0, len(ids) - 1)
+            inputs = np.where(outside, EOS, before[clipped]).astype(np.int64)
+            fresh = (at == 0) & (warmup > 0)  # a row with less than n before it begins here, in its middle
+            if resets:
+                fresh |= inputs == EOS
+            reset = torch.from_numpy(fresh).to(device) if fresh.any() else None
+            hidden, state = model(torch.from_numpy(inputs).to(device), state, reset)
+            if columns[-1] < 0:
                 continue
+            target = torch.from_numpy(np.where(outside | (columns < 0), IGNORED, ids[clipped]).astype(np.int64)).to(device)
             loss = kernels.linear_cross_entropy(
                 hidden.flatten(0, 1),
                 model.decoder.weight,
@@ -111,6 +112,7 @@ def token_losses(
                 reduction="none",
                 backend=backend,
             )
-            losses[:, window] = loss.reshape(target.t().shape).t().double().cpu().numpy()
+            counted = loss.reshape(target.t().shape).t().double().cpu().numpy()[:, columns >= 0]
+            losses[:, columns[columns >= 0]] = counted
     model.train(training)
-    return losses[:, warmup:].flatten()[: len(ids)]
+    return losses.flatten()[: len(ids)]

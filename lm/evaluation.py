@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float64]
 
 CHOICES = (*SPLITS, "all")
+EXPLODED = 700.0  # nats a token, as in training: exp of more is no float64
 ORDERS = range(1, 11)
 
 
@@ -83,6 +84,8 @@ def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callabl
         InputError: when a text that is needed cannot be read.
     """
     judge = _Judge(run, how, note)
+    if how.dynamic and how.rows > 1:
+        note("learning on reads the text as one row, whatever --rows says")
     if how.fits and how.split in ("valid", "all") and not other:
         note("what is fitted on the validation split is scored on it, too, so these figures flatter")
     if other:
@@ -131,14 +134,17 @@ class _Judge:
         return NGram.fit(self.data.train.ids, self.run.tokenizer.size, self.how.ngram)
 
     def dynamic(self, stream: Stream, lr: float) -> "Losses":
-        return dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
+        losses = dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
+        if self.how.dynamic_lr is not None and not losses.mean() < EXPLODED:  # of rates that are tried the best is taken
+            raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
+        return losses
 
     def rate(self) -> float:
         """The rate that predicts the validation split best, going up until it gets worse."""
         best, least = 0.0, float("inf")
         for lr in RATES:
             nats = float(self.dynamic(self.data.valid, lr).sum())
-            if nats >= least:
+            if not nats < least:
                 break
             best, least = lr, nats
         return best

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, corpora, logs, machine, processes, runs
+from lm import checkpoint, corpora, graph, logs, machine, processes, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, prepare
 from lm.errors import InputError
@@ -37,6 +37,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     config = _absolute(config)
     settled, why = machine.settle(config.machine)
     config = replace(config, machine=settled)
+    graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
     Batches(data.train.ids, config.batches.rows, config.batches.bptt)  # too short a text is refused here
     if config.training.valid_rows > len(data.valid.ids):
@@ -103,7 +104,7 @@ def resume(path: Path, device: str = "") -> Training:
         again = shlex.join(["lm", "train", "--init-from", str(path)])
         raise InputError(f"{path} is finished; to go on from its best weights: {again}")
     if device:
-        config = config.replace(device=device)
+        config = config.replace(device=device, graph=config.machine.graph and device.startswith("cuda"))
     try:
         lock = Lock(path)
     except OSError as error:
@@ -127,6 +128,7 @@ def follow() -> Training:
 def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
     settled, _ = machine.settle(config.machine)
     config = replace(config, machine=settled)
+    graph.check(config, processes.current().size)
     saved = checkpoint.load(path, "last")
     runs.check_tokens(path, saved.meta)
     data = prepare(config, tokenizer)
@@ -137,8 +139,17 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
-    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training)]
+    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training), *_check_best(path)]
     return training
+
+
+def _check_best(path: Path) -> list[str]:
+    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best."""
+    try:
+        checkpoint.load(path, "best")
+    except InputError as error:
+        return [f"{error}, before the training ends without a better one"]
+    return []
 
 
 def _check_logs(training: Training) -> list[str]:

@@ -10,19 +10,26 @@ from lm.console import say
 PLAIN_EVERY = 10.0  # seconds between plain lines
 
 
+def shown_perplexity(value: float, digits: int = 2) -> str:
+    """A perplexity with so many digits behind the point; that of a spoilt model, a billion or more, with a power of ten."""
+    return f"{value:,.{digits}f}" if value < 1e9 else f"{value:.3g}"
+
+
 def figures(values: dict[str, float]) -> str:
     """The figures of a step or an epoch, short enough that a line of 80 columns holds them."""
     formats = {
         "loss": "loss {:.3f}",
         "train_loss": "train {:.3f}",
         "valid_loss": "valid {:.3f}",
-        "perplexity": "ppl {:,.0f}" if values.get("perplexity", 0) >= 1000 else "ppl {:.1f}",
+        "perplexity": "ppl {}",
         "bits_per_byte": "{:.3f} bits/byte",
         "grad_norm": "|g| {:.2f}",
         "tokens_per_second": "{:.1f}k tok/s",
     }
-    values = {k: v / 1000 if k == "tokens_per_second" else v for k, v in values.items()}
-    return " ".join(formats[k].format(values[k]) for k in formats if k in values)
+    shown: dict[str, Any] = {k: v / 1000 if k == "tokens_per_second" else v for k, v in values.items()}
+    if "perplexity" in shown:
+        shown["perplexity"] = shown_perplexity(shown["perplexity"], 0 if shown["perplexity"] >= 1000 else 1)
+    return " ".join(formats[k].format(shown[k]) for k in formats if k in shown)
 
 
 def clock(seconds: float) -> str:

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lm.config import ModelConfig, RunConfig
 from lm.params import parameter_table
+from lm.progress import shown_perplexity
 from lm.words import word_counts
 
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ def introduction(training: "Training") -> str:
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
-        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; {training.batches.trimmed} tokens "
-        "at the end of the training text do not fill the rows and are not read as inputs",
+        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; tokens at the end of the training text "
+        f"that do not fill the rows and are not read as inputs: {training.batches.trimmed}",
         f"{machine.device}, {shared}{_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
         + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
@@ -59,7 +60,7 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
     for split, score in scores.items():
         lines.append(
             f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
-            f"{score.perplexity:.2f}, {score.bits_per_byte:.3f} bits per byte{of}"
+            f"{shown_perplexity(score.perplexity)}, {score.bits_per_byte:.3f} bits per byte{of}"
         )
     prompt = _known_prompt(training)
     command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
@@ -70,15 +71,15 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     """What ``lm eval`` prints."""
     stream, raw = compared.stream, run.tokenizer.raw_is
-    read = (
-        "one row, the state carried from start to end" if how.rows == 1 else f"{how.rows} rows, each after {how.warmup} tokens"
-    )
+    rows = min(how.rows, len(stream.ids))
+    after = f", each after {_count(how.warmup, 'token')} or all before it" if how.warmup else ""
+    read = f"{rows:,} rows{after}" if rows > 1 else "one row, the state carried from start to end"
     print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")
     table = Table(box=None, pad_edge=False)
     for column in ("", "nats/token", "perplexity", f"bits per byte{' of ' + raw if raw else ''}"):
         table.add_column(column, justify="right" if column else "left")
     for name, score in compared.scores:
-        table.add_row(name, f"{score.loss:.4f}", f"{score.perplexity:,.2f}", f"{score.bits_per_byte:.3f}")
+        table.add_row(name, f"{score.loss:.4f}", shown_perplexity(score.perplexity), f"{score.bits_per_byte:.3f}")
     _console().print(table)
 
 
@@ -114,7 +115,8 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         justify: Any = "right" if name in figures else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
     for row in rows:
-        numbers = [f"{row[k]:{'.2f' if k == 'perplexity' else '.3f'}}" if row.get(k) else "" for k in list(figures)[1:]]
+        figure = {"perplexity": shown_perplexity}
+        numbers = [figure.get(k, "{:.3f}".format)(row[k]) if row.get(k) else "" for k in list(figures)[1:]]
         table.add_row(*map(escape, [*(str(row.get(k, "")) for k in texts), *numbers, row["state"]]))
     console.print(table)
 

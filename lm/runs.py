@@ -89,6 +89,8 @@ def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
         return config, tokens.from_json(json.loads(file.read_text(encoding="utf-8")))
     except InputError:
         raise
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; see to its permissions or restore it") from None
     except Exception as error:  # whatever a damaged file makes a parser say
         raise InputError(f"{file} is damaged or foreign ({type(error).__name__}: {error}); restore it from a copy") from None
 
@@ -162,8 +164,9 @@ def _summary(path: Path) -> dict[str, Any]:
     for record in epochs:
         _numbers(record, "epochs.jsonl", "epoch", "valid_loss", "valid_perplexity", "valid_bits_per_byte", "seconds")
     meta = _meta(path)
-    if changed(path / "about.json", meta):
-        raise ValueError("about.json is not what was written")
+    for name in ("about.json", "tokens.json"):
+        if changed(path / name, meta):
+            raise ValueError(f"{name} is not what was written")
     if mark := meta.get("logs", {}).get("epochs.jsonl"):
         logs.check(path / "epochs.jsonl", mark)
     counted = [record["epoch"] for record in epochs]  # a log that was removed begins anew later

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lm.probe import Next, ScoredText, Surprise
+from lm.progress import shown_perplexity
 from lm.runs import Run
 
 # From expected to surprising: ColorBrewer's OrRd behind black letters, told apart by colour-blind readers too.
@@ -48,20 +49,21 @@ def summary(scored: ScoredText) -> str:
     spelt = f", {spelling:,.1f} of them to spell unknown words" if spelling else ""
     of = f" of {scored.raw_is}" if scored.raw_is else ""
     return (
-        f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} tokens, perplexity {scored.perplexity:,.1f}; "
+        f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} token{'s' * (scored.tokens > 1)}, "
+        f"perplexity {shown_perplexity(scored.perplexity, 1)}; "
         f"{scored.bits_per_byte:.3f} bits per byte{of}"
     )
 
 
 def print_scored(scored: ScoredText) -> None:
-    """The text in colours in a terminal; elsewhere one token a line with its nats, its rank and its text."""
-    if not (sys.stdout and sys.stdout.isatty()):
+    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, its rank and its text."""
+    console = Console(highlight=False)
+    if not (sys.stdout and sys.stdout.isatty()) or console.no_color or not console.color_system:
         print("nats\trank\ttoken")
         for piece in scored.pieces:
             print(f"{piece.total:.4f}\t{piece.rank}\t{visible(piece.text)}")
         print(f"# {summary(scored)}")
         return
-    console = Console(highlight=False)
     text = Text()
     for piece in scored.pieces:
         # White space stays plain, so that lines end where the text's do.

@@ -37,6 +37,10 @@ def main(arguments: list[str] | None = None) -> int:
         number = -error.get_first_failure()[1].exitcode
         print(f"lm: signal {number} ended a process here; lm resume RUN goes on from its last checkpoint", file=sys.stderr)
         return 128 + number
+    except (ValueError, TypeError, AssertionError) as error:  # of its own arguments
+        reason = (str(error).splitlines() or ["a number is out of range"])[0]
+        print(f"lm: torchrun cannot take its arguments: {reason}; python -m lm.torchrun --help lists them", file=sys.stderr)
+        return 2
     except (RuntimeError, RendezvousError) as error:  # of the network between machines
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         print(f"lm: the machines cannot reach each other: {reason}", file=sys.stderr)

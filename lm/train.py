@@ -9,7 +9,7 @@ import math
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import kernels
 from lm import checkpoint, machine, optimizer, runs
@@ -27,6 +28,7 @@ from lm.data import Data
 from lm.distributed import ALONE, Alone, Lost
 from lm.errors import Diverged, InputError, Stopped
 from lm.evaluate import Score, evaluate
+from lm.graph import Graph
 from lm.lock import Lock
 from lm.logs import Log, Mark
 from lm.model import LanguageModel, State, detach, flatten, unflatten
@@ -81,6 +83,7 @@ class Training:
         self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
         self.notes: list[str] = []  # what whoever resumed should know
         self.rollback = Rollback(self)
+        self.graph: Graph | None = None
         self.ranks: Alone = ALONE  # with several processes, those that have the other rows
         self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
@@ -142,9 +145,9 @@ class Training:
             self.state = self.ranks.part(self.model.zero_state(self.config.batches.rows))
         begin, before = time.monotonic(), self.at.seconds
         self.model.train()
-        while self.at.batch < len(self.batches) and not self.out_of_steps():
-            batch = self.batches[self.at.batch]
-            loss, norm, clipped = self.update(batch)
+        if self.config.machine.graph and not self.graph:
+            self.graph = Graph(self)
+        for batch, loss, norm, clipped in self.graph.updates() if self.graph else self._updates():
             self.rollback.updated(loss)
             counted = int((batch.targets >= 0).sum())
             self.at.step += 1
@@ -153,10 +156,16 @@ class Training:
             self.at.tokens += counted
             self.at.seconds = before + time.monotonic() - begin
             self._log_step(loss, norm, clipped, counted)
-            if self.ranks.agreed(self.signum):
+            if self.ranks.agreed(self.signum) and not (self.graph and self.graph.ahead):
                 self._stop()
             if self.at.step % self.config.training.checkpoint_every == 0:
                 self.save()
+
+    def _updates(self) -> Iterator[tuple[Batch, float, float, bool]]:
+        """One update after the other, each with its batch."""
+        while self.at.batch < len(self.batches) and not self.out_of_steps():
+            batch = self.batches[self.at.batch]
+            yield batch, *self.update(batch)
 
     def update(self, batch: Batch) -> tuple[float, float, bool]:
         """One step of truncated BPTT: (mean loss in nats a token, gradient norm before clipping, was it clipped)."""
@@ -166,7 +175,22 @@ class Training:
         document = self.config.batches.state == "document" and batch.begins.any()
         reset = torch.from_numpy(batch.begins).to(self.device) if document else None
         self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
-        hidden, self.state = self.model(inputs, detach(self.state), reset)
+        loss, self.state = self.loss_of(inputs, targets, reset, detach(self.state))
+        loss.backward()
+        value = self.ranks.reduce(self.model, loss, int((batch.targets >= 0).sum()), self.signum)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        norm, clipped = clip(gradients, *self.clip)
+        self.judge(value, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.at.lr
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, self.at.step)
+        return value, norm, clipped
+
+    def loss_of(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """The loss of [k, n] tokens, a mean in nats or with several processes a sum, and the state after them."""
+        hidden, after = self.model(inputs, state, reset)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),
             self.model.decoder.weight,
@@ -176,21 +200,15 @@ class Training:
             compute_dtype=self.compute_dtype,
             backend=self.config.machine.backend,
         )
-        loss.backward()
-        value = self.ranks.reduce(self.model, loss, int((batch.targets >= 0).sum()), self.signum)
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norm, clipped = clip(gradients, *self.clip)
-        if not value < EXPLODED:
-            self._diverged("loss", value)
+        return loss, after
+
+    def judge(self, loss: float, norm: float) -> None:
+        """Raise ``Diverged`` at what is no loss or no gradient; otherwise remember the norm."""
+        if not loss < EXPLODED:
+            self._diverged("loss", loss)
         if not math.isfinite(norm):
             self._diverged("gradient", norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.at.lr
-        self.optimizer.step()
-        if self.average:
-            self.average.update(self.model, self.at.step)
         self.recent.append(norm)
-        return value, norm, clipped
 
     def validate(self) -> None:
         """Score the validation split, move the learning rate, keep the best, and begin the next epoch."""
@@ -311,6 +329,7 @@ class Training:
             saved = replace(saved, groups=saved.groups | {"model": saved.groups["moving"]})
         runs.load_weights(self.model, saved, self.path)
         optimizer.restore(self.optimizer, saved.groups["optimizer"])
+        self.graph = None  # it knows the optimizer's former tensors
         state = dict(saved.groups["state"])
         torch.set_rng_state(state.pop("random.cpu"))
         random_cuda = state.pop("random.cuda", None)

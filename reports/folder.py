@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reports.drawing import plots
+from reports.lecture import LECTURE, guide
 from reports.ledger import answer, united
 from reports.page import Page, make
 from reports.picture import FORMATS, PAGES, replaceable, save
@@ -56,7 +57,9 @@ def build(
         _check(place)
     pages = []
     for name, (path, table) in tables.items():
-        page = make(table, name, path.name, older.get(name))
+        alike = {other: t for other, (_, t) in tables.items() if t.attrs["study"] == table.attrs["study"]}
+        beside = {other: t for other, t in alike.items() if other != name}
+        page = make(table, name, path.name, older.get(name), beside, leads=name == next(iter(alike)))
         for shown in page.figures:
             if shown.drawing:
                 for picture in _pictures(out, shown.name):
@@ -147,6 +150,8 @@ def _index(out: Path, pages: list[Page], problems: list[str], against: Path | No
         "claims": claims,
         "titles": {page.name: page.title for page in pages},
         "answer": answer(claims),
+        "guide": guide(pages),
+        "lecture": LECTURE,
         "missing": [(heading(s), sentence(q), f"studies run {s}") for s, q in STUDIES.items() if s not in run],
     }
     for ending in PAGES:

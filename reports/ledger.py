@@ -12,7 +12,7 @@ ORDER = ("fails", "ambiguous", NOT, "holds")
 SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
 PLURAL = {"fails": "fail", "ambiguous": "are ambiguous", "not measured": "were not measured", "holds": "hold"}
 SINGULAR = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "was not measured", "holds": "holds"}
-SPELT = 3  # claims, and values of one claim, that the sentence spells out; of more it gives the number
+SPELT = 3  # claims that the sentence spells out; of more it gives the number
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Claim:
     measured: str
     verdict: str
     page: str = ""
+    reason: str = ""  # why it likely fails or is ambiguous
 
     @property
     def sign(self) -> str:
@@ -40,7 +41,8 @@ class Claim:
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
     """The claims of a table, failing rows first, otherwise in the study's order."""
-    return ordered([Claim(page=page, **{c: str(row[c]) for c in COLUMNS}) for row in claims.to_dict("records")])
+    rows = claims.to_dict("records")
+    return ordered([Claim(page=page, reason=row.get("reason", ""), **{c: str(row[c]) for c in COLUMNS}) for row in rows])
 
 
 def ordered(claims: list[Claim]) -> list[Claim]:
@@ -51,7 +53,7 @@ def ordered(claims: list[Claim]) -> list[Claim]:
 def united(claims: list[tuple[str, Claim]]) -> list[Claim]:
     """The claims of several tables, each with its study. What a table leaves unmeasured is left out where another of its study
     decides it, in that setting or for a part that the first has not ("all"), and stands once where none does."""
-    known = {(study, c.claim, setting) for study, c in claims if c.verdict != NOT for setting in (c.setting, "all")}
+    known = _decided(claims)
     kept = []
     for study, c in claims:
         if c.verdict == NOT:
@@ -60,6 +62,16 @@ def united(claims: list[tuple[str, Claim]]) -> list[Claim]:
             known.add((study, c.claim, c.setting))
         kept.append(c)
     return ordered(kept)
+
+
+def decided_elsewhere(claims: list[Claim], others: list[Claim]) -> list[Claim]:
+    """What these claims leave unmeasured and those of the study's other tables decide."""
+    known = _decided([("", c) for c in others])
+    return [c for c in claims if c.verdict == NOT and ("", c.claim, c.setting) in known]
+
+
+def _decided(claims: list[tuple[str, Claim]]) -> set[tuple[str, str, str]]:
+    return {(study, c.claim, setting) for study, c in claims if c.verdict != NOT for setting in (c.setting, "all")}
 
 
 def answer(claims: list[Claim]) -> str:
@@ -81,14 +93,10 @@ def _verb(verdict: str, count: int) -> str:
 
 
 def _spelt(group: list[Claim]) -> str:
-    """The first claims with what was measured; one that was made in several settings is named once."""
+    """The first claims with what was measured; one that was made in several settings is named once, with their number."""
     measured: dict[str, list[str]] = {}
     for c in group:
-        measured.setdefault(c.claim, []).extend([] if c.verdict == NOT else [c.measured])
-    said = [f"{claim} (measured {_shortened(values)})" if values else claim for claim, values in measured.items()]
-    return _shortened(said)
-
-
-def _shortened(parts: list[str]) -> str:
-    more = len(parts) - SPELT
-    return "; ".join(parts[:SPELT]) + (f"; and {more} more" if more > 0 else "")
+        measured.setdefault(c.claim, []).append("" if c.verdict == NOT else f" (measured {c.measured})")
+    said = [claim + (values[0] if len(values) == 1 else f" (in {len(values)} settings)") for claim, values in measured.items()]
+    more = len(said) - SPELT
+    return "; ".join(said[:SPELT]) + (f"; and {more} more" if more > 0 else "")

@@ -2,15 +2,16 @@
 
 import base64
 import gzip
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Passage, Plot, passages, plots
+from reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
 from reports.figures.style import NARROW, WIDE, headline
-from reports.ledger import Claim, answer, ledger
+from reports.ledger import Claim, answer, decided_elsewhere, ledger
 from reports.since import Since, since
 from reports.svg import inline
-from reports.text import cell, facts, heading, sentence
+from reports.text import cell, facts, first, heading, sentence
 from studies import STUDIES, InputError, summary, verdicts
 
 if TYPE_CHECKING:
@@ -33,6 +34,13 @@ class Shown:
     narrow: str = ""
     problem: str = ""
     drawing: "Drawing | None" = None  # with its title, to be saved beside the page
+    slides: tuple[str, ...] = ()  # of the lecture, that it follows
+    papers: str = ""
+
+    @property
+    def finding(self) -> str:
+        """What it shows in one sentence."""
+        return first(self.caption)
 
 
 @dataclass(frozen=True)
@@ -58,16 +66,51 @@ class Page:
     measured: list[str] = field(default_factory=list)  # the table's columns, where ``columns`` are those of its summary
     summed: int = 0  # rows of the summary, where rows are of one
     since: Since | None = None  # what changed, where there is an older table
+    listings: list[Listing] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)  # pages of the study's other tables
+    leads: bool = True  # the study's first, which shows what can be shown together
+    left: int = 0  # claims that this table leaves unmeasured and those decide
 
     @property
     def title(self) -> str:
-        """The study's name as a heading."""
-        return heading(self.study)
+        """The study's name as a heading, with what was measured where another page leads the study's."""
+        return heading(self.study) if self.leads or not self.subject else f"{heading(self.study)}: {self.subject}"
+
+    @property
+    def slides(self) -> list[str]:
+        """The lecture's slides that its figures follow."""
+        return list(dict.fromkeys(slide for shown in self.drawn for slide in shown.slides))
+
+    @property
+    def drawn(self) -> list[Shown]:
+        """The figures that there are."""
+        return [shown for shown in self.figures if not shown.problem]
+
+    @property
+    def undrawn(self) -> list[Shown]:
+        """Those that there are not."""
+        return [shown for shown in self.figures if shown.problem]
 
     @property
     def question(self) -> str:
         """What the study asks."""
         return sentence(STUDIES[self.study])
+
+    @property
+    def made(self) -> str:
+        """Command, commit and machine, on one line."""
+        about = self.environment
+        gpu = about.get("gpu", "none")
+        machine = [
+            about.get("cpu", ""),
+            f"{about['cores']} cores" if "cores" in about else "",
+            "no GPU" if gpu == "none" else gpu,
+        ]
+        return "; ".join(
+            filter(
+                None, (re.sub(r" --out \S+", "", self.command), f"commit {self.commit[:7]}", ", ".join(filter(None, machine)))
+            )
+        )
 
     @property
     def packed(self) -> str:
@@ -82,11 +125,20 @@ class Page:
         return answer(self.claims)
 
 
-def make(table: "pd.DataFrame", name: str, source: str, older: "tuple[str, pd.DataFrame] | None" = None) -> Page:
+def make(
+    table: "pd.DataFrame",
+    name: str,
+    source: str,
+    older: "tuple[str, pd.DataFrame] | None" = None,
+    beside: "dict[str, pd.DataFrame] | None" = None,
+    leads: bool = True,
+) -> Page:
     """The page of a table that ``studies.load`` gave, under a name that is good for a file; ``older``, from the file of that
-    name, is what it is compared with."""
+    name, is what it is compared with. ``beside`` are the study's other tables by their pages: what they decide is not called
+    unmeasured, and where the table ``leads`` them, plots that can show all together do."""
     from pandas.api.types import is_numeric_dtype
 
+    beside = beside or {}
     claims = verdicts(table)
     short = summary(table)
     summed = len(short) if len(short) < len(table) else 0
@@ -94,13 +146,16 @@ def make(table: "pd.DataFrame", name: str, source: str, older: "tuple[str, pd.Da
     listed = seen.head(ROWS).astype(object)
     about = dict(table.attrs.get("machine", {}))
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
+    made = ledger(claims, name)
+    left = decided_elsewhere(made, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
+    together = [table, *beside.values()] if leads else [table]
     return Page(
         name=name,
         study=table.attrs["study"],
         source=source,
-        subject=table.attrs.get("subject") or "",
-        claims=(made := ledger(claims, name)),
-        figures=[_shown(plot, table, claims, name) for plot in plots(table.attrs["study"])],
+        subject=subject(table),
+        claims=[claim for claim in made if claim not in left],
+        figures=[_shown(plot, together, claims, name) for plot in plots(table.attrs["study"])],
         columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
         count=len(table),
@@ -114,17 +169,24 @@ def make(table: "pd.DataFrame", name: str, source: str, older: "tuple[str, pd.Da
         measured=[str(column) for column in table.columns],
         summed=summed,
         since=since(table, older[1], made, ledger(verdicts(older[1]), name), older[0]) if older else None,
+        listings=listings(table),
+        elsewhere=list(beside),
+        leads=leads,
+        left=len(left),
     )
 
 
-def _shown(plot: Plot, table: "pd.DataFrame", claims: "pd.DataFrame", page: str) -> Shown:
+def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", page: str) -> Shown:
+    """A plot of the first table, or of all where it shows them together."""
+    table = plot.joined(tables) if plot.joined and len(tables) > 1 else tables[0]
     title, caption = plot.title(table), ""
+    about: dict[str, Any] = {"slides": plot.slides, "papers": plot.papers}
     name = f"{page}-{plot.name}"
     try:
         caption = plot.caption(table, claims)
         drawings = [plot.draw(table, claims, size) for size in (NARROW, WIDE)]
     except InputError as error:
-        return Shown(name, title, caption, plot.understanding, problem=str(error))
+        return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
     narrow, wide = (inline(drawing, f"{plot.name}{i}", f"{title}. {caption}") for i, drawing in enumerate(drawings))
     headline(drawings[1], title)
-    return Shown(name, title, caption, plot.understanding, wide, narrow, drawing=drawings[1])
+    return Shown(name, title, caption, plot.understanding, wide, narrow, drawing=drawings[1], **about)

@@ -1,5 +1,6 @@
 """Values as text for people."""
 
+import re
 from numbers import Integral, Real
 from typing import Any
 
@@ -14,6 +15,11 @@ def heading(study: str) -> str:
 def sentence(text: str) -> str:
     """With a capital first letter; the others stay."""
     return text[:1].upper() + text[1:]
+
+
+def first(text: str) -> str:
+    """The first sentence of a text."""
+    return re.split(r"(?<=\.)(?<!\bal\.) (?=[^a-z0-9 ])", text, maxsplit=1)[0]
 
 
 def cell(value: Any) -> str:

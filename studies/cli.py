@@ -20,7 +20,10 @@ app = typer.Typer(
 
 @app.command("list")
 def list_studies() -> None:
-    """The studies and what they ask."""
+    """The studies and what they ask.
+
+    [dim]studies list[/dim]
+    """
     say("\n".join(f"{name:15}{question}" for name, question in STUDIES.items()))
 
 
@@ -122,7 +125,7 @@ def _claims(path: Path) -> None:
             f"Setting    {claim.setting}\n"
             f"Threshold  {claim.threshold}\n"
             f"Measured   {claim.measured}\n"
-            f"Verdict    {claim.verdict}\n"
+            f"Verdict    {claim.verdict}\n" + (f"Reason     likely: {claim.reason!s}\n" if claim.reason else "")
         )
     for cell, error in failures(table):
         say(f"failed: {cell or 'all'}: {error}")

@@ -16,7 +16,7 @@ import lm
 from studies import clipping_cliff as cliff
 from studies import clipping_kinds as kinds
 from studies import clipping_model as model
-from studies.clipping_claims import verdicts
+from studies.clipping_claims import reason, verdicts
 from studies.memory import check_memory
 from studies.parameters import choice, choices, real, reals, whole
 from studies.study import Cell, Sweep
@@ -24,7 +24,7 @@ from studies.study import Cell, Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "reason", "verdicts"]
 
 PARTS = ("cliff", "training", "kinds")
 KEYS = ("part", "corpus", "kind", "quantity", "rate", "multiple", "seed", "step", "bin", "w", "b")

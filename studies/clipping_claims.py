@@ -168,3 +168,44 @@ def _kinds(part: "pd.DataFrame") -> list[Claim]:
             )
         )
     return rows
+
+
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """The likely reason why a claim fails: of thresholds what clipping did at that rate, of directions what never cancelled."""
+    if claim.claim.startswith("any threshold"):
+        corpus, rate, _ = claim.setting.rsplit(", ", 2)
+        made = trainings(table)
+        here = made[(made["corpus"] == corpus) & (made["rate"] == float(rate.removeprefix("learning rate ")))]
+        return _of_range(here)
+    if claim.claim.startswith("clipping temporal components points uphill in"):
+        return (
+            "a turned gradient takes large parts that nearly cancel, as in (10, -9.5, -0.4); those of a batch's many rows and "
+            "steps never cancelled as closely here"
+        )
+    return ""
+
+
+def _of_range(here: "pd.DataFrame") -> str:
+    """Either a threshold does not hold a rate at which training diverges, or the lowest slows it down."""
+    inside = here[here["multiple"].between(*RANGE)]
+    lost = inside[inside["diverged"] == 1]
+    free = here[here["multiple"] == math.inf]
+    if len(lost):
+        kept = inside[~inside["multiple"].isin(lost["multiple"])]["multiple"]
+        held = (
+            f"thresholds up to {kept.max():g} times the mean norm hold it, higher ones do not"
+            if len(kept)
+            else "no threshold holds it"
+        )
+        return (
+            f"the rate is too high for this model: without clipping {free['diverged'].sum():.0f} of {len(free)} trainings "
+            f"diverge; {held}, since a step may be as long as rate times threshold"
+        )
+    worst = inside.sort_values("loss").iloc[-1]
+    if worst["multiple"] > inside["multiple"].min():
+        return ""
+    same = inside[inside["multiple"] == worst["multiple"]]["clipped"].mean()
+    return (
+        f"the lowest threshold shortens {same:.0%} of the steps, so that as many updates lead less far: the training is slower "
+        "and likely not at its end"
+    )

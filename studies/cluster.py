@@ -99,8 +99,10 @@ class Cluster(Executor):
         """Nothing: the scheduler forgets what it was asked when the connection ends, which this process's end is."""
 
     def _connected(self) -> Any:
+        # One that found no scheduler would wait for it when it is deleted, and say so with a traceback.
+        kind = type("Client", (self._dask.Client,), {"__del__": lambda client: None})
         try:
-            return self._dask.Client(self.address, timeout=ANSWER, set_as_default=False)
+            return kind(self.address, timeout=ANSWER, set_as_default=False)
         except Exception as error:  # of a name, a port or a protocol: each its own
             said = " ".join(str(error).split())[:200] or type(error).__name__
             raise InputError(f"no Dask scheduler answers at {self.address}: {said}") from None

@@ -11,7 +11,7 @@ import kernels
 import lm
 from studies import gradient_flow_language as language
 from studies import gradient_flow_textbook as textbook
-from studies.gradient_flow_claims import verdicts
+from studies.gradient_flow_claims import reason, verdicts
 from studies.memory import check_memory
 from studies.parameters import choices, reals, whole
 from studies.study import Cell, Sweep
@@ -19,7 +19,7 @@ from studies.study import Cell, Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "reason", "verdicts"]
 
 MEASURED = ("certificate", "curves", "linear", "gates", "memory", "language")  # what can be asked for
 PARTS = (*MEASURED, "map", "paths")  # the last two come with the language models

@@ -21,6 +21,27 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """The likely reason why log(chi)/2 is missed at a small g."""
+    scale = float(claim.setting.split("g = ")[1].split(",")[0]) if "g = " in claim.setting else math.nan
+    if "is about log(chi)/2" not in claim.claim or not scale <= 1:
+        return ""
+    parts = [
+        of(table, "curves", q, cell="rnn-tanh", scale=scale).set_index("seed")["value"]
+        for q in ("log_radius", "exponent", "half_log_chi")
+    ]
+    if any(part.empty for part in parts):
+        return ""
+    radius, off = parts[0], (parts[1] - parts[2]).abs()
+    (least, at_least), (most, at_most) = (sorted(zip(radius, off.reindex(radius.index), strict=True))[i] for i in (0, -1))
+    return (
+        "where tanh is almost linear, one matrix is multiplied again and again, and its largest eigenvalue shows, which at "
+        "finite n may lie beyond g; chi takes each step for independent of those before. The network with the smallest "
+        f"spectral radius ({math.exp(least):.2f}) is off by {at_least:.3f}, that with the largest ({math.exp(most):.2f}) by "
+        f"{at_most:.3f}"
+    )
+
+
 def _sums(table: "pd.DataFrame") -> list[Claim]:
     """Claim 1, for each random network and each corpus, and that the trace of ``kernels`` says the same."""
     claim, source = "the parts of dL(t)/dW_h over steps i sum to autograd's dL(t)/dW_h", "lecture, slide BPTT"

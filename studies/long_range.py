@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import lm
 from studies import long_range_text, long_range_training
-from studies.long_range_claims import summary, verdicts
+from studies.long_range_claims import reason, summary, verdicts
 from studies.long_range_training import Recipe
 from studies.memory import check_memory
 from studies.parameters import choices, real, whole, wholes
@@ -20,7 +20,7 @@ from studies.study import Cell, Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "reason", "summary", "verdicts"]
 
 PARTS = ("clipping", "gates", "text")
 METHODS = ("plain", "clipped", "regularised")

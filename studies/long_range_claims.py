@@ -41,6 +41,28 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """Why counts do not decide: how far they are from what is wanted by chance alone, or where the cells differ at all."""
+    for steps, _, seeds, expected in CONTROLS:
+        if claim.claim != TOLD[steps] or claim.verdict != "ambiguous":
+            continue
+        found = dict(part.rsplit(" ", 1) for part in claim.measured.split(", "))
+        p = min(fisher((int(found[method].partition("/")[0]), n), (seeds, seeds)) for method, n in expected.items())
+        return f"{seeds} seeds are few: counts this far apart are nothing unusual by chance (Fisher p = {p:.2g})"
+    if claim.claim.startswith("gates learn") and claim.verdict == "ambiguous":
+        task, cell = claim.setting.split(", ")[:2]
+        about = summary(table)
+        mine = about[(about["part"] == "gates") & (about["task"] == task.replace(" ", "_"))]
+        solved = mine.pivot_table(index="steps", columns="cell", values="solved")
+        apart = solved[solved["rnn-tanh"] != solved[cell]]
+        same = ", ".join(f"{steps}" for steps in solved.index.difference(apart.index))
+        told = "; ".join(f"at T = {t} tanh {row['rnn-tanh']:.0f}, {cell} {row[cell]:.0f}" for t, row in apart.iterrows())
+        budget, seeds = table.attrs["parameters"]["adam_updates"], int(mine["seeds"].max())
+        alike = f"at T = {same} both learn it equally often, so only the rest tells: " if same else ""
+        return f"{alike}{told or 'nothing'}, of {seeds} seeds with {budget:,} updates each"
+    return ""
+
+
 def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: int) -> tuple[int, int] | None:
     """(solved within ``updates``, of the first ``seeds``) on temporal order; nothing where that was not measured."""
     about = table.attrs["parameters"]

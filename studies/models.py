@@ -35,7 +35,7 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
     """Train a model as ``lm train`` does.
 
     Args:
-        config: all settings; the device is the CPU. ``threads`` of 0 takes as many as torch has been given, a precision
+        config: all settings; a device of "auto" is the CPU. ``threads`` of 0 takes as many as torch has been given, a precision
             of "auto" is float32, so that the table does not depend on a trial of speed.
         watch: called with the training before its first update and after each epoch. It must leave the model, its state and
             torch's random numbers as they are.
@@ -47,7 +47,8 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
 
     threads = config.machine.threads or torch.get_num_threads()
     precision = "bf16" if config.machine.precision == "bf16" else "float32"
-    config = config.replace(device="cpu", threads=threads, precision=precision)
+    device = "cpu" if config.machine.device == "auto" else config.machine.device
+    config = config.replace(device=device, threads=threads, precision=precision)
     stopped = 0
     with tempfile.TemporaryDirectory(prefix="studies-") as folder:
         path = Path(folder) / "run"

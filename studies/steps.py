@@ -3,6 +3,9 @@
 Both do the same: forward, loss, backward, clipping of the norm, SGD, the state carried on, on the same batch each time.
 """
 
+import itertools
+import math
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +22,8 @@ from studies import peers
 from studies.work import Peer, Tensors, Unavailable, Work, tolerance
 
 OURS = {"kernels:torch": "torch", "kernels:triton": "triton"}
-VARIANTS = (*OURS, "torch.nn", "torch.compile")
+GRAPH = "kernels:triton-graph"
+VARIANTS = (*OURS, GRAPH, "torch.nn", "torch.compile")
 PRECISIONS = {"float32": "float32", "bfloat16": "bf16"}
 CLIP, LR, WIDTH = 0.25, 1.0, 0.1
 
@@ -53,6 +57,32 @@ class Size:
 
 def trainer(size: Size, precision: str, backend: str = "torch", device: str = "cpu") -> tuple[Step, nn.Module]:
     """This project's update, and the model that it moves."""
+    training = _training(size, precision, backend, device)
+    return lambda: training.update(training.batches[0])[0], training.model
+
+
+def graphed(size: Size, precision: str, backend: str, device: str) -> tuple[Step, Step, lm.Training]:
+    """The same as a CUDA graph: as the trainer does it, each call begins an update and gives the loss of the one before; an
+    update at once, with its own loss; and the training, which a new carried state may be given between updates."""
+    training = _training(size, precision, backend, device)
+    training.graph = graph = lm.Graph(training)
+    batch = training.batches[0]
+    waiting: deque[Callable[[], tuple[float, float, bool]]] = deque()
+    count = itertools.count()
+
+    def step() -> float:
+        waiting.append(graph.begin(batch, next(count)))
+        return waiting.popleft()()[0] if len(waiting) > 1 else math.nan
+
+    def at_once() -> float:
+        while waiting:
+            waiting.popleft()()
+        return graph.begin(batch, next(count))()[0]
+
+    return step, at_once, training
+
+
+def _training(size: Size, precision: str, backend: str, device: str) -> lm.Training:
     config = lm.RunConfig(
         batches=lm.BatchConfig(rows=size.rows, bptt=size.bptt),
         model=lm.ModelConfig(
@@ -67,7 +97,7 @@ def trainer(size: Size, precision: str, backend: str = "torch", device: str = "c
     torch.manual_seed(0)
     training = lm.Training(config, data, Path(), lm.LanguageModel(size.vocabulary, config.model, backend))
     training.model.train()
-    return lambda: training.update(training.batches[0])[0], training.model
+    return training
 
 
 def plain(
@@ -123,10 +153,27 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
         _copy(start, model.parameters())
         return Peer(step, lambda: _first(step, model))
 
-    def ours(backend: str) -> tuple[Step, nn.Module]:
+    def precision() -> str:
         if dtype not in PRECISIONS:
             raise Unavailable(f"the trainer has no {dtype}; it has {', '.join(PRECISIONS)}")
-        return trainer(size, PRECISIONS[dtype], backend, device)
+        return PRECISIONS[dtype]
+
+    def ours(backend: str) -> tuple[Step, nn.Module]:
+        return trainer(size, precision(), backend, device)
+
+    def recorded() -> Peer:
+        if not device.startswith("cuda"):
+            raise Unavailable("a CUDA graph needs a GPU")
+        step, at_once, made = graphed(size, precision(), "triton", device)
+
+        def result() -> Tensors:
+            for _ in range(5):  # until it is recorded
+                at_once()
+            _copy(start, made.model.parameters())
+            made.state = made.model.zero_state(size.rows)
+            return _first(at_once, made.model)
+
+        return Peer(step, result)
 
     start = [p.detach().clone() for p in plain(size, device)[1].parameters()]
     makers: dict[str, Callable[[], tuple[Step, nn.Module]]] = {
@@ -137,7 +184,7 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
     truth = peer(lambda: plain(size, device, torch.float64)).result()
     textbook = peer(makers["torch.nn"]).result()
     return Work(
-        {name: partial(peer, make) for name, make in makers.items()},
+        {name: partial(peer, make) for name, make in makers.items()} | {GRAPH: recorded},
         reference=lambda name: truth,
         allowed=tolerance(textbook, truth, torch.bfloat16 if autocast else torch.float32),
         flops=size.flops(),

@@ -19,9 +19,11 @@ STUDIES = {
     "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
     "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
     "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "backends": "whether all backends teach a model the same, and how fast",
     "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
 }
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+OPEN = ("fails", "ambiguous")  # verdicts that ask why
 
 Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
@@ -83,7 +85,8 @@ class Sweep(Parameters):
 
 
 def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables."""
+    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables; where
+    something is known of it, ``reason(table, claim)``, the likely reason why a claim fails or is ambiguous."""
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"studies.{name}")
@@ -104,8 +107,12 @@ def usual_preset(name: str) -> str:
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The claims that a table decides: one row each, columns ``CLAIM_COLUMNS``."""
-    return module_of(table.attrs["study"]).verdicts(table)[list(CLAIM_COLUMNS)]
+    """The claims that a table decides: one row each, columns ``CLAIM_COLUMNS`` and ``reason``, which says why one that fails or
+    is ambiguous likely does, and is empty where nothing is known."""
+    module = module_of(table.attrs["study"])
+    found = module.verdicts(table)[list(CLAIM_COLUMNS)]
+    why = getattr(module, "reason", lambda table, claim: "")
+    return found.assign(reason=[why(table, c) if c.verdict in OPEN else "" for c in found.itertuples()])
 
 
 def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":

@@ -14,7 +14,7 @@ import torch
 import kernels
 from lm import InputError
 from studies import losses, machine, recurrences, steps
-from studies.claims import verdicts
+from studies.claims import reason, verdicts
 from studies.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from studies.memory import check_memory
 from studies.parameters import choice, choices, whole, wholes
@@ -25,7 +25,7 @@ from studies.work import DIRECTIONS, DTYPES, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "growth", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "growth", "reason", "summary", "verdicts"]
 
 PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
 OFFERS = {
@@ -83,7 +83,7 @@ class Study(Sweep):
             from studies.cuda import exact_float32
 
             exact_float32()
-        elif "kernels:triton" in self.variants:
+        elif any(v.startswith("kernels:triton") for v in self.variants):
             raise InputError(
                 "kernels:triton needs a CUDA GPU: kernels in the interpreter are never timed; take it out of variants"
             )
@@ -202,7 +202,7 @@ _GPU: dict[str, Any] = {
     "mode": ("eager", "graph"), "cache": ("cold", "hot"), "rounds": 30, "copied": 2048, "square": (4096, 8192), "layers": 2,
 }  # fmt: skip
 _LONG: dict[str, Any] = {
-    "variants": tuple(v for v in VARIANTS if v != "kernels:triton"), "dtype": ("float32", "bfloat16"),
+    "variants": tuple(v for v in VARIANTS if not v.startswith("kernels:triton")), "dtype": ("float32", "bfloat16"),
     "cell": ("lstm", "gru", "rnn-tanh", "rnn-sigmoid"), "batch": (16, 1, 4, 64), "hidden": (256, 64, 128, 512, 1024),
     "steps": (64, 16, 32, 128, 256, 512), "tokens": (2048, 256, 512, 1024), "vocabulary": (10_000, 1000, 4000, 32_000),
     "rounds": 40, "square": (512, 1024, 2048), "layers": 2,

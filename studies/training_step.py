@@ -111,3 +111,13 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
         rows.append((claim, "<= 0.5", "not measured" if missing else measured, verdict))
     columns = ["claim", "threshold", "measured", "verdict"]
     return pd.DataFrame(rows, columns=columns).assign(source="aim of the trainer", setting=setting)
+
+
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """Why products of halves may bring nothing."""
+    if not claim.claim.startswith("lm bf16 is at least"):
+        return ""
+    return (
+        "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
+        "measures before it takes them"
+    )

@@ -205,6 +205,22 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """Why E and U do not hold most of a model, and why a ratio is not decided: what each corpus says alone."""
+    if claim.claim.startswith("E and U hold most"):
+        return (
+            "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
+        )
+    models = table[table["part"] == "model"]
+    if claim.verdict != "ambiguous" or claim.claim not in PAIRS:
+        return ""
+    pairs = _pairs(models, *PAIRS[claim.claim])
+    each = (pairs.iloc[:, 0] / pairs.iloc[:, 1]).groupby("corpus").median()
+    if each.min() < 1 < each.max():
+        return f"the corpora do not agree: {', '.join(f'{name} {value:.3f}' for name, value in each.items())}"
+    return f"{len(pairs)} pairs are few for a difference as small as this"
+
+
 def ratio_of(models: "pd.DataFrame", tied: str, untied: str) -> Interval:
     """Median of the tied model's perplexity over the untied one's, pair by pair of corpus and seed."""
     pairs = _pairs(models, tied, untied)

@@ -79,3 +79,17 @@ def test_files_hold_one_idea():
     files = [*FILES, *(ROOT / "tests").rglob("*.py")]
     long = {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > 400}
     assert not long
+
+
+@pytest.mark.parametrize("room", ["lm", "studies", "reports"])
+def test_the_help_of_every_command_shows_an_example(room):
+    commands = commands_of(import_module(f"{room}.cli").app, room)
+    assert len(commands) >= 3
+    assert not [name for name, text in commands.items() if f"[dim]{name}" not in text]
+
+
+def commands_of(app, prefix):
+    found = {f"{prefix} {c.name or c.callback.__name__}": c.callback.__doc__ for c in app.registered_commands}
+    for group in app.registered_groups:
+        found |= commands_of(group.typer_instance, f"{prefix} {group.name}")
+    return found

@@ -22,7 +22,7 @@ CUT, SHOWN = 5.0, (-2.85, -2.15)  # w of the cut, and its b
 
 def title(table: "pd.DataFrame") -> str:
     """What is shown."""
-    return "The cliff: where a gradient explodes, and what clipping does about it"
+    return "The cliff from above, and a cut through it"
 
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
@@ -44,7 +44,11 @@ def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
     import numpy as np
 
     w, b, error = grid(part)
-    axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
+    heights = axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
+    where: dict[str, Any] = {"orientation": "horizontal", "location": "top", "shrink": 0.9, "aspect": 30, "spacing": "uniform"}
+    bar = axes.figure.colorbar(heights, ax=axes, **where)
+    bar.set_label("error $E$ (no unit)", fontsize=SMALL[size.narrow])
+    bar.ax.tick_params(labelsize=SMALL[size.narrow])
     axes.grid(False)
     (w0, w1), (b0, b1) = WINDOW
     line = part[part["kind"] == "ridge"].sort_values("w")
@@ -112,6 +116,11 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     wall = claims[claims["claim"].str.contains("is a cliff")]
     rows = zip(wall["setting"], wall["measured"], wall["verdict"], strict=True)
     told = "; ".join(f"{setting.partition(',')[0]}: {measured} ({verdict})" for setting, measured, verdict in rows)
+    return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. {descents(part)}"
+
+
+def descents(part: "pd.DataFrame") -> str:
+    """A sentence on where the two end, of the table's part cliff."""
     ends = []
     for kind, name in (("plain", "without clipping"), ("clipped", "clipped")):
         path = part[(part["kind"] == kind)].sort_values("step")
@@ -121,4 +130,4 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"{name} the descent meets a gradient of norm {top:.3g} and ends at w = {end['w']:.2f}, b = {end['b']:.2f} with "
             f"E = {end['value']:.2g}"
         )
-    return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. From one start at the same rate, {' and '.join(ends)}."
+    return f"From one start at the same rate, {' and '.join(ends)}."

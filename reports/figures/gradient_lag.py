@@ -115,5 +115,6 @@ PLOTS = (
         "times the one below. A straight fall is a fall by the same factor at every step: learning hears such steps "
         "exponentially less. A line that rises would be an exploding gradient.",
         lines,
+        slides=("BPTT", "Vanishing, exploding"),
     ),
 )

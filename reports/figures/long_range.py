@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot
-from reports.figures.style import DASHES, MUTED, NARROW, PALETTE, Size, canvas, legend
+from reports.drawing import Listing, Plot
+from reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend
 from studies import InputError, summary
 
 if TYPE_CHECKING:
@@ -38,26 +38,52 @@ def _part(table: "pd.DataFrame", name: str, what: str) -> "pd.DataFrame":
     return rows
 
 
+def _together(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
+    """Temporal order of several tables as one; where two hold the same T, the first counts."""
+    import pandas as pd
+
+    kept: list[pd.DataFrame] = []
+    budgets: dict[int, int] = {}
+    for table in tables:
+        rows = table[(table["part"] == "clipping") & ~table["steps"].isin(list(budgets))]
+        kept.append(rows)
+        budgets |= dict.fromkeys(map(int, rows["steps"].unique()), table.attrs["parameters"]["updates"])
+    joined = pd.concat(kept, ignore_index=True)
+    joined.attrs = tables[0].attrs | {"budgets": budgets}
+    return joined
+
+
 def draw_clipping(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
-    """The share of seeds that succeed with Wilson's interval, over T, a method a colour."""
+    """The share of seeds that succeed with Wilson's interval, over T, a method a colour, counts beside the marks."""
     about = summary(_part(table, "clipping", "temporal order"))
     lengths = sorted(set(about["steps"]))
     figure, (axes,) = canvas(size)
     shown = [method for method in METHODS if method in set(about["method"])]
+    apart = 0.19
     for k, method in enumerate(shown):
         label, colour, marker = METHODS[method]
         rows = about[about["method"] == method].sort_values("steps")
-        x = [lengths.index(t) + 0.16 * (k - (len(shown) - 1) / 2) for t in rows["steps"]]
+        x = [lengths.index(t) + apart * (k - (len(shown) - 1) / 2) for t in rows["steps"]]
         reach = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
         style: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": "-", "capsize": 4, "markersize": 9}
         axes.errorbar(x, rows["share"], yerr=[part.clip(lower=0) for part in reach], label=label, **style)
-    axes.set_xticks(range(len(lengths)), [str(t) for t in lengths])
+        for place, row in zip(x, _rows(rows), strict=True):
+            text = {"color": colour, "fontsize": 7 if size.narrow else 13, "textcoords": "offset points"}
+            aside = {"xytext": (-7, -3), "ha": "right", "va": "top"}  # a falling line passes above
+            above, under = ({"xytext": (0, y), "ha": "center", "va": va} for y, va in ((9, "bottom"), (-9, "top")))
+            where = above if row.share == 1 else under if row.share == 0 else aside
+            axes.annotate(f"{row.solved}/{row.seeds}", (place, row.share), **where, **text)
+    budget = table.attrs.get("budgets", {})
+    usual = table.attrs["parameters"].get("updates", 0)
+    below = [f"{t}\n{budget.get(t, usual):,} updates" if len(lengths) < 6 and not size.narrow else str(t) for t in lengths]
+    axes.set_xticks(range(len(lengths)), below)
     axes.set_xlim(-0.5, len(lengths) - 0.5)
-    axes.set_ylim(-0.04, 1.04)
+    axes.set_ylim(-0.1, 1.1)
+    axes.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1])
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     axes.grid(False, axis="x")
     axes.set_xlabel("length of the sequence $T$ (steps)")
-    axes.set_ylabel("seeds that learn the task" if size == NARROW else "seeds that learn temporal order (95% interval)")
+    axes.set_ylabel("seeds that learn it (95% interval)")
     legend(figure)
     return figure
 
@@ -200,7 +226,51 @@ def caption_clipping(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         told = [f"{METHODS[r.method][0]} {r.solved} of {r.seeds}" for r in _rows(rows)]
         parts.append(f"T = {steps}: {', '.join(told)}")
     told = [f"Seeds that learn temporal order, {'; '.join(parts)}.", _told(claims, "clipping raises"), _told(claims, "the T")]
+    if budgets := table.attrs.get("budgets"):
+        each = ", ".join(f"{updates:,} at T = {steps}" for steps, updates in sorted(budgets.items()))
+        told.append(f"Updates at the most: {each}.")
     return " ".join(filter(None, told))
+
+
+def subject(table: "pd.DataFrame") -> str:
+    """What was measured: the tasks with their lengths, and the texts."""
+    about, parts = table.attrs["parameters"], set(table["part"])
+    lengths = ", ".join(str(t) for t in sorted(set(table.loc[table["part"] == "clipping", "steps"])))
+    said = [f"temporal order over T = {lengths} ({about['updates']:,} updates)"] if lengths else []
+    said += [" and ".join(str(t).replace("_", " ") for t in dict.fromkeys(table.loc[table["part"] == "gates", "task"]))]
+    said += [f"language models on {' and '.join(dict.fromkeys(table.loc[table['part'] == 'history', 'task']))}"] * (
+        "history" in parts
+    )
+    return "; ".join(filter(None, said))
+
+
+def listings(table: "pd.DataFrame") -> list[Listing]:
+    """Who learned what, and when a language model has 90% of what its history brings."""
+    about = summary(table)
+    made = [
+        [
+            str(r.task).replace("_", " "),
+            CELLS[r.cell][0],
+            METHODS[r.method][0] if r.part == "clipping" else "",
+            str(r.steps),
+            f"{r.solved} of {r.seeds}",
+            "" if math.isnan(r.updates) else f"{r.updates:,.0f}",
+        ]
+        for r in _rows(about[about["part"].isin(["clipping", "gates"])].sort_values(["task", "steps"], kind="stable"))
+    ]
+    columns = ["task", "cell", "gradient", "T", "seeds that learn it", "updates until learned (median)"]
+    models = []
+    history = about[about["part"] == "history"]
+    for (task, cell), rows in history.groupby(["task", "cell"], sort=False):
+        nats = rows[rows["method"].isin(["dropped", "all"])].set_index("steps")["nats"]
+        models.append([f"{task}, {CELLS[str(cell)][0]}", *(f"{math.exp(min(v, 700)):.1f}" for v in nats.sort_index())])
+        kept = [f"last {n}" if n else "none" for n in sorted(nats.index)]
+    return [
+        Listing("Who learns what lies T steps back", columns, made),
+        Listing("Perplexity by the tokens that are kept of the history", ["model", *kept], models)
+        if models
+        else Listing("", [], []),
+    ]
 
 
 def caption_gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
@@ -241,6 +311,9 @@ PLOTS = (
         "less than 1% of 10,000 fresh sequences; the bar is Wilson's 95% interval. The same seeds, and so the same first "
         "weights and sequences, stand behind all colours (lecture, slides Gradient clipping and Why it matters). Clipping "
         "guards against steps that are too large; Ω asks that gradients keep their size on the way back.",
+        slides=("Gradient clipping", "Why it matters"),
+        papers="Pascanu, Mikolov & Bengio 2013, section 4.1, figure 7, equations 9 and 10",
+        joined=_together,
     ),
     Plot(
         "gates",
@@ -251,6 +324,8 @@ PLOTS = (
         "later (Hochreiter & Schmidhuber 1997). Each mark is one training, lower is faster; marks at the top did not learn it "
         "in the updates they had (dotted line). The LSTM and the GRU begin with gates that keep their state (lecture, slide "
         "Why it matters: gates help).",
+        slides=("Why it matters",),
+        papers="Hochreiter & Schmidhuber 1997",
     ),
     Plot(
         "history",
@@ -260,6 +335,7 @@ PLOTS = (
         "The model predicts a token from the last n tokens only. Full lines: what lay before was never read. Dotted lines: it "
         "was read, but in random order. Where a line is flat, more history no longer helps; at n = 0 the model is replaced by "
         "the frequencies of words. In theory any history (lecture, slide Summary of RNNs); in practice the last few tokens.",
+        slides=("Summary of RNNs",),
     ),
     Plot(
         "influence",
@@ -270,5 +346,6 @@ PLOTS = (
         "with the one before, as KL divergence; lag 0 is the token read last. A straight fall on this scale is forgetting by "
         "the same factor at every step: biased toward recent inputs (lecture, slides Summary of RNNs and Problem with the "
         "vanilla RNN). Bands show the smallest and the largest of the seeds.",
+        slides=("Problem with the vanilla RNN", "Summary of RNNs"),
     ),
 )

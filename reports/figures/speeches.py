@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Passage, Plot
+from reports.drawing import Listing, Passage, Plot
 from reports.figures.style import INK, MUTED, PALETTE, PAPER, Size, canvas, legend
 from studies import InputError
 
@@ -54,6 +54,9 @@ def draw_cells(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
         axes.set_yticks(range(len(cells)), [NAMES[cell] for cell in cells])
         axes.set_ylim(len(cells) - 0.5, -0.5)
         axes.set_title(name, color=INK)
+        axes.margins(x=0.08)
+        low, high = axes.get_xlim()
+        axes.set_xlim(low, high + 0.04 * (high - low))  # a line at the edge would look like the frame
         axes.set_xlabel("bits per byte of the test text")
         axes.xaxis.get_major_locator().set_params(nbins=4 if size.narrow or len(names) > 2 else 5)
     legend(figure)
@@ -82,7 +85,33 @@ def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         if len(gates)
         else ""
     )
-    return f"{verdict}Bits per byte. {'; '.join(said)}."
+    return f"{verdict}Bits per byte, {'; '.join(said)}."
+
+
+def subject(table: "pd.DataFrame") -> str:
+    """Speakers, tokens and the networks' size."""
+    about = table.attrs["parameters"]
+    many = (
+        f"{len(about['cell'])} kinds of network of {about['hidden']} units"
+        if not isinstance(about["cell"], str)
+        else about["cell"]
+    )
+    return f"{' and '.join(dict.fromkeys(table['corpus']))}, {about['tokens']} tokens, {many}"
+
+
+def listings(table: "pd.DataFrame") -> list[Listing]:
+    """Perplexity and bits per byte of each network on its speaker's test text, alone and mixed."""
+    scores = _scores(table)
+    own = scores[scores["corpus"] == scores["text"]]
+    made = []
+    for (corpus, cell), of in own.groupby(["corpus", "cell"], sort=False):
+        best = of.groupby("way")[["perplexity", "bits_per_byte"]].median().reindex(list(WAYS))
+        told = [
+            f"{row['perplexity']:.1f} ({row['bits_per_byte']:.3f})" if row.notna().all() else "" for _, row in best.iterrows()
+        ]
+        made.append([str(corpus), NAMES[str(cell)], *told])
+    columns = ["speaker", "cell", "network", "network and n-gram mixed", "n-gram alone"]
+    return [Listing("Perplexity per token of the test text (bits per byte)", columns, made)]
 
 
 def matrix_title(table: "pd.DataFrame") -> str:
@@ -144,28 +173,40 @@ def copying_title(table: "pd.DataFrame") -> str:
 
 
 def draw_copying(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
-    """A panel a temperature: share of new 5-grams against the share of 4-grams that are said again, a mark a cell.
+    """A row a cell, a mark a text, a colour a temperature; left the share of 4-grams that are said again, right that of 5-grams
+    that are new.
 
     Raises:
         InputError: when no sample is long enough.
     """
+    import numpy as np
+
     samples = table[(table["part"] == "sample") & table["novel"].notna() & table["repeated"].notna()]
     if samples.empty:
         raise InputError("there is nothing to draw: no sample is long enough to have 5-grams")
     temperatures = sorted(samples["temperature"].unique(), reverse=True)
-    figure, panels = canvas(size, panels=len(temperatures))
-    for axes, temperature in zip(panels, temperatures, strict=True):
-        of = samples[samples["temperature"] == temperature]
-        for i, cell in enumerate(c for c in NAMES if c in set(samples["cell"])):
-            seen = of[of["cell"] == cell]
-            style = {"color": PALETTE[i], "linestyle": "none", "markersize": 10, "alpha": 0.75, "label": NAMES[cell]}
-            axes.plot(100 * seen["repeated"], 100 * seen["novel"], "osD^v"[i], **style)
-        word = "the likeliest word" if temperature == 0 else "words drawn"
-        axes.set_title(f"{word}, temperature {temperature:g}", color=INK)
-        axes.set_xlabel("4-grams said before (%)")
-        axes.set_ylabel("5-grams not in the training text (%)" if not size.narrow else "new 5-grams (%)")
-        axes.set_xlim(-5, 105)
-        axes.set_ylim(-5, 105)
+    cells = [cell for cell in NAMES if cell in set(samples["cell"])]
+    figure, panels = canvas(size, panels=2)
+    measures = (("repeated", "4-grams said before (%)"), ("novel", "5-grams not in the training text (%)"))
+    for axes, (measure, words) in zip(panels, measures, strict=True):
+        for i, temperature in enumerate(temperatures):
+            word = "the likeliest word" if temperature == 0 else "words drawn"
+            style = {
+                "color": PALETTE[i % len(PALETTE)],
+                "linestyle": "none",
+                "markersize": 5 if size.narrow else 9,
+                "alpha": 0.7,
+            }
+            for row, cell in enumerate(cells):
+                seen = 100 * samples[(samples["cell"] == cell) & (samples["temperature"] == temperature)][measure]
+                apart = (i - (len(temperatures) - 1) / 2) * 0.36 + np.linspace(-0.12, 0.12, len(seen))  # equal values are seen
+                label = f"{word}, temperature {temperature:g}" if not row else "_"
+                axes.plot(seen, row + apart, "osD^v"[i % 5], label=label, **style)
+        axes.set_yticks(range(len(cells)), [NAMES[cell] for cell in cells])
+        axes.set_ylim(len(cells) - 0.5, -0.5)
+        axes.set_xlim(-4, 104)
+        axes.grid(False, axis="y")
+        axes.set_xlabel(words)
     legend(figure)
     return figure
 
@@ -198,9 +239,11 @@ PLOTS = (
         draw_cells,
         cells_caption,
         "Further left is better: fewer bits to predict each byte of a text that no model has seen. Each row is a recurrent "
-        "cell (lecture, slides Standard RNN and Summary of RNNs). The dashed line is a model that only counts how often words "
-        "follow each other. The diamond mixes both, with a weight chosen on other text: where it lies left of circle and line,"
-        " network and counts know different things.",
+        "cell (lecture, slides Standard (Elman) RNN and Why it matters). The dashed line is a model that only counts how often "
+        "words follow each other. The diamond mixes both, with a weight chosen on other text: where it lies left of circle and "
+        "line, network and counts know different things.",
+        slides=("Standard (Elman) RNN", "Why it matters"),
+        papers="Chen & Goodman 1998; Mikolov et al. 2010",
     ),
     Plot(
         "matrix",
@@ -210,14 +253,17 @@ PLOTS = (
         "Each row is a model of one speaker, each column a text by one speaker. Bits per byte count the spelling of words that"
         " a model does not know, so that models with different vocabularies compare. Pale is good. If models learn a speaker "
         "and not just English, the bold fields are the palest of their column.",
+        slides=("RNN language model",),
     ),
     Plot(
         "copying",
         copying_title,
         draw_copying,
         copying_caption,
-        "Each mark is one text behind one of the lecture's prompts (slide Generating text). Up: more of its runs of five words"
-        " are new, so it is not recited from the training text. Right: more of its runs of four words came before in the same "
-        "text, so it goes round in circles, as the lecture's Trump sample does when the likeliest word is taken each time.",
+        "Each mark is one text behind one of the lecture's prompts (slide Generating text), a row a kind of network. Left, how "
+        "many of its runs of four words came before in the same text: further right it goes round in circles, as the lecture's "
+        "Trump sample does. Right, how many of its runs of five words are nowhere in the training text: further right it is "
+        "less of a recital. Circles are texts whose words were drawn, squares those that took the likeliest word each time.",
+        slides=("Generating text",),
     ),
 )

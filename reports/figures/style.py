@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,11 @@ class Size:
     def narrow(self) -> bool:
         """Whether panels belong below each other rather than side by side."""
         return self.width < self.height
+
+
+def tall(size: Size, panels: int) -> Size:
+    """A size with room for several panels: where they stand below each other, it grows."""
+    return replace(size, height=max(size.height, 1.6 + 2.6 * panels)) if size.narrow else size
 
 
 WIDE = Size(12.8, 7.2, "talk")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
+from reports.drawing import Listing, Plot
 from reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
 from studies import InputError
 
@@ -84,11 +84,13 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return "No counts were made."
     total, at = counts.sum(axis=1), counts.attrs
     formula = claims[claims["claim"].str.startswith("every matrix")].iloc[0]
-    said = f"An Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}. "
+    said = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
     if {"untied, d = h", "tied, d = h"} <= set(counts.index):
         untied, tied = total["untied, d = h"], total["tied, d = h"]
         both = (counts.loc["untied, d = h", ["E", "U"]].sum()) / untied
         said += f"E and U hold {both:.0%} of the untied model; tying saves {1 - tied / untied:.0%} of it. "
+    else:
+        said = ""
     return f"{said}The lecture's formulas: {formula['measured']} ({formula['verdict']})."
 
 
@@ -145,6 +147,43 @@ def perplexity_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return f"Perplexity of the tied model over that of the untied one, median of pairs: {'; '.join(said)}."
 
 
+def subject(table: "pd.DataFrame") -> str:
+    """The models that were trained."""
+    about = table.attrs["parameters"]
+    names = " and ".join(dict.fromkeys(table.loc[table["part"] == "model", "corpus"]))
+    return f"{names}, {CELLS[about['cell']]}, h = {about['hidden']}" if names else ""
+
+
+def listings(table: "pd.DataFrame") -> list[Listing]:
+    """The lecture's table of parameters at every size, and the perplexities."""
+    counts = table[table["part"] == "counts"]
+    sizes = sorted(counts["h"].unique())
+    counts = counts[(counts["d"] == counts["h"]) | (counts["h"] == sizes[len(sizes) // 2])] if sizes else counts
+    made = []
+    for (vocabulary, h, variant), of in counts.groupby(["vocabulary", "h", "variant"], sort=False):
+        held = of.set_index("matrix")["parameters"]
+        cells = [f"{held[m]:,}" if held.get(m, 0) else "" for m in MATRICES]
+        share = (held.get("E", 0) + held.get("U", 0)) / held.sum()
+        made.append([f"{vocabulary:,}", str(h), str(of["d"].iloc[0]), str(variant), *cells, f"{held.sum():,}", f"{share:.0%}"])
+    columns = ["|V|", "h", "d", "variant", "E: |V| x d", "U: h x |V|", "W_i: d x h", "W_h: h x h", "projection: h x d"]
+    columns += ["all, biases too", "share of E, U"]
+    models = table[table["part"] == "model"].groupby(["corpus", "variant"], sort=False)
+    rows = [
+        [
+            str(corpus),
+            str(variant),
+            f"{of['parameters'].median():,.0f}",
+            f"{of['perplexity'].median():.1f}",
+            f"{of['perplexity'].min():.1f} to {of['perplexity'].max():.1f}",
+        ]
+        for (corpus, variant), of in models
+    ]
+    return [
+        Listing("Parameters of an Elman network (an LSTM has four times the W_i and W_h, a GRU three times)", columns, made),
+        Listing("Perplexity of the test text", ["speaker", "variant", "parameters", "median of seeds", "from and to"], rows),
+    ]
+
+
 PLOTS = (
     Plot(
         "counts",
@@ -154,6 +193,7 @@ PLOTS = (
         "The lecture's table (slides Parameters and Weight tying) as lengths: E is |V| x d, U is h x |V|, W_i is d x h and W_h"
         " is h x h. The two long pieces grow with the vocabulary; the recurrence itself, W_i and W_h, is thin beside them. "
         "Where the decoder uses E, U is gone; where d is less than h, a small projection from h to d comes instead.",
+        slides=("Parameters", "Weight tying"),
     ),
     Plot(
         "perplexity",
@@ -164,5 +204,7 @@ PLOTS = (
         "the left, tying made the model smaller and better at once. The triangle is an untied model made so narrow that it is "
         "no larger than the tied one (full circle): compare these two to ask what a budget of parameters is best spent on. "
         "Small dots are single seeds.",
+        slides=("Weight tying",),
+        papers="Press & Wolf 2017; Inan et al. 2017",
     ),
 )

@@ -27,6 +27,8 @@ def checks(where: Where, shard: str) -> Iterator[Check]:
             yield Check(f"{name}, opcheck", partial(_opcheck, name, where), 300)
         yield Check(f"{name}, one graph under torch.compile", partial(_one_graph, name, where), 300)
     yield Check("the trainer, 30 steps by triton and by eager", partial(_trains, where), 300)
+    for backend in ("triton",) if where.tiny else ("triton", "torch"):
+        yield Check(f"the trainer, 30 steps as a CUDA graph, {backend}", partial(_replays, backend, where), 300)
 
 
 def _drop_in(name: str, dtype: torch.dtype, where: Where) -> dict[str, float]:
@@ -104,3 +106,35 @@ def _trains(where: Where) -> dict[str, float]:
     assert worst < 1e-4, f"losses differ by {worst:.1e}"
     assert losses["triton"][-1] < losses["triton"][0], "nothing was learnt"
     return {"difference": worst, "first": losses["triton"][0], "last": losses["triton"][-1]}
+
+
+def _replays(backend: str, where: Where) -> dict[str, float]:
+    """Updates from buffers, with a GPU recorded and replayed, have the losses and norms of plain ones; batches differ, the
+    state is carried, the rate changes, and one update is always under way. A dry run records nothing."""
+    try:
+        from studies.steps import Size, graphed
+    except ImportError as error:
+        raise Skip(f"the trainer needs what is not installed here: {error}") from None
+    size, steps = (Size(50, 8, 1, 3, 4), 3) if where.tiny else (Size(1000, 200, 2, 20, 35), 30)
+    made = []
+    for recorded in (False, True):
+        _, _, training = graphed(size, "float32", backend, where.device)
+        graph, batches, found, waiting = training.graph, training.batches, [], []
+        with one_program() if where.tiny else nullcontext():
+            for n in range(steps):
+                training.at.lr = 1.0 if n < steps // 2 else 0.25
+                batch = batches[n % len(batches)]
+                if not recorded:
+                    found.append(training.update(batch)[:2])
+                    continue
+                waiting.append(graph.begin(batch, n))
+                if len(waiting) > 1:
+                    found.append(waiting.pop(0)()[:2])
+            found += [read()[:2] for read in waiting]
+        made.append(torch.tensor(found))
+        assert where.tiny or graph.recorded == recorded, "nothing was recorded"
+    plain, ours = made
+    assert len({round(float(loss), 4) for loss in plain[:, 0]}) > 1, "losses that are all the same prove nothing"
+    worst = float((plain - ours).abs().max())
+    assert worst < 1e-3, f"losses or norms differ by {worst:.1e}"
+    return {"difference": worst, "last": float(ours[-1, 0])}

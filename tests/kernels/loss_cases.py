@@ -67,14 +67,15 @@ def error(actual: Tensor, truth: Tensor) -> float:
 
 
 class Recorder(TorchDispatchMode):
-    """Every operation's name, with the largest tensor it returned, in bytes, and the dtype of products."""
+    """Every operation, with the largest tensor that one returned, in bytes, and the dtype of products."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.largest, self.products = 0, []  # type: ignore[var-annotated]
+        self.operations, self.largest, self.products = [], 0, []  # type: ignore[var-annotated]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
+        self.operations.append(func.overloadpacket)
         if isinstance(result, Tensor):
             self.largest = max(self.largest, result.numel() * result.element_size())
             if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm, torch.ops.aten.addmm_):

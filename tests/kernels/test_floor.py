@@ -53,3 +53,14 @@ def test_the_command_prints_every_size() -> None:
     rows = [line.split()[:2] for line in done.stdout.splitlines()[5:]]
     assert rows == [[str(batch), str(hidden)] for batch in BATCHES for hidden in HIDDEN]
     assert "of the H100's datasheet" in done.stdout
+
+
+def test_a_reader_that_has_enough_is_no_error() -> None:
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        [sys.executable, "-m", "kernels.floor"], cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stderr
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0

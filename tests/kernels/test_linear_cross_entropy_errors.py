@@ -11,10 +11,12 @@ from kernels import linear_cross_entropy
 
 @pytest.mark.parametrize("backend", ["eager", "torch"])
 @pytest.mark.parametrize("wrong", [7, -1, 10**9], ids=str)
-def test_target_out_of_range(wrong: int, backend: str) -> None:
+@pytest.mark.parametrize("gradients", [True, False])
+def test_target_out_of_range(gradients: bool, wrong: int, backend: str) -> None:
     """A target that is no class and not ignored is an IndexError that names it."""
     (x, w, b), target = problem(4, 7, 3)
     target[2] = wrong
+    x.requires_grad_(gradients)
     with pytest.raises(IndexError, match=f"{wrong} is out"):
         linear_cross_entropy(x, w, target, linear_bias=b, backend=backend)
 
@@ -47,8 +49,10 @@ def test_default_ignore_index_is_a_mistake_where_another_is_set() -> None:
     target[:2] = torch.tensor([6, 0])
     ours(x, w, target, ignore_index=-1)
     target[2] = -100
-    with pytest.raises(IndexError, match="target -100 is outside the 7 classes"):
+    with pytest.raises(IndexError, match="Target -100 is out of bounds"):
         ours(x, w, target, ignore_index=-1)
+    with pytest.raises(IndexError, match="target -100 is outside the 7 classes"):
+        ours(x.requires_grad_(), w, target, ignore_index=-1)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])

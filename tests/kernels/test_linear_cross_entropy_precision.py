@@ -103,39 +103,51 @@ def test_bfloat16_products_accumulate_in_float32() -> None:
 
 
 @REDUCTIONS
-@pytest.mark.parametrize(("n", "v", "chunk"), [(2048, 5000, 512 * 5008), (1024, 12_000, 256 * 12_000)])
+@pytest.mark.parametrize(
+    ("n", "v", "chunk"), [(2048, 5000, 512 * 5000), (2048, 5001, 512 * 5008), (1600, 12_000, 400 * 12_000)]
+)  # fmt: skip
 def test_logits_never_exist(n: int, v: int, chunk: int, reduction: str) -> None:
-    """Forward and backward, no tensor is larger than a chunk; the eager twin shows that the recorder would see [N, V]."""
+    """With gradients or without, no tensor is larger than a chunk; the eager twin shows that the recorder would see [N, V]."""
     tensors, target = problem(n, v, 2)
     leaves = [t.float().requires_grad_() for t in tensors]
     whole = n * v * 4
     with Recorder() as recorder:
         ours(leaves[0], leaves[1], target, linear_bias=leaves[2], reduction=reduction).sum().backward()
     assert recorder.largest == chunk * 4 < whole / 3
+    with Recorder() as recorder, torch.no_grad():
+        ours(leaves[0], leaves[1], target, linear_bias=leaves[2], reduction=reduction)
+    assert recorder.largest == chunk * 4
     with Recorder() as recorder:
         linear_cross_entropy(*leaves[:2], target, reduction=reduction, backend="eager").sum().backward()
     assert recorder.largest >= whole
 
 
-def test_chunks_of_one_size() -> None:
-    """About 2.56 million logits, or 256 rows where those are more, evenly; one chunk of all rows of a small vocabulary."""
-    for n, v, size in ((700, 10_000, 234), (1000, 5642, 334), (2000, 106, 2000), (600, 262_144, 200), (1, 9, 1), (0, 9, 0)):
-        logits, products = MODULE._buffers(n, v, torch.float32, torch.bfloat16, torch.device("cpu"))
-        assert logits.shape == products.shape == (size, v)
-        assert (logits.dtype, products.dtype) == (torch.float32, torch.bfloat16)
-        assert logits.stride(0) % 16 == 0
-        assert logits.untyped_storage().nbytes() <= 4 * max(2_560_000, 256 * v) * (1 + 16 / v)
-        both = MODULE._buffers(n, v, torch.float32, torch.float32, torch.device("cpu"))
-        assert both[0] is both[1]
+@pytest.mark.parametrize(
+    ("n", "v", "size", "halves"),
+    [(700, 10_000, 350, 234), (1000, 5642, 500, 334), (2000, 106, 2000, 2000), (2000, 1000, 2000, 2000),
+     (600, 262_144, 300, 200), (1, 9, 1, 1), (0, 9, 0, 0)],
+)  # fmt: skip
+def test_chunks_of_one_size(n: int, v: int, size: int, halves: int) -> None:
+    """About 2.56 million logits, or 512 rows where those are more, evenly; half as many rows where halves need room as well."""
+    for dtype, count in ((torch.float32, size), (torch.bfloat16, halves)):
+        logits, products = MODULE._buffers(n, v, torch.float32, dtype, torch.device("cpu"))
+        assert logits.shape == products.shape == (count, v)
+        assert (logits.dtype, products.dtype) == (torch.float32, dtype)
+        assert (logits is products) == (dtype == torch.float32)
+        assert logits.stride(0) % (16 if v % 8 else 8) == 0
+        assert logits.untyped_storage().nbytes() <= 4 * max(2_560_000, 512 * v) * (1 + 16 / v)
 
 
-def test_allocator_never_sees_the_logits() -> None:
+@pytest.mark.parametrize("gradients", [True, False])
+def test_allocator_never_sees_the_logits(gradients: bool) -> None:
     """The profiler sees what operations allocate inside as well: no single allocation reaches N x V."""
     (x, w, b), target = problem(2048, 5000, 2)
-    leaves = [t.float().requires_grad_() for t in (x, w, b)]
+    leaves = [t.float().requires_grad_(gradients) for t in (x, w, b)]
     largest = {}
     for backend in ("torch", "eager"):
         with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-            linear_cross_entropy(*leaves[:2], target, linear_bias=leaves[2], backend=backend).backward()
+            loss = linear_cross_entropy(*leaves[:2], target, linear_bias=leaves[2], backend=backend)
+            if gradients:
+                loss.backward()
         largest[backend] = max(event.self_cpu_memory_usage for event in profiler.events())
     assert largest["torch"] < 2048 * 5000 * 4 / 3 < largest["eager"]

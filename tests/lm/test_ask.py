@@ -92,6 +92,16 @@ def test_a_fit_on_what_is_scored_is_said(trained: Path, lm_command: Any) -> None
     assert lm_command("eval", trained, "--split", "valid")[2] == ""
 
 
+def test_how_the_text_was_read_is_said(trained: Path, lm_command: Any) -> None:
+    tokens = int(lm_command("eval", trained, "--ngram", 0)[1].split()[4].replace(",", ""))
+    _, out, err = lm_command("eval", trained, "--ngram", 0, "--rows", 10**6, "--warmup", 3, "--dynamic", "--dynamic-lr", 0.1)
+    assert f"{tokens:,} rows, each after 3 tokens or all before it" in out
+    assert "learning on reads the text as one row" in err
+    _, out, err = lm_command("eval", trained, "--ngram", 0, "--rows", 4)
+    assert "; 4 rows\n" in out
+    assert err == ""
+
+
 def test_a_corpus_that_changed_is_said(tmp_path: Path, make_text: Any, fit: Any, lm_command: Any) -> None:
     text = tmp_path / "text.txt"
     text.write_text(make_text(1500))
@@ -114,6 +124,8 @@ def test_a_corpus_that_changed_is_said(tmp_path: Path, make_text: Any, fit: Any,
         (["--dynamic", "--dynamic-lr", "inf"], "--dynamic-lr"),
         (["--dynamic", "--dynamic-lr", -1], "--dynamic-lr"),
         (["--dynamic-lr", 0.1], "--dynamic"),
+        (["--dynamic", "--dynamic-lr", 1e30], "diverges"),
+        (["--dynamic", "--dynamic-lr", 1e30, "--interpolate"], "diverges"),
         (["--interpolate", "--ngram", 0], "--interpolate"),
         (["--corpus", "nowhere.txt"], "nowhere.txt"),
         (["--corpus", "obama", "--encoding", "klingon"], "klingon"),
@@ -188,6 +200,15 @@ def test_the_page_holds_the_text_and_is_safe(trained: Path, tmp_path: Path, lm_c
     assert "no folder" in refused("score", trained, "we", "--html", tmp_path / "none" / "page.html")
 
 
+def test_a_page_for_which_there_is_no_room_leaves_nothing(trained: Path, tmp_path: Path, spawn: Any) -> None:
+    page = tmp_path / "page.html"
+    child = spawn(["score", trained, "we", "--html", page], file_size=1000)
+    assert child.wait() == 2
+    assert child.err.read_text() == f"lm: {page} cannot be written: File too large; name another file with --html\n"
+    assert "bits per byte" in child.out.read_text()
+    assert not list(tmp_path.iterdir())
+
+
 def test_score_in_a_terminal_is_coloured_from_pale_to_red(
     trained: Path, lm_command: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,6 +226,26 @@ def test_score_in_a_terminal_is_coloured_from_pale_to_red(
     ]
 
 
+def test_score_in_a_terminal_without_colours_gives_each_token_a_line(
+    trained: Path, lm_command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+
+    from rich.console import Console
+
+    from lm import surprise
+
+    monkeypatch.setattr(surprise, "Console", lambda **how: Console(**how, force_terminal=True))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert "bits: " in lm_command("score", trained, "we")[1]
+    for name, value in (("NO_COLOR", "1"), ("TERM", "dumb")):
+        monkeypatch.setenv(name, value)
+        lines = lm_command("score", trained, "we")[1].splitlines()
+        assert [line.split("\t")[2] for line in lines[:-1]] == ["token", "w", "e"]
+        monkeypatch.delenv("NO_COLOR", raising=False)
+
+
 @pytest.mark.parametrize("text", ["", "\x00" * 3, "a" * 5000])
 def test_any_text_can_be_scored_but_none(trained: Path, lm_command: Any, refused: Any, text: str) -> None:
     if text:
@@ -213,8 +254,10 @@ def test_any_text_can_be_scored_but_none(trained: Path, lm_command: Any, refused
         assert "no token" in refused("score", trained, text)
 
 
-def test_a_folder_or_undecodable_file_is_refused(trained: Path, tmp_path: Path, refused: Any) -> None:
+def test_a_folder_or_undecodable_file_is_refused(trained: Path, tmp_path: Path, lm_command: Any, refused: Any) -> None:
     assert str(tmp_path) in refused("score", trained, tmp_path)
+    assert "there is no file 'sepeches.txt'" in refused("score", trained, "sepeches.txt")
+    assert "there is no file 'we/they'; it is scored" in lm_command("score", trained, "we/they")[2]
     bad = tmp_path / "bad.txt"
     bad.write_bytes(b"we \xff")
     assert "--encoding" in refused("score", trained, bad)

@@ -1,5 +1,6 @@
 """Settings: defaults, checks, and the TOML file that holds them all."""
 
+import inspect
 import math
 from dataclasses import FrozenInstanceError, asdict, fields
 from pathlib import Path
@@ -71,7 +72,7 @@ CHANGED = [
             init_from="runs/a b",
             checkpoint_every=10,
         ),
-        MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager"),
+        MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager", graph=True),
     ),
     RunConfig(
         CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"), TokensConfig(kind="bpe", vocab_size=500)
@@ -368,8 +369,14 @@ def test_the_embedding_is_as_wide_as_the_hidden_state_unless_told() -> None:
     assert ModelConfig(hidden_size=7, embedding_size=3).d == 3
 
 
-def test_the_preset_that_the_help_names_is_there() -> None:
-    assert from_toml(preset_file("demo")) != RunConfig()
+def test_the_help_names_every_preset() -> None:
+    from lm.cli import app
+
+    train = next(command for command in app.registered_commands if command.callback and command.callback.__name__ == "train")
+    annotation = inspect.signature(train.callback).parameters["preset_name"].annotation  # type: ignore[arg-type]
+    named = annotation.__metadata__[0].help.partition(": ")[2].split(", ")
+    assert named == sorted(p.stem for p in preset_file("demo").parent.glob("*.toml"))
+    assert all(from_toml(preset_file(name)) != RunConfig() for name in named)
 
 
 @pytest.mark.parametrize("name", ["nonesuch", "", "../config", "demo.toml"])

@@ -39,7 +39,7 @@ def test_every_overlap_is_found(documents: list[str], sample: str) -> None:
 
 def test_a_known_overlap() -> None:
     found = TrainingText(DOCUMENTS).compare(" and the people want peace. The country is great, too")
-    assert found == Copying(4, "and the people want", novel=8, ngrams=8)
+    assert found == Copying(12, 4, "and the people want", novel=8, ngrams=8)
     assert "4 words, 'and the people want'; 100% of its 8 5-grams are new" in str(found)
 
 
@@ -59,11 +59,24 @@ def test_case_counts_unless_the_model_lower_cases() -> None:
     assert (found.longest, found.overlap) == (2, "THE PEOPLE")
 
 
-@pytest.mark.parametrize("text", ["", " \n", "xyzzy", "xyzzy plugh"])
-def test_nothing_copied_is_said_so(text: str) -> None:
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("", "there is no word to compare with the training text"),
+        (" \n", "there is no word to compare with the training text"),
+        ("xyzzy", "no word of it is in the training text"),
+        ("xyzzy plugh", "no word of it is in the training text"),
+    ],
+)
+def test_nothing_copied_is_said_so(text: str, said: str) -> None:
     found = TrainingText(DOCUMENTS).compare(text)
     assert found.longest == 0
-    assert str(found) == "no word of it is in the training text"
+    assert str(found) == said
+
+
+def test_words_of_benchmark_files_are_cut_at_spaces() -> None:
+    found = TrainingText(["we <unk> n't go"], split="spaces").compare("they <unk> n't stay")
+    assert (found.words, found.longest, found.overlap) == (4, 2, "<unk> n't")
 
 
 def test_a_long_overlap_is_shortened_for_people_only() -> None:

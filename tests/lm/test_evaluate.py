@@ -111,6 +111,21 @@ def test_the_window_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch, 
     assert scores == pytest.approx([scores[0]] * 5, rel=1e-12)
 
 
+def test_many_rows_are_read_in_small_windows_with_the_same_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, text = build("lstm"), stream(61)
+    expected = token_losses(model, text.ids, rows=30, warmup=7)
+    monkeypatch.setattr(evaluate_module, "AT_ONCE", 90)
+    widest = 0
+
+    def look(module: Any, args: Any) -> None:
+        nonlocal widest
+        widest = max(widest, args[0].numel())
+
+    model.register_forward_pre_hook(look)
+    assert token_losses(model, text.ids, rows=30, warmup=7) == pytest.approx(expected, rel=1e-12)
+    assert widest <= 90
+
+
 def test_every_token_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evaluate_module, "WINDOW", 10)
     model, text = build(), stream(35)

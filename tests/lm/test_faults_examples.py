@@ -49,6 +49,23 @@ def replace(file: Path, old: str, new: str) -> None:
     file.write_text(text.replace(old, new, 1))
 
 
+# -- the best checkpoint ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["best.json", "model.safetensors"])
+def test_a_training_goes_on_beside_a_damaged_best_checkpoint_and_says_so(run: Path, name: str) -> None:
+    folder = run / "checkpoints" / json.loads((run / "best.json").read_text())["folder"]
+    assert folder != run / "checkpoints" / json.loads((run / "last.json").read_text())["folder"]
+    training = launch.resume(run)
+    assert training.lock
+    training.lock.release()
+    assert training.notes == []
+    (run / name if name == "best.json" else folder / name).write_bytes(b"{")
+    (note,) = launch.resume(run).notes
+    assert str(run / name if name == "best.json" else folder / name) in note
+    assert note.endswith("restore it from a copy, before the training ends without a better one")
+
+
 # -- logs -----------------------------------------------------------------------------------------------------------
 
 

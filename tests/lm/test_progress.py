@@ -1,16 +1,28 @@
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from lm.progress import Display, clock, figures
+from lm.progress import Display, clock, figures, shown_perplexity
 
 
 def test_a_step_fits_into_80_columns():
     values = {"loss": 7.123, "perplexity": 1240.1, "bits_per_byte": 2.345, "grad_norm": 3.45, "tokens_per_second": 12345}
     assert len(f"98% epoch 14 {figures(values)} 9:59 left") <= 80
     assert figures({"loss": 1.5, "perplexity": 4.4817}) == "loss 1.500 ppl 4.5"
+
+
+def test_the_perplexity_of_a_spoilt_model_fits_into_a_line():
+    shown = {loss: figures({"loss": loss, "perplexity": math.exp(loss)}) for loss in (7.0, 20.0, 21.0, 699.0)}
+    assert [text.split("ppl ")[1] for text in shown.values()] == ["1,097", "485,165,195", "1.32e+09", "3.73e+303"]
+    assert shown_perplexity(math.inf) == "inf"
+    assert (shown_perplexity(76.021), shown_perplexity(813.9, 1), shown_perplexity(12345.678)) == (
+        "76.02",
+        "813.9",
+        "12,345.68",
+    )
 
 
 @pytest.mark.parametrize(

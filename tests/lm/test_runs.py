@@ -38,6 +38,7 @@ def folder(tmp_path: Path, trained: Path) -> Path:
         ("about.json", '{"corpus": "x"}', "about.json says nothing of a corpus"),
         ("about.json", "[" * 100_000, "about.json is no JSON"),
         ("about.json", b"\xff\xfe", "about.json is no JSON"),
+        ("tokens.json", "{}", "tokens.json is not what was written"),
         ("config.toml", "[model", "cannot be read as TOML"),
         ("config.toml", "lr = " + "[" * 3000, "cannot be read as TOML"),
         ("config.toml", b"\xff", "cannot be read as TOML"),
@@ -80,6 +81,13 @@ def test_a_file_where_a_folder_is_expected_and_the_reverse(folder: Path, lm_comm
         assert (code, err) == (0, "")
         assert out.count("damaged") == 1
         assert "done" in out
+
+
+def test_a_tokenizer_that_cannot_be_read_is_not_called_damaged(folder: Path, refused: Any) -> None:
+    file = folder / "hurt" / "tokens.json"
+    file.unlink()
+    file.mkdir()  # as root may read everything else
+    assert refused("eval", folder / "hurt").startswith(f"lm: {file} cannot be read: Is a directory; ")
 
 
 def test_a_run_without_its_result_is_unfinished(folder: Path, lm_command: Any) -> None:

@@ -91,6 +91,28 @@ def test_the_exit_code_is_the_programs(
     assert capsys.readouterr().err.startswith(said)
 
 
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--nproc-per-node", "0"], "a number is out of range"),
+        (["--nproc-per-node", "many"], "many"),
+        (["--nnodes", "2:1"], "nodes"),
+        (["--nnodes", "few"], "few"),
+        (["--rdzv-endpoint", "here:there"], "here:there"),
+    ],
+)
+def test_torchrun_s_own_arguments_are_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], arguments: list[str], word: str
+) -> None:
+    for name in ("LOGLEVEL", "OMP_NUM_THREADS"):
+        monkeypatch.setenv(name, os.environ.get(name, "1" if name == "OMP_NUM_THREADS" else "CRITICAL"))
+    assert torchrun.main([*arguments, "-m", "lm", "runs"]) == 2
+    said = capfd.readouterr().err
+    assert said.startswith("lm: torchrun cannot take its arguments: ")
+    assert word in said
+    assert said.count("\n") == 1
+
+
 def test_machines_that_do_not_meet_are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from torch.distributed import run
 

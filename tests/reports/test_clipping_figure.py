@@ -9,10 +9,12 @@ import pytest
 from report_cases import clippings, stored_clippings
 
 from reports.drawing import plots
+from reports.figures.clipping_cliff import WINDOW
+from reports.figures.clipping_surface import FACETS, facets
 from reports.figures.style import NARROW, WIDE, headline
 from studies import InputError, load, norm_edges, verdicts
 
-NAMES = ("cliff", "thresholds", "norms", "kinds")
+NAMES = ("surface", "cliff", "thresholds", "norms", "kinds")
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +56,8 @@ def test_type_is_inside_and_not_over_type(name, size, table):
 
 
 def test_the_ridge_is_the_exact_line_and_both_paths_begin_at_the_start(table):
-    left, right = drawn("cliff", table).axes
+    left, right, bar = drawn("cliff", table).axes
+    assert bar.get_xlabel().startswith("error")
     ridge, plain, clipped = left.lines
     s = 1 / (1 + math.exp(-0.5))
     assert np.allclose(ridge.get_ydata(), 0.5 - s * np.array(ridge.get_xdata()), atol=1e-9)
@@ -69,6 +72,24 @@ def test_the_ridge_is_the_exact_line_and_both_paths_begin_at_the_start(table):
     assert height[0] > 0.3 and height[1] < 0.05
 
 
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_the_surface_has_the_wall_on_the_exact_ridge_and_both_paths_at_its_foot(size, table):
+    (axes,) = drawn("surface", table, size).axes
+    lines = {line.get_label(): np.array(line.get_data_3d()) for line in axes.lines}
+    ridge, plain, thrown, clipped = lines.values()
+    s = 1 / (1 + math.exp(-0.5))
+    assert np.allclose(ridge[1], 0.5 - s * ridge[0], atol=1e-9) and np.allclose(ridge[2], (s - 0.7) ** 2)
+    for path in (plain, clipped):
+        assert path[:, 0] == pytest.approx([4.7, -2.1, path[2, 0]])
+    assert clipped.shape == (3, 41) and plain.shape[1] < 41 and clipped[2, -1] < 0.01 < 0.2 < plain[2].max()
+    assert np.allclose(thrown[:, 0], plain[:, -1]) and thrown[1, 1] == pytest.approx(WINDOW[1][1])
+    w, b, error, middle = facets(table[table["part"] == "cliff"])
+    assert w.min() >= WINDOW[0][0] and np.allclose(b[:, [0, -1]], WINDOW[1])
+    last = w[:, 0] > 4.9  # the higher w, the steeper the wall
+    assert (np.abs(np.interp(-0.01, b[-1] - middle[-1], error[-1]) - 0.34) < 0.03).all()
+    assert (error[last, FACETS + 1 :].min(axis=1) < 0.02).all() and (error[last, : FACETS - 4].min() > 0.3)
+
+
 def test_the_cliffs_caption_has_its_slopes_and_where_the_descents_end(table):
     caption = captioned("cliff", table)
     assert "w = 5: b* = -2.6123, dE/db = -661.7 (holds); w = 6: b* = -3.2348, dE/db = -2.57e+06 (holds)" in caption
@@ -76,16 +97,21 @@ def test_the_cliffs_caption_has_its_slopes_and_where_the_descents_end(table):
 
 
 def test_thresholds_show_perplexities_of_what_did_not_diverge_and_shares_of_what_did(table):
-    left, right = drawn("thresholds", table).axes
-    low, high = left.lines
+    left, middle, right = drawn("thresholds", table).axes
+    low, high = (line for line in left.lines if not line.get_label().startswith("_"))
+    single = [line for line in left.lines if line.get_linestyle() == "None"]
+    assert [len(line.get_xdata()) for line in single] == [6, 4]  # two seeds at each threshold that none diverged at
+    assert [line.get_ydata().tolist() for line in middle.lines] == [[50, 0], [50, 0]]
     assert list(low.get_xdata()) == [0, 1, 2] and list(high.get_xdata()) == [0, 1]
     assert np.allclose(low.get_ydata(), math.exp(4))
     assert [tick.get_text() for tick in left.get_xticklabels()] == ["0.5", "10", "none"]
     points = {(round(c[0].get_xdata()[0]), i // 3): c[0].get_ydata()[0] for i, c in enumerate(right.containers)}
-    assert points == {(0, 0): 0, (1, 0): 0, (2, 0): 0, (0, 1): 0, (1, 1): 0, (2, 1): 1}
+    assert points == {(0, 0): 0, (1, 0): 0, (2, 0): 0, (0, 1): 0, (1, 1): 0, (2, 1): 100}
     caption = captioned("thresholds", table)
     assert "diverged 0 of 2 at rate 1; 2 of 2 at rate 8" in caption
-    assert "obama, learning rate 8: holds (0.0% to 0.0% over 2 seeds" in caption
+    assert "obama, learning rate 8: holds (0.0% to 0.0%)" in caption
+    assert "and of those clipped at 0.5 or 10 mean norms none." in caption
+    assert "At rate 1 thresholds from 10 mean norms on clip no step at all." in caption
 
 
 def test_norms_are_shares_of_steps_in_the_tables_bins(table):
@@ -112,7 +138,7 @@ def test_kinds_show_every_steps_cosine_and_the_caption_counts_what_points_uphill
     assert "touches 100% of the steps" in caption and "(0.1, clipped -0.4: holds)" in caption
 
 
-@pytest.mark.parametrize(("name", "part"), [*zip(NAMES, ("cliff", "training", "norms", "kinds"), strict=True)])
+@pytest.mark.parametrize(("name", "part"), [*zip(NAMES, ("cliff", "cliff", "training", "norms", "kinds"), strict=True)])
 def test_without_its_part_a_figure_is_a_sentence_and_has_a_caption(name, part):
     table = clippings()
     without = table[table["part"] != part]

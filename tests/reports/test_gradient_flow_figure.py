@@ -3,8 +3,8 @@ import pytest
 from flow_cases import flow, stored_flow
 
 from reports import figure
-from reports.drawing import plots
-from reports.figures.gradient_flow import language, networks, paths, theory
+from reports.drawing import listings, plots
+from reports.figures.gradient_flow import language, networks, paths, slopes, theory
 from reports.figures.style import NARROW, WIDE
 from studies import InputError, load, verdicts
 
@@ -105,20 +105,42 @@ def test_curves_are_the_medians_of_each_scale(table):
 
 
 def test_theory_starts_at_one_with_its_slope(table):
-    left, right = theory.draw(table, verdicts(table), WIDE).axes
+    left, right, near = theory.draw(table, verdicts(table), WIDE).axes
     assert left.get_title() == "g = 1.2"
     by_label = {line.get_label(): line for line in left.lines}
-    x, y = by_label["log ρ"].get_data()
+    x, y = by_label["spectral radius, log ρ"].get_data()
     assert y[0] == 1 and np.log(y[1]) / x[1] == pytest.approx(np.log(1.2))
     (container,) = right.containers
     assert np.allclose(container[0].get_ydata(), np.log([0.7, 1.2, 2.0]) - 0.5)
+    gaps = table[table["quantity"].isin(["half_log_chi", "exponent"]) & (table["cell"] == "rnn-tanh")]
+    gaps = gaps.pivot_table(index=["scale", "seed"], columns="quantity", values="value")
+    assert np.allclose(near.lines[0].get_ydata(), gaps["half_log_chi"] - gaps["exponent"])
+
+
+def test_slopes_stand_beside_their_theory_for_each_network(table):
+    figure = slopes.draw(table, verdicts(table), WIDE)
+    tanh = next(axes for axes in figure.axes if axes.get_title() == "tanh")
+    (container,) = tanh.containers
+    assert np.allclose(container[0].get_ydata(), np.log([0.7, 1.2, 2.0]) - 0.5)
+    lines = {line.get_label(): line.get_ydata() for line in tanh.lines}
+    assert np.allclose(lines["spectral radius, log ρ"], np.log([0.7, 1.2, 2.0]))
+
+
+def test_numbers_for_a_quick_answer_are_the_tables(table):
+    models, random = listings(table)
+    assert [row[0] for row in models.rows] == ["tanh", "LSTM"]
+    assert models.rows[0][3:5] == ["2", "4"]  # credit horizon, before and after
+    assert [row[0] for row in random.rows] == ["0.7", "1.2", "2"] and random.rows[1][1] == "1.20"
+    assert [row[-1] for row in random.rows] == ["vanishes", "vanishes", "explodes"]
+    assert random.numeric == [True] * 6 + [False]
 
 
 def test_a_missed_theory_is_explained_and_one_that_holds_is_not(table):
     claims = verdicts(table)
     chi = claims["claim"].str.contains("is about log(chi)/2", regex=False)
-    missed = claims.assign(verdict=claims["verdict"].mask(chi & claims["setting"].str.contains("g = 0.7"), "fails"))
-    assert " It is missed at g = 0.7: where tanh is almost linear" in theory.caption(table, missed)
+    where = chi & claims["setting"].str.contains("g = 0.7")
+    missed = claims.assign(verdict=claims["verdict"].mask(where, "fails"), reason=claims["reason"].mask(where, "of the moon"))
+    assert " It is missed at g = 0.7: of the moon." in theory.caption(table, missed)
     assert "missed" not in theory.caption(table, claims)
 
 

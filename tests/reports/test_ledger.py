@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.ledger import ORDER, Claim, answer, ledger, united
+from reports.ledger import ORDER, Claim, answer, decided_elsewhere, ledger, united
 
 COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
 
@@ -33,10 +33,10 @@ def test_failing_rows_come_first_and_equals_keep_their_order():
             [("a", "1", "holds"), ("b", "2", "ambiguous"), ("c", "9", "not measured"), ("d", "3", "holds")],
             "Of 4 claims 2 hold, 1 was not measured and 1 is ambiguous: b (measured 2).",
         ),
-        ([("a", "1", "holds"), ("a", "2", "holds")], "Both claims hold: a (measured 1; 2)."),
+        ([("a", "1", "holds"), ("a", "2", "holds")], "Both claims hold: a (in 2 settings)."),
         (
             [(c, "1", "holds") for c in "abcde"] + [("a", "2", "holds")] * 4,
-            "All 9 claims hold: a (measured 1; 2; 2; and 2 more); b (measured 1); c (measured 1); and 2 more.",
+            "All 9 claims hold: a (in 5 settings); b (measured 1); c (measured 1); and 2 more.",
         ),
     ],
 )
@@ -64,6 +64,19 @@ def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
         ("c", "x", "holds", "two"),
     ]
     assert len(united([("s", c) for c in first] + [("other", c) for c in second])) == 5
+
+
+def test_a_reason_comes_with_its_claim_and_is_empty_where_a_study_gives_none():
+    rows = pd.DataFrame([("a", "s", "x", "> 1", "2", "fails", "because"), ("b", "s", "x", "> 1", "2", "fails", "")])
+    assert [c.reason for c in ledger(rows.set_axis([*COLUMNS, "reason"], axis=1))] == ["because", ""]
+    assert claims(("a", "1", "fails"))[0].reason == ""
+
+
+def test_what_another_page_decides_is_not_called_unmeasured():
+    here = claims(("a", "1", "holds"), ("b", "", "not measured"), ("c", "", "not measured"))
+    there = claims(("a", "", "not measured"), ("b", "2", "fails"))
+    assert [c.claim for c in decided_elsewhere(here, there)] == ["b"]
+    assert [c.claim for c in decided_elsewhere(there, here)] == ["a"]
 
 
 @given(st.lists(st.sampled_from(ORDER), min_size=1, max_size=12))

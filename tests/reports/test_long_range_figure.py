@@ -34,7 +34,8 @@ def test_shares_stand_over_their_lengths_with_intervals(table):
         "clipped": [15, 11],
         "clipped, with Ω": [15, 15],
     }
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["20", "30"]
+    assert [tick.get_text().split("\n") for tick in axes.get_xticklabels()] == [[t, "30,000 updates"] for t in ("20", "30")]
+    assert sorted(text.get_text() for text in axes.texts) == ["1/15", "11/15", "15/15", "15/15", "15/15", "15/15"]
     for bar in axes.containers:
         assert np.allclose(bar.lines[0].get_xdata(), [0, 1], atol=0.2)
         (whiskers,) = bar.lines[2]
@@ -42,6 +43,18 @@ def test_shares_stand_over_their_lengths_with_intervals(table):
         assert (
             (low <= bar.lines[0].get_ydata()).all() and (high >= bar.lines[0].get_ydata()).all() and (high - low > 0.15).all()
         )
+
+
+def test_tables_of_other_lengths_are_shown_together_with_their_updates(table, tmp_path):
+    other = load(stored_reaches(tmp_path / "t.parquet", seeds=5, solved={30: (5, 5, 5), 50: (0, 1, 4)}))
+    other.attrs["parameters"]["updates"] = 60_000
+    joined = PLOTS["clipping"].joined([table, other])
+    (axes,) = drawn("clipping", joined)
+    shown = [tick.get_text() for tick in axes.get_xticklabels()]
+    assert shown == ["20\n30,000 updates", "30\n30,000 updates", "50\n60,000 updates"]
+    caption = PLOTS["clipping"].caption(joined, verdicts(table))
+    assert "T = 30: plain gradient 1 of 15" in caption and "T = 50: plain gradient 0 of 5, clipped 1 of 5" in caption
+    assert caption.endswith("Updates at the most: 30,000 at T = 20, 30,000 at T = 30, 60,000 at T = 50.")
 
 
 def test_each_training_is_a_mark_and_those_without_success_are_on_top(table):

@@ -132,6 +132,15 @@ def test_where_no_scheduler_answers_a_sentence_says_so(address, tmp_path, notes,
         Run(Cases(notes=notes), "cases", "cpu", tmp_path / "s", executor=Cluster(address))()
 
 
+def test_an_address_that_is_none_is_told_without_a_traceback():
+    code = (
+        "from studies.cluster import Cluster\ntry:\n Cluster('nowhere')._connected()\nexcept Exception as error:\n print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.startswith("no Dask scheduler answers at nowhere: ")
+
+
 def test_where_dask_is_missing_a_sentence_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
     with pytest.raises(InputError, match=r"dask is not installed here; pip install 'recurrent-lm\[cluster\]' installs it"):

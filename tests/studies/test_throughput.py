@@ -214,6 +214,15 @@ def test_one_size_that_is_slower_is_enough_and_is_named():
     assert claim["measured"].startswith("0.67 [")
 
 
+@pytest.mark.parametrize(("factor", "word"), [(0.4, "holds"), (0.5, "ambiguous"), (0.6, "fails")])
+def test_a_graph_must_be_twice_as_fast(factor, word):
+    table = planted({"torch.nn": lambda t: 1e-5 * t, "kernels:triton-graph": lambda t: 1e-5 * t * factor}, part="training")
+    claim = verdict(table, "as a CUDA graph is at least 2 times as fast")
+    assert claim["verdict"] == word
+    assert claim["threshold"] == ">= 2"
+    assert verdict(planted({"torch.nn": lambda t: 1.0}, part="training"), "CUDA graph")["verdict"] == "not measured"
+
+
 def test_intervals_that_hold_at_once_are_wider():
     """Five settings, 99% each instead of 95%; of one setting the interval is that of the summary."""
     table = planted({"torch.nn": lambda t: 1e-5, "kernels:torch": lambda t: 1e-5}, noise=0.06)

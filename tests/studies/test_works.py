@@ -101,6 +101,24 @@ def test_a_training_step_is_checked_by_its_loss_and_every_parameters_move():
         assert relative_error(work.peers[name]().result(), truth) <= work.allowed < 1e-2
 
 
+def test_a_graphs_step_gives_the_loss_of_the_one_before_and_at_once_its_own():
+    """On a CPU in the same buffers without a recording."""
+    size = steps.Size(vocabulary=20, hidden=6, layers=2, rows=2, bptt=4)
+    step, _ = steps.trainer(size, "float32")
+    expected = [step() for _ in range(4)]
+    later, at_once, training = steps.graphed(size, "float32", "torch", "cpu")
+    assert [later() for _ in range(3)] == [pytest.approx(value, nan_ok=True) for value in (math.nan, *expected[:2])]
+    assert at_once() == pytest.approx(expected[3])
+    training.state = training.model.zero_state(2)
+    assert at_once() != pytest.approx(step()), "a new state is taken over"
+
+
+def test_a_graph_needs_a_gpu():
+    work = steps.training(steps.Size(vocabulary=20, hidden=6, layers=1, rows=2, bptt=4), "float32")
+    with pytest.raises(Unavailable, match="needs a GPU"):
+        work.peers["kernels:triton-graph"]()
+
+
 def test_flops_and_bytes_are_counted_by_hand():
     """LSTM, B 3, H 8, T 5: four gates of two products; x, two weights, two biases and the output in float32."""
     forward = recurrences.recurrence("lstm", "forward", "float32", **SIZE)

@@ -1,5 +1,8 @@
 """Where the gradient of W_h comes from: the lecture's four paths, the T x T map, and norms against the lag."""
 
-from reports.figures.gradient_flow import language, maps, networks, paths, theory
+from reports.figures.gradient_flow import language, maps, networks, paths, slopes, theory
+from reports.figures.gradient_flow.numbers import listings
 
-PLOTS = (paths.PLOT, maps.PLOT, networks.PLOT, theory.PLOT, theory.GATES, language.CURVES, language.TRAINING)
+__all__ = ["PLOTS", "listings"]
+
+PLOTS = (paths.PLOT, maps.PLOT, networks.PLOT, theory.PLOT, slopes.PLOT, theory.GATES, language.CURVES, language.TRAINING)

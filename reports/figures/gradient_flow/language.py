@@ -53,7 +53,20 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return (
         f"After training the median norm is multiplied per step back by: {said or 'not measured'}. Gates help (a slower fall "
         f"than tanh's): {verdict_of(claims, 'gates help')}. Vanishing usual, exploding rarer: "
-        f"{verdict_of(claims, 'vanishing is usual')}."
+        f"{verdict_of(claims, 'vanishing is usual')}.{_silent(table)}"
+    )
+
+
+def _silent(table: "pd.DataFrame") -> str:
+    """Cells whose parts are small already at lag 0: their gradient is nearly nothing as a whole."""
+    rows = last_epoch(pick(table, "language", "median", lag=0))
+    near = rows[rows["layer"] == rows["layer"].max()].groupby("cell", sort=False)["value"].median()
+    quiet = [f"{NAMES[str(cell)]} network's ({value:.1g})" for cell, value in near.items() if value < near.max() / 100]
+    told = " and a ".join(quiet)
+    return (
+        f" At lag 0 already a {told} is nearly nothing: its W_h hears hardly anything of the loss, from any step."
+        if quiet
+        else ""
     )
 
 
@@ -86,8 +99,8 @@ def draw_training(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_xlabel("epoch (0: before training)")
         axes.set_ylabel(label)
-        axes.set_ylim(bottom=0)
-    panels[1].set_ylim(0, 1)
+        axes.set_ylim(bottom=-0.04 * axes.get_ylim()[1])  # a line at 0 is seen, too
+    panels[1].set_ylim(-0.02, 1.02)
     legend(figure)
     return figure
 
@@ -112,6 +125,7 @@ CURVES = Plot(
     "line is a kind of network; the height is the part of dL(t)/dW_h that comes from l words back, median over positions of "
     "text that the models were not trained on, bands the middle half. Left before the first update, right after the last. A "
     "line that falls more slowly hears further back. The last layer; each model's own loss.",
+    slides=("Vanishing, exploding", "Why it matters"),
 )
 TRAINING = Plot(
     "training",
@@ -122,4 +136,5 @@ TRAINING = Plot(
     "Right, the cancellation ratio: the norm of the whole gradient over the sum of the norms of its parts g_i. It is 1 "
     "where all steps pull W_h the same way, and near 0 where they undo each other. Lines are medians over corpora and "
     "seeds, bands their range.",
+    slides=("BPTT", "Problem with the vanilla RNN"),
 )

@@ -96,4 +96,5 @@ PLOT = Plot(
     "back in time. A bright diagonal that fades at once is a network that learns from the last few words only; long rows "
     "are long memories. All rows come from one backward pass, the losses stacked in the batch. The models' last layer, "
     "after training.",
+    slides=("Backpropagation for RNNs", "BPTT"),
 )

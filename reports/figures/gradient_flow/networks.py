@@ -15,7 +15,7 @@ LOW, HIGH = 1e-16, 1e16  # of the axis at most
 
 
 def title(table: "pd.DataFrame") -> str:
-    return plain("Vanishing and exploding: the gradient over the lag, in random networks")
+    return plain("Vanishing and exploding: random networks whose W_h has the scale g")
 
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
@@ -84,4 +84,5 @@ PLOT = Plot(
     "the gradient l steps back, on a scale where each mark is a factor. Straight falling lines vanish exponentially, rising "
     "ones explode. Lines are medians over networks and inputs, bands the middle half. Of an LSTM the state is h and c "
     "together.",
+    slides=("Vanishing, exploding",),
 )

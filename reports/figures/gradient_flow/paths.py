@@ -148,7 +148,7 @@ def _norms(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
 
 def _products(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
     """Each path as a product, a line a path, the factors in columns under their names."""
-    names = ("$dL(4)/dh(4)$", *(f"$dh({i + 1})/dh({i})$" for i in (3, 2, 1)), "$dh(i)/dW_h$", "norm")
+    names = ("$dL(4)/dh(4)$", *(f"$dh({i + 1})/dh({i})$" for i in (3, 2, 1)), "$dh(i)/dW_h$", "norm of it")
     for x, name in zip(FACTORS, names, strict=True):
         _write(axes, x, 24.8, name, type_["small"], MUTED, math=True)
     _write(axes, 1, 24.8, "$dL(4)/dW_h$", type_["small"], MUTED, ha="left", math=True)
@@ -177,10 +177,10 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     far = found.part[1] / found.part[4] if found.part[4] else float("nan")
     share = found.total / (sum(found.part.values()) or 1.0)
     return (
-        f"A trained {NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and "
-        f"is asked for “{found.words[4]}”. The path through step 1 brings {far:.2f} times the gradient of the path through "
-        f"step 4. The norm of the sum of the four parts is {share:.0%} of the sum of their norms: they do not point in one "
-        "direction."
+        f"The path through step 1 brings {far:.2f} times the gradient of the path through step 4. A trained "
+        f"{NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and is asked for "
+        f"“{found.words[4]}”. The norm of the sum of the four parts is {share:.0%} of the sum of their norms: they do not "
+        "point in one direction."
     )
 
 
@@ -206,4 +206,5 @@ PLOT = Plot(
     "of this loss; it is at most the norm of the matrix on it.) The network's last layer is shown; h(0) is the state after "
     "60 words that were read before.",
     lines,
+    slides=("BPTT", "Backpropagation for RNNs", "Training"),
 )

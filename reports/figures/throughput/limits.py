@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
-from reports.figures.style import MUTED, Size, canvas, legend, plain
+from reports.figures.style import MUTED, Size, canvas, legend, plain, tall
 from reports.figures.throughput.recurrence import rows_of
 from reports.figures.throughput.shared import (
     LOOKS,
@@ -16,7 +16,6 @@ from reports.figures.throughput.shared import (
     ours,
     over_sizes,
     sizes,
-    tall,
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
-from reports.figures.style import Size, canvas, legend, plain
+from reports.figures.style import Size, canvas, legend, plain, tall
 from reports.figures.throughput.shared import (
     LOOKS,
     NAMES,
@@ -18,7 +18,6 @@ from reports.figures.throughput.shared import (
     shown,
     sizes,
     speed,
-    tall,
 )  # fmt: skip
 
 if TYPE_CHECKING:

@@ -1,10 +1,9 @@
 """What the throughput figures share: which measurements one shows, how a variant looks, axes of sizes."""
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.style import INK, PALETTE, Size
+from reports.figures.style import INK, PALETTE
 from studies import AXES, InputError, exponents, summary
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ LOOKS = {
     "torch.nn": (INK, "s", "-"),
     "kernels:torch": (PALETTE[0], "o", "-"),
     "kernels:triton": (PALETTE[3], "D", "-"),
+    "kernels:triton-graph": (PALETTE[2], "^", "-."),
     "kernels:eager": (PALETTE[4], "v", ":"),
     "linear_cross_entropy": (PALETTE[4], "v", ":"),
     "loop": (PALETTE[2], "^", "-."),
@@ -27,7 +27,8 @@ LOOKS = {
     "steps": (PALETTE[3], "o", "--"),
 }
 LABELS = {"product": "one product", "steps": "steps that wait"}
-OURS = ("kernels:triton", "kernels:torch", "kernels:eager")  # the first that was timed is the one that captions speak of
+# The first that was timed is the one that captions speak of.
+OURS = ("kernels:triton-graph", "kernels:triton", "kernels:torch", "kernels:eager")
 NAMES = {"T": "steps $T$ (tokens)", "H": "hidden units $H$ (number)", "B": "batch $B$ (rows)", "V": "vocabulary $V$ (words)"}
 
 
@@ -102,11 +103,6 @@ def growth(table: "pd.DataFrame", rows: "pd.DataFrame", variant: str) -> str:
 def nothing(what: str) -> InputError:
     """What ``draw`` raises where a table holds nothing of what it shows."""
     return InputError(f"there is nothing to draw: the table holds no {what}")
-
-
-def tall(size: Size, panels: int) -> Size:
-    """A size with room for several panels: where they stand below each other, it grows."""
-    return replace(size, height=max(size.height, 1.6 + 2.6 * panels)) if size.narrow else size
 
 
 def curve(axes: "Axes", rows: "pd.DataFrame", x: str, y: str, scale: float = 1.0, bars: bool = False) -> None:

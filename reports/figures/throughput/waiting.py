@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
-from reports.figures.style import MUTED, Size, canvas, legend, plain
-from reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes, tall
+from reports.figures.style import MUTED, Size, canvas, legend, plain, tall
+from reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes
 from studies import summary
 
 if TYPE_CHECKING:
@@ -73,4 +73,5 @@ PLOT = Plot(
     "else, h(t) = h(t-1) W, where each has to wait for the one before. Left, lower is faster, and each mark is a fixed factor. "
     "Right, higher is better: more rows in a batch give a waiting step more to do at once, which is why training reads many "
     "rows side by side. The bars on the left are 95% intervals of the median; where none is seen, it is smaller than the mark.",
+    slides=("Summary of RNNs", "Mini batches, data preparation"),
 )
