@@ -29,9 +29,7 @@ from kernels.loss_terms import (
 
 ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
 LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
-ALIGNED = (
-    16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
-)
+ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
 BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
