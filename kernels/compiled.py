@@ -89,7 +89,7 @@ def compile_here(configuration: Configuration) -> Facts:
     if c.direction == "forward":
         switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
     constants = scan.constants(c.cell, plan, tiles, c.dtype, "ieee", **switches | SWITCHES[c.switch][c.direction])
-    options = {name: constants.pop(name) for name in ("num_warps", "num_stages")}
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     names = kernel.arg_names
     types = {name: POINTERS[c.dtype] if name.startswith("p_") else "i32" for name in names}
     types |= dict.fromkeys(IN_FLOAT32, "*fp32") | {"p_reset": "*u8", "p_arrivals": "*i32", "limit": "fp32"}

@@ -54,7 +54,7 @@ class ExchangeRun:
         exchange_only[(self.programs, 1)](
             self.h, self.arrivals, self.steps, self.elements, sizes.own,
             SLICE=sizes.slice, BLOCK=sizes.block, COUNT=sizes.count, EXCHANGE=self.exchange,
-            num_warps=WARPS, num_stages=1, launch_cooperative_grid=True,
+            num_warps=WARPS, num_stages=1, launch_cooperative_grid=True, enable_fp_fusion=True,
         )  # fmt: skip
 
     def expected(self) -> Tensor:

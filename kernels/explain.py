@@ -14,6 +14,7 @@ def explain(
     dtype: str = "bfloat16",
     device: str | Device = "sm_90",
     plan: str | None = None,
+    tf32: bool = True,
 ) -> None:
     """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and which one runs.
 
@@ -23,6 +24,7 @@ def explain(
         dtype: "float16", "bfloat16" or "float32".
         device: "sm_80", "sm_90", "sm_100" or a ``Device``.
         plan: one to ask for by name.
+        tf32: whether the library multiplies float32 as TF32, as torch lets cuDNN unless it is told otherwise.
 
     Raises:
         ValueError: for unknown names and for a plan that does not fit.
@@ -34,7 +36,7 @@ def explain(
     for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, plans.BYTES)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    found = plans.predict(batch, steps, hidden, cell, dtype, device)
+    found = plans.predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
     chosen = plans.choose(batch, steps, hidden, cell, dtype, device, plan)
     weights = plans.padded(hidden) ** 2 * CELLS[cell].slots * plans.BYTES[dtype] / plans.KB
     sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
@@ -47,7 +49,7 @@ def explain(
         forward, backward = prediction.forward / steps, prediction.backward / steps
         print(f"  {prediction.strategy:12} {forward:7.2f} us a step forward, {backward:7.2f} backward ({source})")
     print(f"  triton runs {chosen.strategy}: forward {_tiles(chosen.forward)}; backward {_tiles(chosen.backward)}")
-    if plan is None and plans.faster_than_library(batch, steps, hidden, cell, dtype, device):
+    if plan is None and plans.faster_than_library(batch, steps, hidden, cell, dtype, device, tf32=tf32):
         print("  with the choice left open, triton runs: it is predicted to be faster than the library")
     elif plan is None:
         print("  with the choice left open, torch runs: the library is predicted to be faster")

@@ -124,7 +124,7 @@ def padded(hidden: int) -> int:
 
 
 def predict(
-    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel"
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel", tf32: bool = False
 ) -> dict[str, Prediction]:
     """Every strategy's time, the library's own, "torch", among them.
 
@@ -134,6 +134,7 @@ def predict(
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
         device: see ``DEVICES``.
         exchange: one of ``EXCHANGES``.
+        tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
     """
     slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
@@ -148,7 +149,7 @@ def predict(
         launches = launch * (steps if strategy == "stepwise" else 1)
         first, second = (launches + steps * us for us in (forward[0], backward[0]))
         found[strategy] = Prediction(strategy, first, second, plan)
-    step = _library(batch, hidden, cell, dtype, device)
+    step = _library(batch, hidden, cell, dtype, device, tf32)
     found["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
     return found
 
@@ -187,11 +188,11 @@ def choose(
 
 
 def faster_than_library(
-    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True, tf32: bool = False
 ) -> bool:
     """Whether the Triton strategy that ``choose`` takes is predicted to beat the library's kernels, with its backward pass
-    if ``training``."""
-    found = predict(batch, steps, hidden, cell, dtype, device)
+    if ``training``; ``tf32`` as of ``predict``."""
+    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
     ours = found[choose(batch, steps, hidden, cell, dtype, device).strategy]
     theirs = found["torch"]
     assert ours.forward is not None
@@ -301,12 +302,12 @@ def _product(sizes: Sizes, tiles: Tiles) -> float:
     return ceil(pieces / max(1, tiles.warps // tiles.split)) * (k / 16 / tiles.split) * HMMA
 
 
-def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device) -> float:
+def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf32: bool) -> float:
     """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
     persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
     if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
         return LIBRARY_PERSISTENT
     work = 2 * batch * hidden * hidden * CELLS[cell].gates
-    rate = (4e6 if BYTES[dtype] == 2 else 2 * FMA) * device.multiprocessors / 2
+    rate = (4e6 if BYTES[dtype] == 2 else 2e6 if tf32 and dtype == "float32" else 2 * FMA) * device.multiprocessors / 2
     weights = hidden * hidden * CELLS[cell].gates * BYTES[dtype] / constant(device.name, "L2_BYTES", L2_BYTES)
     return LIBRARY_STEP + weights + work / rate

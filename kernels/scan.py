@@ -307,4 +307,5 @@ def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, *
         "PRECISION": precision,
         "num_warps": tiles.warps,
         "num_stages": tiles.stages,
+        "enable_fp_fusion": True,  # the default changes between versions of Triton
     }

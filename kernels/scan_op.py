@@ -297,6 +297,13 @@ def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: b
     return _better(int(batch), int(steps), hidden, cell, name_of(dtype), input.device.index, training)
 
 
+def _library_takes_tf32() -> bool:
+    try:
+        return bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:  # a program set this one instead, and then the former may not be read
+        return bool(getattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32") == "tf32")
+
+
 def _dtype(input: Tensor) -> torch.dtype:
     """That of a recurrence's products: autocast's, where that is on."""
     device = input.device.type
@@ -305,7 +312,7 @@ def _dtype(input: Tensor) -> torch.dtype:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None, training: bool) -> bool:
-    return _faster(batch, steps, hidden, cell, dtype, device_limits(index), training)
+    return _faster(batch, steps, hidden, cell, dtype, device_limits(index), training, _library_takes_tf32())
 
 
 _faster = lru_cache(maxsize=4096)(faster_than_library)

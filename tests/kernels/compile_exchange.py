@@ -28,7 +28,7 @@ def build(capability: int, exchange: str, programs: int, state: int) -> dict[str
         fixed,
         {(i,): [["tt.divisibility", 16]] for i in aligned},
     )
-    options = {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True}
+    options = {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True, "enable_fp_fusion": True}
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)

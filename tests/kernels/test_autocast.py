@@ -48,3 +48,15 @@ def test_the_planner_is_asked_about_the_dtype_of_the_products(monkeypatch: pytes
         assert scan_op.better_than_library("lstm", input.double(), weight, True)
     assert not scan_op.better_than_library("lstm", input.double(), weight, True), "there is no kernel of float64"
     assert asked == ["float32", "bfloat16", "bfloat16"]
+
+
+def test_the_planner_knows_whether_the_library_takes_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(scan_op, "_faster", lambda *sizes: asked.append(sizes[-1]) or True)
+    kept = torch.backends.cudnn.allow_tf32
+    try:
+        for torch.backends.cudnn.allow_tf32 in (True, False):
+            scan_op.better_than_library("lstm", torch.zeros(2, 3, 4), torch.zeros(20, 5), True)
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept
+    assert asked == [True, False]

@@ -223,3 +223,13 @@ import kernels.scan, kernels.exchange, kernels.cells, kernels.plan, kernels.comp
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_library_that_takes_tf32() -> None:
+    """It beats exact products of float32 where there is much to multiply; halves have their tensor cores anyway."""
+    device, large, small = DEVICES["sm_90"], (64, 128, 1024, "lstm"), (20, 35, 200, "lstm")
+    assert faster_than_library(*large, "float32", device)
+    assert not faster_than_library(*large, "float32", device, tf32=True)
+    assert faster_than_library(*small, "float32", device, tf32=True)
+    for how in (large, small):
+        assert predict(*how, "bfloat16", device, tf32=True) == predict(*how, "bfloat16", device)
