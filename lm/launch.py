@@ -144,7 +144,13 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
 
 
 def _check_best(path: Path) -> list[str]:
-    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best."""
+    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best.
+
+    Raises:
+        InputError: where no checkpoint can take its place.
+    """
+    if (path / "best.json").is_dir():
+        raise InputError(f"{path / 'best.json'} is a folder, where the best checkpoint's pointer should be; remove it")
     try:
         checkpoint.load(path, "best")
     except InputError as error:
