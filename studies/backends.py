@@ -155,6 +155,26 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
 
 
+def reason(table: "pd.DataFrame", claim: Any) -> str:
+    """Why two curves lie apart, and why a speed is not decided."""
+    if "learns the curve" in claim.claim:
+        if claim.verdict == "ambiguous":
+            return "one seed says nothing of how far seeds lie apart; --set seeds=3"
+        return (
+            "a backend that computes something else, which the kernels' own tests would show, or too few seeds to span what "
+            "seeds make of a training"
+        )
+    grouped = _speeds(table).groupby("cell")
+    spread = (grouped.quantile(0.9) / grouped.quantile(0.1)).to_numpy().max()
+    return f"epochs of one backend differ by up to {spread:.2f} times, and differences below 3% decide nothing"
+
+
+def _speeds(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Tokens a second, of the epochs after the first, in which kernels are compiled, if there are any."""
+    later = table[table["epoch"] > 1]
+    return pairs(later if len(later) else table, "tokens_per_second")
+
+
 def _same(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
     claim, source = f"trained by {backend}, a model learns the curve that it learns by {reference}", "aim of the trainer"
     rows: list[Claim] = []
@@ -176,8 +196,7 @@ def _missing(backend: str, reference: str) -> Claim:
 
 def _speed(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
     rows: list[Claim] = []
-    later = table[table["epoch"] > 1]  # kernels are compiled in the first one
-    speeds = pairs(later if len(later) else table, "tokens_per_second")
+    speeds = _speeds(table)
     for cell, group in speeds.groupby("cell", sort=False):
         ratio = paired_ratio(group[backend], group[reference])
         said = compare(ratio)

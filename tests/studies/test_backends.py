@@ -4,7 +4,7 @@ import pytest
 from backend_cases import planted
 
 import studies
-from studies.backends import Study, apart, complaint
+from studies.backends import Study, apart, complaint, reason
 
 TINY = Study(corpora="trump", cell=("gru",), hidden=4, epochs=2, seeds=2, min_count=50)
 
@@ -43,6 +43,15 @@ def test_speed_is_of_the_epochs_after_the_one_that_compiles(speed, verdict):
     found = claim(planted(speed=speed, seeds=4), "triton trains at least as fast as torch")
     assert found["verdict"] == verdict
     assert float(found["measured"].split()[0]) == pytest.approx(speed, rel=0.01)
+
+
+def test_what_does_not_hold_has_a_reason():
+    table = planted(0.11, speed=0.5, seeds=4)
+    curve, speed = claim(table, "learns the curve"), claim(table, "as fast")
+    assert (curve["verdict"], speed["verdict"]) == ("fails", "fails")
+    assert "computes something else" in reason(table, curve)
+    assert "differ by up to 1.0" in reason(table, speed)
+    assert "one seed" in reason(table, claim(planted(seeds=1), "learns the curve"))
 
 
 def test_a_backend_that_was_not_measured_is_said():
