@@ -232,7 +232,7 @@ class MachineConfig(_Checked):
     threads: int = setting(0, "CPU threads; 0 takes one a core. Bits repeat only with the same number")
     precision: str = setting(
         "auto",
-        "products of the decoder in float32 or bf16; auto takes bf16 where a trial shows that it is faster",
+        "the decoder's products, on a GPU the layers' too, in float32 or bf16; auto takes bf16 where a trial shows it faster",
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")

@@ -134,3 +134,10 @@ def flatten(state: State) -> list[Tensor]:
 def unflatten(tensors: list[Tensor], pairs: bool) -> State:
     """The inverse of ``flatten``; ``pairs`` for the LSTM."""
     return [(h, c) for h, c in zip(tensors[::2], tensors[1::2], strict=True)] if pairs else list(tensors)
+
+
+def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
+    """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32."""
+    with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
+        hidden, after = model(tokens, state, reset)
+    return hidden.float(), unflatten([t.float() for t in flatten(after)], pairs=model.config.cell == "lstm")

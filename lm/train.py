@@ -31,7 +31,7 @@ from lm.evaluate import Score, evaluate
 from lm.graph import Graph
 from lm.lock import Lock
 from lm.logs import Log, Mark
-from lm.model import LanguageModel, State, detach, flatten, unflatten
+from lm.model import LanguageModel, State, detach, flatten, in_halves, unflatten
 from lm.progress import Display, clock, figures
 from lm.rollback import Rollback
 from lm.seal import seal
@@ -76,6 +76,7 @@ class Training:
         self.state: State = self.model.zero_state(config.batches.rows)
         self.clip = parse_clip(config.training.clip)
         self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
+        self.halves = self.compute_dtype is not None and self.device.type == "cuda"  # a CPU's recurrences gain nothing
         self.recent: deque[float] = deque(maxlen=8)  # gradient norms, for a diagnosis
         self.fingerprint = data.fingerprint()
         self.logs: tuple[Log, ...] = ()
@@ -190,7 +191,7 @@ class Training:
 
     def loss_of(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
         """The loss of [k, n] tokens, a mean in nats or with several processes a sum, and the state after them."""
-        hidden, after = self.model(inputs, state, reset)
+        hidden, after = in_halves(self.model, inputs, state, reset) if self.halves else self.model(inputs, state, reset)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),
             self.model.decoder.weight,

@@ -46,9 +46,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 def reason(table: "pd.DataFrame", claim: Any) -> str:
     """Why a loss is slower, and why an interval does not decide."""
     if claim.claim == f"kernels:torch's {NAMES['cross_entropy']} is not slower than torch.nn's" and claim.verdict == "fails":
-        return (
-            "it makes several passes over each chunk of logits where torch has one kernel; that is what its small memory costs"
-        )
+        return "around its chunks of logits it makes more small calls than torch, which weigh where there are few logits"
     if claim.verdict == "ambiguous" and "is not slower than" in claim.claim:
         return f"an interval reaches across the limit: differences of {FLOOR:.0%} are smaller than the noise of these times"
     if claim.verdict == "ambiguous" and "in proportion to T" in claim.claim:

@@ -198,6 +198,29 @@ def test_an_update_reads_no_number_back(
         float(made._results[0])
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh", "rnn-sigmoid"])
+@pytest.mark.parametrize("state", ["epoch", "document"])
+def test_layers_in_halves_learn_what_float32_learns(
+    tmp_path: Path, corpus: Path, make_config: Make, read_log: Log, cell: str, state: str
+) -> None:
+    """As on a GPU, whose autocast the CPU's stands for: near float32 and not the same; parameters and state are float32."""
+    config = make_config(corpus, cell=cell, state=state, backend="torch", weight_drop=0.2, max_steps=12, epochs=1)
+    logs = []
+    for halves in (False, True):
+        training = begin(config.replace(precision="bf16"), tmp_path / str(halves), graphed=halves)
+        assert not training.halves, "a CPU's recurrences stay in float32"
+        training.halves = halves
+        training.run(quiet=True)
+        assert all(p.dtype == torch.float32 for p in training.model.parameters())
+        saved = checkpoint.load(training.path).groups["state"]
+        assert all(t.dtype == torch.float32 for name, t in saved.items() if name.startswith("carried"))
+        logs.append([(r["loss"], r["grad_norm"]) for r in read_log(training.path / "steps.jsonl")])
+    assert logs[0] != logs[1]
+    for plain, ours in zip(*logs, strict=True):
+        assert ours == pytest.approx(plain, rel=0.02)
+    assert logs[1][-1][0] < logs[1][0][0]
+
+
 @given(
     st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=1, max_size=5), min_size=1, max_size=4),
     st.sampled_from(["norm", "value", "none"]),
