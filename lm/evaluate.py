@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 256  # tokens a row between two looks at the clock; does not change the result
+EXPLODED = 700.0  # nats a token; exp of more is no float64, so there is no perplexity
 AT_ONCE = 2**16  # tokens of all rows together, so that many rows do not take much memory
 
 

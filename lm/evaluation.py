@@ -10,7 +10,7 @@ from lm.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
 from lm.data import Data, prepare
 from lm.dynamic import RATES, dynamic_losses
 from lm.errors import InputError
-from lm.evaluate import Score, token_losses
+from lm.evaluate import EXPLODED, Score, token_losses
 from lm.interpolate import fit_weight, mix
 from lm.ngram import NGram
 from lm.runs import Run
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     Losses = NDArray[np.float64]
 
 CHOICES = (*SPLITS, "all")
-EXPLODED = 700.0  # nats a token, as in training: exp of more is no float64
 ORDERS = range(1, 11)
 
 

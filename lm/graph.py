@@ -86,16 +86,13 @@ class Graph:
 
         No update runs ahead of one after which a checkpoint is due, nor after a signal, so that weights and step agree there.
         """
-        try:
-            while True:
-                while (batch := self._next()) is not None:
-                    self._waiting.append((batch, self.begin(batch, self._training.at.step + self.ahead)))
-                if not self._waiting:
-                    return
-                batch, read = self._waiting.popleft()
-                yield batch, *read()
-        finally:
-            self._waiting.clear()
+        while True:
+            while (batch := self._next()) is not None:
+                self._waiting.append((batch, self.begin(batch, self._training.at.step + self.ahead)))
+            if not self._waiting:
+                return
+            batch, read = self._waiting.popleft()
+            yield batch, *read()
 
     def _next(self) -> Batch | None:
         """The batch that may be begun now."""

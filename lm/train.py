@@ -27,7 +27,7 @@ from lm.config import RunConfig, parse_clip
 from lm.data import Data
 from lm.distributed import ALONE, Alone, Lost
 from lm.errors import Diverged, InputError, Stopped
-from lm.evaluate import Score, evaluate
+from lm.evaluate import EXPLODED, Score, evaluate
 from lm.graph import Graph
 from lm.lock import Lock
 from lm.logs import Log, Mark
@@ -37,8 +37,6 @@ from lm.rollback import Rollback
 from lm.seal import seal
 from lm.signals import handled
 from lm.streams import Batch, Batches
-
-EXPLODED = 700.0  # nats a token; exp of more is no float64, so there is no perplexity
 
 
 @dataclass

@@ -101,16 +101,10 @@ class Page:
         """Command, commit and machine, on one line."""
         about = self.environment
         gpu = about.get("gpu", "none")
-        machine = [
-            about.get("cpu", ""),
-            f"{about['cores']} cores" if "cores" in about else "",
-            "no GPU" if gpu == "none" else gpu,
-        ]
-        return "; ".join(
-            filter(
-                None, (re.sub(r" --out \S+", "", self.command), f"commit {self.commit[:7]}", ", ".join(filter(None, machine)))
-            )
-        )
+        cores = f"{about['cores']} cores" if "cores" in about else ""
+        machine = ", ".join(filter(None, (about.get("cpu", ""), cores, "no GPU" if gpu == "none" else gpu)))
+        command = re.sub(r" --out \S+", "", self.command)
+        return "; ".join(filter(None, (command, f"commit {self.commit[:7]}", machine)))
 
     @property
     def packed(self) -> str:

@@ -11,7 +11,7 @@ import torch
 
 import kernels
 import lm
-from studies.models import trained
+from studies.models import check_names, trained
 from studies.parameters import choice, choices, real, whole
 from studies.statistics import compare, paired_ratio
 from studies.study import Cell, Sweep
@@ -64,9 +64,7 @@ class Study(Sweep):
                 kernels.choose_backend(backend, torch.device(self.device))
             except ValueError as error:
                 raise lm.InputError(f"backends: {error}") from None
-        names = [lm.prepare(self._config(corpus)).corpus.name for corpus in self._corpora]
-        if len(set(names)) < len(names):
-            raise lm.InputError(f"corpora must have different names, not {', '.join(names)}; rename a file or folder")
+        check_names(self._config(corpus) for corpus in self._corpora)
 
     def cells(self) -> list[Cell]:
         """All backends of one training are one cell, so that their speeds are of the same minutes."""

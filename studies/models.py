@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +65,17 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
             return Trained(run, training.data, _log(path / "epochs.jsonl"), _log(path / "steps.jsonl"), scores, diverged)
     os.kill(os.getpid(), stopped)  # the folder is gone; now whoever waits for the signal gets it
     raise lm.InputError(f"the training was stopped by signal {stopped}")
+
+
+def check_names(configs: Iterable[lm.RunConfig]) -> None:
+    """Read the corpus of each, which a table knows by its name alone.
+
+    Raises:
+        InputError: for a corpus that cannot be read, and for two of one name.
+    """
+    names = [lm.prepare(config).corpus.name for config in configs]
+    if len(set(names)) < len(names):
+        raise lm.InputError(f"corpora must have different names, not {', '.join(names)}; rename a file or folder")
 
 
 def _log(path: Path) -> "pd.DataFrame":

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import lm
-from studies.models import Trained, trained
+from studies.models import Trained, check_names, trained
 from studies.parameters import choice, choices, real, whole
 from studies.statistics import median
 from studies.study import Cell, Sweep
@@ -51,9 +51,7 @@ class Study(Sweep):
     }  # fmt: skip
 
     def prepare(self) -> None:
-        names = [lm.prepare(self._config(corpus, self.cell[0])).corpus.name for corpus in self._corpora]
-        if len(set(names)) < len(names):
-            raise lm.InputError(f"corpora must have different names, not {', '.join(names)}; rename a file or folder")
+        check_names(self._config(corpus, self.cell[0]) for corpus in self._corpora)
 
     def cells(self) -> list[Cell]:
         seeds = range(1, self.seeds + 1)

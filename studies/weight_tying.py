@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 
 import lm
-from studies.models import trained
+from studies.models import check_names, trained
 from studies.parameters import choice, real, whole, wholes
 from studies.statistics import Interval, paired_ratio
 from studies.study import Cell, Sweep
@@ -66,9 +66,7 @@ class Study(Sweep):
             raise lm.InputError(
                 f"hidden and sizes must be at least narrower, which is {self.narrower}, so that d = h / narrower is 1 or more"
             )
-        names = [lm.prepare(self._config(corpus)).corpus.name for corpus in self._corpora]
-        if len(set(names)) < len(names):
-            raise lm.InputError(f"corpora must have different names, not {', '.join(names)}; rename a file or folder")
+        check_names(self._config(corpus) for corpus in self._corpora)
 
     def cells(self) -> list[Cell]:
         """The counts are one cell, and each model is one."""

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm import checkpoint, graph, launch
+from lm import checkpoint, graph, launch, train
 from lm.clip import clip, clip_on_device
 from lm.config import RunConfig
 from lm.errors import Diverged, InputError, Stopped
@@ -104,6 +104,23 @@ def test_the_next_update_runs_before_one_is_looked_at_except_where_something_is_
     assert saved == [(4, 0), (8, 0), (10, 0)]
 
 
+def test_a_shorter_pass_waits_for_those_before_it(tmp_path: Path, corpus: Path, make_config: Make) -> None:
+    """It reads its loss at once, and counts the updates before it."""
+    training = begin(make_config(corpus, bptt=32), tmp_path / "run")
+    update, seen = training.update, []
+
+    def short(batch: Any) -> Any:
+        assert training.graph is not None
+        seen.append((batch.inputs.shape[1], training.graph.ahead))
+        return update(batch)
+
+    training.update = short  # type: ignore[method-assign]
+    training.run(quiet=True)
+    length = training.batches[len(training.batches) - 1].inputs.shape[1]
+    assert seen == [(length, 0)] * 2
+    assert 0 < length < 32
+
+
 @pytest.mark.parametrize("stop_at", [3, 4, 7])
 def test_a_signal_stops_it_where_weights_and_step_agree(
     tmp_path: Path, corpus: Path, make_config: Make, read_log: Log, stop_at: int
@@ -146,11 +163,14 @@ def test_a_divergence_is_told_with_its_own_step_though_another_runs_already(
 
 
 def test_a_rollback_takes_the_update_back_that_ran_already(
-    tmp_path: Path, corpus: Path, make_config: Make, read_log: Log
+    tmp_path: Path, corpus: Path, make_config: Make, read_log: Log, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    made: list[Training] = []
+    monkeypatch.setattr(train, "Graph", lambda training: made.append(training) or Graph(training))
     config = make_config(corpus, **WILD, on_divergence="rollback", checkpoint_every=4, dropout=0.2)
     training = same_steps(tmp_path, config, read_log)
     assert training.at.rollbacks > 1
+    assert len(made) == 1 + training.at.rollbacks, "a recording knows the tensors of an optimizer that was restored since"
 
 
 class Untouched(torch.utils._python_dispatch.TorchDispatchMode):
@@ -203,11 +223,12 @@ def test_an_update_reads_no_number_back(
 def test_layers_in_halves_learn_what_float32_learns(
     tmp_path: Path, corpus: Path, make_config: Make, read_log: Log, cell: str, state: str
 ) -> None:
-    """As on a GPU, whose autocast the CPU's stands for: near float32 and not the same; parameters and state are float32."""
+    """As on a GPU, whose autocast the CPU's stands for: near float32 and not the same; parameters and state are float32.
+    One of the two states goes through a graph's buffers."""
     config = make_config(corpus, cell=cell, state=state, backend="torch", weight_drop=0.2, max_steps=12, epochs=1)
     logs = []
     for halves in (False, True):
-        training = begin(config.replace(precision="bf16"), tmp_path / str(halves), graphed=halves)
+        training = begin(config.replace(precision="bf16"), tmp_path / str(halves), graphed=halves and state == "epoch")
         assert not training.halves, "a CPU's recurrences stay in float32"
         training.halves = halves
         training.run(quiet=True)
