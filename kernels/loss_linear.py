@@ -43,6 +43,11 @@ def _make_total(
     else:
         count = input.new_full((), n if mean else 1, dtype=acc)
     loss = (rows.loss.sum() / count).to(input.dtype)
+    if mean and weight is not None:  # rows that count with weights of 0 alone: 0 / 0, while a mean of no row has gradients of 0
+        lost = (count == 0) & (target != ignore_index)
+        for g, mask in zip(gradients, (lost[:, None], lost.any(), lost.any()), strict=True):
+            if g is not None:
+                g.masked_fill_(mask, torch.nan)
     d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
     return loss, rows.top + rows.log_sum, rows.best, count, d_input, d_weight, d_bias
 

@@ -50,6 +50,25 @@ def test_every_option(return_lse: bool, backend: str, reduction: str, case: str)
     same(actual, results(truth, tensors, target, return_lse=return_lse, **how))
 
 
+@pytest.mark.parametrize("z_loss", [0.0, 0.05])
+@pytest.mark.parametrize("ignored", [[], [1, 2], [0, 1, 2, 3]])
+@BACKENDS
+def test_a_mean_by_weights_of_0_alone(backend: str, ignored: list[int], z_loss: float) -> None:
+    """0 / 0 for the rows that count, none of whose classes has a weight; 0 for rows that are ignored, also where all are."""
+    tensors, target = problem(4, 5, 3)
+    target.fill_(2)
+    target[ignored] = -100
+    weight = torch.tensor([1.0, 1.0, 0.0, 1.0, 1.0], dtype=torch.float64)
+    how = {"weight": weight, "z_loss": z_loss}
+    leaves = [[t.clone().requires_grad_() for t in tensors] for _ in range(2)]
+    mine = linear_cross_entropy(leaves[0][0], leaves[0][1], target, linear_bias=leaves[0][2], backend=backend, **how)
+    expected, _ = definition(F.linear(*leaves[1]), target, **how)
+    found, wanted = torch.autograd.grad(mine, leaves[0]), torch.autograd.grad(expected, leaves[1])
+    same([mine.detach(), *found], [expected.detach(), *wanted])
+    assert found[1].isnan().all() == (len(ignored) < 4)
+    assert not found[0][ignored].isnan().any()
+
+
 @pytest.mark.parametrize("case", TORCH_CASES)
 @REDUCTIONS
 @BACKENDS

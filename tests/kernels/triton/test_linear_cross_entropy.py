@@ -16,7 +16,7 @@ from fused_loss_cases import (
     filled_with_nan,
     options,
 )
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from loss_checks import linear_agrees
 from torch import Tensor
@@ -126,6 +126,8 @@ def error(actual: Tensor, expected: Tensor) -> float:
     reduction=st.sampled_from(["mean", "sum", "none"]),
     strategy=st.sampled_from(["cut", "chunked"]),
 )
+@example(n=1, v=1, d=1, seed=0, scale=0.1, case="everything", reduction="mean", strategy="chunked")  # weights of 0 alone
+@example(n=5, v=1, d=2, seed=0, scale=1.0, case="weight and smoothing", reduction="mean", strategy="chunked")
 @settings(max_examples=12, deadline=None)
 def test_any_shape(n: int, v: int, d: int, seed: int, scale: float, case: str, reduction: str, strategy: str) -> None:
     """Shapes of all kinds: empty, one class, one feature, saturated."""
