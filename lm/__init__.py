@@ -32,6 +32,7 @@ _ROOMS = {
     "TrainingConfig": "config",
     "MachineConfig": "config",
     "prepare": "data",
+    "trained_on": "data",
     "Batches": "streams",
     "Training": "train",
     "Graph": "graph",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from lm.corpora import Corpus as Corpus
     from lm.data import Data as Data
     from lm.data import prepare as prepare
+    from lm.data import trained_on as trained_on
     from lm.errors import Diverged as Diverged
     from lm.errors import InputError as InputError
     from lm.errors import Stopped as Stopped

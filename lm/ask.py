@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")]
+PromptFile = Annotated[Path | None, typer.Option(help="take the prompt from this file; line ends at its end are dropped")]
+Encoding = Annotated[str, typer.Option(help="how the prompt's file or standard input is encoded")]
 AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
 
 
 def generate(
     run: RunArgument,
-    prompt: Annotated[str | None, typer.Option(help="text to go on from; without it, begin as a document does")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="text to go on from, - for standard input; without it, begin as a document does")
+    ] = None,
+    prompt_file: PromptFile = None,
+    encoding: Encoding = "utf-8",
     length: Annotated[int, typer.Option(help="tokens at most")] = 100,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says")] = 0.8,
     top_k: Annotated[int, typer.Option(help="draw from this many likeliest tokens; 0 from all")] = 0,
@@ -31,6 +37,7 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
     samples: Annotated[int, typer.Option(help="how many texts, made side by side")] = 1,
     copied: Annotated[bool, typer.Option(help="say how much of it is copied from the training text")] = True,
+    corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -45,7 +52,11 @@ def generate(
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
     draws = Draws(length, **how)
+    if corpus and not copied:
+        raise InputError("--corpus is compared with what is written, which --no-copied leaves out; give only one of them")
+    prompt = _prompt(prompt, prompt_file, encoding)
     model = _opened(run, device)
+    moved = _training_text(model, corpus) if corpus else None
     if prompt is not None:
         encode_prompt(model, prompt)
         _say_unknown(model, prompt)
@@ -56,11 +67,11 @@ def generate(
             print(piece, end="", flush=True)
             text += piece
         print()
-        if training := _training_text(model) if copied else None:
+        if training := moved or (_training_text(model) if copied else None):
             print(f"lm: {training.compare(text, prompt or '')}", file=sys.stderr)
         return
     batch = generate_batch(model, prompt, samples, draws)
-    training = _training_text(model) if copied else None
+    training = moved or (_training_text(model) if copied else None)
     reports = [training.compare(sample.text, prompt or "") if training else None for sample in batch]
     if as_json:
         texts = [
@@ -78,7 +89,11 @@ def generate(
 
 def next_(
     run: RunArgument,
-    prompt: Annotated[str | None, typer.Option(help="text before the token; without it, the beginning of a document")] = None,
+    prompt: Annotated[
+        str | None, typer.Option(help="text before the token, - for standard input; without it, the beginning of a document")
+    ] = None,
+    prompt_file: PromptFile = None,
+    encoding: Encoding = "utf-8",
     top: Annotated[int, typer.Option(help="how many of the likeliest tokens")] = 10,
     as_json: AsJson = False,
     device: Device = "auto",
@@ -92,6 +107,7 @@ def next_(
 
     if top < 1:
         raise InputError(f"--top must be at least 1, not {top}")
+    prompt = _prompt(prompt, prompt_file, encoding)
     model = _opened(run, device)
     if prompt is not None:
         _say_unknown(model, prompt)
@@ -106,7 +122,10 @@ def next_(
 
 def score(
     run: RunArgument,
-    text: Annotated[str, typer.Argument(metavar="TEXT|FILE", show_default=False, help="a text, or a file that holds it")],
+    text: Annotated[
+        str,
+        typer.Argument(metavar="TEXT|FILE", show_default=False, help="a text, a file that holds it, or - for standard input"),
+    ],
     html: Annotated[Path | None, typer.Option(help="write a page that shows each token's surprise, too")] = None,
     encoding: Annotated[str, typer.Option(help="how a file is encoded")] = "utf-8",
     as_json: AsJson = False,
@@ -119,7 +138,7 @@ def score(
     from lm.checkpoint import write_atomic
     from lm.probe import score_text
     from lm.surprise import as_dict, page, print_scored
-    from lm.textfile import read_text
+    from lm.textfile import decode, read_text
 
     if html and html.exists():
         raise InputError(f"{html} exists already; name another file with --html")
@@ -130,7 +149,9 @@ def score(
         raise InputError(f"there is no file {shown(text)}; give one that is there, or a text")
     if not is_file and "/" in text and len(text.split()) == 1:
         print(f"lm: there is no file {shown(text)}; it is scored as a text", file=sys.stderr)
-    if is_file:
+    if text == "-":
+        text = decode(_standard_input("the text"), "standard input", encoding)
+    elif is_file:
         text = read_text(Path(text), encoding)
     model = _opened(run, device)
     scored = score_text(model, text)
@@ -161,6 +182,9 @@ def eval_(
         bool, typer.Option("--interpolate", help="also mix both, with the weight fitted on the validation split")
     ] = False,
     encoding: Annotated[str, typer.Option(help="how the files of --corpus are encoded")] = "utf-8",
+    trained_on: Annotated[
+        str, typer.Option(metavar="PATH", help="where the run's own text is now, if it was moved and --corpus is another")
+    ] = "",
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -175,7 +199,7 @@ def eval_(
     how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
     model = _opened(run, device)
     other = other_corpus(model, corpus, encoding) if corpus else None
-    compared = compare(model, how, other, note=lambda text: print(f"lm: {text}", file=sys.stderr))
+    compared = compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
         scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
         print(json.dumps({"run": str(run), "corpus": compared.corpus, **vars(how), "scores": scores}, indent=1))
@@ -205,15 +229,58 @@ def _say_unknown(model: "Run", prompt: str) -> None:
         print(f"lm: {symbol!r} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
 
 
-def _training_text(model: "Run") -> "TrainingText | None":
-    """The words that the model was trained on; None, with a word on stderr, where they are no longer there."""
-    from lm.copying import TrainingText
-    from lm.corpora import open_corpus
+def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
+    """The prompt itself, or what a file or standard input holds, without the line ends at its end, as $(cat FILE) gives it.
 
+    Raises:
+        InputError: where both are given, or where there is no text.
+    """
+    from lm.textfile import decode, read_bytes
+
+    if file is not None and prompt is not None:
+        raise InputError("give either --prompt or --prompt-file, not both")
+    if file is not None and str(file) != "-":
+        raw = file.read_bytes() if file.is_fifo() else read_bytes(file)  # a pipe is read once here, and that suffices
+        name, text = str(file), decode(raw, file, encoding)
+    elif file is not None or prompt == "-":
+        name, text = "standard input", decode(_standard_input("the prompt"), "standard input", encoding)
+    else:
+        return prompt
+    text = text.rstrip("\r\n")
+    if not text:
+        raise InputError(f"{name} holds no prompt; give it some text, or leave the prompt out to begin as a document does")
+    return text
+
+
+def _standard_input(what: str) -> bytes:
+    if sys.stdin is None:
+        raise InputError(f"standard input is closed, so {what} cannot be read from it; give it as an argument or as a file")
+    if sys.stdin.isatty():
+        print(f"lm: type {what}; Ctrl-D on a line of its own ends it", file=sys.stderr)
     try:
-        pieces = open_corpus(model.config.corpus).splits()["train"]
-    except InputError as error:
-        print(f"lm: not compared with the training text: {error}", file=sys.stderr)
-        return None
-    tokens = model.config.tokens
-    return TrainingText((piece.text for piece in pieces), tokens.lower, tokens.split)
+        return sys.stdin.buffer.read()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{what} cannot be read from standard input: {why}; give it as an argument or as a file") from None
+
+
+def _training_text(model: "Run", place: str = "") -> "TrainingText | None":
+    """The words that the model was trained on; None, with a word on stderr, where they are no longer there.
+
+    Raises:
+        InputError: where they are not at the ``place`` that is given.
+    """
+    from lm.copying import TrainingText
+    from lm.data import open_moved, trained_on
+
+    config = model.config
+    if place:
+        corpus = trained_on(config, model.tokenizer, model.path, model.meta, place).corpus
+    else:
+        try:
+            corpus = open_moved(config.corpus, model.path)
+        except InputError as error:
+            print(f"lm: not compared with the training text: {error}", file=sys.stderr)
+            return None
+    pieces = corpus.splits()["train"]
+    return TrainingText((piece.text for piece in pieces), config.tokens.lower, config.tokens.split)

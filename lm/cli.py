@@ -108,12 +108,17 @@ def train(
 @app.command()
 def resume(
     run: RunArgument,
+    epochs: Annotated[int | None, typer.Option(help="train until so many epochs are done, a finished run too")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="or until so many updates are made; 0 for no such limit")] = None,
+    patience: Annotated[int | None, typer.Option(help="or so many epochs without a better validation loss; 0 never")] = None,
+    corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
-    """Go on with a training that was interrupted, exactly where its last checkpoint stands.
+    """Go on with a training that was interrupted, exactly where its last checkpoint stands, or train a finished run longer.
 
     [dim]lm resume runs/obama-word-lstm[/dim]
+    [dim]lm resume runs/obama-word-lstm --epochs 80[/dim]
     """
     if processes.follows():
         _follow()
@@ -121,7 +126,9 @@ def resume(
     with ending_at_once(f"stopped before another step; {run} is as it was"):
         from lm import launch
 
-        _run_training(lambda: launch.resume(run, device), quiet)
+        wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
+        limits = {name: value for name, value in wished.items() if value is not None}
+        _run_training(lambda: launch.resume(run, device, corpus, **limits), quiet)
 
 
 def _run_training(make: Callable[[], Any], quiet: bool) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lm.config import CorpusConfig
 from lm.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
-from lm.data import Data, prepare
+from lm.data import Data, missing, trained_on
 from lm.dynamic import RATES, dynamic_losses
 from lm.errors import InputError
 from lm.evaluate import EXPLODED, Score, token_losses
@@ -70,7 +70,9 @@ class Compared:
     scores: list[tuple[str, Score]]
 
 
-def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callable[[str], None] = print) -> Compared:
+def compare(
+    run: Run, how: How, other: CorpusConfig | None = None, note: Callable[[str], None] = print, place: str = ""
+) -> Compared:
     """Score one split of the run's own corpus, or of another, in every way that ``how`` asks for.
 
     The n-gram model counts the run's training split; the mixture's weight and the rate of dynamic evaluation are fitted on
@@ -78,11 +80,18 @@ def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callabl
 
     Args:
         note: told what the reader should know beside the figures.
+        place: where the run's own text is now, if it was moved. Where it is not at its former place, ``other`` is taken
+            for it if it is the same text.
 
     Raises:
         InputError: when a text that is needed cannot be read.
     """
-    judge = _Judge(run, how, note)
+    if other and not place and missing(run.config.corpus) and _is_own(run, other.source):
+        place, other = other.source, None
+    option = "--corpus PATH"
+    if other:
+        option = "--trained-on PATH" + ("" if how.fits else ", or leave the n-gram model out: --ngram 0")
+    judge = _Judge(run, how, note, place, option)
     if how.dynamic and how.rows > 1:
         note("learning on reads the text as one row, whatever --rows says")
     if how.fits and how.split in ("valid", "all") and not other:
@@ -113,13 +122,15 @@ def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callabl
 class _Judge:
     """The run's own corpus, read when it is first needed, and what is fitted on it."""
 
-    def __init__(self, run: Run, how: How, note: Callable[[str], None]) -> None:
+    def __init__(self, run: Run, how: How, note: Callable[[str], None], place: str, option: str) -> None:
         self.run, self.how, self.note = run, how, note
+        self.place, self.option = place, option  # of the run's own text, and how it is given
         self.resets = run.config.batches.state == "document"
 
     @cached_property
     def data(self) -> Data:
-        data = prepare(self.run.config, self.run.tokenizer)
+        run = self.run
+        data = trained_on(run.config, run.tokenizer, run.path, run.meta, self.place, self.option)
         if self.run.meta.get("data") != data.fingerprint():
             self.note(f"the corpus {data.corpus.name} has changed since {self.run.path} was trained; its splits may be others")
         return data
@@ -153,6 +164,15 @@ class _Judge:
             return self.dynamic(self.data.valid, lr)
         how = self.how
         return token_losses(self.run.model, self.data.valid.ids, rows=how.rows, warmup=how.warmup, resets=self.resets)
+
+
+def _is_own(run: Run, place: str) -> bool:
+    """Whether the text at a place is the one that a run was trained on."""
+    try:
+        trained_on(run.config, run.tokenizer, run.path, run.meta, place)
+    except InputError:
+        return False
+    return True
 
 
 def stream_of(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Stream:

@@ -14,7 +14,7 @@ import torch
 
 from lm import checkpoint, corpora, graph, logs, machine, processes, runs
 from lm.config import RunConfig, flag_of
-from lm.data import Data, prepare
+from lm.data import Data, moved, prepare, trained_on
 from lm.errors import InputError
 from lm.lock import Lock
 from lm.model import LanguageModel
@@ -92,17 +92,26 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
         raise
 
 
-def resume(path: Path, device: str = "") -> Training:
+def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Training:
     """A training where its last checkpoint left it, on its own device or another.
+
+    Args:
+        corpus: where its text is now, if it was moved; the run remembers it.
+        limits: new ``epochs``, ``max_steps`` or ``patience``. With them a finished run goes on, too; the run remembers them.
 
     Raises:
         InputError: when it is finished, damaged, or being trained by somebody else; nothing is changed then.
     """
     config, tokenizer = runs.read_settings(path)
-    if (path / "result.json").exists():
-        _check_result(path / "result.json")
+    if (path / "result.json").exists() and not limits:
+        steps = _checked_result(path / "result.json").get("steps")
+        most = config.training.max_steps
+        wish = ["--max-steps", str(2 * most)] if most and most == steps else ["--epochs", str(2 * config.training.epochs)]
+        longer = shlex.join(["lm", "resume", str(path), *wish])
         again = shlex.join(["lm", "train", "--init-from", str(path)])
-        raise InputError(f"{path} is finished; to go on from its best weights: {again}")
+        raise InputError(f"{path} is finished; to train it longer: {longer}; to begin a new run with its best weights: {again}")
+    kept = replace(config.replace(**limits), corpus=moved(config.corpus, corpus))
+    config = kept
     if device:
         config = config.replace(device=device, graph=config.machine.graph and device.startswith("cuda"))
     try:
@@ -111,7 +120,12 @@ def resume(path: Path, device: str = "") -> Training:
         raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
     try:
         processes.check(config)
-        training = _restored(config, tokenizer, path)
+        training = _restored(config, tokenizer, path, corpus)
+        if limits:
+            _prolong(training, limits)
+        if limits or corpus:
+            with training.signals():
+                _remember(training, kept)
         processes.lead(training)
     except BaseException:
         lock.release()
@@ -120,21 +134,59 @@ def resume(path: Path, device: str = "") -> Training:
     return training
 
 
+def _prolong(training: Training, limits: dict[str, int]) -> None:
+    """Let new limits take effect: a patience that has run out begins anew, everything else goes on.
+
+    No schedule knows how long the training will be: each follows the epochs done and the validation loss. So the learning
+    rate goes on from where it stands, as it would have in a longer training.
+
+    Raises:
+        InputError: where the limits leave nothing to train.
+    """
+    at, path, wished = training.at, training.path, training.config.training
+    if at.epoch >= wished.epochs:
+        given = f", not {wished.epochs}" if "epochs" in limits else ""
+        raise InputError(f"{path} has {at.epoch} epochs done; to go on, --epochs must be more than that{given}")
+    if training.out_of_steps():
+        given = f", not {wished.max_steps}" if "max_steps" in limits else ", or 0 for no such limit"
+        raise InputError(f"{path} has {at.step} updates done; to go on, --max-steps must be more than that{given}")
+    rate = f"the learning rate is {at.lr:.3g}, where the schedule {wished.schedule} has brought it"
+    training.notes.append(f"{path} goes on after {at.epoch} epochs and {at.step} updates; {rate}")
+    if wished.patience and at.stalled >= wished.patience:
+        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience begins anew")
+        at.stalled = 0
+
+
+def _remember(training: Training, config: RunConfig) -> None:
+    """Store changed settings and the checkpoint that counts on them.
+
+    In this order a crash leaves a run that is finished as before, or one that goes on with the new settings.
+    """
+    text = config.to_toml().encode()
+    checkpoint.write_atomic(training.path / "config.toml", text)
+    (training.path / "result.json").unlink(missing_ok=True)
+    training.files["config.toml"] = hashlib.sha256(text).hexdigest()
+    training.save()
+
+
 def follow() -> Training:
     """The training that the first of several processes has begun or resumed, on this one."""
     return processes.follow(_assemble)
 
 
-def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path) -> Training:
+def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -> Training:
     settled, _ = machine.settle(config.machine)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     saved = checkpoint.load(path, "last")
     runs.check_tokens(path, saved.meta)
-    data = prepare(config, tokenizer)
+    data = trained_on(config, tokenizer, path, saved.meta, place)
     training = _assemble(config, data, path, "as the run was begun")
     if saved.meta.get("data") != training.fingerprint:
-        raise InputError(f"the corpus of {path} has changed since it was begun; restore the text, or begin a new run")
+        raise InputError(
+            f"the corpus of {path} has changed since it was begun; restore the text, name an unchanged copy of it with "
+            "--corpus PATH, or begin a new run"
+        )
     try:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -171,9 +223,9 @@ def _check_logs(training: Training) -> list[str]:
     return said
 
 
-def _check_result(file: Path) -> None:
+def _checked_result(file: Path) -> dict[str, Any]:
     try:
-        unseal(file.read_bytes())
+        return unseal(file.read_bytes())
     except (ValueError, OSError) as error:
         what = error.strerror if isinstance(error, OSError) else str(error)
         raise InputError(f"{file} is damaged ({what}); remove it, and lm resume scores the finished model again") from None

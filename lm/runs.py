@@ -104,7 +104,12 @@ def check_tokens(path: Path, meta: dict[str, Any]) -> None:
 def edited(path: Path, meta: dict[str, Any]) -> list[str]:
     """A sentence where the settings are not those that the run was begun with. They may be edited, so this is no error."""
     file = path / "config.toml"
-    return [f"{file} has changed since the run was begun; it is read as it is now"] if changed(file, meta) else []
+    if not changed(file, meta):
+        return []
+    with suppress(InputError):  # lm resume --epochs changes it behind the best checkpoint; the last one knows
+        if not changed(file, checkpoint.meta(path)):
+            return []
+    return [f"{file} has changed since the run was begun; it is read as it is now"]
 
 
 def changed(file: Path, meta: dict[str, Any]) -> bool:

@@ -23,11 +23,15 @@ def read_text(file: Path, encoding: str) -> str:
     Raises:
         InputError: for a file that cannot be read or decoded, and for what is no text: archives, devices, NUL bytes.
     """
+    return decode(read_bytes(file), file, encoding)
+
+
+def decode(raw: bytes, file: Path | str, encoding: str) -> str:
+    """Bytes as text; ``file`` is what an error calls them. See ``read_text``."""
     try:
         codecs.lookup(encoding)
     except (LookupError, ValueError):
         raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
-    raw = read_bytes(file)
     for signature, what in SIGNATURES.items():
         if raw.startswith(signature):
             raise InputError(f"{file} is {what}, not text; save it as plain text (.txt) first")

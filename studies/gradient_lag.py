@@ -37,10 +37,12 @@ class Study(Sweep):
     """
 
     run: str = ""
+    corpus: str = ""  # where the run's training text is now, if it was moved
     windows: int = whole(24, 1, 10_000)
     lags: int = whole(60, 1, 10_000)
     warmup: int = whole(60, 0, 1_000_000)
 
+    LATER: ClassVar = ("corpus",)
     COLUMNS: ClassVar = {
         "window": int,
         "layer": int,
@@ -96,7 +98,8 @@ class Study(Sweep):
 
     @cached_property
     def _data(self) -> lm.Data:
-        return lm.prepare(self._run.config, self._run.tokenizer)
+        run = self._run
+        return lm.trained_on(run.config, run.tokenizer, run.path, run.meta, self.corpus, "--set corpus=PATH")
 
     def _window(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
         with torch.no_grad():

@@ -43,6 +43,7 @@ class Sweep(Parameters):
     COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
     SIGNED: ClassVar[tuple[str, ...]] = ()  # columns of numbers that may be below 0
     SAMPLES: ClassVar[tuple[tuple[str, ...], str]] = ((), "")  # columns that name what is repeated, and the one that varies
+    LATER: ClassVar[tuple[str, ...]] = ()  # parameters that older tables lack; these have the default
     TIMED: ClassVar[bool] = False  # measures times, and so shares its device with nothing
 
     def prepare(self) -> None:

@@ -84,7 +84,8 @@ def _complaint(table: "pd.DataFrame") -> str:
         return "does not say which study made it"
     module = module_of(name)
     columns = module.Study.COLUMNS
-    if not isinstance(parameters, dict) or parameters.keys() != {f.name for f in fields(module.Study)}:
+    known = {f.name for f in fields(module.Study)}
+    if not isinstance(parameters, dict) or not known - set(module.Study.LATER) <= parameters.keys() <= known:
         return f"does not hold the parameters of {name}"
     try:
         study = module.Study(**parameters)
@@ -104,9 +105,9 @@ def _complaint(table: "pd.DataFrame") -> str:
     if hasattr(module, "complaint"):
         return str(module.complaint(study, table))
     grid = module.grid(study, table)
-    known = all(table[column].isin(list(values)).all() for column, values in grid.items())
+    inside = all(table[column].isin(list(values)).all() for column, values in grid.items())
     complete = len(table) == math.prod(map(len, grid.values())) or failures(table)
-    if not known or not complete or table.duplicated(list(grid)).any():
+    if not inside or not complete or table.duplicated(list(grid)).any():
         return f"does not hold one row for each {', '.join(grid)}"
     return ""
 
