@@ -17,6 +17,7 @@ from lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
 from lm.console import say, silence, unwritten
 from lm.errors import Diverged, InputError, Stopped
 from lm.signals import ending_at_once
+from lm.usual import meant
 from lm.version import program_version
 
 app = typer.Typer(
@@ -132,13 +133,13 @@ def resume(
 
 
 def _run_training(make: Callable[[], Any], quiet: bool) -> None:
-    from lm.report import introduction, result
+    from lm.report import introduction, little_text, result
 
     with processes.one_voice(_sentence):
         processes.join()
         training = make()
         with training.signals():
-            for note in training.notes:
+            for note in filter(None, (*training.notes, little_text(training.data, training.config))):
                 print(f"lm: {note}", file=sys.stderr)
             if not quiet:
                 say(introduction(training))
@@ -203,6 +204,8 @@ def params(
         config, tokenizer = runs.read_settings(run)
         params_table(tokenizer.size, config.replace(**given).model)
     else:
+        if given.get("vocab_size"):
+            raise InputError("--vocab-size limits a tokenizer, and none is made here; give |V| itself with --vocabulary")
         vocabulary = 10_000 if vocabulary is None else vocabulary
         if not 2 <= vocabulary <= 10**9:
             raise InputError(f"--vocabulary must be at least 2 and at most {10**9:,}, not {shown(vocabulary)}")
@@ -292,8 +295,17 @@ def _of_the_system(error: OSError) -> str:
     return f"{error.strerror or error}{place}; nothing was overwritten"
 
 
-def _of_typer(error: Any) -> str:
+def _of_typer(error: Any, arguments: list[str]) -> str:
     """A usage error as a sentence. Typer's own speak of parsing where a value has the wrong type."""
+    if (name := getattr(error, "option_name", "")) and error.ctx:
+        if not name.startswith("--"):  # -rnn_size, of which typer names -r
+            name = next((a.partition("=")[0] for a in arguments if a.startswith(name)), name)
+        path, params = error.ctx.command_path, error.ctx.command.params
+        has = {opt for p in params if p.param_type_name == "option" for opt in p.opts}
+        has |= {(p.metavar or "").strip("[]") for p in params if p.param_type_name == "argument"}
+        if here := meant(name, path.split()[-1], has):
+            what = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
+            return f"{name} is {what} here; {path} --help lists every option"
     param, cause = getattr(error, "param", None), error.__cause__
     if param and hasattr(cause, "errors"):
         found = cause.errors()[0]
@@ -340,7 +352,7 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
     except (InputError, OSError, Diverged, Stopped) as error:
         message, code = _sentence(error) or ("", 1)
     except usage_error as error:
-        message, code = _of_typer(error), 2
+        message, code = _of_typer(error, sys.argv[1:] if arguments is None else arguments), 2
         if not message:  # only the help was asked for
             return 2
         if processes.follows():

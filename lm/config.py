@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lm.errors import InputError
+from lm.usual import meant
 
 CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
 
@@ -318,13 +319,23 @@ def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
             raise InputError(f"{path}: {name!r} is no section of settings; the sections are [{'], ['.join(sections)}]")
         keys = {f.name: flag_of(f) for f in fields(section)}
         if unknown := [key for key in values if key not in keys]:
-            raise InputError(f"{path}: [{name}] has no setting {unknown[0]!r}; it has {', '.join(keys)}")
+            raise InputError(
+                f"{path}: [{name}] has no setting {unknown[0]!r}; {_elsewhere(unknown[0])}it has {', '.join(keys)}"
+            )
         try:
             parts[name] = section(**values)
         except InputError as error:
             raise InputError(f"{path}: [{name}] {_in_keys(str(error), keys)}") from None
         named |= values.keys()
     return RunConfig(**parts), named
+
+
+def _elsewhere(key: str) -> str:
+    """Where the setting is that somebody means who puts it into the wrong section or calls it as other programs do."""
+    places = {flag_of(f): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
+    places |= {"--" + f.name.replace("_", "-"): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
+    place = places.get(meant(key, "train", set(places)).partition(" ")[0])
+    return f"{place} is meant; " if place else ""
 
 
 def _in_keys(message: str, flags: dict[str, str]) -> str:

@@ -19,12 +19,16 @@ from lm.progress import shown_perplexity
 from lm.words import word_counts
 
 if TYPE_CHECKING:
+    from lm.data import Data
     from lm.evaluate import Score
     from lm.evaluation import Compared, How
     from lm.runs import Run
     from lm.train import Training
 
 LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
+FEW_WORDS = 5_000  # of which a tenth is held out, too little for a perplexity that another tenth would repeat
+FEW_CHARACTERS = 8 * FEW_WORDS  # more are not little, also where no spaces stand between words
+TRIMMED = 0.01  # share of the training tokens from which their loss is worth a line
 WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
 
 
@@ -33,23 +37,37 @@ def introduction(training: "Training") -> str:
     config, data = training.config, training.data
     model, machine = config.model, config.machine
     words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
-    hours = words / WORDS_A_MINUTE / 60
     shared = f"{training.ranks.size} processes of " * (training.ranks.size > 1)
-    more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
+    trimmed = training.batches.trimmed
+    lost = f"; tokens at the end of the training text that fill no row and are not read as inputs: {trimmed}"
     lines = [
-        f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words. That is little: about "
-        f"{hours:.1f} hours of speech. Llama 3 was trained on {more:,.0f} million times as many tokens.",
+        f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words, "
+        f"about {words / WORDS_A_MINUTE / 60:.1f} hours of speech",
         f"{config.tokens.kind} tokens: {len(data.train.ids):,} to train on, {len(data.valid.ids):,} to validate, "
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
-        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps; tokens at the end of the training text "
-        f"that do not fill the rows and are not read as inputs: {training.batches.trimmed}",
+        f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps"
+        + lost * (trimmed >= TRIMMED * len(data.train.ids)),
         f"{machine.device}, {shared}{_count(machine.threads, 'thread')}, {machine.backend} backend, {machine.precision}"
         + f" ({training.why})" * bool(training.why),
         f"run: {training.path}",
     ]
     return "\n".join(lines)
+
+
+def little_text(data: "Data", config: RunConfig) -> str:
+    """A warning where a corpus is too small for its perplexity to mean much; "" otherwise."""
+    documents = [text for _, text in data.corpus.documents]
+    if sum(map(len, documents)) >= FEW_CHARACTERS:
+        return ""
+    words = word_counts(documents, config.tokens.split, config.tokens.lower).total()
+    if words >= FEW_WORDS:
+        return ""
+    return (
+        f"{data.corpus.name} has {words:,} words; below {FEW_WORDS:,} a perplexity means little, "
+        "as it hangs on the few words held out: take more text"
+    )
 
 
 def result(training: "Training", scores: "dict[str, Score]") -> str:
@@ -150,6 +168,8 @@ def corpus_report(config: RunConfig, top: int) -> None:
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))
+    if warning := little_text(data, config):
+        print(f"lm: {warning}", file=sys.stderr)
     print(f"{data.corpus.name}: {_count(len(documents), 'document')}")
     if data.corpus.citation:
         print(data.corpus.citation)
@@ -175,6 +195,8 @@ def corpus_report(config: RunConfig, top: int) -> None:
         ends = int((stream.ids == EOS).sum())
         table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
+    more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
+    print(f"Llama 3 was trained on {more:,.0f} million times as many tokens as the training split holds")
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
     if top:
         print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
