@@ -133,13 +133,13 @@ def resume(
 
 
 def _run_training(make: Callable[[], Any], quiet: bool) -> None:
-    from lm.report import introduction, little_text, result
+    from lm.report import introduction, result
 
     with processes.one_voice(_sentence):
         processes.join()
         training = make()
         with training.signals():
-            for note in filter(None, (*training.notes, little_text(training.data, training.config))):
+            for note in training.notes:
                 print(f"lm: {note}", file=sys.stderr)
             if not quiet:
                 say(introduction(training))

@@ -65,7 +65,7 @@ def little_text(data: "Data", config: RunConfig) -> str:
     if words >= FEW_WORDS:
         return ""
     return (
-        f"{data.corpus.name} has {words:,} words; below {FEW_WORDS:,} a perplexity means little, "
+        f"warning: {data.corpus.name} has {words:,} words; below {FEW_WORDS:,} a perplexity means little, "
         "as it hangs on the few words held out: take more text"
     )
 
@@ -80,6 +80,8 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
             f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
             f"{shown_perplexity(score.perplexity)}, {score.bits_per_byte:.3f} bits per byte{of}"
         )
+    if warning := little_text(training.data, training.config):
+        lines.append(warning)
     prompt = _known_prompt(training)
     command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
     lines.append(f"try it: {shlex.join(command)}")
@@ -168,8 +170,6 @@ def corpus_report(config: RunConfig, top: int) -> None:
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))
-    if warning := little_text(data, config):
-        print(f"lm: {warning}", file=sys.stderr)
     print(f"{data.corpus.name}: {_count(len(documents), 'document')}")
     if data.corpus.citation:
         print(data.corpus.citation)
@@ -196,6 +196,8 @@ def corpus_report(config: RunConfig, top: int) -> None:
         table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
     more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
+    if warning := little_text(data, config):
+        print(warning)
     print(f"Llama 3 was trained on {more:,.0f} million times as many tokens as the training split holds")
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
     if top:
