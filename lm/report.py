@@ -38,11 +38,11 @@ def introduction(training: "Training") -> str:
     model, machine = config.model, config.machine
     words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
     shared = f"{training.ranks.size} processes of " * (training.ranks.size > 1)
-    trimmed = training.batches.trimmed
+    minutes, trimmed = words / WORDS_A_MINUTE, training.batches.trimmed
     lost = f"; tokens at the end of the training text that fill no row and are not read as inputs: {trimmed}"
     lines = [
-        f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words, "
-        f"about {words / WORDS_A_MINUTE / 60:.1f} hours of speech",
+        f"{data.corpus.name}: {_count(len(data.corpus.documents), 'document')}, {words:,} words, about "
+        + (f"{minutes / 60:.1f} hours of speech" if minutes >= 60 else f"{_count(round(minutes), 'minute')} of speech"),
         f"{config.tokens.kind} tokens: {len(data.train.ids):,} to train on, {len(data.valid.ids):,} to validate, "
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "

@@ -139,7 +139,10 @@ def test_words_are_counted_alike_everywhere(tmp_path: Path, flags: Make, lm_comm
     count = "240" if choice.get("split") == "spaces" else "270"
     how = flags(max_steps=1, **choice)
     assert f"{count} words of " in lm_command("corpora", "show", tmp_path / "t.txt", *how)[1]
-    assert f", {count} words. " in lm_command("train", tmp_path / "t.txt", "--run", tmp_path / "run", *how)[1]
+    assert (
+        f", {count} words, about 2 minutes of speech"
+        in lm_command("train", tmp_path / "t.txt", "--run", tmp_path / "run", *how)[1]
+    )
 
 
 def test_an_embedded_corpus_is_shown_with_its_citation(lm_command: Any) -> None:
@@ -217,7 +220,7 @@ def test_training_tells_what_where_and_how_well(tmp_path: Path, corpus: Path, fl
     assert (code, err) == (0, "")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     for part in (
-        "That is little",
+        "382 words; below 5,000",
         "k = 4 rows by L = 8",
         f"run: {tmp_path / 'run'}",
         "epoch 1:",

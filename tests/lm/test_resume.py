@@ -302,7 +302,7 @@ def test_a_changed_corpus_is_refused(stopped: Path, small: Path, refused: Any, m
             assert "corpus" in refused("resume", stopped)
             assert (stopped / "steps.jsonl").read_bytes() == steps
         small.unlink()
-        assert "there is no corpus" in refused("resume", stopped)
+        assert "--corpus PATH" in refused("resume", stopped)
     finally:
         small.write_text(text)
 

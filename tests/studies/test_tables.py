@@ -22,7 +22,7 @@ from studies.throughput import Study as Throughput
 from studies.training_step import VARIANTS
 from studies.training_step import Study as TrainingStep
 
-PARAMETERS = {"run": "runs/x", "windows": 2, "lags": 3, "warmup": 0}
+PARAMETERS = {"run": "runs/x", "corpus": "", "windows": 2, "lags": 3, "warmup": 0}
 TINY = [x for s in ("vocabulary=9", "hidden=2", "rows=1", "bptt=2", "rounds=1", "layers=1") for x in ("--set", s)]
 
 
@@ -97,6 +97,16 @@ def test_a_table_may_have_been_written_by_other_means(name, tmp_path):
     table, parameters = GOOD[name]
     path = written(tmp_path / "t.parquet", table, {"study": name, "parameters": parameters})
     assert len(verdicts(load(path))) > 0
+
+
+def test_a_table_from_before_a_parameter_came_is_read(tmp_path):
+    older = {key: value for key, value in PARAMETERS.items() if key != "corpus"}
+    path = written(tmp_path / "t.parquet", gradient_lag(), {"study": "gradient_lag", "parameters": older})
+    assert len(verdicts(load(path))) > 0
+    without = {key: value for key, value in older.items() if key != "lags"}
+    path = written(tmp_path / "u.parquet", gradient_lag(), {"study": "gradient_lag", "parameters": without})
+    with pytest.raises(InputError, match="parameters"):
+        load(path)
 
 
 def test_a_folders_name_adds_no_column(stored, tmp_path):
