@@ -75,10 +75,7 @@ def test_a_run_of_max_steps_goes_on_with_the_next_epoch(
     assert json.loads((run / "result.json").read_text())["steps"] == 7 + whole
 
 
-def test_a_patience_that_has_run_out_begins_anew(
-    tmp_path: Path, make_text: Callable[..., str], fit: Any, read_log: Any
-) -> None:
-    (tmp_path / "t.txt").write_text(make_text(800))
+def test_a_patience_that_has_run_out_begins_anew(tmp_path: Path, small: Path, fit: Any, read_log: Any) -> None:
     run = tmp_path / "run"
     settings = {"optimizer": "sgd", "lr": 1e-7, "schedule": "constant", "clip": "norm:1", "patience": 1, "valid_rows": 1}
     training = fit(run, small, epochs=30, **settings, dropout=0.5)
