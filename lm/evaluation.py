@@ -86,11 +86,11 @@ def compare(
     Raises:
         InputError: when a text that is needed cannot be read.
     """
+    option = "--trained-on PATH" if place or other else "--corpus PATH"
+    if other and not how.fits:
+        option += ", or leave the n-gram model out: --ngram 0"
     if other and not place and missing(run.config.corpus) and _is_own(run, other.source):
         place, other = other.source, None
-    option = "--corpus PATH"
-    if other:
-        option = "--trained-on PATH" + ("" if how.fits else ", or leave the n-gram model out: --ngram 0")
     judge = _Judge(run, how, note, place, option)
     if how.dynamic and how.rows > 1:
         note("learning on reads the text as one row, whatever --rows says")

@@ -55,7 +55,7 @@ def test_eval_takes_the_moved_text(away: tuple[Path, Path, Path], refused: Any, 
         assert code == 0
         assert [s["name"] for s in json.loads(out)["scores"]] == ["model", "5-gram"]
         assert json.loads(out)["scores"][0]["loss"] == pytest.approx(result["loss"], rel=1e-6)
-    assert "--corpus PATH" in refused("eval", run, "--trained-on", other)
+    assert "--trained-on PATH" in refused("eval", run, "--trained-on", other)
 
 
 def test_eval_of_another_text_asks_for_the_moved_one(away: tuple[Path, Path, Path], refused: Any, lm_command: Any) -> None:
