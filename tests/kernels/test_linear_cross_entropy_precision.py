@@ -1,5 +1,7 @@
 """Decoder and cross-entropy in one: what other precisions cost in accuracy, and what never stands in memory."""
 
+from typing import Any
+
 import pytest
 import torch
 from loss_cases import MODULE, REDUCTIONS, Recorder, error, everything, ours, problem, rows, textbook
@@ -151,3 +153,18 @@ def test_allocator_never_sees_the_logits(gradients: bool) -> None:
                 loss.backward()
         largest[backend] = max(event.self_cpu_memory_usage for event in profiler.events())
     assert largest["torch"] < 2048 * 5000 * 4 / 3 < largest["eager"]
+
+
+@HALVES
+def test_what_lay_in_memory_before_reaches_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of an odd number of logits are padded, and on a CPU with AMX a product in bfloat16 reads one element of the padding."""
+    empty = torch.empty
+
+    def spoilt(*size: Any, **how: Any) -> torch.Tensor:
+        made = empty(*size, **how)
+        return made.fill_(torch.nan) if made.is_floating_point() else made
+
+    monkeypatch.setattr(torch, "empty", spoilt)
+    hidden, weight = torch.randn(70, 24, requires_grad=True), torch.randn(47, 24, requires_grad=True)
+    loss = linear_cross_entropy(hidden, weight, torch.randint(47, (70,)), compute_dtype=dtype, backend="torch")
+    assert all(bool(g.isfinite().all()) for g in (loss, *torch.autograd.grad(loss, (hidden, weight))))
