@@ -2,8 +2,8 @@
 
 The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
 function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
-return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm`` and ``total_norm`` (of numbers whose squares are no
-floats, too; ``total_norm_on_host`` gives a Python float), and for measuring ``ExchangeRun`` (the exchange alone),
+return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm``, ``total_norm`` and
+``total_norm_on_host`` (also of numbers whose squares no float holds), and for measuring ``ExchangeRun`` (the exchange alone),
 ``exchange_floor``, what plans ``predict`` for ``DEVICES``, and their constants (``CONSTANTS``, ``constant``, ``ESTIMATES``,
 ``MEASURED``). Names are imported when first used, so that ``import kernels`` costs nothing.
 """

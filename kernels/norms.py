@@ -16,25 +16,29 @@ def vector_norm(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bo
 
     A norm that is itself above the largest number of that type is inf.
     """
-    norm, scale = scaled_norm(x, dim, True)
-    norm = norm / scale
-    return norm if keepdim else norm.reshape(()) if dim is None else norm.squeeze(dim)
+    norm, scale = scaled_norm(x, dim, keepdim)
+    return norm if scale is None else norm / scale
 
 
 def scaled_norm(
     x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, most: float = math.inf
-) -> tuple[Tensor, Tensor]:
-    """(||s x||, s) with ||x|| = ||s x|| / s; s is 1 where the plain norm of x is right and at most ``most``."""
+) -> tuple[Tensor, Tensor | None]:
+    """(||s x||, s) with ||x|| = ||s x|| / s; s is 1 where the plain norm of x is right and at most ``most``.
+
+    s is None where it is 1 for all rows: known on the CPU alone, where a look does not wait for anything.
+    """
     x = widened(x)
-    plain = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    plain = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
+    count = x.numel() // max(plain.numel(), 1)
+    if x.is_cpu and not torch.compiler.is_compiling() and _all_right(plain, count, most):
+        return plain, None
     largest = torch.linalg.vector_norm(x, math.inf, dim=dim, keepdim=True)
-    scale = _scale(plain, largest, x.numel() // max(plain.numel(), 1), most)
-    norm = torch.linalg.vector_norm(x * scale, dim=dim, keepdim=keepdim)
-    return norm, scale.view_as(norm)
+    scale = _scale(plain.view_as(largest), largest, count, most)
+    return torch.linalg.vector_norm(x * scale, dim=dim, keepdim=keepdim), scale.view_as(plain)
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """The norm of all tensors together, a float64 scalar on their device: elements of float32 can have a norm beyond float32."""
+    """The norm of all tensors together, a float64 scalar on their device: that of float32 elements can be no float32."""
     wide = [widened(t) for t in tensors if t.numel()]
     if not wide:
         return torch.zeros((), dtype=torch.float64)
@@ -52,8 +56,7 @@ def total_norm_on_host(tensors: list[Tensor]) -> float:
     if not wide:
         return 0.0
     plain = torch.nn.utils.get_total_norm(wide)
-    norm = float(plain)
-    return norm if _right(norm, sum(t.numel() for t in wide), plain.dtype) else float(total_norm(wide))
+    return float(plain if _all_right(plain, sum(t.numel() for t in wide)) else total_norm(wide))
 
 
 def widened(x: Tensor) -> Tensor:
@@ -61,18 +64,23 @@ def widened(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _right(plain: float, count: int, dtype: torch.dtype, most: float = math.inf) -> bool:
-    return _least(count, dtype) <= plain <= min(most, torch.finfo(dtype).max)
+def _bounds(count: int, dtype: torch.dtype, most: float) -> tuple[float, float]:
+    """Between them a plain norm of ``count`` elements is right.
 
-
-def _least(count: int, dtype: torch.dtype) -> float:
-    """From this norm on, what ``count`` squares lose below the smallest normal number is less than the rounding of their sum."""
+    Below, what the squares lose under the smallest normal number is more than the rounding of their sum; above, it is inf.
+    """
     limits = torch.finfo(dtype)
-    return math.sqrt(count * limits.tiny / limits.eps)
+    return math.sqrt(count * limits.tiny / limits.eps), min(most, limits.max)
+
+
+def _all_right(plain: Tensor, count: int, most: float = math.inf) -> bool:
+    least, most = _bounds(count, plain.dtype, most)
+    low, high = plain.aminmax()
+    return least <= float(low) and float(high) <= most  # neither with a nan
 
 
 def _scale(plain: Tensor, largest: Tensor, count: int, most: float = math.inf) -> Tensor:
     """1 where ``plain`` is right, otherwise 1 / ``largest``, as far as that and its inverse are normal numbers."""
-    limits = torch.finfo(plain.dtype)
-    right = (plain >= _least(count, plain.dtype)) & (plain <= min(most, limits.max))
-    return torch.where(right, 1.0, 1 / largest.clamp(limits.tiny, 1 / limits.tiny))
+    least, most = _bounds(count, plain.dtype, most)
+    tiny = torch.finfo(plain.dtype).tiny
+    return torch.where((plain >= least) & (plain <= most), 1.0, 1 / largest.clamp(tiny, 1 / tiny))

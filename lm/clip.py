@@ -1,7 +1,7 @@
 """Gradient clipping: the lecture's Algorithm 1, and clipping by value.
 
-A gradient whose elements are finite is clipped however large its norm is: the norm is a float64, made as ``kernels.norms`` says,
-and the elements are multiplied in two steps where threshold / norm is no normal number of their type.
+A gradient whose elements are finite is clipped however large its norm is: the norm is a float64 (``kernels.norms``), and
+the elements are multiplied in two steps where threshold / norm is no normal number of their type.
 """
 
 import math

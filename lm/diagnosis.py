@@ -55,5 +55,5 @@ def advice(config: RunConfig, what: str, step: int, lr: float, recent: Sequence[
 
 
 def either(mends: Sequence[str]) -> str:
-    """"a, b or c"."""
+    """ "a, b or c"."""
     return " or ".join(filter(None, (", ".join(mends[:-1]), mends[-1])))

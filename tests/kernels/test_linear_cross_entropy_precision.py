@@ -157,7 +157,7 @@ def test_allocator_never_sees_the_logits(gradients: bool) -> None:
 
 @HALVES
 def test_what_lay_in_memory_before_reaches_nothing(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows of an odd number of logits are padded, and on a CPU with AMX a product in bfloat16 reads one element of the padding."""
+    """Rows of an odd number of logits are padded; on a CPU with AMX a product in bfloat16 reads one element of the padding."""
     empty = torch.empty
 
     def spoilt(*size: Any, **how: Any) -> torch.Tensor:
