@@ -111,7 +111,7 @@ def resume(
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
-    """Go on with a training that was interrupted, exactly where its last checkpoint stands.
+    """Go on with a training that was interrupted where its last checkpoint stands, with the threads it was begun with.
 
     [dim]lm resume runs/obama-word-lstm[/dim]
     """

@@ -169,6 +169,7 @@ class Training:
 
     def update(self, batch: Batch) -> tuple[float, float, bool]:
         """One step of truncated BPTT: (mean loss in nats a token, gradient norm before clipping, was it clipped)."""
+        whole = int((batch.targets >= 0).sum())
         batch = batch.part(self.ranks.rows(self.config.batches.rows))
         inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
         targets = torch.from_numpy(batch.targets).to(self.device)
@@ -176,7 +177,7 @@ class Training:
         reset = torch.from_numpy(batch.begins).to(self.device) if document else None
         self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
         loss, self.state = self.loss_of(inputs, targets, reset, detach(self.state))
-        loss.backward()
+        loss.backward(self.ranks.upstream(loss, whole))
         value = self.ranks.reduce(self.model, loss, int((batch.targets >= 0).sum()), self.signum)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm, clipped = clip(gradients, *self.clip)
