@@ -2,7 +2,8 @@
 
 The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
 function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
-return, and ``explain_linear_cross_entropy``), ``choose_backend``, and for measuring ``ExchangeRun`` (the exchange alone),
+return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm``, ``total_norm`` and
+``total_norm_on_host`` (also of numbers whose squares no float holds), and for measuring ``ExchangeRun`` (the exchange alone),
 ``exchange_floor``, what plans ``predict`` for ``DEVICES``, and their constants (``CONSTANTS``, ``constant``, ``ESTIMATES``,
 ``MEASURED``). Names are imported when first used, so that ``import kernels`` costs nothing.
 """
@@ -25,6 +26,9 @@ _ROOMS = {
     "trace_gradients": "trace",
     "GradientTrace": "trace",
     "LayerTrace": "trace",
+    "vector_norm": "norms",
+    "total_norm": "norms",
+    "total_norm_on_host": "norms",
     "exchange_floor": "exchange_floor",
     "ExchangeRun": "exchange_run",
     "constant": "constants",
@@ -60,6 +64,9 @@ if TYPE_CHECKING:
     from kernels.modules import GRU as GRU
     from kernels.modules import LSTM as LSTM
     from kernels.modules import RNN as RNN
+    from kernels.norms import total_norm as total_norm
+    from kernels.norms import total_norm_on_host as total_norm_on_host
+    from kernels.norms import vector_norm as vector_norm
     from kernels.plan import DEVICES as DEVICES
     from kernels.plan import ESTIMATES as ESTIMATES
     from kernels.plan import predict as predict

@@ -9,7 +9,11 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One layer: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||dL/dW_h restricted to step t||_F."""
+    """One layer: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||dL/dW_h restricted to step t||_F.
+
+    They are right for any size of gradient, but for ``hidden_norms`` of the Triton kernels, which sum squares in the
+    accumulator's type: in float32 these are inf above 1.8e19 and 0 below 2.6e-23, as is what clipping by norm goes by there.
+    """
 
     hidden_norms: Tensor
     weight_norms: Tensor

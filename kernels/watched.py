@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kernels.cells import CELLS
+from kernels.norms import scaled_norm, vector_norm
 from kernels.step_norms import step_norms
 from kernels.trace import GradientTrace, LayerTrace, tracing
 
@@ -26,8 +27,11 @@ def clipped(gradient: Tensor, clip: Clip | None) -> Tensor:
     kind, limit = clip
     if kind == "value":
         return gradient.clamp(-limit, limit)
-    norm = torch.linalg.vector_norm(gradient, dim=-1, keepdim=True)
-    return torch.where(norm > limit, gradient * (limit / norm), gradient)
+    most = limit / torch.finfo(torch.promote_types(gradient.dtype, torch.float32)).tiny  # limit / norm is a normal number
+    norm, scale = scaled_norm(gradient, dim=-1, keepdim=True, most=most)
+    if scale is None:
+        return torch.where(norm > limit, gradient * (limit / norm), gradient).to(gradient.dtype)
+    return torch.where(norm > limit * scale, gradient * scale * (limit / norm), gradient).to(gradient.dtype)
 
 
 class StepRecord:
@@ -62,7 +66,7 @@ class WatchHidden(torch.autograd.Function):
         trace = tracing()
         if trace is not None:
             norms = record.layer(trace).hidden_norms
-            norms[t] = torch.linalg.vector_norm(gradient.detach(), dim=-1, dtype=norms.dtype)
+            norms[t] = vector_norm(gradient.detach(), dim=-1)
         return gradient, None, None, None
 
 
@@ -80,7 +84,7 @@ class WatchWeight(torch.autograd.Function):
         trace = tracing()
         if trace is not None:
             norms = record.layer(trace).weight_norms
-            norms[t] = torch.linalg.vector_norm(gradient.detach(), dtype=norms.dtype)
+            norms[t] = vector_norm(gradient.detach())
         return gradient, None, None
 
 
@@ -128,7 +132,7 @@ def gradients_by_hand(
     d_z, d_a = ([torch.empty(0)] * steps for _ in range(2))
     for t in reversed(range(steps)):
         dh = clipped(dh + grad_output[t], clip)
-        norms[t] = torch.linalg.vector_norm(dh.detach(), dim=-1, dtype=wide)
+        norms[t] = vector_norm(dh.detach(), dim=-1)
         state = (h_before[t], c_before[t] if c0 else None, cs[t + 1] if c0 else None)
         d_z[t], d_a[t], past, dc = kind.gradient(dh, dc, tuple(g[t] for g in gates), state)
         dh = torch.addmm(past, d_a[t], weight_hh).masked_fill(starts[t], 0)

@@ -230,7 +230,9 @@ class MachineConfig(_Checked):
     """Where and how precisely the numbers are computed."""
 
     device: str = setting("auto", "cpu, cuda, cuda:N; auto takes a GPU where there is one")
-    threads: int = setting(0, "CPU threads; 0 takes one a core. Bits repeat only with the same number")
+    threads: int = setting(
+        0, "CPU threads; 0 takes one a core. Bits repeat with the same number, which a run keeps; not with another"
+    )
     precision: str = setting(
         "auto",
         "the decoder's products, on a GPU the layers' too, in float32 or bf16; auto takes bf16 where a trial shows it faster",

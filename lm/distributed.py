@@ -1,7 +1,7 @@
 """One training on several processes: the k rows of a batch are divided over them, everything else is the same in each.
 
 Each process (rank) reads its k / N rows and carries their state. A step moves one buffer of 4 (P + 4) bytes, P being the
-number of parameters: the sum of the losses' gradients over a rank's tokens, the sum of the losses, the number of tokens, and
+number of parameters: a rank's part of the mean loss's gradient, the sum of its losses, the number of its tokens, and
 whether SIGINT or SIGTERM has arrived. A ring sends and receives 2 (N - 1) / N of that at each rank. After it every rank holds
 the same mean gradient over the tokens of the whole batch, clips it by its own norm and makes the same update; so the weights
 stay the same bit by bit, which is checked at each checkpoint. All ranks draw the dropout masks of all rows and use their own,
@@ -58,6 +58,10 @@ class Alone:
         """The carried state of all k rows, from that of this rank's: [1, k / N, H] tensors to [1, k, H]."""
         return tensors
 
+    def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
+        """What a rank's loss counts for in the mean over the ``whole`` batch's tokens, for its backward pass."""
+        return None
+
     def reduce(self, model: "nn.Module", loss: "Tensor", counted: int, signum: int) -> float:
         """Make each gradient that of the mean loss over the tokens of all ranks, and give that loss."""
         return float(loss.detach())
@@ -112,6 +116,11 @@ class Ranks(Alone):
             gathered.append(torch.cat(parts, dim=1))
         return gathered
 
+    def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
+        import torch
+
+        return torch.full_like(loss, 1 / whole)  # before the gradients are made: sums over all tokens overflow first
+
     def reduce(self, model: "nn.Module", loss: "Tensor", counted: int, signum: int) -> float:
         import torch
         import torch.distributed as dist
@@ -124,7 +133,6 @@ class Ranks(Alone):
         nats, tokens, *signals = buffer[-4:].tolist()
         self._note(signals)
         at = 0
-        buffer /= tokens
         for p in parameters:
             p.grad = buffer[at : at + p.numel()].view_as(p)
             at += p.numel()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from lm.clip import clip_on_device
+from lm.clip import clip_on_device, not_finite
 from lm.config import RunConfig
 from lm.errors import InputError
 from lm.model import flatten, unflatten
@@ -61,8 +61,9 @@ class Graph:
         self._begins = torch.zeros(size, dtype=torch.bool, device=device) if config.state == "document" else None
         self._state = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in flatten(training.state)]
         self._rate = torch.zeros((), device=device)
-        self._results = torch.zeros(3, device=device)
-        self._host = [_Host(size, cuda) for _ in range(AHEAD + 1)]
+        results = 3 + len(list(training.model.parameters()))
+        self._results = torch.zeros(results, dtype=torch.float64, device=device)  # a norm may be beyond float32
+        self._host = [_Host(size, results, cuda) for _ in range(AHEAD + 1)]
         self._waiting: deque[tuple[Batch, Callable[[], Update]]] = deque()
         self._warm = 0
         self._side = torch.cuda.Stream(device) if cuda else None
@@ -139,8 +140,8 @@ class Graph:
         return partial(self._read, host)
 
     def _read(self, host: "_Host") -> Update:
-        loss, norm, clipped = host.wait()
-        self._training.judge(loss, norm)
+        loss, norm, clipped, *counts = host.wait()
+        self._training.judge(loss, norm, counts)
         return loss, norm, bool(clipped)
 
     def _run(self) -> None:
@@ -180,20 +181,22 @@ class Graph:
         loss, after = training.loss_of(inputs, targets, self._begins, training.state)
         loss.backward()
         gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
+        counts = not_finite(gradients)
         norm, clipped = clip_on_device(gradients, *training.clip)
         training.optimizer.step()
         for mine, last in zip(self._state, flatten(after), strict=True):
             mine.copy_(last.detach())
-        self._results.copy_(torch.stack([loss.detach().float(), norm, clipped.float()]))
+        self._results[:3].copy_(torch.stack([loss.detach().double(), norm, clipped.double()]))
+        self._results[3 : 3 + len(counts)].copy_(counts)
 
 
 class _Host:
     """What one update is given and gives, in memory of the host that a GPU copies from and to by itself."""
 
-    def __init__(self, size: tuple[int, int], cuda: bool) -> None:
+    def __init__(self, size: tuple[int, int], results: int, cuda: bool) -> None:
         self.tokens = torch.zeros(2, *size, dtype=torch.long, pin_memory=cuda)
         self.begins = torch.zeros(size, dtype=torch.bool, pin_memory=cuda)
-        self.results = torch.zeros(3, pin_memory=cuda)
+        self.results = torch.zeros(results, dtype=torch.float64, pin_memory=cuda)
         self._done = torch.cuda.Event() if cuda else None
 
     def record(self) -> None:

@@ -137,7 +137,11 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
 
 
 def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
-    """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32."""
+    """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32.
+
+    The state's numbers are those that the cell carries from step to step: of bfloat16 in a float32 tensor, and of float32 for
+    torch's GRU (and for the eager LSTM and GRU). So it makes no difference where a sequence is cut into passes.
+    """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
         hidden, after = model(tokens, state, reset)
     return hidden.float(), unflatten([t.float() for t in flatten(after)], pairs=model.config.cell == "lstm")

@@ -4,9 +4,10 @@ A checkpoint is good once an update has gone well from it: its loss was no worse
 token and one more, and its gradient was finite. ``good.json`` names it. Weights that are finite but spoilt already, so that
 the next loss explodes at whatever rate, are therefore never gone back to. The first checkpoint needs a finite update only.
 
-What the update depends on is restored, the random state included, so a rollback repeats bit for bit. The steps that it takes
-back leave the logs; ``rollbacks.jsonl`` keeps a record of them. The checkpoint that is gone back to is stored again
-with its new rate before the logs are cut, so a run that is killed in between goes on from before the rollback or after it.
+What the update depends on is restored, the random state included, so a rollback repeats bit for bit where the run does. The
+steps that it takes back leave the logs; ``rollbacks.jsonl`` keeps a record of them. The checkpoint that is gone back to is
+stored again with its new rate before the logs are cut, so a run that is killed in between goes on from before the rollback or
+after it.
 """
 
 import math

@@ -9,7 +9,7 @@ import math
 import shlex
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from lm.average import Average
 from lm.clip import clip
 from lm.config import RunConfig, parse_clip
 from lm.data import Data
+from lm.diagnosis import advice, first_not_finite
 from lm.distributed import ALONE, Alone, Lost
 from lm.errors import Diverged, InputError, Stopped
 from lm.evaluate import EXPLODED, Score, evaluate
@@ -168,6 +169,7 @@ class Training:
 
     def update(self, batch: Batch) -> tuple[float, float, bool]:
         """One step of truncated BPTT: (mean loss in nats a token, gradient norm before clipping, was it clipped)."""
+        whole = int((batch.targets >= 0).sum())
         batch = batch.part(self.ranks.rows(self.config.batches.rows))
         inputs = torch.from_numpy(batch.inputs).to(self.device, torch.long)
         targets = torch.from_numpy(batch.targets).to(self.device)
@@ -175,7 +177,7 @@ class Training:
         reset = torch.from_numpy(batch.begins).to(self.device) if document else None
         self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
         loss, self.state = self.loss_of(inputs, targets, reset, detach(self.state))
-        loss.backward()
+        loss.backward(self.ranks.upstream(loss, whole))
         value = self.ranks.reduce(self.model, loss, int((batch.targets >= 0).sum()), self.signum)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         norm, clipped = clip(gradients, *self.clip)
@@ -201,12 +203,16 @@ class Training:
         )
         return loss, after
 
-    def judge(self, loss: float, norm: float) -> None:
-        """Raise ``Diverged`` at what is no loss or no gradient; otherwise remember the norm."""
+    def judge(self, loss: float, norm: float, counts: Sequence[float] | None = None) -> None:
+        """Raise ``Diverged`` at what is no loss or no gradient; otherwise remember the norm.
+
+        Args:
+            counts: how many elements of each parameter's gradient are not finite, where that gradient is gone already.
+        """
         if not loss < EXPLODED:
             self._diverged("loss", loss)
         if not math.isfinite(norm):
-            self._diverged("gradient", norm)
+            self._diverged("gradient", norm, counts)
         self.recent.append(norm)
 
     def validate(self) -> None:
@@ -380,16 +386,11 @@ class Training:
         go_on = shlex.join(["lm", "resume", str(self.path)])
         raise Stopped(self.ranks.agreed(self.signum), f"stopped after step {self.at.step}, all saved; go on with: {go_on}")
 
-    def _diverged(self, what: str, value: float) -> None:
+    def _diverged(self, what: str, value: float, counts: Sequence[float] | None = None) -> None:
         at = self.at
-        norms = ", ".join(f"{n:.3g}" for n in self.recent) or "none yet"
-        kind, threshold = self.clip
-        advice = "--clip norm:1" if kind == "none" else f"a threshold below {kind}:{threshold:g}"
-        decay = self.config.training.weight_decay
-        if decay * max(at.lr, 1) >= 1:  # decay alone moves a weight by its own size or more
-            advice = f"a smaller --weight-decay (it was {decay:g}), or {advice}"
+        bad = first_not_finite(self.model, counts) if what == "gradient" else None
+        where = f"; {bad[1]:,} of the {bad[2]:,} elements of {bad[0]} are inf or nan" if bad else ""
         raise Diverged(
-            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1})",
-            f"Gradient norms of the steps before it: {norms}. Try a smaller --lr (it was {at.lr:g}) or {advice}. "
-            f"The last good checkpoint in {self.path} is intact",
+            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1}{where})",
+            f"{advice(self.config, what, at.step, at.lr, self.recent)}. The last good checkpoint in {self.path} is intact",
         )

@@ -35,7 +35,7 @@ WEIGHTS = ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0")  # theta; the other bia
 
 def by_norm(gradient: Tensor, threshold: float) -> Tensor:
     """The lecture's Algorithm 1."""
-    norm = float(gradient.norm())
+    norm = kernels.total_norm_on_host([gradient])
     return gradient * (threshold / norm) if norm >= threshold else gradient
 
 
@@ -51,8 +51,13 @@ def by_part(parts: Tensor, threshold: float) -> Tensor:
 
 def cosine(a: Tensor, b: Tensor) -> float:
     """Of the angle between two vectors; nan where one of them is 0."""
-    lengths = a.norm() * b.norm()
-    return float(a @ b / lengths) if lengths > 0 else float("nan")
+    lengths = kernels.vector_norm(a), kernels.vector_norm(b)
+    if not all(length > 0 for length in lengths):
+        return float("nan")
+    product = lengths[0] * lengths[1]
+    if not 0 < product < float("inf") or product < torch.finfo(product.dtype).tiny:  # of vectors of length 1 instead
+        return float((a / lengths[0]) @ (b / lengths[1]))
+    return float(a @ b / product)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def sizes(found: Parts) -> dict[str, float]:
     """What each kind holds against its threshold: it changes something where this is larger."""
     total = found.parts.sum(dim=0)
     return {
-        "norm": float(total.norm()),
+        "norm": kernels.total_norm_on_host([total]),
         "value": float(total.abs().max()),
         "temporal": float(found.parts.abs().max()),
         "hidden": found.hidden,

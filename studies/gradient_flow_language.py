@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import kernels
 import lm
 from studies.gradient_flow_parts import (
     Backward,
@@ -131,7 +132,7 @@ def four_steps(model: lm.LanguageModel, ids: Tensor, words: list[str], before: T
     tokens, target = ids[:-1, None], ids[-1:, None]
     made = layers(model, tokens, last(layers(model, before[:, None])))
     back = flows(model, made, target)[-1]
-    hidden, parts = back.d_h.norm(dim=-1)[:, 0, 0], part_norms(made[-1], back)[:, 0, 0]
+    hidden, parts = kernels.vector_norm(back.d_h, dim=-1)[:, 0, 0], part_norms(made[-1], back)[:, 0, 0]
     steps = len(tokens)
     for i in range(steps):
         here = {"step": steps, "lag": steps - 1 - i, "token": words[i]}

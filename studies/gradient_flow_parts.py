@@ -43,8 +43,8 @@ class Backward:
 
     def state_norms(self) -> Tensor:
         """||dL/d(state at step i)||, [T, N, B]; the state of an LSTM is h and c together."""
-        norms = self.d_h.norm(dim=-1)
-        return norms if self.d_c is None else torch.hypot(norms, self.d_c.norm(dim=-1))
+        norms = kernels.vector_norm(self.d_h, dim=-1)
+        return norms if self.d_c is None else torch.hypot(norms, kernels.vector_norm(self.d_c, dim=-1))
 
 
 def forward(cell: str, z: Tensor, state: tuple[Tensor, ...], weight_hh: Tensor, bias_hh: Tensor | None = None) -> Forward:
@@ -86,7 +86,7 @@ def at_own_step(arriving: Tensor, steps: int) -> Tensor:
 
 def part_norms(made: Forward, back: Backward) -> Tensor:
     """||dL(t)/dW_h at step i||_F, [T, N, B]."""
-    return back.d_a.norm(dim=-1) * made.before[0].norm(dim=-1)[:, None]
+    return kernels.vector_norm(back.d_a, dim=-1) * kernels.vector_norm(made.before[0], dim=-1)[:, None]
 
 
 def sums(made: Forward, back: Backward) -> Tensor:

@@ -135,7 +135,7 @@ def gates(cell: str, bias: float, seeds: int, units: int, lags: int) -> list[Row
         made = forward(cell, z, zeros(cell, 1, units), weight)
         back = backward(made, at_own_step(numbers(seed, 1, 1, units), lags + 1))
         kept = back.d_h if back.d_c is None else back.d_c
-        norms = kept.norm(dim=-1)[:, 0].flip(0)
+        norms = kernels.vector_norm(kept, dim=-1)[:, 0].flip(0)
         seen.append(norms / norms[1])
         rows.append({"seed": seed, "quantity": "slope", "value": slope(norms[:, 0], 1, lags)})
     return rows + bands(torch.cat(seen, dim=1)[1:])  # lag 0 reaches c through h(t) only; counted from lag 1

@@ -109,7 +109,7 @@ class Study(Sweep):
         tokens, target = ids[self.warmup : -1], ids[-1:]
         hidden, weights = unroll(model, tokens, state)
         loss = _loss(model, hidden[-1][-1], target)
-        layers = range(len(model.layers))
+        layers, norm = range(len(model.layers)), kernels.total_norm_on_host
         flat = [h for step in hidden for h in step] + [w for step in weights for w in step]
         grads = torch.autograd.grad(loss, flat)
         steps, depth = len(tokens), len(model.layers)
@@ -121,7 +121,7 @@ class Study(Sweep):
             total = torch.stack([part[layer] for part in of_weight]).sum(dim=0)
             error = float((total - whole[layer]).norm() / whole[layer].norm().clamp_min(1e-300))
             for i in range(steps):
-                norms = {"hidden_norm": float(of_hidden[i][layer].norm()), "weight_norm": float(of_weight[i][layer].norm())}
+                norms = {"hidden_norm": norm([of_hidden[i][layer]]), "weight_norm": norm([of_weight[i][layer]])}
                 rows.append({"layer": layer, "lag": steps - 1 - i, **norms, "sum_error": error})
         return rows
 

@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import kernels
 from studies.long_range_replicas import Weights, answers, gradients, initial
 from studies.long_range_tasks import TASKS, Task
 
 SUCCESS, TESTED = 0.01, 10_000  # errors, of so many fresh sequences (Pascanu et al. 2013)
 SCREEN, HOPEFUL = 1_000, 0.02  # a check reads so many; only who errs no more than this is tested
 CHUNK = 20  # batches that are drawn at once
-FINITE = 1e10  # a gradient of such a norm ends a training
+FINITE = 1e10  # a gradient of such a norm ends a training that is not clipped
+CLIPPED = 1e37  # and one that is: 1 / norm must be a normal number
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ def train(task: str, steps: int, recipe: Recipe, seeds: list[int]) -> list[dict[
 
 def descend(weights: Weights, grads: Weights, recipe: Recipe, moments: "_Adam | None" = None) -> Tensor:
     """One update in place, each replica's joint norm clipped; bool [R], whether its gradient was fit for one."""
-    norm = sum(g.square().sum(dim=(1, 2)) for g in grads.tensors()).sqrt()  # type: ignore[union-attr]
-    alive = norm < FINITE  # nan is not
+    norm = joint_norm(grads)
+    alive = norm < (FINITE if math.isinf(recipe.clip) else CLIPPED)  # nan is not
     scale = (recipe.clip / norm).clamp(max=1.0).where(alive, 0.0)[:, None, None]
     steps = [g.nan_to_num(0.0) * scale for g in grads.tensors()]
     if moments:
@@ -85,6 +87,15 @@ def descend(weights: Weights, grads: Weights, recipe: Recipe, moments: "_Adam | 
     for w, step in zip(weights.tensors(), steps, strict=True):
         w.sub_(step, alpha=recipe.lr)
     return alive
+
+
+def joint_norm(grads: Weights) -> Tensor:
+    """||g|| of each replica, [R]; also where squares overflow or vanish, as ``kernels.vector_norm`` does."""
+    norm: Tensor = sum(g.square().sum(dim=(1, 2)) for g in grads.tensors()).sqrt()  # type: ignore[union-attr]
+    if bool(((norm > 1e-15) & norm.isfinite()).all()):
+        return norm
+    parts = torch.stack([kernels.vector_norm(g, dim=(1, 2)) for g in grads.tensors()])
+    return torch.where((norm > 1e-15) & norm.isfinite(), norm, kernels.vector_norm(parts, dim=0))
 
 
 def check(cell: str, task: Task, weights: Weights, steps: int, fresh: list[torch.Generator]) -> Tensor:

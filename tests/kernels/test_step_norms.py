@@ -39,12 +39,29 @@ def test_rows_that_cancel_and_rows_of_nan() -> None:
     assert found[2] == 8
 
 
+@pytest.mark.parametrize("batch", [3, 40], ids=["rows", "gradients"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("of_h", "of_d"), [(0, 25), (0, -30), (15, 15), (30, -38), (-20, 36), (0, -39)])
+def test_norms_whose_squares_are_no_float32(dtype: torch.dtype, batch: int, of_h: int, of_d: int) -> None:
+    """Powers of ten of h and d; each of the products has a norm that float32 can hold. Other steps keep their bits."""
+    generator = torch.Generator().manual_seed(0)
+    h, d = (torch.randn(3, batch, n, generator=generator, dtype=torch.float64) for n in (7, 28))
+    plain = step_norms(h[0].to(dtype), h[1:].to(dtype), d.to(dtype))
+    h[1], d[1] = h[1] * 10.0**of_h, d[1] * 10.0**of_d
+    h, d = h.to(dtype), d.to(dtype)
+    found = step_norms(h[0], h[1:], d)
+    truth = torch.linalg.matrix_norm(d[1].double().T @ h[1].double())
+    digits = 1e-5 if of_d < -38 else 1e-6  # subnormal elements are few digits themselves, and so is the norm
+    torch.testing.assert_close(found[1].double(), truth, rtol=digits, atol=0)
+    assert torch.equal(found[::2], plain[::2])
+
+
 def test_the_cheaper_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """Multiplications: B^2 (H + W) for products of rows, B H W for the gradient."""
     taken: list[tuple[int, ...]] = []
     products = file.products
     monkeypatch.setattr(file, "products", lambda a, b: taken.append((a.shape[1], b.shape[2])) or products(a, b))
-    for batch, shapes in ((4, [(4, 4)] * 3), (5, [(10, 8)] * 2)):  # 4 * 18 <= 80 < 5 * 18
+    for batch, shapes in ((4, [(4, 4)] * 4), (5, [(10, 8)] * 2)):  # 4 * 18 <= 80 < 5 * 18
         taken.clear()
         step_norms(torch.ones(batch, 8), torch.ones(2, batch, 8), torch.ones(3, batch, 10))
         assert taken == shapes

@@ -133,7 +133,7 @@ def test_a_divergence_is_diagnosed_and_the_last_good_checkpoint_stays(
     assert norms
     assert [float(n) for n in norms[1].split(", ")] == pytest.approx([r["grad_norm"] for r in steps][-8:], rel=0.01)
     assert "--lr" in err
-    assert "--clip norm:1" in err
+    assert f"--clip norm:{max(r['grad_norm'] for r in steps) / 10:.1g}" in err, "which those steps would have felt"
     assert all(math.isfinite(r["loss"]) and math.isfinite(r["grad_norm"]) for r in steps)
     weights = finite(run)
     code, _, err = lm_command("resume", run, "--quiet")
@@ -148,26 +148,29 @@ def test_a_loss_or_gradient_that_is_not_finite_moves_no_weight(
     tmp_path: Path, corpus: Path, make_config: Make, what: str, bad: float
 ) -> None:
     training = new_training(make_config(corpus, checkpoint_every=2, clip="norm:0.5"), tmp_path / "run")
-    updates = 0
-
-    def spoil(module: Any, args: Any, output: Any) -> Any:
-        nonlocal updates
-        updates += 1
-        if updates < 4 or not module.training:
-            return None
-        hidden, state = output
-        if what == "loss":
-            return hidden * bad, state
-        hidden.register_hook(lambda g: g * bad)
-        return hidden, state
-
-    training.model.register_forward_hook(spoil)
-    with pytest.raises(Diverged, match=rf"the {what} became (inf|nan) at step 4 .*below norm:0\.5"):
+    spoil(training, after=3, factor=bad, what=what)
+    with pytest.raises(Diverged, match=rf"the {what} became (inf|nan) at step 4 ") as caught:
         training.run(quiet=True)
+    assert f"below norm:{min(0.5, max(training.recent)):.3g}" in str(caught.value)
     assert training.at.step == 3
     assert all(bool(p.isfinite().all()) for p in training.model.parameters())
     finite(tmp_path / "run")
     assert checkpoint.load(tmp_path / "run").meta["step"] == 2
+
+
+def spoil(training: Any, after: int, factor: float, what: str = "loss") -> None:
+    """Multiply what the decoder reads, or its gradient, by ``factor`` once so many updates were made."""
+
+    def hook(module: Any, args: Any, output: Any) -> Any:
+        if training.at.step < after or not module.training:
+            return None
+        hidden, state = output
+        if what == "loss":
+            return hidden * factor, state
+        hidden.register_hook(lambda g: g * factor)
+        return hidden, state
+
+    training.model.register_forward_hook(hook)
 
 
 def grow(training: Any, factor: float) -> None:
@@ -201,10 +204,76 @@ def test_a_large_weight_decay_is_named_in_the_diagnosis(
     tmp_path: Path, corpus: Path, make_config: Make, decay: float, lr: float, said: bool
 ) -> None:
     training = new_training(make_config(corpus, optimizer="sgd", lr=lr, weight_decay=decay), tmp_path / "run")
-    training.model.register_forward_hook(lambda module, args, output: (output[0] * math.nan, output[1]))
+    spoil(training, after=1, factor=math.nan)
     with pytest.raises(Diverged) as caught:
         training.run(quiet=True)
     assert (f"a smaller --weight-decay (it was {decay:g})" in str(caught.value)) is said
+
+
+@pytest.mark.parametrize(
+    ("how", "helps"),
+    [
+        ({"cell": "rnn-tanh", "init_width": 0.5}, ["--init-width (it was 0.5)", "--bptt (it was 16)", "--cell lstm"]),
+        ({"cell": "gru", "bptt": 1}, ["--seed"]),
+    ],
+    ids=["Elman", "GRU"],
+)
+def test_before_the_first_update_neither_rate_nor_threshold_is_advised(
+    tmp_path: Path, corpus: Path, make_config: Make, how: dict[str, Any], helps: list[str]
+) -> None:
+    """Nothing has been moved or clipped yet."""
+    training = new_training(make_config(corpus, **({"bptt": 16} | how)), tmp_path / "run")
+    spoil(training, after=0, factor=math.inf, what="gradient")
+    with pytest.raises(Diverged) as caught:
+        training.run(quiet=True)
+    assert all(mend in caught.value.advice for mend in helps)
+    assert "a smaller --lr" not in caught.value.advice
+    assert "threshold" not in caught.value.advice
+
+
+@pytest.mark.parametrize("clip", ["norm:1", "value:0.5", "none"])
+def test_a_gradient_too_large_for_its_squares_is_clipped_and_the_training_goes_on(
+    tmp_path: Path, corpus: Path, make_config: Make, read_log: Log, clip: str
+) -> None:
+    """Its elements are finite, its norm is no float32, and the log stays JSON."""
+    training = new_training(make_config(corpus, clip=clip, max_steps=3, epochs=1), tmp_path / "run")
+    for parameter in training.model.parameters():
+        parameter.register_hook(lambda g: torch.full_like(g, 3e38))
+    training.run(quiet=True)
+    steps = read_log(tmp_path / "run" / "steps.jsonl")
+    truth = 3e38 * math.sqrt(sum(p.numel() for p in training.model.parameters()))
+    assert [r["grad_norm"] for r in steps] == pytest.approx([truth] * 3, rel=1e-6)
+    assert truth > torch.finfo(torch.float32).max
+    assert [r["clipped"] for r in steps] == [clip != "none"] * 3
+    assert not re.search(r"Infinity|NaN", (tmp_path / "run" / "steps.jsonl").read_text())
+    finite(tmp_path / "run")
+
+
+def test_the_parameter_whose_gradient_is_not_finite_is_named_with_its_elements(
+    tmp_path: Path, corpus: Path, make_config: Make
+) -> None:
+    """The first in order, on both ways to update; what else follows is not of interest."""
+    for graphed in (False, True):
+        training = new_training(make_config(corpus, max_steps=6), tmp_path / str(graphed))
+        training.config = training.config.replace(graph=graphed)
+        spoilt = [p for n, p in training.model.named_parameters() if n in ("layers.0.weight_hh_l0", "decoder.bias")]
+
+        def part(g: Tensor, training: Any = training) -> Tensor:
+            g = g.clone()
+            g.view(-1)[1:4] = torch.tensor([math.inf, math.nan, -math.inf]) if training.at.step + ahead(training) == 2 else 1.0
+            return g
+
+        for parameter in spoilt:
+            parameter.register_hook(part)
+        with pytest.raises(Diverged) as caught:
+            training.run(quiet=True)
+        count = spoilt[0].numel() if spoilt[0].ndim == 2 else spoilt[1].numel()
+        assert f"3 of the {count:,} elements of layers.0.weight_hh_l0 are inf or nan" in caught.value.what
+        assert "at step 3 (epoch 1" in caught.value.what
+
+
+def ahead(training: Any) -> int:
+    return training.graph.ahead if training.graph else 0
 
 
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, corpus: Path, make_config: Make) -> None:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import kernels
 from studies.long_range_replicas import Weights, answers, gradients, immediate, initial
 from studies.long_range_tasks import TASKS
-from studies.long_range_training import Recipe, descend, train
+from studies.long_range_training import Recipe, descend, joint_norm, train
 
 CELLS = ("rnn-tanh", "lstm", "gru")
 
@@ -138,8 +138,26 @@ def test_a_replica_whose_gradient_is_no_number_stands_still_and_says_so():
     grads.U[1, 0, 0] = math.nan
     grads.W_h[2] = 1e12
     before = weights.W_h.clone()
-    assert descend(weights, grads, Recipe("rnn-tanh", 5, 0.1, "sgd", 0.5, 1.0)).tolist() == [True, False, False]
+    assert descend(weights, grads, Recipe("rnn-tanh", 5, 0.1, "sgd", 0.5, math.inf)).tolist() == [True, False, False]
     assert torch.equal(weights.W_h[1:], before[1:]) and not torch.equal(weights.W_h[0], before[0])
+
+
+@pytest.mark.parametrize("size", [1e12, 1e30, 1e200, 1e-200])
+def test_a_clipped_replica_goes_on_whatever_its_gradients_size(size):
+    """The squares of the last two are no float64, and CLIPPED is a bound for float32."""
+    about, weights, x, target = problem("rnn-tanh")
+    _, grads, _ = gradients("rnn-tanh", about, weights, x, target)
+    plain = joint_norm(grads)
+    for tensor in grads.tensors():
+        tensor[2] *= size
+    norm = joint_norm(grads)
+    torch.testing.assert_close(norm, plain * torch.tensor([1.0, 1.0, size], dtype=plain.dtype), rtol=1e-12, atol=0)
+    assert torch.equal(norm[:2], plain[:2])
+    if size > 1 and size < 1e37:
+        before = [t.clone() for t in weights.tensors()]
+        assert descend(weights, grads, Recipe("rnn-tanh", 5, 0.1, "sgd", 0.5, 0.01)).all()
+        moved = [(new[2] - old[2]).norm() for new, old in zip(weights.tensors(), before, strict=True)]
+        assert float(torch.stack(moved).norm()) == pytest.approx(0.5 * 0.01, rel=1e-9)
 
 
 def test_adam_takes_the_steps_of_torchs():
