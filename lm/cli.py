@@ -116,7 +116,7 @@ def resume(
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
-    """Go on with a training where its last checkpoint stands, with the threads it was begun with, or train a finished run longer.
+    """Go on with a training where its last checkpoint stands, with its own threads, or train a finished run longer.
 
     [dim]lm resume runs/obama-word-lstm[/dim]
     [dim]lm resume runs/obama-word-lstm --epochs 80[/dim]
