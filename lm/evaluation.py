@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lm.advice import twice
 from lm.config import CorpusConfig
 from lm.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
 from lm.data import Data, prepare
@@ -89,6 +90,8 @@ def compare(run: Run, how: How, other: CorpusConfig | None = None, note: Callabl
         note("what is fitted on the validation split is scored on it, too, so these figures flatter")
     if other:
         corpus = open_corpus(other)
+        for sentence in (*corpus.notes, *twice(corpus)):
+            note(sentence)
         name, stream = corpus.name, stream_of(corpus, run.tokenizer, how.split)
     else:
         name, stream = judge.data.corpus.name, judge.split(how.split)
