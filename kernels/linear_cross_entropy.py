@@ -244,7 +244,11 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
     logits = torch.empty(rows, stride, dtype=acc, device=device)[:, :v]
-    return logits, logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)[:, :v]
+    if dtype == acc:
+        return logits, logits
+    product = torch.empty(rows, stride, dtype=dtype, device=device)
+    product[:, v:] = 0  # oneDNN reads halves in pairs: one beyond an odd v, and what it finds there times 0 may be NaN
+    return logits, product[:, :v]
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
