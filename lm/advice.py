@@ -12,8 +12,9 @@ from lm.tokenizer import Tokenizer
 from lm.tokens import LONGEST_PIECE, long_pieces
 
 FEW_WORDS, MUCH_UNKNOWN = 100, 0.3  # known words, and share of unknown tokens, beyond which a perplexity says little
-UNSPACED, UNSPACED_SHARE = regex.compile(r"[\p{LB=SA}\p{Han}\p{Hiragana}\p{Katakana}]"), 0.1  # of the letters
-LETTER = regex.compile(r"\p{L}")
+UNSPACED = regex.compile(r"[\p{LB=SA}\p{Han}\p{Hiragana}\p{Katakana}]+")  # scripts that put no spaces between words
+UNSPACED_SHARE = 0.1  # of the letters, from which on it matters
+NO_LETTERS = regex.compile(r"\P{L}+")
 LINE = 20  # words of a line from which on its coming twice is no accident
 NAMED = 3  # documents or files that a sentence names
 
@@ -86,12 +87,15 @@ def _unspaced(texts: list[str], tokens: TokensConfig) -> list[str]:
     """Thai, Chinese and others have no spaces between words, so that a word token would be a clause."""
     if tokens.kind != "word":
         return []
-    letters = sum(len(LETTER.findall(text)) for text in texts)
-    share = sum(len(UNSPACED.findall(text)) for text in texts) / max(letters, 1)
-    if share < UNSPACED_SHARE:
+    letters, others = 0, 0
+    for text in texts:
+        of_text = NO_LETTERS.sub("", text)
+        letters, others = letters + len(of_text), others + len(UNSPACED.sub("", of_text))
+    share = 1 - others / max(letters, 1)
+    if letters == 0 or share < UNSPACED_SHARE:
         return []
     return [
-        f"{min(share, 1):.0%} of the letters are of scripts that put no spaces between words, where a word token is a whole "
+        f"{share:.0%} of the letters are of scripts that put no spaces between words, where a word token is a whole "
         "clause; --tokens char or --tokens bpe serve better"
     ]
 
