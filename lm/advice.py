@@ -6,7 +6,7 @@ from collections import defaultdict
 import regex
 
 from lm.config import TokensConfig
-from lm.corpora import SPLITS, Corpus
+from lm.corpora import SPLITS, Corpus, Piece
 from lm.data import Data
 from lm.tokenizer import Tokenizer
 from lm.tokens import LONGEST_PIECE, long_pieces
@@ -53,7 +53,7 @@ def twice(corpus: Corpus) -> list[str]:
     for number, (_, text) in enumerate(corpus.documents):
         words = text.split()
         if words and not (corpus.eos_bytes and len(words) < LINE):
-            same[hashlib.sha256(" ".join(words).encode()).digest()].append(number)
+            same[_digest(words)].append(number)
     groups = [group for group in same.values() if len(group) > 1]
     if not groups:
         return []
@@ -70,6 +70,18 @@ def twice(corpus: Corpus) -> list[str]:
         if len(found) > NAMED:
             sentences.append(f"{len(found) - NAMED:,} more documents come twice; {harm}")
     return sentences
+
+
+def trained_on(scored: list[Piece], trained: list[Piece]) -> list[str]:
+    """A sentence where pieces of a text to be scored are whole pieces of the training text; short ones do not count."""
+    known = {_digest(piece.text.split()) for piece in trained}
+    long = [words for piece in scored if len(words := piece.text.split()) >= LINE]
+    count = sum(_digest(words) in known for words in long)
+    return [f"{count:,} of the {len(scored):,} documents were trained on, which flatters"] if count else []
+
+
+def _digest(words: list[str]) -> bytes:
+    return hashlib.sha256(" ".join(words).encode()).digest()
 
 
 def _splits_of_documents(corpus: Corpus) -> list[list[str]]:

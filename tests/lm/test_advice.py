@@ -199,6 +199,16 @@ def test_eval_names_what_is_twice_in_another_text(trained: Path, tmp_path: Path,
     assert "b.txt" in err
 
 
+def test_eval_tells_of_documents_that_were_trained_on(tmp_path: Path, fit: Any, make_text: Any, lm_command: Any) -> None:
+    for number in range(12):
+        (tmp_path / f"talk{number:02}.txt").write_text(make_text(400, seed=number))
+    fit(tmp_path / "run", tmp_path, epochs=1)
+    (tmp_path / "run" / "none.txt").write_text(make_text(400, seed=99))
+    for other, trained_on in ((tmp_path / "talk00.txt", 1), (tmp_path / "talk11.txt", 0), (tmp_path / "run" / "none.txt", 0)):
+        err = lm_command("eval", tmp_path / "run", "--corpus", other, "--split", "all")[2]
+        assert err.count("1 of the 1 documents") == trained_on
+
+
 # --- lines and files ------------------------------------------------------------------------------------------------
 
 
