@@ -200,6 +200,8 @@ def chunked_gradients(
     size = loss_plan.chunk_rows(n, v, x.element_size())
     stride = triton.cdiv(v, 64) * 64  # each row begins where 128-bit loads may
     buffer = x.new_empty(min(size, n), stride)
+    if not x.is_cuda:
+        buffer[:, v:] = 0  # oneDNN reads halves in pairs, one beyond an odd v
     for first in range(0, n, size):
         part = slice(first, min(first + size, n))
         logits = buffer[: part.stop - first, :v]

@@ -193,6 +193,7 @@ def eval_(
     [dim]lm eval runs/obama-word-lstm --interpolate --dynamic[/dim]
     [dim]lm eval runs/obama-word-lstm --corpus trump --split all[/dim]
     """
+    from lm.advice import doubts
     from lm.evaluation import How, compare, other_corpus
     from lm.report import evaluation_table
 
@@ -202,7 +203,9 @@ def eval_(
     compared = compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
         scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
-        print(json.dumps({"run": str(run), "corpus": compared.corpus, **vars(how), "scores": scores}, indent=1))
+        warnings = doubts(model.tokenizer, compared.stream.unknown, len(compared.stream.ids))
+        what = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
+        print(json.dumps(what | {"scores": scores, "warnings": warnings}, indent=1))
     else:
         evaluation_table(model, how, compared)
 
@@ -226,7 +229,7 @@ def _is_file(text: str) -> bool:
 
 def _say_unknown(model: "Run", prompt: str) -> None:
     for symbol, mapped in model.tokenizer.unknown(prompt).items():
-        print(f"lm: {symbol!r} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
+        print(f"lm: {shown(symbol)} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
 
 
 def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:

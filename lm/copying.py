@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 
@@ -43,7 +44,8 @@ class TrainingText:
     """The words of the training documents, indexed by where each stands."""
 
     def __init__(self, documents: Iterable[str], lower: bool = False, split: str = "punctuation") -> None:
-        self._lower, self._piece = lower, re.compile(r"\S+") if split == "spaces" else PIECE
+        self._lower = lower
+        self._piece: Any = re.compile(r"\S+") if split == "spaces" else PIECE
         self._types: dict[str, int] = {}
         ids: list[int] = []
         for text in documents:

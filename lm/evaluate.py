@@ -23,12 +23,14 @@ AT_ONCE = 2**16  # tokens of all rows together, so that many rows do not take mu
 
 @dataclass(frozen=True)
 class Score:
-    """``loss`` in nats a token, ``perplexity`` = exp(loss), ``bits_per_byte`` of the raw text, spelling included."""
+    """``loss`` in nats a token, ``perplexity`` = exp(loss), ``bits_per_byte`` of the raw text, spelling included; of the
+    ``tokens`` that many stand for what the vocabulary lacks."""
 
     loss: float
     perplexity: float
     bits_per_byte: float
     tokens: int
+    unknown_tokens: int = 0
 
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
@@ -38,7 +40,7 @@ class Score:
         """The score of a stream from the loss of each of its tokens, [T] in nats."""
         nats = float(losses.sum())
         loss = nats / len(losses)
-        return cls(loss, math.exp(loss) if loss < 700 else math.inf, stream.bits_per_byte(nats), len(losses))
+        return cls(loss, math.exp(loss) if loss < 700 else math.inf, stream.bits_per_byte(nats), len(losses), stream.unknown)
 
 
 def evaluate(

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from lm.advice import seen_in_training, twice
 from lm.config import CorpusConfig
 from lm.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
 from lm.data import Data, missing, trained_on
@@ -98,6 +99,11 @@ def compare(
         note("what is fitted on the validation split is scored on it, too, so these figures flatter")
     if other:
         corpus = open_corpus(other)
+        for sentence in (*corpus.notes, *twice(corpus)):
+            note(sentence)
+        if how.ngram or how.fits:  # what reads the run's own corpus anyway
+            for sentence in seen_in_training(pieces_of(corpus, how.split), judge.data.corpus.splits()["train"]):
+                note(sentence)
         name, stream = corpus.name, stream_of(corpus, run.tokenizer, how.split)
     else:
         name, stream = judge.data.corpus.name, judge.split(how.split)
@@ -175,10 +181,13 @@ def _is_own(run: Run, place: str) -> bool:
     return True
 
 
+def pieces_of(corpus: Corpus, split: str) -> list[Piece]:
+    return [Piece(text) for _, text in corpus.documents] if split == "all" else corpus.splits()[split]
+
+
 def stream_of(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Stream:
     """One split of a corpus, or "all" of it."""
-    pieces = [Piece(text) for _, text in corpus.documents] if split == "all" else corpus.splits()[split]
-    stream = encode(pieces, tokenizer, corpus.eos_bytes)
+    stream = encode(pieces_of(corpus, split), tokenizer, corpus.eos_bytes)
     if not len(stream.ids):
         raise InputError(f"the {split} text of {corpus.name} holds no token, only white space; take another --split or text")
     return stream

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from lm import checkpoint, corpora, graph, logs, machine, processes, runs
+from lm import advice, checkpoint, corpora, graph, logs, machine, processes, runs
 from lm.config import RunConfig, flag_of
 from lm.data import Data, moved, prepare, trained_on
 from lm.errors import InputError
@@ -61,6 +61,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         about["processes"] = size
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
+    training.notes = advice.of_data(data, config.tokens)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
         _begin(training, path, files)
     return training
@@ -293,6 +294,7 @@ def _summary(data: Data) -> dict[str, object]:
         "documents": len(data.corpus.documents),
         "types": data.tokenizer.size,
         "tokens": {name: len(stream.ids) for name, stream in splits.items()},
+        "unknown_tokens": {name: stream.unknown for name, stream in splits.items()},
         "bytes": {name: stream.bytes for name, stream in splits.items()},
         "fingerprint": data.fingerprint(),
         "citation": data.corpus.citation,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from lm.advice import doubts
 from lm.errors import InputError
 from lm.generate import encode_prompt
 from lm.runs import Run
@@ -50,7 +51,10 @@ class Surprise:
     """A piece of a text and what it cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
 
     ``tokens`` is 1 but where a token has no text of its own, as one byte of a character has not: it is counted with the
-    tokens behind it. ``rank`` is the place of the (last) token among all, from 1; ``expected`` are the likeliest three.
+    tokens behind it. ``rank`` is the piece's place among all tokens that could have stood there, from 1: one more than the
+    number of other tokens that are likelier than the whole piece, its spelling included. So an unknown word does not rank where
+    <unk> does, which stands for all unknown words together. Other unknown words may be likelier still and are not counted.
+    ``expected`` are the likeliest three tokens where the piece begins.
     """
 
     text: str
@@ -67,11 +71,14 @@ class Surprise:
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A text piece by piece, with its size in ``bytes`` and what those are of ("the lower-cased text", or "")."""
+    """A text piece by piece, with its size in ``bytes``, what those are of ("the lower-cased text", or ""), how many tokens
+    stand for what the vocabulary lacks, and ``doubts``: warnings about the perplexity."""
 
     pieces: list[Surprise]
     bytes: int
     raw_is: str
+    unknown_tokens: int = 0
+    doubts: tuple[str, ...] = ()
 
     @property
     def nats(self) -> float:
@@ -110,21 +117,25 @@ def score_text(run: Run, text: str) -> ScoredText:
     parts, unknowns = tokenizer.cut(text), tokenizer.unknowns(text)
     pieces: list[Surprise] = []
     nats, spelling, tokens = 0.0, 0.0, 0
-    at = 0
+    at, first, begin = 0, EOS, np.empty(0)
     for log_p in _windows(run, [EOS, *ids[:-1]]):
         for row in log_p:
             token, shown, unknown = ids[at], parts[at], unknowns[at]
             if unknown is not None:
                 spelling += tokenizer.spelling_nats(unknown)
             nats, tokens, at = nats - float(row[token]), tokens + 1, at + 1
+            if tokens == 1:
+                begin, first = row, token
             if shown or at == len(ids):
-                order = np.argpartition(-row, min(3, len(row) - 1))[:3]
-                order = order[np.argsort(-row[order], kind="stable")]
-                expected = tuple((tokenizer.show(int(i)), math.exp(row[i])) for i in order)
-                rank = 1 + int((row > row[token]).sum())
+                order = np.argpartition(-begin, min(3, len(begin) - 1))[:3]
+                order = order[np.argsort(-begin[order], kind="stable")]
+                expected = tuple((tokenizer.show(int(i)), math.exp(begin[i])) for i in order)
+                likelier = begin > (begin[first] if tokens == 1 and not spelling else -nats - spelling)
+                rank = 1 + int(likelier.sum()) - int(likelier[first])
                 pieces.append(Surprise(shown, nats, spelling, tokens, rank, expected))
                 nats, spelling, tokens = 0.0, 0.0, 0
-    return ScoredText(pieces, len(tokenizer.raw(text).encode("utf-8")), tokenizer.raw_is)
+    lacking, raw = tokenizer.unknown_tokens(text), len(tokenizer.raw(text).encode("utf-8"))
+    return ScoredText(pieces, raw, tokenizer.raw_is, lacking, tuple(doubts(tokenizer, lacking, len(ids))))
 
 
 def _windows(run: Run, inputs: list[int]) -> "Iterator[NDArray[np.float64]]":

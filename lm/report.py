@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from lm import advice
 from lm.config import ModelConfig, RunConfig
 from lm.params import parameter_table
 from lm.progress import shown_perplexity
@@ -45,6 +46,12 @@ def introduction(training: "Training") -> str:
         + (f"{minutes / 60:.1f} hours of speech" if minutes >= 60 else f"{_count(round(minutes), 'minute')} of speech"),
         f"{config.tokens.kind} tokens: {len(data.train.ids):,} to train on, {len(data.valid.ids):,} to validate, "
         f"{len(data.test.ids):,} to test; |V| = {data.tokenizer.size:,}",
+        "unknown to the vocabulary: "
+        + ", ".join(
+            f"{stream.unknown / max(len(stream.ids), 1):.1%} of the {name} tokens"
+            for name, stream in (("training", data.train), ("validation", data.valid), ("test", data.test))
+        ),
+        *advice.doubts(data.tokenizer, data.valid.unknown, len(data.valid.ids)),
         f"{model.layers} x {model.cell}, {model.hidden_size} units, embeddings of {model.d}, "
         f"{'tied' if model.tie else 'not tied'}: {sum(p.numel() for p in training.model.parameters()):,} parameters",
         f"batches of k = {config.batches.rows} rows by L = {config.batches.bptt} steps"
@@ -78,10 +85,13 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
     for split, score in scores.items():
         lines.append(
             f"  {'validation' if split == 'valid' else split}: loss {score.loss:.4f} nats/token, perplexity "
-            f"{shown_perplexity(score.perplexity)}, {score.bits_per_byte:.3f} bits per byte{of}"
+            f"{shown_perplexity(score.perplexity)}, {score.bits_per_byte:.3f} bits per byte{of}; "
+            f"{advice.unknown_share(score.unknown_tokens, score.tokens)}"
         )
     if warning := little_text(training.data, training.config):
         lines.append(warning)
+    unknown, tokens = (sum(getattr(score, name) for score in scores.values()) for name in ("unknown_tokens", "tokens"))
+    lines += advice.doubts(training.data.tokenizer, unknown, tokens)
     prompt = _known_prompt(training)
     command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
     lines.append(f"try it: {shlex.join(command)}")
@@ -95,14 +105,17 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     stream, raw = compared.stream, run.tokenizer.raw_is
     rows, _ = parts(len(stream.ids), how.rows)
     after = f", each after {_count(how.warmup, 'token')} or all before it" if how.warmup else ""
+    unknown = advice.unknown_share(stream.unknown, len(stream.ids))
     read = f"{rows:,} rows{after}" if rows > 1 else "one row, the state carried from start to end"
-    print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes; {read}")
+    print(f"{how.split} text of {compared.corpus}: {len(stream.ids):,} tokens, {stream.bytes:,} bytes, {unknown}; {read}")
     table = Table(box=None, pad_edge=False)
     for column in ("", "nats/token", "perplexity", f"bits per byte{' of ' + raw if raw else ''}"):
         table.add_column(column, justify="right" if column else "left")
     for name, score in compared.scores:
         table.add_row(name, f"{score.loss:.4f}", shown_perplexity(score.perplexity), f"{score.bits_per_byte:.3f}")
     _console().print(table)
+    for doubt in advice.doubts(run.tokenizer, stream.unknown, len(stream.ids)):
+        print(doubt)
 
 
 def _known_prompt(training: "Training") -> str:
@@ -129,8 +142,9 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         return
     console = _console()
     narrow = console.width < 100  # such as 80 columns: then names of runs tell the corpus, too
-    figures = {"epochs": "epochs", "perplexity": "ppl", "bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
-    texts = ["run", *([] if narrow else ["corpus"]), "tokens", "model", "epochs"]
+    figures = {"types": "|V|", "epochs": "epochs", "perplexity": "ppl"}
+    figures |= {"bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
+    texts = ["run", *([] if narrow else ["corpus"]), "tokens", "types", "model", "epochs"]
     table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
     for name in dict.fromkeys([*texts, *figures, "state"]):
         heading = figures.get(name, name).replace(" ", "\n" if narrow else " ")
@@ -138,8 +152,8 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
     for row in rows:
         figure = {"perplexity": shown_perplexity}
-        numbers = [figure.get(k, "{:.3f}".format)(row[k]) if row.get(k) else "" for k in list(figures)[1:]]
-        table.add_row(*map(escape, [*(str(row.get(k, "")) for k in texts), *numbers, row["state"]]))
+        numbers = [figure.get(k, "{:.3f}".format)(row[k]) if row.get(k) else "" for k in list(figures)[2:]]
+        table.add_row(*map(escape, [*("" if row.get(k) is None else str(row[k]) for k in texts), *numbers, row["state"]]))
     console.print(table)
 
 
@@ -190,8 +204,7 @@ def corpus_report(config: RunConfig, top: int) -> None:
     splits = data.corpus.splits()
     for name in splits:
         stream = getattr(data, name)
-        unknown = sum(data.tokenizer.unknown_tokens(piece.text) for piece in splits[name])
-        share = f"{unknown:,} ({unknown / len(stream.ids):.2%})"
+        share = f"{stream.unknown:,} ({stream.unknown / len(stream.ids):.2%})"
         ends = int((stream.ids == EOS).sum())
         table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
@@ -200,6 +213,8 @@ def corpus_report(config: RunConfig, top: int) -> None:
         print(warning)
     print(f"Llama 3 was trained on {more:,.0f} million times as many tokens as the training split holds")
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")
+    for sentence in advice.of_data(data, config.tokens):
+        print(sentence)
     if top:
         print("most frequent words: " + ", ".join(f"{word} {count:,}" for word, count in words.most_common(top)))
 

@@ -6,6 +6,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @contextmanager
@@ -36,3 +39,25 @@ def ending_at_once(sentence: str) -> Iterator[None]:
 
     with handled(end):
         yield
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """The result of ``work`` from another thread: Python handles signals in the main thread alone, which a library that
+    computes for long without coming back would keep from it. ``work`` must let other threads run meanwhile. A signal that
+    ends the waiting leaves the thread behind, to end with the process.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]

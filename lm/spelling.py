@@ -2,6 +2,8 @@
 
 A word model that only says <unk> has not said the text. To compare it with models that have, each unknown word
 also pays its spelling under an interpolated byte trigram (Witten & Bell 1991) of the rare words of the training split.
+A run of white space, such as 2,000 blank lines, says the same thing over and over, so its probabilities learn from the run
+itself: behind its first character each one is mixed with a trigram of what the run has been so far.
 """
 
 import math
@@ -37,6 +39,18 @@ class Speller:
         return p
 
     def nats(self, word: str) -> float:
-        """-log P(word), in nats."""
+        """-log P(word), in nats. Only what begins with white space learns, so that P sums to 1 over all texts."""
         symbols = [*word.encode("utf-8"), END]
-        return -sum(math.log(self.probability(s, tuple(symbols[max(0, i - ORDER + 1) : i]))) for i, s in enumerate(symbols))
+        known = len(word[0].encode("utf-8")) if word[:1].isspace() else len(symbols)
+        so_far: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+        nats = 0.0
+        for i, symbol in enumerate(symbols):
+            p = self.probability(symbol, tuple(symbols[max(0, i - ORDER + 1) : i]))
+            for order in range(min(ORDER, i + 1) if i >= known else 0):
+                seen = so_far[tuple(symbols[i - order : i])]
+                total = seen.total()
+                if total:
+                    p = (seen[symbol] + len(seen) * p) / (total + len(seen))
+                seen[symbol] += 1
+            nats -= math.log(p)
+        return nats

@@ -18,11 +18,13 @@ IGNORED = -100  # a target that does not count, as in torch's cross_entropy
 
 @dataclass(frozen=True)
 class Stream:
-    """A split as tokens: ``ids`` [T], the bytes of its raw text, and what its unknown words cost to spell, in nats."""
+    """A split as tokens: ``ids`` [T], the bytes of its raw text, what its unknown words cost to spell, in nats, and how many
+    of the tokens are unknown."""
 
     ids: "NDArray[np.int32]"
     bytes: int
     spelling_nats: float
+    unknown: int = 0
 
     def bits_per_byte(self, nats: float) -> float:
         """Bits per byte of the raw text for ``nats`` spent on all T tokens."""
@@ -35,15 +37,17 @@ def encode(pieces: list[Piece], tokenizer: Tokenizer, eos_bytes: int = 0) -> Str
     Bits per byte count the bytes of the text, and ``eos_bytes`` for an <eos> that is a newline of the file.
     """
     ids: list[int] = []
-    size, nats = 0, 0.0
+    size, nats, unknown = 0, 0.0, 0
     for piece in pieces:
-        ids += tokenizer.encode(piece.text)
+        encoded = tokenizer.read(piece.text)
+        ids += encoded.ids
         size += len(tokenizer.raw(piece.text).encode("utf-8"))
-        nats += tokenizer.spelling_nats(piece.text)
+        nats += encoded.spelling_nats
+        unknown += encoded.unknown
         if piece.ends:
             ids.append(EOS)
             size += eos_bytes
-    return Stream(np.asarray(ids, dtype=np.int32), size, nats)
+    return Stream(np.asarray(ids, dtype=np.int32), size, nats, unknown)
 
 
 @dataclass(frozen=True)

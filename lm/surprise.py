@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from lm.advice import unknown_share
 from lm.probe import Next, ScoredText, Surprise
 from lm.progress import shown_perplexity
 from lm.runs import Run
@@ -50,7 +51,8 @@ def summary(scored: ScoredText) -> str:
     of = f" of {scored.raw_is}" if scored.raw_is else ""
     return (
         f"{scored.nats:,.1f} nats{spelt}; {scored.tokens:,} token{'s' * (scored.tokens > 1)}, "
-        f"perplexity {shown_perplexity(scored.perplexity, 1)}; "
+        f"perplexity {shown_perplexity(scored.perplexity, 1)}, "
+        f"{unknown_share(scored.unknown_tokens, scored.tokens)}; "
         f"{scored.bits_per_byte:.3f} bits per byte{of}"
     )
 
@@ -62,7 +64,7 @@ def print_scored(scored: ScoredText) -> None:
         print("nats\trank\ttoken")
         for piece in scored.pieces:
             print(f"{piece.total:.4f}\t{piece.rank}\t{visible(piece.text)}")
-        print(f"# {summary(scored)}")
+        print("\n".join(f"# {line}" for line in (summary(scored), *scored.doubts)))
         return
     text = Text()
     for piece in scored.pieces:
@@ -75,7 +77,7 @@ def print_scored(scored: ScoredText) -> None:
     for name, shade in legend_entries():
         legend.append(f" {name} ", style=f"black on {shade}")
     console.print(legend)
-    console.print(summary(scored))
+    console.print("\n".join([summary(scored), *scored.doubts]))
 
 
 def legend_entries() -> list[tuple[str, str]]:
@@ -86,8 +88,9 @@ def legend_entries() -> list[tuple[str, str]]:
 
 def as_dict(scored: ScoredText) -> dict[str, Any]:
     """For ``--json``: the totals and every piece."""
-    totals = {"nats": scored.nats, "bits_per_byte": scored.bits_per_byte, "bytes": scored.bytes}
-    totals |= {"tokens": scored.tokens, "perplexity": scored.perplexity}
+    totals: dict[str, Any] = {"nats": scored.nats, "bits_per_byte": scored.bits_per_byte, "bytes": scored.bytes}
+    totals |= {"tokens": scored.tokens, "unknown_tokens": scored.unknown_tokens, "perplexity": scored.perplexity}
+    totals |= {"warnings": list(scored.doubts)}
     return {**totals, "pieces": [_piece(p) for p in scored.pieces]}
 
 
@@ -106,7 +109,8 @@ def page(scored: ScoredText, run: str, source: str) -> str:
     template = files("lm").joinpath("templates/surprise.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pieces = [{"text": p.text, "colour": colour(p.total / math.log(2)), "title": _title(p)} for p in scored.pieces]
-    what = {"pieces": pieces, "summary": summary(scored), "legend": legend_entries(), "run": run, "source": source}
+    text = " ".join([summary(scored), *scored.doubts])
+    what = {"pieces": pieces, "summary": text, "legend": legend_entries(), "run": run, "source": source}
     return environment.from_string(template).render(**what)
 
 

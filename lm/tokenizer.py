@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 EOS = 0  # stands behind each document and is never read from text
@@ -17,6 +18,15 @@ class Decoder(ABC):
         return ""
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A text's token ids; how many of them stand for symbols that the vocabulary lacks, and the nats that spell those."""
+
+    ids: list[int]
+    spelling_nats: float
+    unknown: int
+
+
 class Tokenizer(ABC):
     """What every kind of token offers."""
 
@@ -30,6 +40,15 @@ class Tokenizer(ABC):
     @abstractmethod
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, without <eos>."""
+
+    def read(self, text: str) -> Encoded:
+        """``encode``, ``spelling_nats`` and ``unknown_tokens`` in one pass."""
+        return Encoded(self.encode(text), self.spelling_nats(text), self.unknown_tokens(text))
+
+    @property
+    def known_words(self) -> int | None:
+        """How many words and marks have a token of their own; None where tokens are no words."""
+        return None
 
     @abstractmethod
     def decoder(self) -> Decoder: ...

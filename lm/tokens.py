@@ -9,12 +9,18 @@ import json
 from collections import Counter
 from typing import Any
 
+import regex
+
 from lm.config import TokensConfig
 from lm.errors import InputError
-from lm.tokenizer import EOS, Decoder, Tokenizer
-from lm.words import LITERAL, WordTokenizer
+from lm.signals import in_thread
+from lm.tokenizer import EOS, Decoder, Encoded, Tokenizer
+from lm.words import LITERAL, VERSION, WordTokenizer
 
-__all__ = ["EOS", "BpeTokenizer", "CharTokenizer", "Decoder", "Tokenizer", "WordTokenizer", "build", "from_json"]
+__all__ = ["EOS", "BpeTokenizer", "CharTokenizer", "Decoder", "Encoded", "Tokenizer", "WordTokenizer", "build", "from_json"]
+LONGEST_PIECE = 512  # bytes of unbroken text within which byte pairs are merged
+UNBROKEN = regex.compile(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")  # as byte-level byte pairs cut text (Radford et al. 2019)
+LONG = 2**16  # characters that take the tokenizers library so long that a signal should not wait for it
 
 
 class CharTokenizer(Tokenizer):
@@ -53,8 +59,12 @@ class CharTokenizer(Tokenizer):
     def unknown(self, text: str) -> dict[str, str]:
         return {c: "its bytes " + c.encode("utf-8").hex(" ") for c in text if c not in self._ids}
 
+    def read(self, text: str) -> Encoded:
+        ids = self.encode(text)
+        return Encoded(ids, 0.0, sum(0 < i < self._first for i in ids))
+
     def unknown_tokens(self, text: str) -> int:
-        return sum(0 < i < self._first for i in self.encode(text))
+        return self.read(text).unknown
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "characters": self._characters}
@@ -105,7 +115,10 @@ class BpeTokenizer(Tokenizer):
         return 1 + len(self._bytes)
 
     def encode(self, text: str) -> list[int]:
-        return [1 + i for i in self._library.encode(text, add_special_tokens=False).ids]
+        def work() -> list[int]:
+            return self._library.encode(text, add_special_tokens=False).ids
+
+        return [1 + i for i in (in_thread(work) if len(text) > LONG else work())]
 
     def decoder(self) -> Decoder:
         return _ByteDecoder(self._bytes)
@@ -127,6 +140,11 @@ class _ByteDecoder(Decoder):
 
     def flush(self) -> str:
         return self._utf8.decode(b"", final=True)
+
+
+def long_pieces(text: str) -> int:
+    """How many pieces of a text are so long that byte pairs are not merged across the whole of them."""
+    return sum(len(m[0]) * 4 > LONGEST_PIECE < len(m[0].encode()) for m in UNBROKEN.finditer(text))
 
 
 def _byte_characters() -> list[str]:
@@ -177,19 +195,22 @@ def _keep(counts: "Counter[str]", config: TokensConfig, special: int) -> tuple[l
 
 
 def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
+    from tokenizers import Regex, models, pre_tokenizers, trainers
     from tokenizers import Tokenizer as Library
-    from tokenizers import models, pre_tokenizers, trainers
 
     most = 257 + sum(len(text.encode("utf-8")) for text in texts)  # every merge shortens the text; larger sizes fill the memory
     library = Library(models.BPE())
-    library.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    # The library's time grows with the square of a piece, and DNA or Chinese has no spaces: a piece is cut, between characters.
+    inside = "".join(_byte_characters()[0x80:0xC0])  # bytes that go on with a character
+    short = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{LONGEST_PIECE}}}(?![{inside}])"), "isolated")
+    library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False), short])
     trainer = trainers.BpeTrainer(
         vocab_size=min(config.vocab_size or 1000, most) - 1,
         min_frequency=min(config.min_count, most),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    library.train_from_iterator(texts, trainer)
+    in_thread(lambda: library.train_from_iterator(texts, trainer))
     return BpeTokenizer(library.to_str())
 
 
@@ -202,13 +223,15 @@ def from_json(data: dict[str, Any]) -> Tokenizer:
     if data["kind"] == "char":
         return CharTokenizer(_symbols(data, "characters"))
     if data["kind"] == "word":
-        split, lower, literal = data["split"], data["lower"], data.get("literal", 0)
+        split, lower, literal, version = data["split"], data["lower"], data.get("literal", 0), data.get("version", 1)
         if split not in ("punctuation", "spaces") or type(lower) is not bool or type(literal) is not int or literal < 0:
             raise ValueError("split, lower or literal is none")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            raise ValueError(f"version is not between 1 and {VERSION}")
         types = _symbols(data, "types")
         if literal and LITERAL not in types:
             raise ValueError(f"types lacks {LITERAL}")
-        return WordTokenizer(types, _symbols(data, "rare"), split, lower, literal)
+        return WordTokenizer(types, _symbols(data, "rare"), split, lower, literal, version)
     if data["kind"] == "bpe":
         return BpeTokenizer(json.dumps(data["model"]))
     raise ValueError("kind is none")

@@ -81,7 +81,7 @@ class Training:
         self.logs: tuple[Log, ...] = ()
         self.marks: dict[str, Mark] = {}  # of the logs, as of the last checkpoint
         self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
-        self.notes: list[str] = []  # what whoever resumed should know
+        self.notes: list[str] = []  # what whoever began or resumed it should know
         self.rollback = Rollback(self)
         self.graph: Graph | None = None
         self.ranks: Alone = ALONE  # with several processes, those that have the other rows

@@ -6,18 +6,32 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from lm.spelling import Speller
-from lm.tokenizer import EOS, Decoder, Tokenizer
+import regex
 
-PIECE = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+(?:['’]\w+)*|--+|\.{2,}|.", re.DOTALL)
+from lm.spelling import Speller
+from lm.tokenizer import EOS, Decoder, Encoded, Tokenizer
+
+# Marks, format characters and joiners belong to the character before them (rule WB4 of Unicode's annex 29). Letters, digits and
+# white space are Python's own; regex's \w and \s are other sets.
+X, WORD, SPACE = r"\p{WB=Extend}\p{WB=Format}\p{WB=ZWJ}", r"\p{L}\p{N}_", r"[\s\x1c-\x1f]"
+PIECE = regex.compile(
+    rf"{SPACE}+|(?:\d[\d{X}]*(?:[.,][{X}]*\d[\d{X}]*)*[{WORD}{X}]*"
+    rf"|[{WORD}][{WORD}{X}]*(?:['’][{X}]*[{WORD}][{WORD}{X}]*)*|--+|\.{{2,}}|.)[{X}]*",
+    regex.DOTALL,
+)
+FIRST_PIECE = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+(?:['’]\w+)*|--+|\.{2,}|.", re.DOTALL)  # of tokenizers of version 1
+VERSION = 2
+LONGEST_GAP = (
+    16  # characters of a rare run of white space that are read one by one; a model pays up to 18 bits for each of them
+)
 CLOSING = frozenset(".,;:!?%)]}”’…-–—/")  # nothing before these
 OPENING = frozenset("([{“‘$#-–—/@")  # nothing behind these
 LITERAL = "<unk>"  # as benchmark files write it
 
 
-def pieces(text: str) -> list[str]:
-    """Words, numbers, marks and runs of white space; joined they are the text."""
-    return PIECE.findall(text)
+def pieces(text: str, version: int = VERSION) -> list[str]:
+    """Words, numbers, marks and runs of white space; joined they are the text. Version 1 cuts words at combining marks."""
+    return PIECE.findall(text) if version > 1 else FIRST_PIECE.findall(text)
 
 
 def word_counts(texts: Iterable[str], split: str = "punctuation", lower: bool = False) -> "Counter[str]":
@@ -70,8 +84,12 @@ class WordTokenizer(Tokenizer):
 
     A token carries no white space. Between two tokens stands what ``Line.gap`` expects there (a space, or nothing, as
     before a comma); where the text has something else, that is a token of its own: <join> for nothing, or the white
-    space itself. So a text without unknown words comes back exactly. With ``split="spaces"`` tokens are what white
+    space itself. So a text without unknown words comes back exactly. A run of white space that is no type is read as its
+    characters up to ``LONGEST_GAP`` of them, and as one <unk> beyond. With ``split="spaces"`` tokens are what white
     space separates, and every white space comes back as one space. ``lower`` lower-cases first.
+
+    ``version`` says how text is cut, and is kept with a run: 1 cuts words at combining marks and reads every rare run of
+    white space by its characters.
 
     Ids: <eos>, <unk>, <join>, then the types by falling count.
 
@@ -86,8 +104,11 @@ class WordTokenizer(Tokenizer):
     kind = "word"
     UNK, JOIN, _first = 1, 2, 3
 
-    def __init__(self, types: list[str], rare: list[str], split: str, lower: bool, literal: int = 0) -> None:
+    def __init__(
+        self, types: list[str], rare: list[str], split: str, lower: bool, literal: int = 0, version: int = VERSION
+    ) -> None:
         self._types, self._rare, self._split, self._lower, self._literal = types, rare, split, lower, literal
+        self._version, self._longest_gap = version, LONGEST_GAP if version > 1 else math.inf
         self._ids = {t: i for i, t in enumerate(types, start=self._first)}
         self._unknown = self._ids[LITERAL] if literal else self.UNK
         self.never = (self.UNK, self.JOIN) if split == "spaces" else (self.UNK,)
@@ -96,6 +117,10 @@ class WordTokenizer(Tokenizer):
     @property
     def size(self) -> int:
         return self._first + len(self._types)
+
+    @property
+    def known_words(self) -> int:
+        return len(self._types)
 
     def raw(self, text: str) -> str:
         text = text.lower() if self._lower else text
@@ -109,14 +134,14 @@ class WordTokenizer(Tokenizer):
     def tokens(self, text: str) -> list[str | None]:
         """The text cut up: words, marks, unexpected white space, and None for an unexpected lack of it."""
         text = self.raw(text)
-        return list(text.split()) if self._split == "spaces" else spaced(pieces(text))
+        return list(text.split()) if self._split == "spaces" else spaced(pieces(text, self._version))
 
     def _in_vocabulary(self, text: str) -> list[tuple[int, str]]:
         pairs: list[tuple[int, str]] = []
         for t in self.tokens(text):
             if t is None:
                 pairs.append((self.JOIN, ""))
-            elif t.isspace() and t not in self._ids:  # a rare run of white space, character by character
+            elif t not in self._ids and t.isspace() and len(t) <= self._longest_gap:
                 pairs += [(self._ids.get(c, self._unknown), c) for c in t]
             else:
                 pairs.append((self._ids.get(t, self._unknown), t))
@@ -125,6 +150,11 @@ class WordTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return [i for i, _ in self._in_vocabulary(text)]
 
+    def read(self, text: str) -> Encoded:
+        pairs = self._in_vocabulary(text)
+        lacking = sum(i == self._unknown and t not in self._ids for i, t in pairs)
+        return Encoded([i for i, _ in pairs], self._spelling(pairs), lacking)
+
     def decoder(self) -> Decoder:
         return _WordDecoder(self._types, self._split)
 
@@ -132,7 +162,10 @@ class WordTokenizer(Tokenizer):
         return ("<eos>", "<unk>", "<join>")[token] if token < self._first else self._types[token - self._first]
 
     def spelling_nats(self, text: str) -> float:
-        counts = Counter(t for i, t in self._in_vocabulary(text) if i == self._unknown)
+        return self._spelling(self._in_vocabulary(text))
+
+    def _spelling(self, pairs: list[tuple[int, str]]) -> float:
+        counts = Counter(t for i, t in pairs if i == self._unknown)
         return math.fsum(count * self._spell(t) for t, count in counts.items())
 
     def _spell(self, word: str) -> float:
@@ -166,7 +199,7 @@ class WordTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, Any]:
         data = {"kind": self.kind, "types": self._types, "rare": self._rare, "split": self._split, "lower": self._lower}
-        return data | {"literal": self._literal}
+        return data | {"literal": self._literal, "version": self._version}
 
 
 class _WordDecoder(Decoder):

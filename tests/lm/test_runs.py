@@ -108,13 +108,14 @@ def test_the_table_is_readable_in_80_columns(
     assert all(len(line) <= 80 for line in out.splitlines())
     first, second, *rows = out.splitlines()
     assert first.split() == ["valid", "test"]
-    assert second.split() == ["run", "tokens", "model", "epochs", "ppl", "b/B", "b/B", "state"]
+    assert second.split() == ["run", "tokens", "|V|", "model", "epochs", "ppl", "b/B", "b/B", "state"]
     assert len(rows) == 2, "no row is folded"
     best = min(map(json.loads, (trained / "epochs.jsonl").read_text().splitlines()), key=lambda r: r["valid_loss"])
     test = json.loads((trained / "result.json").read_text())["test"]
     cells = next(row for row in rows if "obama" in row).split()
-    assert cells[:5] == ["runs/obama-word-lstm", "char", "lstm", "1x16", "6"]
-    assert cells[5:] == [
+    types = json.loads((trained / "about.json").read_text())["corpus"]["types"]
+    assert cells[:6] == ["runs/obama-word-lstm", "char", f"{types}", "lstm", "1x16", "6"]
+    assert cells[6:] == [
         f"{best['valid_perplexity']:.2f}", f"{best['valid_bits_per_byte']:.3f}", f"{test['bits_per_byte']:.3f}", "done"
     ]  # fmt: skip
 

@@ -227,6 +227,7 @@ def test_words_by_hand() -> None:
         "split": "punctuation",
         "lower": False,
         "literal": 0,
+        "version": 2,
     }
     assert tokenizer.size == 6
     assert tokenizer.encode("the dog,cat") == [3, 1, 4, 2, 5]
