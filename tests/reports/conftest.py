@@ -1,5 +1,6 @@
 """Built pages, and a browser to look at them with."""
 
+import functools
 import html
 import json
 import re
@@ -8,12 +9,16 @@ import subprocess
 
 import pytest
 from flow_cases import stored_flow
+from matplotlib.mathtext import MathTextParser
 from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, stored_speeds, tying
 
 from reports import build
 from studies import save
 from studies.speeches import Study as Speeches
 from studies.weight_tying import Study as WeightTying
+
+# matplotlib keeps what it parsed of fifty numbers with exponents, fewer than the axes of these tests have
+MathTextParser._parse_cached = functools.lru_cache(None)(MathTextParser._parse_cached.__wrapped__)
 
 
 @pytest.fixture(scope="session")
