@@ -29,7 +29,7 @@ Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
 
 class Shared(dict[str, Any]):
-    """An object of a table's ``attrs``, which pandas copies deeply at every operation: this one stays the same and unchanged."""
+    """An object in a table's ``attrs``. pandas copies those deeply at every operation; this one is shared, and never changed."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
         return self
