@@ -29,7 +29,7 @@ Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
 
 class Shared(dict[str, Any]):
-    """An object in a table's ``attrs``. pandas copies those deeply at every operation; this one is shared, and never changed."""
+    """An object in a table's ``attrs``. pandas copies those deeply at each operation; this one is shared and unchanged."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
         return self
