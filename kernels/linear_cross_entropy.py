@@ -243,15 +243,8 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
     """
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
-
-    def room(dtype: torch.dtype) -> Tensor:
-        padded = torch.empty(rows, stride, dtype=dtype, device=device)
-        if stride > v:  # oneDNN's bfloat16 product multiplies the padding by 0 on CPUs with AMX, and a NaN there stays NaN
-            padded[:, v:].zero_()
-        return padded[:, :v]
-
-    logits = room(acc)
-    return logits, logits if dtype == acc else room(dtype)
+    logits = torch.empty(rows, stride, dtype=acc, device=device)[:, :v]
+    return logits, logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)[:, :v]
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
