@@ -240,11 +240,16 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
     """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
 
     Chunks are of one size but for the last, which may be a few rows shorter. Those with two rooms have half of ROWS at least.
+    The padding behind each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply what stands there by zeros of their
+    own, and a NaN left there by other work would reach the result.
     """
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
-    logits = torch.empty(rows, stride, dtype=acc, device=device)[:, :v]
-    return logits, logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)[:, :v]
+    logits = torch.empty(rows, stride, dtype=acc, device=device)
+    products = logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)
+    products[:, v:] = 0
+    z = logits[:, :v]
+    return z, z if dtype == acc else products[:, :v]
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

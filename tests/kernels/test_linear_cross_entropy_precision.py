@@ -1,5 +1,7 @@
 """Decoder and cross-entropy in one: what other precisions cost in accuracy, and what never stands in memory."""
 
+from functools import partial
+
 import pytest
 import torch
 from loss_cases import MODULE, REDUCTIONS, Recorder, error, everything, ours, problem, rows, textbook
@@ -136,6 +138,21 @@ def test_chunks_of_one_size(n: int, v: int, size: int, halves: int) -> None:
         assert (logits is products) == (dtype == torch.float32)
         assert logits.stride(0) % (16 if v % 8 else 8) == 0
         assert logits.untyped_storage().nbytes() <= 4 * max(2_560_000, 512 * v) * (1 + 16 / v)
+
+
+@pytest.mark.parametrize(("n", "v", "d"), [(32, 34, 8), (40, 106, 16), (100, 1001, 24)])
+def test_what_memory_held_before_reaches_no_gradient(n: int, v: int, d: int) -> None:
+    """On CPUs with AMX oneDNN's bfloat16 products read the padding between the rows of an operand, NaN included."""
+    _, products = MODULE._buffers(n, v, torch.float32, torch.bfloat16, torch.device("cpu"))
+    assert not products.as_strided((n, products.stride(0) - v), products.stride(), v).count_nonzero()
+    tensors, target = problem(n, v, d)
+    truth = everything(textbook, tensors, target)
+    torch.use_deterministic_algorithms(True)  # fills memory that nobody wrote with NaN
+    try:
+        mine = everything(partial(ours, compute_dtype=torch.bfloat16), tensors, target, dtype=torch.float32)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert max(error(a, t) for a, t in zip(mine, truth, strict=True)) < 0.02
 
 
 @pytest.mark.parametrize("gradients", [True, False])
