@@ -1,7 +1,8 @@
 # make demo   trains on speeches, generates text, shows where the gradient comes from
 # make studies runs the studies of gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
-# make test   lint, types and all tests but the slow ones
+# make test   lint, types and all tests but the slow ones; the same examples each time
+# make fuzz   the tests that draw their examples, with others each time; make fuzz SEED=N draws those of a seed again
 # make gpu-check   what only a CUDA GPU can prove, in minutes; results in runs/gpu-check; installs nothing
 VENV ?= .venv
 PYTHON ?= python3
@@ -9,7 +10,7 @@ PRESET ?= cpu
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo report studies test test-all gpu-check lint clean
+.PHONY: demo report studies test test-all fuzz gpu-check lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
@@ -22,12 +23,20 @@ studies: $(READY)
 	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
-# One thread a worker: two workers with two threads each would take turns on two cores.
+# One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some
+# hundred processes are started.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist worksteal
+
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	$(PYTEST)
+
+fuzz: $(READY)
+	@seed=$${SEED:-$$($(BIN)/python -c "import secrets; print(secrets.randbelow(2**32))")}; \
+	  echo "the seed is $$seed; the same examples again: make fuzz SEED=$$seed"; \
+	  $(PYTEST) -m hypothesis --hypothesis-profile random --hypothesis-seed $$seed
 
 # Where there is no .venv, PYTHON with torch 2.11 and Triton 3.6 or newer will do.
 gpu-check:

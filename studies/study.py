@@ -28,6 +28,13 @@ OPEN = ("fails", "ambiguous")  # verdicts that ask why
 Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
 
+class Shared(dict[str, Any]):
+    """An object in a table's ``attrs``. pandas copies those deeply at each operation; this one is shared and unchanged."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+        return self
+
+
 def label(cell: Any) -> str:
     """A cell for people to read: its names, and its numbers with theirs."""
     if not isinstance(cell, dict):
@@ -74,7 +81,7 @@ class Sweep(Parameters):
         import pandas as pd
 
         table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
-        table.attrs = {"study": type(self).__module__.rpartition(".")[2], "parameters": asdict(self)}  # type: ignore[call-overload]
+        table.attrs = {"study": type(self).__module__.rpartition(".")[2], "parameters": Shared(asdict(self))}  # type: ignore[call-overload]
         if subject := self.subject():
             table.attrs["subject"] = subject
         return table

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lm import InputError
 from studies.digest import damaged, sealed
 from studies.output import check_writable, replacing
-from studies.study import STUDIES, label, module_of
+from studies.study import STUDIES, Shared, label, module_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,7 +28,7 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
 
     if "machine" not in more:
         more["machine"] = describe()
-    table.attrs |= {"study": name, "parameters": asdict(study)} | more
+    table.attrs |= {"study": name, "parameters": Shared(asdict(study))} | more
     with replacing(path) as temporary:
         sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
@@ -74,6 +74,7 @@ def load(path: Path) -> "pd.DataFrame":
         raise InputError(f"{path} is damaged: it is not what was written; restore it from a copy, or run the study again")
     if complaint := _complaint(table):
         raise InputError(f"{path} {complaint}; studies run NAME makes a table that can be read")
+    table.attrs = {key: Shared(value) if isinstance(value, dict) else value for key, value in table.attrs.items()}
     return table
 
 

@@ -151,7 +151,6 @@ def test_a_part_runs_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
 def test_all_of_it_runs_to_its_end(tmp_path: Path) -> None:
     """Every part and every kind of check, so that none meets its first Python error beside a GPU."""
     done = command("--device", "cpu", "--out", tmp_path, "--jobs", 1, "--seconds", 1400)

@@ -4,8 +4,8 @@ Triton's interpreter runs the programs of a grid one after another, which an exc
 every tensor of a launch lies in shared memory, and of one process a program each runs its own. Random pauses before stores,
 loads and arrivals make the order of events another one each time.
 
-A script, so that it can run against an altered copy of the package: ``python programs_at_once.py SPEC`` with SPEC a JSON
-object prints one JSON object.
+A script, so that it can run against an altered copy of the package: ``python programs_at_once.py SPECS`` with SPECS a list of
+JSON objects prints a list of as many; it ends at the first that hangs.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any
 
 os.environ["TRITON_INTERPRET"] = "1"
 
+import quick_interpreter  # noqa: F401
 import torch
 from torch import Tensor
 from triton.runtime import interpreter
@@ -30,6 +31,9 @@ from kernels.plan import Plan
 CLIP = {recurrence: "clip_recurrent", kernels.scan_op.triton_recurrence: "clip"}
 PAUSE = 0.1  # seconds at most, before a part of the memory operations; most are far shorter, a few longer than a step takes
 WAIT = 0.0005  # seconds between two looks of a program that waits
+
+
+KERNELS, FRESH = (kernels.launch.scan_forward, kernels.launch.scan_backward), kernels.launch.fresh
 
 
 class Hang(Exception):
@@ -121,9 +125,8 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
     launch: Any = kernels.launch
     ops: Any = kernels.scan_op
     launch.PROGRAMS_AT_ONCE = True
-    launch.scan_forward = AtOnce(launch.scan_forward, spec["deadline"])
-    launch.scan_backward = AtOnce(launch.scan_backward, spec["deadline"])
-    fresh, plan_for = launch.fresh, launch.plan_for
+    fresh, plan_for = FRESH, launch.plan_for
+    launch.scan_forward, launch.scan_backward = (AtOnce(kernel, spec["deadline"]) for kernel in KERNELS)
     launch.fresh = lambda ex, *size, like: fresh(ex, *size, like=like) if ex == "sentinel" else like.new_full(size, torch.nan)
     ops.plan_for = lambda *args: with_programs(plan_for(*args), spec["programs"], spec["parts"], spec["w_first"])
     kind, dtype = CELLS[cell], getattr(torch, spec["dtype"])
@@ -156,7 +159,10 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    outcomes: list[dict[str, Any]] = []
     try:
-        print(json.dumps(main(json.loads(sys.argv[1]))))
+        for spec in json.loads(sys.argv[1]):
+            outcomes.append(main(spec))
     except Hang as hang:
-        print(json.dumps({"hang": str(hang)}))
+        outcomes.append({"hang": str(hang)})
+    print(json.dumps(outcomes))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kernels import plan as plans
-from kernels.floor import BATCHES, HIDDEN, floor
+from kernels.floor import BATCHES, HIDDEN, floor, main
 
 
 def test_by_hand() -> None:
@@ -46,13 +46,13 @@ def test_no_cooperative_plan_is_predicted_below_its_exchange(batch: int, hidden:
         assert plan.total > floor(batch, 1024, hidden, cell, "bfloat16", backward=True).exchange
 
 
-def test_the_command_prints_every_size() -> None:
-    root = Path(__file__).resolve().parents[2]
-    done = subprocess.run([sys.executable, "-m", "kernels.floor"], cwd=root, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    rows = [line.split()[:2] for line in done.stdout.splitlines()[5:]]
+def test_the_command_prints_every_size(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["kernels.floor"])
+    main()
+    printed = capsys.readouterr().out
+    rows = [line.split()[:2] for line in printed.splitlines()[5:]]
     assert rows == [[str(batch), str(hidden)] for batch in BATCHES for hidden in HIDDEN]
-    assert "of the H100's datasheet" in done.stdout
+    assert "of the H100's datasheet" in printed
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:

@@ -9,8 +9,8 @@ from torch import Tensor
 from kernels import CELLS, GRU, LSTM, RNN, recurrence
 
 
-def saved_bytes(run: Any) -> int:
-    """Bytes that autograd keeps for the backward pass of what ``run`` returns, each memory once."""
+def saved_bytes(run: Any) -> tuple[int, Tensor]:
+    """Bytes that autograd keeps for the backward pass of what ``run`` returns, each memory once; and that."""
     kept: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def saved_bytes(run: Any) -> int:
         result = run()
     assert result.requires_grad
     kept.pop(0, None)  # empty tensors
-    return sum(kept.values())
+    return sum(kept.values()), result
 
 
 @pytest.mark.parametrize("cell", sorted(CELLS))
@@ -32,7 +32,7 @@ def test_the_gates_are_saved_bytes(cell: str) -> None:
     input, state = torch.randn(steps, batch, 5), tuple(torch.zeros(batch, hidden) for _ in range(CELLS[cell].states))
     weights = [torch.randn(packed, 5, requires_grad=True), torch.randn(packed, hidden, requires_grad=True)]
     kept, rebuilt = (
-        saved_bytes(lambda r=r: recurrence(cell, input, state, *weights, backend="triton", plan="stepwise", recompute=r)[0])
+        saved_bytes(lambda r=r: recurrence(cell, input, state, *weights, backend="triton", plan="stepwise", recompute=r)[0])[0]
         for r in (False, True)
     )
     gates = steps * batch * 4 * 32 * 4 if cell in ("lstm", "gru") else 0  # 20 units are padded to 32, a number has 4 bytes
@@ -70,8 +70,9 @@ def test_a_module_hands_it_on(module: Any) -> None:
     for recompute in (False, True):
         torch.manual_seed(0)
         model = module(3, 20, 2, backend="triton", recompute=recompute)
-        kept.append(saved_bytes(lambda m=model: m(input)[0]))
-        model(input)[0].square().sum().backward()
+        saved, output = saved_bytes(lambda m=model: m(input)[0])
+        kept.append(saved)
+        output.square().sum().backward()
         gradients.append([p.grad for p in model.parameters()])
     assert kept[0] - kept[1] == (0 if module is RNN else 2 * 4 * 2 * 4 * 32 * 4)
     torch.testing.assert_close(gradients[1], gradients[0])

@@ -1,5 +1,6 @@
 """Built pages, and a browser to look at them with."""
 
+import functools
 import html
 import json
 import re
@@ -8,17 +9,24 @@ import subprocess
 
 import pytest
 from flow_cases import stored_flow
+from matplotlib.mathtext import MathTextParser
 from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, stored_speeds, tying
 
-from reports import build
+from reports import build, picture
 from studies import save
 from studies.speeches import Study as Speeches
 from studies.weight_tying import Study as WeightTying
 
+# matplotlib keeps what it parsed of fifty numbers with exponents, fewer than the axes of these tests have
+MathTextParser._parse_cached = functools.lru_cache(None)(MathTextParser._parse_cached.__wrapped__)
+
 
 @pytest.fixture(scope="session")
 def built(tmp_path_factory):
-    """A folder of pages: one table of each study, one full of markup, one with nothing to draw, and an index."""
+    """A folder of pages: one table of each study, one full of markup, one with nothing to draw, and an index.
+
+    Figures are real as PNG and in the pages; their files as SVG and PDF are empty, since drawing them takes as long again.
+    """
     folder = tmp_path_factory.mktemp("tables")
     stored_norms(folder / "gradient_lag.parquet", subject="obama, word tokens, lstm 2 x 256")
     stored_costs(folder / "training_step.parquet")
@@ -31,7 +39,16 @@ def built(tmp_path_factory):
     stored_norms(folder / "<script>alert(1)<.parquet", run=EVIL, subject=EVIL)
     stored_norms(folder / "zeros.parquet", run="a" * 300, near=0.0, windows=1, subject="W" * 300)
     (folder / "broken.parquet").write_text(EVIL)
-    return build([folder], tmp_path_factory.mktemp("pages"))
+
+    def save_png(drawing, path):
+        if path.suffix == ".png":
+            picture.save(drawing, path)
+        else:
+            path.touch()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("reports.folder.save", save_png)
+        return build([folder], tmp_path_factory.mktemp("pages"))
 
 
 @pytest.fixture(scope="session")

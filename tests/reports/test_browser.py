@@ -15,7 +15,7 @@ def rgb(colour):
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-def test_nothing_is_cut_off_missing_or_wrong(dark, built, pages, look):
+def test_nothing_is_cut_off_missing_or_wrong(dark, look, built, pages):
     figures = {page.name: sum(not figure.problem for figure in page.figures) for page in built.pages}
     seen, console = look(pages, WIDTHS, dark)
     assert console == []
@@ -30,7 +30,7 @@ def test_nothing_is_cut_off_missing_or_wrong(dark, built, pages, look):
         assert view["type"] in (inks if drawn else [None])
 
 
-def test_tables_are_sorted_and_the_csv_is_saved(built, look):
+def test_tables_are_sorted_and_the_csv_is_saved(look, built):
     page = built.index.parent / "gradient_lag.html"
     ((view,), console) = look([page], [1280], dark=False)
     assert console == []
@@ -44,7 +44,7 @@ def test_tables_are_sorted_and_the_csv_is_saved(built, look):
     assert up[0] < 1e-5 < 1 < up[-1]  # by value, not as text
 
 
-def test_a_long_csv_is_packed_and_saved_as_it_is(built, look):
+def test_a_long_csv_is_packed_and_saved_as_it_is(look, built):
     page = built.index.parent / "throughput.html"
     (packed,) = re.findall(r'<pre id="csv" data-packed="gzip" hidden>(.+?)</pre>', page.read_text())
     ((view,), console) = look([page], [1280], dark=False)
@@ -64,7 +64,7 @@ def test_a_long_csv_is_packed_and_saved_as_it_is(built, look):
     ],
     ids=["wide", "cut", "image", "drawing"],
 )
-def test_the_inspection_finds_what_is_wrong(before, after, complaint, built, look, tmp_path):
+def test_the_inspection_finds_what_is_wrong(before, after, complaint, look, built, tmp_path):
     text = (built.index.parent / "gradient_lag.html").read_text()
     broken = tmp_path / "broken.html"
     broken.write_text(re.sub(before, after, text, count=1))
@@ -72,7 +72,7 @@ def test_the_inspection_finds_what_is_wrong(before, after, complaint, built, loo
     assert any(found.startswith(complaint) for found in view["found"])
 
 
-def test_the_console_says_what_is_wrong(built, look, tmp_path):
+def test_the_console_says_what_is_wrong(look, built, tmp_path):
     """A script that a page did not bring is refused by the page itself, which the console tells."""
     broken = tmp_path / "broken.html"
     broken.write_text((built.index.parent / "index.html").read_text().replace("<h1>", "<script>alert(1)</script><h1>"))

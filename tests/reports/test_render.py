@@ -95,8 +95,10 @@ def test_every_page_can_be_parsed_and_every_image_decoded(built, pages):
         assert len(drawings) == 2 * figures.get(page.stem, 0)
         for drawing in drawings:
             assert ElementTree.fromstring(drawing).get("viewBox")
-        for picture in page.parent.glob(f"{FIGURES}/*.png"):
-            Image.open(io.BytesIO(picture.read_bytes())).verify()
+    pictures = list(built.index.parent.glob(f"{FIGURES}/*.png"))
+    assert len(pictures) == sum(figures.values())
+    for picture in pictures:
+        Image.open(io.BytesIO(picture.read_bytes())).verify()
 
 
 def test_every_link_of_the_markdown_leads_somewhere(pages):

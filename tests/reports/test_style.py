@@ -25,12 +25,18 @@ def test_every_plot_has_its_own_name_and_words():
     assert plots("nothing_of_the_kind") == ()
 
 
+@pytest.fixture(scope="module", params=STORED)
+def decided(request, tmp_path_factory):
+    """A stored table of a study, and what it decides."""
+    table = load(STORED[request.param](tmp_path_factory.mktemp("stored") / "t.parquet"))
+    return table, verdicts(table)
+
+
 @SIZES
-@pytest.mark.parametrize("study", STORED)
-def test_type_is_inside_and_legends_are_off_the_data(study, size, tmp_path):
-    table = load(STORED[study](tmp_path / "t.parquet"))
-    for plot in plots(study):
-        drawing = plot.draw(table, verdicts(table), size)
+def test_type_is_inside_and_legends_are_off_the_data(decided, size):
+    table, claims = decided
+    for plot in plots(table.attrs["study"]):
+        drawing = plot.draw(table, claims, size)
         headline(drawing, "W" * 200)
         drawing.draw_without_rendering()
         edge = drawing.bbox

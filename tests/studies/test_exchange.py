@@ -48,13 +48,15 @@ def planted(noise=0.0, waits=WAITS, l2=L2, study=None, error=1e-4, few=0.0):
 
 def test_floors_are_times_of_steps_alone():
     """The 20 µs that every launch takes beside its steps are in neither of them."""
-    found = floors(planted()).set_index(["protocol", "programs", "kilobytes"])
+    table = planted()
+    made = floors(table)
+    found = made.set_index(["protocol", "programs", "kilobytes"])
     assert found.loc[("sentinel", 8, 1), "us"] == pytest.approx(0.8 + 8192 / 5e6)
     assert found.loc[("none", 132, 256), "us"] == pytest.approx(0.3 + 132 * 262144 / 5e6)
     assert found.loc[("none", 132, 256), "gathered"] == 132 * 262144
     assert found.loc[("none", 132, 256), "gbs"] == pytest.approx(132 * 262144 / (0.3 + 132 * 262144 / 5e6) / 1e3)
     assert found.loc[("launch", 1, 0), "us"] == pytest.approx(4.0)
-    assert summary(planted()).equals(floors(planted()))
+    assert summary(table).equals(made)
 
 
 def test_constants_are_those_that_were_planted():
@@ -105,10 +107,10 @@ def test_a_wrong_state_fails(error, word):
 
 def test_what_plans_use_is_held_against_what_was_measured(monkeypatch):
     monkeypatch.setattr(kernels, "constant", lambda device, name, estimate: {"L2_BYTES": 5.1e6, "LAUNCH": 8.0}.get(name, 1.0))
-    table = planted(noise=0.002)
-    assert claim(table, "L2_BYTES")["verdict"] == "holds" and claim(table, "L2_BYTES")["setting"] == "sm_90"
-    assert claim(table, "LAUNCH")["verdict"] == "fails"
-    assert "and 8 is used" in claim(table, "LAUNCH")["measured"]
+    found = verdicts(planted(noise=0.002))
+    bandwidth, launch = (found[found["claim"].str.contains(name)].iloc[0] for name in ("L2_BYTES", "LAUNCH"))
+    assert (bandwidth["verdict"], bandwidth["setting"]) == ("holds", "sm_90")
+    assert launch["verdict"] == "fails" and "and 8 is used" in launch["measured"]
 
 
 def stored(path, **how):
