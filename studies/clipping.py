@@ -42,8 +42,8 @@ class Study(Sweep):
     model at each of ``rates`` and ``multiples`` of the mean norm, and without clipping. kinds: along one training without
     clipping at ``kinds_rate``, every ``every`` steps, what four kinds of clipping make of the gradient. Their thresholds are
     ``tightness`` times the median over these steps of what a kind holds against its threshold, so that at 1 each kind
-    touches half of the steps. overflow: for each of ``corpora`` and seed, four updates for each of ``epochs`` of a training whose
-    gradient's norm is too large for float32, at sizes of its own.
+    touches half of the steps. overflow: for each of ``corpora`` and seed, four updates for each of ``epochs`` of a training
+    whose gradient's norm is too large for float32, at sizes of its own.
     """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)

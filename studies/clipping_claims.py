@@ -45,6 +45,8 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
             digits = len(steep.partition("e")[0].strip("-").replace(".", ""))
             found = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
             measured, holds = f"b* = {found[0]}, dE/db = {found[1]}", found == (b, steep)
+            if not math.isfinite(place[w, "ridge"] + slope[w, "ridge"]):
+                measured = UNDEFINED
         claim = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
         rows.append(claim_of(claim, FIG6, setting, f"b* = {b}, dE/db = {steep}, all digits", measured, holds))
         measured = ""
@@ -96,6 +98,8 @@ def _forks(part: "pd.DataFrame") -> list[Claim]:
         told = ", ".join(f"{count:g}" for count in counted)
         measured = f"b = {exact:.4f}; fixed points just below and above: {told}" if counted else ""
         threshold = f"b = {given}, {wanted[0]} fixed point{'s' * (wanted[0] > 1)} below and {wanted[1]} above"
+        if not all(map(math.isfinite, counted)):
+            measured = UNDEFINED
         holds = f"{exact:.4f}" == given and counted == wanted
         rows.append(
             claim_of("fixed points appear or vanish where 5 s'(x) = 1", FIG3, f"w = 5, {kind}", threshold, measured, holds)

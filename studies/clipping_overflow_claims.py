@@ -35,9 +35,9 @@ def why_overflow(claim: Any) -> str:
         if "one seed" in claim.measured:
             return ONE
         return (
-            "a step keeps the gradient's direction, and that is the one in which it explodes: divided by a norm of 1e28, what the "
-            "decoder would learn from is nothing beside it. Clipping bounds the step and does not make the gradient useful; the "
-            "same weights learn where windows are short"
+            "a step keeps the gradient's direction, and that is the one in which it explodes: divided by a norm of 1e28, what "
+            "the decoder would learn from is nothing beside it. Clipping bounds the step and does not make the gradient "
+            "useful; the same weights learn where windows are short"
         )
     if claim.claim == STANDS and claim.verdict == "ambiguous":
         return "no norm was too large for float32: the text is too short for so many steps back"
@@ -94,4 +94,4 @@ def _falls(loss: "pd.Series[float]", kind: str) -> list[float]:
     """One value a training that has enough updates."""
     of = loss[loss.index.get_level_values("kind") == kind].dropna().sort_index()
     found = [group.to_numpy() for _, group in of.groupby(["corpus", "seed"])]
-    return [float(values[1:5].mean() - values[-4:].mean()) for values in found if len(values) >= LEAST]
+    return [float(values[1:5].mean()) - float(values[-4:].mean()) for values in found if len(values) >= LEAST]

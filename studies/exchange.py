@@ -236,7 +236,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _unknown(table: "pd.DataFrame") -> tuple[str, str]:
-    """(measured, verdict) of what a table does not tell: undecided where times, or what a step adds to them, are not above 0."""
+    """(measured, verdict) of what a table does not tell: undecided where times, or what a step adds, are not above 0."""
     seconds = table["seconds"].dropna()
     odd = not ((seconds > 0) & (seconds < math.inf)).all() or (len(seconds) and (floors(table)["us"] <= 0).any())
     return (UNDEFINED, "ambiguous") if odd else (NOT, NOT)

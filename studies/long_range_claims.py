@@ -267,7 +267,7 @@ def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
 
 
 def _most(values: list[float], most: float, whole: bool, spec: str, unit: str = "") -> tuple[str, str]:
-    """(measured, verdict) on a number being at most so much, of one value a seed; ``whole``, whether all that it is of is there."""
+    """(measured, verdict) on a number being at most so much, one value a seed; ``whole``: all that it is of was measured."""
     if any(map(math.isnan, values)):
         return (UNDEFINED, "ambiguous") if whole else (NOT, NOT)
     middle = mean(values)

@@ -235,7 +235,7 @@ def _counting(scores: "pd.DataFrame", tokens: str) -> list[Claim]:
 
 
 def _fewer(own: "pd.Series[float]", other: "pd.Series[float]") -> tuple[str, str]:
-    """The geometric mean of own / other over the seeds that have both, with Student's interval; the verdict on its being < 1."""
+    """The geometric mean of own / other over seeds that have both, with Student's interval; the verdict on its being < 1."""
     import numpy as np
     import pandas as pd
 

@@ -90,7 +90,10 @@ def median(samples: Any, confidence: float = 0.95) -> Interval:
     samples = np.asarray(samples, dtype=np.float64)
     if not len(samples) or not np.isfinite(samples).all():
         return NOTHING
-    middle = float(np.median(samples))
+    with np.errstate(over="ignore"):
+        middle = float(np.median(samples))
+    if not math.isfinite(middle):
+        return NOTHING
     if 2 * 0.5 ** len(samples) > 1 - confidence:
         return Interval(middle, math.nan, math.nan)
     return Interval(middle, *_bca(samples, confidence))
