@@ -87,7 +87,7 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     said = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
     if {"untied, d = h", "tied, d = h"} <= set(counts.index):
         untied, tied = total["untied, d = h"], total["tied, d = h"]
-        both, left = ratio(counts.loc["untied, d = h", ["E", "U"]].sum(), untied), ratio(tied, untied)
+        both, left = ratio(counts.loc["untied, d = h", ["E", "U"]].to_numpy().sum(), untied), ratio(tied, untied)
         said = "" if both != both else f"{said}E and U hold {both:.0%} of the untied model; tying saves {1 - left:.0%} of it. "
     else:
         said = ""

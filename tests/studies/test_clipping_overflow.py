@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from studies import load, save, verdicts
 from studies import clipping_overflow as overflow
+from studies import load, save, verdicts
 from studies.clipping import Study, complaint
 from studies.clipping_overflow_claims import GOES_ON, LEARNS, STANDS
 
@@ -87,7 +87,7 @@ def verdict(table, claim):
 def test_claims_on_norms_that_float32_does_not_hold(how, claim, expected):
     found = verdict(planted(**how), claim)
     assert found["verdict"] == expected
-    assert bool(found["reason"]) == (expected != "holds" and claim == LEARNS or expected == "ambiguous")
+    assert bool(found["reason"]) == ((expected != "holds" and claim == LEARNS) or expected == "ambiguous")
 
 
 def test_a_table_of_an_older_study_makes_no_such_claim(tmp_path):

@@ -80,7 +80,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     powers = growth(table, rows, mine)
     parts = [f"At {sizes(row)} {mine} takes {row['seconds'] * 1e3:.3g} ms, {speed(row)}"]
     if slowest != mine:
-        times = ratio(at["seconds"].max(), row["seconds"])
+        times = ratio(at["seconds"].max(), at["seconds"][mine])
         parts.append(f"{slowest} takes longest" + ("" if times != times else f", {times:.2g} times as long as {mine}"))
     if powers:
         parts.append(f"the time of {mine} grows as {powers}, while the other sizes stay (95% intervals)")
