@@ -1,7 +1,7 @@
 """What figures say of measurements of 0, missing or infinite: a caption, or the sentence that there is nothing to draw."""
 
 import pytest
-from test_undefined import PLACES, TABLES, WRONG, changed
+from test_undefined import PLACES, WRONG, changed, table_of
 
 from reports.drawing import listings, plots
 from reports.figures.style import WIDE
@@ -14,7 +14,7 @@ DRAWN = [(*place, kind) for place in PLACES for kind in ("zero", "missing") if p
 @pytest.mark.parametrize(("name", "column"), PLACES)
 @pytest.mark.parametrize("kind", [*WRONG, "same"])
 def test_a_caption_is_text_whatever_was_measured(name, column, kind):
-    table = changed(name, column, kind, TABLES[name].index)
+    table = changed(name, column, kind, table_of(name).index)
     claims = verdicts(table)
     for plot in plots(name):
         try:
@@ -30,7 +30,7 @@ def test_a_caption_is_text_whatever_was_measured(name, column, kind):
 def test_a_figure_is_drawn_or_refused_in_a_sentence(name, column, kind):
     from matplotlib import pyplot
 
-    table = changed(name, column, kind, TABLES[name].index)
+    table = changed(name, column, kind, table_of(name).index)
     claims = verdicts(table)
     for plot in plots(name):
         try:
