@@ -197,6 +197,7 @@ def norms_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How many steps are clipped at each rate."""
     made = trainings(table)
     clipped = made[made["multiple"] < math.inf] if len(made) else made
+    clipped = clipped.dropna(subset="clipped")
     if clipped.empty:
         return "No norm was measured."
     chosen = _nearest(clipped)
