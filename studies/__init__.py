@@ -14,7 +14,7 @@ from studies.changes import changes
 from studies.clipping_table import norm_edges, trainings
 from studies.comparison import AXES, exponents
 from studies.output import check_writable, replacing, say
-from studies.statistics import by_lag, paired_ratio, share
+from studies.statistics import by_lag, exp, paired_ratio, ratio, share
 from studies.study import STUDIES, growth, summary, verdicts
 from studies.tables import failures, load, save
 
@@ -28,12 +28,14 @@ __all__ = [
     "by_lag",
     "changes",
     "check_writable",
+    "exp",
     "exponents",
     "failures",
     "growth",
     "load",
     "norm_edges",
     "paired_ratio",
+    "ratio",
     "replacing",
     "run_app",
     "save",

@@ -13,7 +13,7 @@ import kernels
 import lm
 from studies.models import check_names, trained
 from studies.parameters import choice, choices, real, whole
-from studies.statistics import compare, paired_ratio
+from studies.statistics import UNDEFINED, compare, paired_ratio
 from studies.study import Cell, Sweep
 
 if TYPE_CHECKING:
@@ -125,18 +125,24 @@ def pairs(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
 
 def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame":
     """One row a corpus and cell: ``distance``, the largest over epochs of the mean over seeds of how far the validation losses
-    of two backends lie apart, and ``noise``, how far the seeds of the reference do at that epoch, both in nats a token."""
+    of two backends lie apart, and ``noise``, how far the seeds of the reference do at that epoch, both in nats a token; nan
+    where a loss is not finite, or there is one seed."""
+    import numpy as np
     import pandas as pd
 
     rows = []
     wide = pairs(table, "valid_loss")
     key: Any
     for key, group in wide.groupby(["corpus", "cell"], sort=False):
+        count = group.index.get_level_values("seed").nunique()
+        if not np.isfinite(group.to_numpy()).all():
+            rows.append((*key, count, 0, float("nan"), float("nan")))
+            continue
         distances = (group[backend] - group[reference]).abs().groupby("epoch").mean()
         epoch: Any = distances.idxmax()
         seeds = group[reference].xs(epoch, level="epoch")
         noise = float(seeds.max() - seeds.min()) if len(seeds) > 1 else float("nan")
-        rows.append((*key, len(seeds), int(epoch), float(distances.max()), noise))
+        rows.append((*key, count, int(epoch), float(distances.max()), noise))
     return pd.DataFrame(rows, columns=["corpus", "cell", "seeds", "epoch", "distance", "noise"])
 
 
@@ -156,13 +162,18 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 def reason(table: "pd.DataFrame", claim: Any) -> str:
     """Why two curves lie apart, and why a speed is not decided."""
     if "learns the curve" in claim.claim:
+        if claim.measured == UNDEFINED:
+            return ""
         if claim.verdict == "ambiguous":
             return "one seed says nothing of how far seeds lie apart; --set seeds=3"
         return (
             "a backend that computes something else, which the kernels' own tests would show, or too few seeds to span what "
             "seeds make of a training"
         )
-    grouped = _speeds(table).groupby("cell")
+    if claim.measured == UNDEFINED:
+        return ""
+    speeds = _speeds(table)
+    grouped = speeds[(speeds > 0).all(axis=1) & (speeds < float("inf")).all(axis=1)].groupby("cell")
     spread = (grouped.quantile(0.9) / grouped.quantile(0.1)).to_numpy().max()
     return f"epochs of one backend differ by up to {spread:.2f} times, and differences below 3% decide nothing"
 
@@ -181,7 +192,9 @@ def _same(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
         setting = f"{row.cell} on {row.corpus}, {row.seeds} seeds"
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
         verdict = "holds" if row.distance <= row.noise else "fails"
-        if row.noise != row.noise:
+        if row.distance != row.distance:
+            measured, verdict = UNDEFINED, "ambiguous"
+        elif row.noise != row.noise:
             measured, verdict = f"{row.distance:.2g} nats apart at most; one seed has no spread", "ambiguous"
         rows.append((claim, source, setting, "within the spread of the seeds, at every epoch", measured, verdict))
     return rows or [_missing(backend, reference)]
@@ -197,10 +210,10 @@ def _speed(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
     speeds = _speeds(table)
     for cell, group in speeds.groupby("cell", sort=False):
         ratio = paired_ratio(group[backend], group[reference])
-        said = compare(ratio)
-        verdict = {"faster": "holds", "same": "holds", "slower": "fails", "ambiguous": "ambiguous"}.get(said, NOT)
+        verdict = {"faster": "holds", "same": "holds", "slower": "fails"}.get(compare(ratio), "ambiguous")
         middle = f"{group[backend].median():,.0f} and {group[reference].median():,.0f} tokens a second"
+        measured = UNDEFINED if ratio.value != ratio.value else f"{ratio}; {middle}"
         claim = f"{backend} trains at least as fast as {reference}"
         setting = f"{cell}, {len(group)} pairs of epochs"
-        rows.append((claim, "aim of the trainer", setting, "at least 1 / 1.03 times as fast", f"{ratio}; {middle}", verdict))
+        rows.append((claim, "aim of the trainer", setting, "at least 1 / 1.03 times as fast", measured, verdict))
     return rows

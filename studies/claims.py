@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from studies.comparison import AXES, NOT, exponents, summary, together
-from studies.statistics import FLOOR, Interval
+from studies.statistics import FLOOR, UNDEFINED, Interval, decided
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,7 +47,7 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
     """Why a loss is slower, and why an interval does not decide."""
     if claim.claim == f"kernels:torch's {NAMES['cross_entropy']} is not slower than torch.nn's" and claim.verdict == "fails":
         return "around its chunks of logits it makes more small calls than torch, which weigh where there are few logits"
-    if claim.verdict == "ambiguous" and "is not slower than" in claim.claim:
+    if claim.verdict == "ambiguous" and "is not slower than" in claim.claim and claim.measured != UNDEFINED:
         return f"an interval reaches across the limit: differences of {FLOOR:.0%} are smaller than the noise of these times"
     if claim.verdict == "ambiguous" and "in proportion to T" in claim.claim:
         return "a call costs something whatever T is, which weighs at the smallest; and a few sizes leave a wide interval"
@@ -55,13 +55,17 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
 
 
 def _right(about: "pd.DataFrame") -> Claim:
-    seen = about[about["error"].notna()]
-    wrong = seen[seen["status"] == "disagrees"]
-    measured = f"{len(seen) - len(wrong)} of {len(seen)} agree; the largest error of those is "
-    measured += f"{seen.loc[seen['status'] != 'disagrees', 'error'].max():.1e}" if len(wrong) < len(seen) else "none"
+    import numpy as np
+
+    seen = about[about["error"].notna() | about["status"].isin(["timed", "disagrees"])]
+    wrong = seen[seen["status"] == "disagrees"]  # by nan, too: a result that holds one agrees with nothing
+    right = seen[(seen["status"] != "disagrees") & np.isfinite(seen["error"])]
+    measured = f"{len(right)} of {len(seen)} agree; the largest error of those is "
+    measured += f"{right['error'].max():.1e}" if len(right) else "none"
     if len(wrong):
-        measured += f"; {wrong['variant'].iloc[0]} is wrong by {wrong['error'].max():.1e}"
-    verdict = NOT if seen.empty else "fails" if len(wrong) else "holds"
+        far = wrong["error"].max() if np.isfinite(wrong["error"]).all() else math.inf
+        measured += f"; {wrong['variant'].iloc[0]} is wrong by {far:.1e}"
+    verdict = NOT if seen.empty else "fails" if len(wrong) else "holds" if len(right) == len(seen) else "ambiguous"
     return (
         "every variant computes what float64 does",
         "the textbook in float64",
@@ -94,7 +98,9 @@ def _all_not_slower(compared: "pd.Series[Any]") -> str:
 
 def _worst(seen: "pd.DataFrame") -> str:
     """The slowest setting, and how many there are of each kind."""
-    worst = seen.sort_values("speed").iloc[0]
+    worst = seen.sort_values("speed").iloc[0]  # nan is last
+    if math.isnan(worst["speed"]):
+        return UNDEFINED
     counts = ", ".join(f"{n} {word}" for word, n in seen["compared"].value_counts(sort=False).items())
     return f"{_interval(worst, 'speed')} times as fast at worst, at {_size(worst)}; of {len(seen)} settings {counts}"
 
@@ -119,13 +125,13 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
     for dtype, found in steps.groupby("dtype", sort=False):
         group = together(table, found)
-        costs = 1 / group["speed"]
+        costs = 1 / group["speed"].dropna()
         least, most = (f"{value:.3g}" for value in (costs.min(), costs.max()))
         if (group["compared"] == "slower").all():
             verdict = "holds"
         else:
             verdict = "fails" if group["compared"].isin(["faster", "same"]).any() else "ambiguous"
-        measured = f"{least} to {most} times the time of one product, at {len(group)} sizes"
+        measured = f"{least} to {most} times the time of one product, at {len(group)} sizes" if len(costs) else UNDEFINED
         rows.append((WAITING, source, str(dtype), threshold, measured, verdict))
     return rows or [(WAITING, source, "all", threshold, NOT, NOT)]
 
@@ -139,14 +145,10 @@ def _proportional(fits: "pd.DataFrame") -> list[Claim]:
     for fit in mine.itertuples():
         if not math.isfinite(fit.exponent):
             continue
-        if fit.points < FEW or math.isnan(fit.low):
-            verdict = "ambiguous"
-        elif fit.low >= low and fit.high <= high:
-            verdict = "holds"
-        else:
-            verdict = "fails" if fit.high < low or fit.low > high else "ambiguous"
+        power = Interval(fit.exponent, fit.low, fit.high)
+        verdict = "ambiguous" if fit.points < FEW else decided(power, low, high)
         setting = ", ".join(w for w in (fit.cell, fit.direction, fit.dtype, fit.variant, fit.mode, fit.cache) if w)
-        measured = f"T^{Interval(fit.exponent, fit.low, fit.high)}, {fit.points} sizes"
+        measured = f"T^{power}, {fit.points} sizes"
         source, threshold = "lecture, slide Standard (Elman) RNN", f"exponent within [{low:g}, {high:g}]"
         rows.append((claim, source, setting, threshold, measured, verdict))
     return rows
@@ -161,13 +163,16 @@ def _lean(about: "pd.DataFrame") -> list[Claim]:
         for (direction, dtype), group in losses.groupby(["direction", "dtype"], sort=False):
             largest = group[group["batch"] * group["vocabulary"] == (group["batch"] * group["vocabulary"]).max()]
             peaks = largest.groupby("variant")["peak_bytes"].first()
-            if variant not in peaks or "torch.nn" not in peaks or peaks["torch.nn"] <= 0 or peaks[variant] < 0:
+            if variant not in peaks or "torch.nn" not in peaks:
                 continue
             found = True
-            share = peaks[variant] / peaks["torch.nn"]
-            measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
             setting = f"{direction}, {dtype}, {_size(largest.iloc[0])}"
-            rows.append((claim, "aim of the kernels", setting, "<= 0.5", measured, "holds" if share <= 0.5 else "fails"))
+            measured, verdict = UNDEFINED, "ambiguous"
+            if peaks["torch.nn"] > 0 and peaks[variant] > 0:  # every call holds something
+                share = peaks[variant] / peaks["torch.nn"]
+                measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
+                verdict = "holds" if share <= 0.5 else "fails"
+            rows.append((claim, "aim of the kernels", setting, "<= 0.5", measured, verdict))
         if not found:
             rows.append((claim, "aim of the kernels", "all", "<= 0.5", NOT, NOT))
     return rows

@@ -1,7 +1,8 @@
 """Gradient clipping: the cliff that it is for, what it does to a language model's training, and what else bears its name.
 
 Slides "Gradient clipping" (Algorithm 1) and "Why it matters"; Pascanu, Mikolov & Bengio, On the difficulty of training
-recurrent neural networks, 2013. The three parts are ``clipping_cliff``, ``clipping_model`` and ``clipping_kinds``.
+recurrent neural networks, 2013. The parts are ``clipping_cliff``, ``clipping_model``, ``clipping_kinds`` and
+``clipping_overflow``.
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import lm
 from studies import clipping_cliff as cliff
 from studies import clipping_kinds as kinds
 from studies import clipping_model as model
+from studies import clipping_overflow as overflow
 from studies.clipping_claims import reason, verdicts
 from studies.memory import check_memory
 from studies.parameters import choice, choices, real, reals, whole
@@ -26,21 +28,22 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Study", "complaint", "reason", "verdicts"]
 
-PARTS = ("cliff", "training", "kinds")
+PARTS = ("cliff", "training", "kinds", "overflow")
 KEYS = ("part", "corpus", "kind", "quantity", "rate", "multiple", "seed", "step", "bin", "w", "b")
 VALID_ROWS = 10  # a text that is read in so many rows costs each row its history, which is little here
 
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Clipping in three parts.
+    """Clipping in four parts.
 
     cliff: the error surface on ``grid`` values of w and as many of b, and two descents of ``descent_steps`` from (``w``,
     ``b``) at ``descent_rate``, one clipped at ``descent_threshold``. training: for each of ``corpora`` and seed, a language
     model at each of ``rates`` and ``multiples`` of the mean norm, and without clipping. kinds: along one training without
     clipping at ``kinds_rate``, every ``every`` steps, what four kinds of clipping make of the gradient. Their thresholds are
     ``tightness`` times the median over these steps of what a kind holds against its threshold, so that at 1 each kind
-    touches half of the steps.
+    touches half of the steps. overflow: for each of ``corpora`` and seed, four updates for each of ``epochs`` of a training
+    whose gradient's norm is too large for float32, at sizes of its own.
     """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
@@ -80,7 +83,8 @@ class Study(Sweep):
             check_memory(8.0 * self.hidden * kept, "hidden, vocabulary or epochs, or raise every")
 
     def cells(self) -> list[Cell]:
-        """The cliff; each corpus and seed of trainings; an example of the four kinds, then each corpus and seed of them."""
+        """The cliff; each corpus and seed of trainings; an example of the four kinds, then each corpus and seed of them; each
+        corpus and seed of gradients that overflow."""
         made: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
         for part in PARTS[1:]:
             if part in self.parts:
@@ -132,6 +136,8 @@ class Study(Sweep):
             return cliff.rows(self.grid, (self.w, self.b), self.descent_rate, self.descent_threshold, self.descent_steps)
         if not corpus:
             return kinds.example()
+        if part == "overflow":
+            return overflow.rows(overflow.config(corpus, seed), overflow.AN_EPOCH * self.epochs)
         config = self.config(corpus, seed)
         if part == "training":
             return model.rows(config, self.rates, self.multiples)

@@ -27,6 +27,7 @@ from torch import Tensor
 
 import kernels
 import lm
+from studies.work import distance
 
 KINDS = ("norm", "value", "temporal", "hidden")
 EXAMPLE = (10.0, -9.5, -0.4)  # parts of one weight's gradient
@@ -117,7 +118,7 @@ def parts_of(snapshot: Snapshot) -> Parts:
         hidden.append(state[0])
     found = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
     of_hidden = found[len(copies) :]
-    largest = max(float(g.abs().max()) for g in of_hidden)
+    largest = float(torch.stack([g.abs().max() for g in of_hidden]).max())  # of nan it is nan
     return Parts(torch.cat([g.flatten(1) for g in found[: len(copies)]], dim=1), largest)
 
 
@@ -172,8 +173,7 @@ def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iter
     for snapshot in snapshots:
         found, true = parts_of(snapshot), through_recurrence(snapshot)
         held.append(sizes(found))
-        error = float((found.parts.sum(dim=0) - true).norm() / true.norm())
-        yield {"quantity": "sum error", "step": snapshot.step, "value": error}
+        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(found.parts.sum(dim=0), true)}
     median = {kind: statistics.median(size[kind] for size in held) for kind in KINDS}
     for snapshot, size in zip(snapshots, held, strict=True):
         parts = parts_of(snapshot).parts

@@ -1,12 +1,30 @@
-"""The clipping study's table to trainings and histograms; no measuring."""
+"""The clipping study's table to trainings, histograms and rows of claims; no measuring."""
 
 from typing import TYPE_CHECKING, Any
+
+from studies.statistics import UNDEFINED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 BINS, LOWEST, A_DECADE = 80, -4.0, 10  # of histograms of norms: their number, log10 of the first edge, how many a decade
+NOT = "not measured"
+SLIDE = "lecture, slide Gradient clipping"
+ROUNDING = 1e-12
+WORDS = {"holds": True, "fails": False, "ambiguous": None}
+ONE = "one seed shows no spread, so nothing says what another would give; --set seeds=3"
 TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped", "mean norm", "frequencies")
+
+Claim = tuple[str, str, str, str, str, str]
+
+
+def claim_of(claim: str, source: str, setting: str, threshold: str, measured: str, holds: bool | None) -> Claim:
+    """A row of claims; ``holds`` of None is ambiguous, and a measured text that is empty was not measured."""
+    if not measured:
+        return claim, source, setting, threshold, NOT, NOT
+    if measured == UNDEFINED:
+        holds = None
+    return claim, source, setting, threshold, measured, next(word for word, value in WORDS.items() if value is holds)
 
 
 def bin_of(norms: Any) -> Any:
@@ -32,4 +50,5 @@ def trainings(table: "pd.DataFrame") -> "pd.DataFrame":
     if part.empty:
         return part.reindex(columns=[*TRAINING, "diverged"])
     wide = part.pivot(index=list(TRAINING[:5]), columns="quantity", values="value").reset_index().rename_axis(columns=None)
+    wide = wide.reindex(columns=list(TRAINING))
     return wide.assign(diverged=(~(wide["loss"] < wide["frequencies"])).astype(int))

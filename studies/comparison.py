@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import kernels
-from studies.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law
+from studies.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law, ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,7 +35,8 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     ``tflops``, ``gbs`` (least bytes that must move, over the time); ``of_product`` and ``of_copy``, the shares of this
     machine's measured peaks; ``floor_us`` and ``of_floor``, what a step's exchange alone takes where it was measured on such a
     GPU, and its share of the step; ``speed`` with its interval, the median of paired ratios to ``against``, above 1 where this
-    variant is faster; ``compared``, the comparison in a word. nan stands for what does not apply or was not measured.
+    variant is faster; ``compared``, the comparison in a word, ambiguous where both were timed and have no ratio, as of a clock
+    that stood still. nan stands for what does not apply, was not measured, or is no finite number.
     """
     import pandas as pd
 
@@ -61,10 +62,11 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
             at = dict(zip(KEYS, key, strict=True))
             first, samples = group.iloc[0], seconds[key]
             time = median(samples)
-            rates = {"tflops": first["flops"] / time.value / 1e12, "gbs": first["bytes"] / time.value / 1e9}
+            rates = {"tflops": ratio(first["flops"] / 1e12, time.value), "gbs": ratio(first["bytes"] / 1e9, time.value)}
             against = AGAINST.get(at["part"], "")
-            other = seconds.get((*key[: len(CELL)], against, at["mode"], at["cache"]))
-            speed = NOTHING if other is None else _speed(samples, other)
+            reference = (*key[: len(CELL)], against, at["mode"], at["cache"])
+            both = reference in groups and _timed(group) and _timed(groups[reference])
+            speed = _speed(samples, seconds[reference]) if both else NOTHING
             own = at["variant"] == against
             us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan
             floor = _floor(at, table.attrs.get("machine") or {})
@@ -72,14 +74,14 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
                 at
                 | {"status": first["status"], "note": first["note"], "samples": len(samples)}
                 | {"seconds": time.value, "low": time.low, "high": time.high}
-                | {"us_per_step": us, "floor_us": floor, "of_floor": floor / us}
-                | {"tokens_per_second": at["batch"] * at["steps"] / time.value if at["part"] in AGAINST else math.nan}
+                | {"us_per_step": us, "floor_us": floor, "of_floor": ratio(floor, us)}
+                | {"tokens_per_second": ratio(at["batch"] * at["steps"], time.value) if at["part"] in AGAINST else math.nan}
                 | rates
-                | {"of_product": rates["tflops"] / peaks.get(at["dtype"], math.nan)}
-                | {"of_copy": rates["gbs"] / peaks.get("copy", math.nan)}
+                | {"of_product": ratio(rates["tflops"], peaks.get(at["dtype"], math.nan))}
+                | {"of_copy": ratio(rates["gbs"], peaks.get("copy", math.nan))}
                 | {"peak_bytes": first["peak_bytes"], "error": first["error"], "dropped": first["dropped"]}
                 | {"against": against, "speed": speed.value, "speed_low": speed.low, "speed_high": speed.high}
-                | {"compared": "" if own or not against else compare(speed)}
+                | {"compared": "" if own or not against else _word(speed) if both else NOT}
             )
     return pd.DataFrame(rows)
 
@@ -104,8 +106,17 @@ def together(table: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
         other = (*key[: len(CELL)], row["against"], row["mode"], row["cache"])
         speed = _speed(_samples(groups[key]), _samples(groups[other]), 1 - 0.05 / len(rows))
         rows.loc[index, ["speed_low", "speed_high"]] = speed.low, speed.high
-        rows.loc[index, "compared"] = compare(speed)
+        rows.loc[index, "compared"] = _word(speed)
     return rows
+
+
+def _word(speed: Interval) -> str:
+    """The comparison of two that were timed: without a ratio it is not decided."""
+    return compare(speed) if math.isfinite(speed.value) else "ambiguous"
+
+
+def _timed(group: "pd.DataFrame") -> bool:
+    return bool((group["status"] == "timed").any())
 
 
 def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
@@ -147,7 +158,7 @@ def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
         seconds = median(_samples(group)).value
         copy = at["variant"] == "copy"
         name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
-        best[name] = max(best.get(name, 0.0), amount / seconds)  # a time that is nan changes nothing
+        best[name] = max(best.get(name, 0.0), ratio(amount, seconds))  # a time that is nan changes nothing
     return {name: value for name, value in best.items() if 0 < value < math.inf}
 
 

@@ -14,7 +14,7 @@ import torch
 import kernels
 from lm import InputError
 from studies.parameters import choice, whole, wholes
-from studies.statistics import NOTHING, Interval, median
+from studies.statistics import NOTHING, UNDEFINED, Interval, median, ratio
 from studies.study import Cell, Sweep
 from studies.watchdog import watchdog
 from studies.work import DTYPES, SLACK
@@ -132,7 +132,7 @@ def floors(table: "pd.DataFrame") -> "pd.DataFrame":
         else:
             found = NOTHING
         gathered = 1024 * programs * kilobytes
-        rate = {"gathered": gathered, "gbs": gathered / found.value / 1e3 if gathered else math.nan}
+        rate = {"gathered": gathered, "gbs": ratio(gathered / 1e3, found.value) if gathered and found.value > 0 else math.nan}
         rows.append(
             dict(zip(("protocol", "programs", "kilobytes"), key, strict=True))
             | {"us": found.value, "low": found.low, "high": found.high}
@@ -168,7 +168,11 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
         return found
     us = seen["us"].to_numpy()
     columns = [(seen["protocol"] == p).to_numpy().astype(float) for p in protocols] + [seen["gathered"].to_numpy() / 1e6]
-    design = np.stack(columns, axis=1) / us[:, None]
+    with np.errstate(all="ignore"):
+        design = np.stack(columns, axis=1) / us[:, None]
+        usable = np.isfinite(design).all() and np.linalg.matrix_rank(design) == design.shape[1]
+    if not usable:  # times next to 0, or sizes that do not tell the wait from the rate
+        return found
     values, *_ = np.linalg.lstsq(design, np.ones(len(us)), rcond=None)
     freedom = len(us) - design.shape[1]
     variance = float(((design @ values - 1) ** 2).sum()) / freedom
@@ -186,7 +190,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Nobody reads what is not yet written; the sentinel waits less than the counter; what plans predict by is what is here."""
     import pandas as pd
 
-    worst, limit = float(table["error"].max()), allowed(DTYPES[table.attrs["parameters"]["dtype"]])
+    worst, limit = float(table["error"].max(skipna=False)), allowed(DTYPES[table.attrs["parameters"]["dtype"]])
     rows = [
         (
             "every program reads what the others wrote", "the exchange in float64", "all protocols and sizes",
@@ -197,7 +201,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     found = constants(table)
     sentinel, counter = found["WAIT.sentinel"], found["WAIT.counter"]
     if math.isnan(sentinel.low) or math.isnan(counter.low):
-        measured, verdict = NOT, NOT
+        measured, verdict = _unknown(table)
     else:
         measured = f"{sentinel} and {counter} µs"
         verdict = "holds" if sentinel.high < counter.low else "fails" if sentinel.low > counter.high else "ambiguous"
@@ -215,8 +219,10 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     estimates = kernels.ESTIMATES
     for name, interval in found.items():
         used = kernels.constant(device, name, estimates[name])
-        if math.isnan(interval.low):
-            measured, verdict = NOT, NOT
+        if math.isnan(interval.value):
+            measured, verdict = _unknown(table[table["protocol"] == LAUNCH] if name == "LAUNCH" else table)
+        elif math.isnan(interval.low):
+            measured, verdict = f"{interval.told('.3g')}, and {used:.3g} is used", "ambiguous"
         else:
             measured = f"{interval.value:.3g} [{interval.low:.3g}, {interval.high:.3g}], and {used:.3g} is used"
             near = [used / 1.25 <= bound <= used * 1.25 for bound in (interval.low, interval.high)]
@@ -227,6 +233,13 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
              measured, verdict)
         )  # fmt: skip
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
+
+
+def _unknown(table: "pd.DataFrame") -> tuple[str, str]:
+    """(measured, verdict) of what a table does not tell: undecided where times, or what a step adds, are not above 0."""
+    seconds = table["seconds"].dropna()
+    odd = not ((seconds > 0) & (seconds < math.inf)).all() or (len(seconds) and (floors(table)["us"] <= 0).any())
+    return (UNDEFINED, "ambiguous") if odd else (NOT, NOT)
 
 
 def device_name(table: "pd.DataFrame") -> str:

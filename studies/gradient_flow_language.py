@@ -25,6 +25,7 @@ from studies.gradient_flow_parts import (
 )
 from studies.gradient_flow_textbook import bands
 from studies.models import trained
+from studies.work import distance
 
 WARM = 60  # tokens that are read before a window, so that its first state is one the model knows
 STEPS = 4  # of the lecture's picture
@@ -79,7 +80,7 @@ def sum_error(model: lm.LanguageModel, tokens: Tensor, targets: Tensor, state: S
     worst = 0.0
     for of, back, true in zip(layers(model, tokens, state), backs, truth, strict=True):
         own = torch.einsum("tg,th->gh", back.d_a[:, -1, 0], of.before[0][:, 0])
-        worst = max(worst, float((own - true).norm() / true.norm()))
+        worst = max(worst, distance(own, true))
     return worst
 
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from studies.gradient_flow_textbook import NOISE, window
 from studies.gradient_flow_verdicts import EXACT, NOT, Claim, decided, each, of
+from studies.statistics import exp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,9 @@ def _linear(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
     radius = of(table, "curves", "log_radius", cell="rnn-identity")
     found = _differences(random, radius) if study["lags"] >= 150 and study["others"] >= 64 else []
     early = _differences(of(table, "curves", "early_slope", cell="rnn-identity"), radius)
-    measured = f"{_far(found, '.4f')}; lags 1 to 50, the non-normal transient: {_far(early, '.3f')}" if found else NOT
+    measured = _far(found, ".4f")
+    if measured != NOT:
+        measured += f"; lags 1 to 50, the non-normal transient: {_far(early, '.3f')}"
     setting = "Gaussian, n = 64, lags 50 to 150"
     return [*rows, (claim, source, setting, "slope within 0.01 of log(rho)", measured, each(found, 0.01))]
 
@@ -61,13 +64,15 @@ def _tanh(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
         setting = f"{network}, g = {scale:g}, lags 40 to 160"
         for claim, a, b, tolerance, of_what in GROWTH:
             found = _differences(at[a], at[b])
-            values = f"{a} {at[a]['value'].median():+.4f}, {of_what} {at[b]['value'].median():+.4f}; " if found else ""
-            threshold = f"within {tolerance:g} of {of_what}"
-            rows.append((claim, FIELD, setting, threshold, values + _far(found, ".4f"), each(found, tolerance)))
+            far, threshold = _far(found, ".4f"), f"within {tolerance:g} of {of_what}"
+            if far != NOT:
+                far = f"{a} {at[a]['value'].median():+.4f}, {of_what} {at[b]['value'].median():+.4f}; {far}"
+            rows.append((claim, FIELD, setting, threshold, far, each(found, tolerance)))
     room = [-gap for gap in _differences(parts["slope"], parts["log_singular"])]
     bound = "the slope of the log gradient norm is never above log(sigma_max)"
-    verdict = NOT if not room else "holds" if min(room) >= 0 else "fails"
-    measured = f"{min(room):.3f} below at the least, {len(room)} networks" if room else NOT
+    known = bool(room) and not any(map(math.isnan, room))
+    verdict = NOT if not known else "holds" if min(room) >= 0 else "fails"
+    measured = f"{min(room):.3f} below at the least, {len(room)} networks" if known else NOT
     rows.append(
         (bound, f"{PASCANU}, section 2.1, gamma = 1", f"{network}, every g", "slope <= log(sigma_max)", measured, verdict)
     )
@@ -75,9 +80,9 @@ def _tanh(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
     for scale, sign in ((1.2, -1), (1.5, 1)):
         at = {name: rows_[rows_["scale"] == scale]["value"] for name, rows_ in parts.items()}
         right = bool(((at["slope"] * sign > 0).all()) and (at["log_radius"] > 0).all())
-        seen = len(at["slope"]) > 0
+        seen = len(at["slope"]) > 0 and not any(at[name].isna().any() for name in ("slope", "log_radius", "log_singular"))
         measured = NOT if not seen else (
-            f"rho = {math.exp(at['log_radius'].median()):.2f}, sigma_max = {math.exp(at['log_singular'].median()):.2f}, "
+            f"rho = {exp(at['log_radius'].median()):.2f}, sigma_max = {exp(at['log_singular'].median()):.2f}, "
             f"slope {at['slope'].median():+.3f} ({at['slope'].min():+.3f} to {at['slope'].max():+.3f})"
         )  # fmt: skip
         said = "rho > 1 and yet a slope below 0" if sign < 0 else "rho > 1, and here the slope is above 0"
@@ -94,7 +99,7 @@ def _gates(table: "pd.DataFrame") -> list[Claim]:
             truth = -math.log1p(math.exp(-bias))
             found = (of(table, "gates", "slope", cell=cell, bias=bias)["value"] - truth).tolist()
             claim = "gates set the decay: as the recurrent weights go to 0, the slope is log s(b)"
-            measured = f"{truth + max(found, key=abs):.6f} at the farthest" if found else NOT
+            measured = NOT if _far(found, "g") == NOT else f"{truth + max(found, key=abs):.6f} at the farthest"
             setting, threshold = f"{cell}, {what}, b = {bias:g}", f"within 1e-3 of {truth:.4f}"
             source = f"lecture, slide Why it matters; {paper}"
             rows.append((claim, source, setting, threshold, measured, each(found, 1e-3)))
@@ -112,9 +117,9 @@ def _memory(table: "pd.DataFrame") -> list[Claim]:
         )
         error = abs(exact[0] / truth - 1) if exact else math.nan
         setting = f"linear unit, white input, lambda = {value:g}"
-        measured, threshold = f"{exact[0]:.8g}" if exact else NOT, f"{said}: relative error <= 1e-6"
+        measured, threshold = NOT if math.isnan(error) else f"{exact[0]:.8g}", f"{said}: relative error <= 1e-6"
         rows.append((claim, source, f"{setting}, by impulses", threshold, measured, decided(error <= 1e-6, error)))
-        if low and high:
+        if low and high and not math.isnan(low[0] + high[0]):
             measured, verdict = f"[{low[0]:.4g}, {high[0]:.4g}]", "holds" if low[0] <= truth <= high[0] else "fails"
         else:
             measured, verdict = NOT, NOT
@@ -132,6 +137,6 @@ def _differences(a: "pd.DataFrame", b: "pd.DataFrame") -> list[float]:
 
 
 def _far(differences: list[float], spec: str) -> str:
-    if not differences:
+    if not differences or any(map(math.isnan, differences)):
         return NOT
     return f"off by {max(map(abs, differences)):{spec}} at the most of {len(differences)}"

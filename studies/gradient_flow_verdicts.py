@@ -21,7 +21,7 @@ def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.Dat
 
 
 def each(values: list[float], tolerance: float) -> str:
-    """holds where every seed is within, ambiguous where only the median is, and otherwise fails."""
+    """holds where every seed is within, ambiguous where only the median is, otherwise fails: for what theory gives exactly."""
     import numpy as np
 
     found = np.abs(np.asarray(values, dtype=np.float64))

@@ -147,6 +147,8 @@ def complaint(study: Study, table: "pd.DataFrame") -> str:
     """What keeps a table from being one of this study; nothing if it is one."""
     if table.duplicated(["part", "task", "cell", "method", "steps", "seed"]).any():
         return "holds a measurement twice"
+    if not table["solved"].isin([0, 1]).all():
+        return "holds a training that is neither solved nor not"
     for key, group in table.groupby(["part", "task", "cell", "method"]):
         part, _, cell, method = (str(word) for word in key)
         allowed = {

@@ -20,11 +20,41 @@ class Interval(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        between = "no interval" if math.isnan(self.low) else f"[{self.low:.2f}, {self.high:.2f}]"
-        return f"{self.value:.2f} {between}"
+        return self.told(".2f")
+
+    def told(self, spec: str) -> str:
+        """The number and its interval, each in this format."""
+        between = NO_INTERVAL if math.isnan(self.low) else f"[{self.low:{spec}}, {self.high:{spec}}]"
+        return f"{self.value:{spec}} {between}"
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
+NO_INTERVAL = "no interval"
+UNDEFINED = "undefined: a value is 0, negative or not finite"  # stands for a number that was measured and cannot be formed
+
+
+def ratio(value: float, by: float) -> float:
+    """``value`` / ``by``; nan where that is no finite number, as of a divisor of 0."""
+    value, by = float(value), float(by)
+    found = value / by if by else math.nan
+    return found if math.isfinite(found) else math.nan
+
+
+def exp(log: float) -> float:
+    """e to the power of ``log``; infinity where float64 ends, and not an error as ``math.exp`` has it."""
+    return math.exp(log) if log < 709 else log * math.inf
+
+
+def decided(interval: Interval, low: float = -math.inf, high: float = math.inf) -> str:
+    """Whether a number lies within [low, high]: holds if its whole interval does, fails if none of it, otherwise ambiguous.
+
+    A number without an interval, as of one seed, decides nothing.
+    """
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return "ambiguous"
+    if interval.low >= low and interval.high <= high:
+        return "holds"
+    return "fails" if interval.high < low or interval.low > high else "ambiguous"
 
 
 def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
@@ -60,18 +90,48 @@ def median(samples: Any, confidence: float = 0.95) -> Interval:
     samples = np.asarray(samples, dtype=np.float64)
     if not len(samples) or not np.isfinite(samples).all():
         return NOTHING
-    middle = float(np.median(samples))
+    with np.errstate(over="ignore"):
+        middle = float(np.median(samples))
+    if not math.isfinite(middle):
+        return NOTHING
     if 2 * 0.5 ** len(samples) > 1 - confidence:
         return Interval(middle, math.nan, math.nan)
     return Interval(middle, *_bca(samples, confidence))
 
 
+def mean(samples: Any, confidence: float = 0.95) -> Interval:
+    """The mean of a few independent samples, an array [n], such as one a seed, with Student's interval.
+
+    ``median`` asks nothing of a distribution and needs six samples; this one takes it for normal, and two suffice. A sample
+    that is not finite leaves no number, and samples that are all alike show no spread to make an interval of.
+    """
+    import numpy as np
+    from scipy.special import stdtrit
+
+    samples = np.asarray(samples, dtype=np.float64)
+    if not len(samples) or not np.isfinite(samples).all():
+        return NOTHING
+    with np.errstate(all="ignore"):
+        middle = float(samples.mean())
+        if len(samples) < 2 or (samples == samples[0]).all():
+            return Interval(middle, math.nan, math.nan)
+        reach = float(stdtrit(len(samples) - 1, (1 + confidence) / 2) * samples.std(ddof=1) / math.sqrt(len(samples)))
+    return Interval(middle, middle - reach, middle + reach) if math.isfinite(middle + reach) else NOTHING
+
+
 def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confidence: float = 0.95) -> Interval:
-    """Median of first / second, pair by pair, with its interval as ``median`` gives it."""
+    """Median of first / second, pair by pair, with its interval as ``median`` gives it.
+
+    There is no number where one of a pair is not finite and above 0: a clock that stood still says nothing about speed.
+    """
     import numpy as np
 
+    a, b = (np.asarray(s, dtype=np.float64) for s in (first, second))
     with np.errstate(all="ignore"):
-        return median(np.asarray(first / second), confidence)
+        quotients = a / b
+    if not all((np.isfinite(s) & (s > 0)).all() for s in (a, b, quotients)):
+        return NOTHING
+    return median(quotients, confidence)
 
 
 def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interval:
@@ -86,11 +146,16 @@ def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interva
     samples = [np.asarray(s, dtype=np.float64) for s in (first, second)]
     if any(not len(s) or not (np.isfinite(s) & (s > 0)).all() for s in samples):
         return NOTHING
-    value = float(np.median(samples[0]) / np.median(samples[1]))
+    value = ratio(float(np.median(samples[0])), float(np.median(samples[1])))
     if 2 * 0.5 ** min(map(len, samples)) > 1 - confidence:
         return Interval(value, math.nan, math.nan)
     made = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
-    low, high = np.quantile(made[0] / made[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    with np.errstate(all="ignore"):
+        low, high = np.quantile(made[0] / made[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+    if not math.isfinite(value) or value == 0:
+        return NOTHING
+    if low == high or not math.isfinite(high):  # samples that are all alike show no noise
+        return Interval(value, math.nan, math.nan)
     return Interval(value, float(low), float(high))
 
 

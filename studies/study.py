@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from lm import InputError
 from studies.parameters import Parameters, from_text
+from studies.statistics import NO_INTERVAL, UNDEFINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -120,7 +121,18 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     module = module_of(table.attrs["study"])
     found = module.verdicts(table)[list(CLAIM_COLUMNS)]
     why = getattr(module, "reason", lambda table, claim: "")
-    return found.assign(reason=[why(table, c) if c.verdict in OPEN else "" for c in found.itertuples()])
+    return found.assign(reason=[why(table, c) or _why_open(c) if c.verdict in OPEN else "" for c in found.itertuples()])
+
+
+def _why_open(claim: Any) -> str:
+    """The reason that a number itself gives: it is none, or has no interval."""
+    if claim.verdict != "ambiguous":
+        return ""
+    if UNDEFINED in claim.measured:
+        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
+    if NO_INTERVAL in claim.measured:
+        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
+    return ""
 
 
 def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":

@@ -14,13 +14,14 @@ from torch import nn
 from studies.measure import WallTimer, race
 from studies.memory import check_memory, peak_bytes
 from studies.parameters import whole
-from studies.statistics import paired_ratio
+from studies.statistics import UNDEFINED, decided, paired_ratio
 from studies.steps import Size, plain, trainer
 from studies.study import Cell, Sweep
 
 if TYPE_CHECKING:
     import pandas as pd
 
+NOT = "not measured"
 PLAIN = "torch.nn loop"
 VARIANTS = (PLAIN, "lm float32", "lm bf16")
 
@@ -90,32 +91,27 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     seconds = table.pivot(index="round", columns="variant", values="seconds")
     rows = []
     for variant, aim in (("lm float32", 1.0), ("lm bf16", 2.0)):
-        median, low, high = paired_ratio(seconds[PLAIN], seconds[variant])
-        interval = "no interval" if math.isnan(low) else f"[{low:.2f}, {high:.2f}]"
-        verdict = "holds" if low >= aim else "fails" if high < aim else "ambiguous"
-        rows.append(
-            (
-                f"{variant} is at least {aim:g} times as fast as the {PLAIN}",
-                f">= {aim:g}",
-                "not measured" if math.isnan(median) else f"{median:.2f} {interval}",
-                "not measured" if math.isnan(median) else verdict,
-            )
-        )
+        both = seconds[[PLAIN, variant]].dropna()
+        speed = paired_ratio(both[PLAIN], both[variant])
+        measured = NOT if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
+        verdict = NOT if both.empty else decided(speed, low=aim)
+        rows.append((f"{variant} is at least {aim:g} times as fast as the {PLAIN}", f">= {aim:g}", measured, verdict))
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
-        share = peaks[variant] / peaks[PLAIN] if peaks[PLAIN] > 0 else float("nan")
-        missing = math.isnan(share)
-        measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
+        measured, verdict = UNDEFINED, "ambiguous"
+        if peaks[PLAIN] > 0 and peaks[variant] > 0:  # every step holds something
+            share = peaks[variant] / peaks[PLAIN]
+            measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
+            verdict = "holds" if share <= 0.5 else "fails"
         claim = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        verdict = "not measured" if missing else "holds" if share <= 0.5 else "fails"
-        rows.append((claim, "<= 0.5", "not measured" if missing else measured, verdict))
+        rows.append((claim, "<= 0.5", measured, verdict))
     columns = ["claim", "threshold", "measured", "verdict"]
     return pd.DataFrame(rows, columns=columns).assign(source="aim of the trainer", setting=setting)
 
 
 def reason(table: "pd.DataFrame", claim: Any) -> str:
     """Why products of halves may bring nothing."""
-    if not claim.claim.startswith("lm bf16 is at least"):
+    if not claim.claim.startswith("lm bf16 is at least") or claim.measured == UNDEFINED:
         return ""
     return (
         "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "

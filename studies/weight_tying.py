@@ -12,7 +12,7 @@ import torch
 import lm
 from studies.models import check_names, trained
 from studies.parameters import choice, real, whole, wholes
-from studies.statistics import Interval, paired_ratio
+from studies.statistics import UNDEFINED, Interval, decided, paired_ratio
 from studies.study import Cell, Sweep
 
 if TYPE_CHECKING:
@@ -199,13 +199,14 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
         ratio, pairs = ratio_of(models, tied, untied), len(_pairs(models, tied, untied))
         p = table.attrs["parameters"]
         setting = f"{p['cell']}, h = {p['hidden']}, {pairs} pair{'s' * (pairs > 1)} of corpus and seed"
-        rows.append((claim, source, setting, "perplexity ratio < 1", _told(ratio), _below_one(ratio)))
+        measured = NOT if not pairs else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
+        rows.append((claim, source, setting, "perplexity ratio < 1", measured, decided(ratio, high=1) if pairs else NOT))
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
 
 
 def reason(table: "pd.DataFrame", claim: Any) -> str:
     """Why E and U do not hold most of a model, and why a ratio is not decided: what each corpus says alone."""
-    if claim.claim.startswith("E and U hold most"):
+    if claim.claim.startswith("E and U hold most") and claim.measured != UNDEFINED:
         return (
             "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
         )
@@ -213,6 +214,8 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
     if claim.verdict != "ambiguous" or claim.claim not in PAIRS:
         return ""
     pairs = _pairs(models, *PAIRS[claim.claim])
+    if claim.measured == UNDEFINED:
+        return ""
     each = (pairs.iloc[:, 0] / pairs.iloc[:, 1]).groupby("corpus").median()
     if each.min() < 1 < each.max():
         return f"the corpora do not agree: {', '.join(f'{name} {value:.3f}' for name, value in each.items())}"
@@ -230,19 +233,6 @@ def _pairs(models: "pd.DataFrame", *variants: str) -> "pd.DataFrame":
     return wide.reindex(columns=list(variants)).dropna()
 
 
-def _told(ratio: Interval) -> str:
-    if ratio.value != ratio.value:
-        return NOT
-    between = "no interval" if ratio.low != ratio.low else f"[{ratio.low:.3f}, {ratio.high:.3f}]"
-    return f"{ratio.value:.3f} {between}"
-
-
-def _below_one(ratio: Interval) -> str:
-    if ratio.value != ratio.value:
-        return NOT
-    return "holds" if ratio.high < 1 else "fails" if ratio.low > 1 else "ambiguous"
-
-
 def _formula(counts: "pd.DataFrame") -> Claim:
     claim, source = "every matrix has as many parameters as the lecture says", "lecture, slide Parameters"
     seen = counts[counts["matrix"] != "biases"]
@@ -254,8 +244,11 @@ def _formula(counts: "pd.DataFrame") -> Claim:
 def _saving(counts: "pd.DataFrame") -> Claim:
     claim, source = "where d = h, tying saves |V| x h parameters", "lecture, slide Weight tying"
     total = counts.groupby(["vocabulary", "h", "variant"])["parameters"].sum().unstack()
-    if not {"tied, d = h", "untied, d = h"} <= set(total.columns):
+    total = total.reindex(columns=["tied, d = h", "untied, d = h"]).dropna()
+    if total.empty:
         return claim, source, "", "equal", NOT, NOT
+    if not (total > 0).all(axis=None):
+        return claim, source, _sizes(counts), "equal", UNDEFINED, "ambiguous"
     saved = (total["untied, d = h"] - total["tied, d = h"]).reset_index(name="saved")
     right = int((saved["saved"] == saved["vocabulary"] * saved["h"]).sum())
     share = (total["untied, d = h"] - total["tied, d = h"]) / total["untied, d = h"]
@@ -268,11 +261,14 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
     claim, source = "E and U hold most of an untied model's parameters", "lecture, slide Parameters"
     rows: list[Claim] = []
     for vocabulary, group in counts[counts["variant"] == "untied, d = h"].groupby("vocabulary"):
-        wide = group.pivot(index="h", columns="matrix", values="parameters")
-        share = (wide["E"] + wide["U"]) / wide.sum(axis=1)
-        least, most = share.idxmin(), share.idxmax()
-        measured = f"{share.min():.1%} at h = {least} to {share.max():.1%} at h = {most}"
-        verdict = "holds" if share.min() > 0.5 else "fails"
+        wide = group.pivot(index="h", columns="matrix", values="parameters").reindex(columns=list(MATRICES)).dropna()
+        if wide.empty:
+            continue
+        measured, verdict = UNDEFINED, "ambiguous"
+        if (wide >= 0).all(axis=None) and (wide.sum(axis=1) > 0).all():
+            share = (wide["E"] + wide["U"]) / wide.sum(axis=1)
+            measured = f"{share.min():.1%} at h = {share.idxmin()} to {share.max():.1%} at h = {share.idxmax()}"
+            verdict = "holds" if share.min() > 0.5 else "fails"
         rows.append((claim, source, f"|V| = {vocabulary:,}, an Elman network", "> 50% at every size", measured, verdict))
     return rows or [(claim, source, "", "> 50% at every size", NOT, NOT)]
 

@@ -81,6 +81,13 @@ def relative_error(results: Tensors, reference: Tensors) -> float:
     return worst
 
 
+def distance(result: Tensor, truth: Tensor) -> float:
+    """||result - truth|| / ||truth||; of a truth of zeros 0 or inf. inf stands for nan, too, which ``max`` passes over."""
+    off, norm = float((result - truth).norm()), float(truth.norm())
+    found = off / norm if norm else off and float("inf")
+    return found if found < float("inf") else float("inf")
+
+
 def tolerance(textbook: Tensors, reference: Tensors, dtype: torch.dtype) -> float:
     """The error that is allowed: ``SLACK`` times that of the textbook in the same dtype, at least of one rounding."""
     return SLACK * max(relative_error(textbook, reference), torch.finfo(dtype).eps)

@@ -80,11 +80,12 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         values = part[(part["kind"] == kind) & (part["multiple"] == least)]["value"]
         told.append(f"{' '.join(name.split())} {values.median():.2f} ({int((values < 0).sum())} of {len(values)} uphill)")
     touched = table[(table["part"] == "kinds") & (table["quantity"] == "touched") & (table["multiple"] == least)]["value"]
+    share = "a share that was not measured" if touched.isna().all() else f"{100 * touched.min():.0f}%"
     example = claims[claims["claim"] == "clipping temporal components can point uphill"].iloc[0]
     turned = (part[part["kind"] == "temporal"]["value"] < 0).any()
     here = "" if turned else "; on this text the parts of a batch's many rows and steps never cancelled as closely"
     return (
-        f"Median cosine at the lowest threshold, which touches {100 * touched.min():.0f}% of the steps: {'; '.join(told)}. "
+        f"Median cosine at the lowest threshold, which touches {share} of the steps: {'; '.join(told)}. "
         f"Parts of {example['setting']} show that clipping each step's part can turn a gradient around ({example['measured']}: "
         f"{example['verdict']}){here}."
     )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports.drawing import Listing
 from reports.figures.style import DASHES, INK, PALETTE, Size, canvas, legend, plain, tall
-from studies import InputError, norm_edges, share, trainings
+from studies import InputError, exp, norm_edges, share, trainings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -129,7 +129,7 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
         for multiple in multiples:
             of = group[group["multiple"] == multiple]
             lost = int(of["diverged"].sum())
-            ended = math.exp(of.loc[of["diverged"] == 0, "loss"].mean()) if lost < len(of) else math.nan
+            ended = exp(of.loc[of["diverged"] == 0, "loss"].mean()) if lost < len(of) else math.nan
             cells.append(
                 "diverged" if lost == len(of) else f"{ended:.1f}" + (f" ({lost} of {len(of)} diverged)" if lost else "")
             )
@@ -150,7 +150,7 @@ def norms_draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
         InputError: when the table holds no norms.
     """
     part = table[(table["part"] == "norms") & (table["multiple"] < math.inf)]
-    if part.empty:
+    if not (part["value"] > 0).any():
         raise InputError("there is nothing to draw: the table holds no norms of clipped trainings; --set parts=training")
     chosen = _nearest(part)
     rates = sorted({part["rate"].min(), part["rate"].max()})
@@ -181,8 +181,9 @@ def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
     }
     for quantity, look in looks.items():
         counts = part[part["quantity"] == quantity].groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0)
-        axes.stairs(100 * counts / counts.sum(), edges, label=f"{quantity} clipping", **look)
+        axes.stairs(100 * counts / max(counts.sum(), 1), edges, label=f"{quantity} clipping", **look)
     found = np.flatnonzero(part.groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0))
+    found = found if len(found) else np.array([0, len(edges) - 2])
     axes.set_xscale("log")
     axes.set_xlim(edges[max(found[0] - 2, 0)], edges[min(found[-1] + 3, len(edges) - 1)])
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if edges[found[-1]] < 50 * edges[found[0]] else (1,)))
@@ -196,6 +197,7 @@ def norms_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How many steps are clipped at each rate."""
     made = trainings(table)
     clipped = made[made["multiple"] < math.inf] if len(made) else made
+    clipped = clipped.dropna(subset="clipped")
     if clipped.empty:
         return "No norm was measured."
     chosen = _nearest(clipped)

@@ -57,7 +57,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     where = f" in layer {layer}" if layer else ""
     pace = "how it changes per step back was not measured"
     if fall["verdict"] != "not measured":
-        pace = f"per step back it is multiplied by {fall['measured'].removesuffix(' times per step')} on average"
+        pace = f"per step back it is multiplied by {fall['measured'].partition(' times per step')[0]} on average"
     return (
         f"The median norm of a step's part{where} {_reach(table)}; {pace}. The claim that the parts sum to autograd's "
         f"gradient: {certificate['verdict']}"

@@ -80,8 +80,9 @@ def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             line += f", the best mixture {best['mixture'].min():.3f}"
         said.append(line)
     gates = claims[claims["claim"].str.startswith("gates help")]["verdict"]
+    open_ = f"; {undecided} are ambiguous" if (undecided := int((gates == "ambiguous").sum())) else ""
     verdict = (
-        f"Gates help in {(gates == 'holds').sum()} of {len(gates)} comparisons with the best Elman network. "
+        f"Gates help in {(gates == 'holds').sum()} of {len(gates)} comparisons with the best Elman network{open_}. "
         if len(gates)
         else ""
     )

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from reports.drawing import Listing, Plot
 from reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from studies import InputError
+from studies import InputError, ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +87,8 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     said = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
     if {"untied, d = h", "tied, d = h"} <= set(counts.index):
         untied, tied = total["untied, d = h"], total["tied, d = h"]
-        both = (counts.loc["untied, d = h", ["E", "U"]].sum()) / untied
-        said += f"E and U hold {both:.0%} of the untied model; tying saves {1 - tied / untied:.0%} of it. "
+        both, left = ratio(counts.loc["untied, d = h", ["E", "U"]].to_numpy().sum(), untied), ratio(tied, untied)
+        said = "" if both != both else f"{said}E and U hold {both:.0%} of the untied model; tying saves {1 - left:.0%} of it. "
     else:
         said = ""
     return f"{said}The lecture's formulas: {formula['measured']} ({formula['verdict']})."
@@ -163,8 +163,18 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
     for (vocabulary, h, variant), of in counts.groupby(["vocabulary", "h", "variant"], sort=False):
         held = of.set_index("matrix")["parameters"]
         cells = [f"{held[m]:,}" if held.get(m, 0) else "" for m in MATRICES]
-        share = (held.get("E", 0) + held.get("U", 0)) / held.sum()
-        made.append([f"{vocabulary:,}", str(h), str(of["d"].iloc[0]), str(variant), *cells, f"{held.sum():,}", f"{share:.0%}"])
+        share = ratio(held.get("E", 0) + held.get("U", 0), held.sum())
+        made.append(
+            [
+                f"{vocabulary:,}",
+                str(h),
+                str(of["d"].iloc[0]),
+                str(variant),
+                *cells,
+                f"{held.sum():,}",
+                "" if share != share else f"{share:.0%}",
+            ]
+        )
     columns = ["|V|", "h", "d", "variant", "E: |V| x d", "U: h x |V|", "W_i: d x h", "W_h: h x h", "projection: h x d"]
     columns += ["all, biases too", "share of E, U"]
     models = table[table["part"] == "model"].groupby(["corpus", "variant"], sort=False)

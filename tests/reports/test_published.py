@@ -1,8 +1,10 @@
 """What is published says all that it should: every claim about gradients is measured, and what does not hold has a reason."""
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
+from published_verdicts import VERDICTS
 
 import reports
 from reports.ledger import ledger, united
@@ -63,6 +65,27 @@ def test_what_fails_or_is_ambiguous_has_a_likely_reason_and_nothing_else_has(cla
 @pytest.mark.slow
 def test_so_have_the_claims_on_times():
     explained(claims_of("throughput"))
+
+
+def verdicts_of(name):
+    """{claim: {verdict: in how many settings}} of a published table."""
+    found = verdicts(load(PUBLISHED / f"{name}.parquet"))
+    return {claim: dict(Counter(group["verdict"])) for claim, group in found.groupby("claim", sort=False)}
+
+
+@pytest.mark.parametrize("name", [name for name in VERDICTS if name != "throughput"])
+def test_a_published_table_gives_the_verdicts_that_were_found_right(name):
+    """A number of one seed, or of two whose interval reaches across, is ambiguous; all else is as when it was published."""
+    assert verdicts_of(name) == VERDICTS[name]
+
+
+@pytest.mark.slow
+def test_so_does_the_one_of_times():
+    assert verdicts_of("throughput") == VERDICTS["throughput"]
+
+
+def test_every_published_table_is_held_to_its_verdicts():
+    assert set(VERDICTS) == {path.stem for path in PUBLISHED.glob("*.parquet")}
 
 
 def test_reasons_say_what_the_tables_hold(claims):

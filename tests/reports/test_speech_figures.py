@@ -29,7 +29,7 @@ def test_each_cell_has_its_network_mixture_and_the_count(size):
 def test_the_caption_names_the_best_and_counts_the_claims():
     table = speech_scores()
     caption = plot_of("speeches", "cells").caption(table, verdicts(table))
-    assert caption.startswith("Gates help in 2 of 2 comparisons")
+    assert caption.startswith("Gates help in 0 of 2 comparisons with the best Elman network; 2 are ambiguous.")
     assert "obama: the best network is LSTM with 1.700, the 5-gram model has 1.750, the best mixture 1.600" in caption
 
 

@@ -130,16 +130,26 @@ def models(cell, slopes, vanishing=1.0, exploding=0.0):
 
 
 @pytest.mark.parametrize(
-    ("slopes", "verdict"), [([-0.2, -0.3], "holds"), ([-0.2, -0.7], "ambiguous"), ([-0.6, -0.7], "fails"), ([], "not measured")]
+    ("slopes", "verdict"),
+    [
+        ([-0.2, -0.31], "holds"),
+        ([-0.2, -0.7], "ambiguous"),
+        ([-0.8, -0.91], "fails"),
+        ([-0.2], "ambiguous"),
+        ([], "not measured"),
+    ],
 )
-def test_gates_help_in_every_pair(slopes, verdict):
+def test_gates_help_by_an_interval_over_seeds(slopes, verdict):
     made = table(models("rnn-tanh", [-0.5, -0.6]) + models("lstm", slopes))
     assert claim(made, "gates help", "lstm against rnn-tanh, obama")["verdict"] == verdict
 
 
 @pytest.mark.parametrize(("down", "up", "verdict"), [(0.9, 0.05, "holds"), (0.4, 0.0, "fails"), (0.6, 0.7, "fails")])
-def test_vanishing_is_usual(down, up, verdict):
-    made = table(models("gru", [-0.1], down, up))
+def test_vanishing_is_usual_where_most_models_show_it(down, up, verdict):
+    """Four of four are most by Wilson's interval, one of one is not."""
+    one = table(models("gru", [-0.1], down, up))
+    assert claim(one, "vanishing is usual", "after training")["verdict"] == "ambiguous"
+    made = table(models("gru", [-0.1] * 4, down, up))
     assert claim(made, "vanishing is usual", "after training")["verdict"] == verdict
     assert claim(made, "vanishing is usual", "at initialisation")["verdict"] == "not measured"
 

@@ -92,6 +92,7 @@ def test_a_table_that_is_not_of_this_study_is_refused(tiny):
     assert complaint(study, pd.concat([tiny, tiny.head(1)])) == "holds a measurement twice"
     for column, value in (("part", "other"), ("method", "sideways"), ("steps", 77), ("seed", 9), ("cell", "transformer")):
         assert "its parameters do not" in complaint(study, tiny.assign(**{column: [value, *tiny[column][1:]]})), column
+    assert "neither solved nor not" in complaint(study, tiny.assign(solved=2))
     without = Study(**tiny.attrs["parameters"] | {"parts": ("gates", "text")})
     assert complaint(without, tiny) == "holds a part clipping, which its parameters do not"
 
@@ -201,12 +202,16 @@ def test_ninety_percent_of_the_gain():
 
 def test_a_model_leans_on_recent_tokens_or_not():
     near, far = {0: 5.0, 1: 4.5, 5: 4.0, 100: 4.0}, {0: 5.0, 1: 4.99, 5: 4.98, 100: 4.0}
-    claims = told(text("history", {("lstm", 1): near, ("lstm", 2): far, ("gru", 1): near, ("gru", 2): near}), "90%")
+    nearly, further = near | {1: 4.45}, far | {5: 4.97}
+    claims = told(text("history", {("lstm", 1): near, ("lstm", 2): far, ("gru", 1): near, ("gru", 2): nearly}), "90%")
     assert [verdict for _, verdict in claims] == ["ambiguous", "holds"]
-    assert claims[1][0].endswith(" tokens")
-    assert told(text("history", {("lstm", 1): far}), "90%")[0][1] == "fails"
-    fall = {("lstm", 1): {0: 2.0, 5: 1.0, 10: 0.02, 20: 0.01}, ("gru", 1): {0: 2.0, 5: 1.0, 10: 0.05, 20: 0.05}}
-    assert told(text("influence", fall), "the KL") == [("0.0075", "holds"), ("0.025", "fails")]
+    assert " tokens, mean " in claims[1][0]
+    assert told(text("history", {("lstm", 1): far, ("lstm", 2): further}), "90%")[0][1] == "fails"
+    assert told(text("history", {("lstm", 1): near}), "90%")[0][1] == "ambiguous"  # one seed
+    fall = {("lstm", 1): {0: 2.0, 5: 1.0, 10: 0.009, 20: 0.01}, ("gru", 1): {0: 2.0, 5: 1.0, 10: 0.05, 20: 0.05}}
+    assert told(text("influence", fall), "the KL") == [("0.0047, one seed", "ambiguous"), ("0.025, one seed", "ambiguous")]
+    more = {(cell, 2): {n: kl * (1.01 if n else 1) for n, kl in curve.items()} for (cell, _), curve in fall.items()}
+    assert [verdict for _, verdict in told(text("influence", fall | more), "the KL")] == ["holds", "fails"]
 
 
 def test_gates_keep_what_lies_back_or_not():
@@ -214,14 +219,16 @@ def test_gates_keep_what_lies_back_or_not():
         return {0: 2.0, 5: x, 20: x, 30: 99.0}
 
     curves = {("rnn-tanh", 1): curve(0.2), ("rnn-tanh", 2): curve(0.4), ("lstm", 1): curve(0.6), ("lstm", 2): curve(0.8)}
-    curves |= {("gru", 1): curve(0.3), ("gru", 2): curve(0.8)}
+    curves |= {("lstm", 2): curve(0.81), ("gru", 1): curve(0.3), ("gru", 2): curve(0.8)}
     table = text("influence", curves)
     assert told(table, "gates keep") == [
-        ("0.3 to 0.4; tanh 0.1 to 0.2", "holds"),
-        ("0.15 to 0.4; tanh 0.1 to 0.2", "ambiguous"),
+        ("0.3 to 0.41; tanh 0.1 to 0.2, difference 0.2 [0.17, 0.23]", "holds"),
+        ("0.15 to 0.4; tanh 0.1 to 0.2, difference 0.12 [-0.83, 1.1]", "ambiguous"),
     ]
     less = text("influence", {("rnn-tanh", 1): curve(0.6), ("lstm", 1): curve(0.2)})
-    assert told(less, "gates keep") == [("0.1; tanh 0.3", "fails"), ("not measured", "not measured")]
+    assert told(less, "gates keep") == [("0.1; tanh 0.3, one seed", "ambiguous"), ("not measured", "not measured")]
+    both = {("rnn-tanh", 1): curve(0.6), ("lstm", 1): curve(0.2), ("rnn-tanh", 2): curve(0.61), ("lstm", 2): curve(0.2)}
+    assert told(text("influence", both), "gates keep")[0][1] == "fails"
     one = table[(table["cell"] == "gru") & (table["seed"] == 1)]
     assert left_at(one, 5, 20) == pytest.approx(0.15)
     assert math.isnan(left_at(one.assign(nats=0.0), 5)) and math.isnan(left_at(one, 40))

@@ -9,7 +9,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from studies.statistics import NOTHING, RESAMPLES, Interval, compare, fisher, median, paired_ratio, power_law, share
+from studies.statistics import (
+    NOTHING,
+    RESAMPLES,
+    Interval,
+    compare,
+    decided,
+    exp,
+    fisher,
+    mean,
+    median,
+    paired_ratio,
+    power_law,
+    ratio,
+    share,
+    unpaired_ratio,
+)
 
 
 def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
@@ -123,3 +138,56 @@ def test_fishers_p_by_hand():
     assert fisher((2, 0), (2, 2)) == pytest.approx(2 / 6)
     assert fisher((0, 2), (2, 2)) == pytest.approx(2 / 6)
     assert fisher((3, 3), (5, 5)) == pytest.approx(1.0)
+
+
+def test_the_interval_of_a_mean_of_few_is_students_by_hand():
+    """1, 2, 4 of mean 7/3 and variance 7/3; t of two degrees of freedom is 4.302653 at 97.5%."""
+    reach = 4.302652729911275 * math.sqrt(7 / 3 / 3)
+    assert mean([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 7 / 3 - reach, 7 / 3 + reach), rel=1e-9)
+
+
+def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    for count in (2, 3, 5):
+        found = [mean(random.normal(1.0, 3.0, count)) for _ in range(1000)]
+        assert 0.93 < np.mean([f.low < 1.0 < f.high for f in found]) < 0.97
+
+
+def test_mean_of_little():
+    assert math.isnan(mean([]).value) and math.isnan(mean([1.0, math.inf]).value)
+    for samples in ([3.0], [2.0, 2.0, 2.0]):
+        assert mean(samples).value == samples[0] and math.isnan(mean(samples).low)
+
+
+@pytest.mark.parametrize(
+    ("interval", "verdict"),
+    [
+        (Interval(1.5, 1.2, 1.8), "holds"),
+        (Interval(0.5, 0.2, 0.8), "fails"),
+        (Interval(1.5, 0.8, 2.2), "ambiguous"),
+        (Interval(9.0, math.nan, math.nan), "ambiguous"),
+        (NOTHING, "ambiguous"),
+    ],
+)
+def test_an_interval_decides_where_it_lies_on_one_side(interval, verdict):
+    assert decided(interval, low=1) == verdict
+    turned = Interval(*(-x for x in (interval.value, interval.high, interval.low)))
+    assert decided(turned, high=-1) == verdict
+
+
+@pytest.mark.parametrize(("value", "by"), [(1.0, 0.0), (0.0, 0.0), (1e300, 1e-300), (math.inf, 2.0), (1.0, math.nan)])
+def test_a_ratio_that_is_no_number_is_nan(value, by):
+    assert math.isnan(ratio(value, by))
+    assert ratio(3.0, 2.0) == 1.5 and ratio(0.0, 2.0) == 0.0
+
+
+def test_exp_ends_where_float64_does():
+    assert exp(1.0) == math.exp(1.0) and exp(1e6) == math.inf and exp(-1e6) == 0.0 and math.isnan(exp(math.nan))
+
+
+@pytest.mark.parametrize("bad", [0.0, -1.0, math.inf, math.nan])
+def test_a_pair_without_a_ratio_leaves_none(bad):
+    good, other = pd.Series([1.0, 1.1] * 5), pd.Series([1.0, 1.2] * 4 + [1.0, bad])
+    assert math.isnan(paired_ratio(good, other).value) and math.isnan(paired_ratio(other, good).value)
+    assert math.isnan(unpaired_ratio(good, other).value)
+    assert math.isnan(unpaired_ratio([2.0] * 9, [1.0] * 9).low)  # samples that are all alike

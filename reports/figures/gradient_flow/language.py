@@ -1,11 +1,11 @@
 """Language models on real text: norm against lag before and after training, and credit horizon and cancellation on the way."""
 
-import math
 from typing import TYPE_CHECKING
 
 from reports.drawing import Plot
 from reports.figures.gradient_flow.rows import DRAWN, NAMES, below, draw_band, grid, last_epoch, need, pick, verdict_of
 from reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
+from studies import exp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,7 +49,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     final = _final(table, "slope")
-    said = ", ".join(f"{NAMES[str(cell)]} {math.exp(v):.3f}" for cell, v in final.items())
+    said = ", ".join(f"{NAMES[str(cell)]} {exp(v):.3f}" for cell, v in final.items())
     return (
         f"After training the median norm is multiplied per step back by: {said or 'not measured'}. Gates help (a slower fall "
         f"than tanh's): {verdict_of(claims, 'gates help')}. Vanishing usual, exploding rarer: "

@@ -77,7 +77,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         whole = own.groupby("step")["value"].sum()
         near = own[own["lag"] <= 2].groupby("step")["value"].sum()
         share = (near / whole).loc[lambda s: s.index > s.index.max() / 2].median()
-        said.append(f"{NAMES[cell]}: {share:.0%}")
+        if share == share:  # parts that are all 0 have no shares
+            said.append(f"{NAMES[cell]}: {share:.0%}")
     return (
         f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(said) or 'not measured'}. "
         "Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "

@@ -23,7 +23,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     import numpy as np
 
     rows = pick(table, "curves")
-    need(rows, "curves")
+    need(rows[(rows["quantity"] == "median") & (rows["value"] > 0) & (rows["value"] < float("inf"))], "curves")
     cells = list(dict.fromkeys(rows["cell"]))
     figure, _ = canvas(size)
     columns = 2 if size.narrow else min(3, len(cells))
@@ -37,7 +37,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         axes.set_title(NAMES[cell], fontsize=10 if size.narrow else 17)
     for axes in panels[len(cells) :]:
         axes.set_axis_off()
-    seen = rows[rows["quantity"] == "median"]["value"]
+    seen = rows[(rows["quantity"] == "median") & (rows["value"] < float("inf"))]["value"]
     low, high = max(LOW, float(seen[seen > 0].min()) / 3), min(HIGH, max(float(seen.max()) * 3, 1e2))
     panels[0].set_yscale("log")
     panels[0].set_ylim(low, high)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from reports.drawing import Plot
 from reports.figures.gradient_flow.rows import NAMES, draw_band, need, pick, verdict_of
 from reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain, tall
+from studies import exp
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -89,7 +90,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         scale = shown_scale(rows)
         at = rows[rows["scale"] == scale].groupby("quantity")["value"].median()
         told = (
-            f"At g = {scale:g} the spectral radius is {math.exp(at['log_radius']):.2f}, and the log norm changes by "
+            f"At g = {scale:g} the spectral radius is {exp(at['log_radius']):.2f}, and the log norm changes by "
             f"{at['slope']:+.3f} per step, as the Lyapunov exponent says ({at['exponent']:+.3f}). "
         )
     return (
@@ -155,7 +156,7 @@ def draw_gates(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 
 def gates_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     slopes = pick(table, "gates", "slope").groupby("bias")["value"].median()
-    told = ", ".join(f"{math.exp(slope):.2f} at b = {bias:g}" for bias, slope in slopes.items())
+    told = ", ".join(f"{exp(slope):.2f} at b = {bias:g}" for bias, slope in slopes.items())
     first = f"Per step back a gate's bias b alone multiplies the gradient by s(b): {told}. " if told else ""
     return (
         f"{first}Slopes of LSTM and GRU within 1e-3 of log s(b): {verdict_of(claims, 'gates set the decay')}. The curse of "

@@ -68,7 +68,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if row["of_product"] > 0:
         parts.append(f"its arithmetic runs at {row['of_product']:.1%} of the fastest product measured on this machine")
     if row["floor_us"] > 0:
-        parts.append(f"the exchange alone would take {row['floor_us']:.3g} µs, {row['of_floor']:.0%} of it")
+        share = f", {row['of_floor']:.0%} of it" if row["of_floor"] > 0 else ""
+        parts.append(f"the exchange alone would take {row['floor_us']:.3g} µs{share}")
     return f"{'; '.join(parts)}."
 
 

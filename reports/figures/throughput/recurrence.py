@@ -20,6 +20,7 @@ from reports.figures.throughput.shared import (
     sizes,
     speed,
 )  # fmt: skip
+from studies import ratio
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -79,8 +80,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     powers = growth(table, rows, mine)
     parts = [f"At {sizes(row)} {mine} takes {row['seconds'] * 1e3:.3g} ms, {speed(row)}"]
     if slowest != mine:
-        times = float(at["seconds"].max()) / row["seconds"]
-        parts.append(f"{slowest} takes longest, {times:.2g} times as long as {mine}")
+        times = ratio(at["seconds"].max(), at["seconds"][mine])
+        parts.append(f"{slowest} takes longest" + ("" if times != times else f", {times:.2g} times as long as {mine}"))
     if powers:
         parts.append(f"the time of {mine} grows as {powers}, while the other sizes stay (95% intervals)")
     return f"{'; '.join(parts)}."
