@@ -70,7 +70,8 @@ def linear_cross_entropy(
             mean of ``z_loss`` with class weights makes logits twice.
         return_lse: return (loss, lse [N]) instead; lse can be differentiated.
         return_metrics: return ``Metrics`` as well, as the last of the tuple.
-        compute_dtype: dtype of the products; None keeps that of ``input``. Autocast changes neither.
+        compute_dtype: dtype of the products; None keeps that of ``input``. Autocast changes neither (nor of ``eager``, if the
+            backward pass is outside of it, as torch asks).
         strategy: "cut" (tiles of logits on the chip, made again in the backward pass), "chunked" (gradients made with the
             loss), or None for what ``kernels.explain_linear_cross_entropy`` says (``triton``; ``torch`` knows chunks only).
         backend: see ``kernels.choose_backend``; ``eager`` is the two-line textbook.
