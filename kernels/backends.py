@@ -56,3 +56,16 @@ def interpreted() -> bool:
 def runs_triton(device: "torch.device | None") -> bool:
     """Whether Triton's kernels can work on tensors of this device."""
     return device is not None and (device.type == "cuda" or interpreted())
+
+
+def check_interpreter(dtype: "torch.dtype") -> None:
+    """Whether Triton's interpreter computes with this dtype, should it run.
+
+    Raises:
+        ValueError: for bfloat16, whose products and sums are wrong there.
+    """
+    if interpreted() and str(dtype) == "torch.bfloat16":
+        raise ValueError(
+            "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly: use float16, float32 or float64 with it, or "
+            "backend 'torch' or 'eager'"
+        )

@@ -1,19 +1,35 @@
 """Softmax cross-entropy on logits that exist: one pass over them forward, one backward, in their own storage where asked."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kernels.backends import choose_backend
-from kernels.loss_terms import Terms, accumulator, check_classes, check_devices, check_terms, once, reduce, results, textbook
+from kernels.backends import check_interpreter, choose_backend
+from kernels.loss_terms import (
+    FirstOrder,
+    GradientsOnly,
+    Terms,
+    accumulator,
+    batched_gradient,
+    check_classes,
+    check_devices,
+    check_forward_mode,
+    check_terms,
+    one_by_one,
+    reduce,
+    results,
+    textbook,
+    z_penalty,
+)
 
 
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
-    *,
     weight: Tensor | None = None,
+    *,
     ignore_index: int = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
@@ -29,10 +45,11 @@ def cross_entropy(
     Args:
         logits: [N, V] in float16, bfloat16, float32 or float64.
         target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean.
-        weight: [V] class weights, as in torch: a mean divides by the sum of the targets' weights.
+        weight: [V] class weights of any floating-point dtype, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
         label_smoothing: the share of the target's probability that is spread over all classes.
         z_loss: k in k lse^2, added to the loss of each row that counts, so that lse stays near 0 (PaLM, section 5).
+            Class weights do not weigh it, and a mean divides it by the number of those rows.
         softcap: c in c tanh(logits / c), applied first (Gemma 2, section 2.1).
         return_lse: return (loss, lse [N]) instead; lse can be differentiated.
         return_metrics: return ``Metrics`` as well, as the last of the tuple.
@@ -41,12 +58,14 @@ def cross_entropy(
         backend: see ``kernels.choose_backend``; ``torch`` and ``eager`` are both torch's own functions here.
 
     Returns:
-        A scalar, or [N] for "none", in nats and in the dtype of the logits; lse is in float32 or float64. The mean of
-        nothing is nan, as in torch. On a GPU a target that is no class makes its row's loss and gradient NaN.
+        A scalar, or [N] for "none", in nats. Loss and lse are in float32, also for halves, or in float64 for float64 logits,
+        with autocast and without. The mean of nothing is nan, as in torch. On a GPU a target that is no class makes its row's
+        loss and gradient NaN.
 
     Raises:
-        ValueError: for shapes, types and numbers that do not fit.
+        ValueError: for shapes, types and numbers that do not fit, and for bfloat16 in Triton's interpreter.
         IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
+        RuntimeError: by ``triton``, for a second derivative, forward mode (``jvp``) and ``vmap``.
     """
     if logits.dim() != 2:
         raise ValueError(f"logits must be [N, V], not {list(logits.shape)}")
@@ -56,19 +75,25 @@ def cross_entropy(
     n, v = logits.shape
     check_terms(terms, reduction, n, v, target, weight)
     check_devices(logits.device, target=target, weight=weight)
+    weight = None if weight is None else weight.to(accumulator(logits.dtype))
     if choose_backend(backend, logits.device) != "triton":
         loss, lse, z = textbook(logits, target, weight, terms, reduction, return_lse or return_metrics)
         best = z.argmax(dim=1) if return_metrics else target
         return results(loss, lse, best, target, terms, return_lse, return_metrics)
-    inplace = inplace_backward and not torch.compiler.is_compiling()
-    how = (ignore_index, label_smoothing, z_loss, softcap, return_metrics, inplace)
-    losses, lse, _, _, best = torch.ops.kernels.cross_entropy(logits, target, weight, *how)
-    loss = reduce(losses, target, weight, terms, v, reduction).to(logits.dtype)
+    check_interpreter(logits.dtype)
+    check_forward_mode(logits)
+    z_apart = z_loss > 0 and weight is not None and reduction == "mean"  # the two terms have means over different counts
+    compiling = torch.compiler.is_compiling()
+    inplace = inplace_backward and not compiling
+    how = (ignore_index, label_smoothing, 0.0 if z_apart else z_loss, softcap, return_metrics, inplace)
+    run: Any = torch.ops.kernels.cross_entropy if compiling else _Rows.apply
+    losses, lse, _, _, best = run(logits, target, weight, *how)
+    loss = reduce(losses, target, weight, terms, v, reduction)
+    loss = loss + z_penalty(lse, target, terms, reduction) if z_apart else loss
     return results(loss, lse, best, target, terms, return_lse, return_metrics)
 
 
-@torch.library.custom_op("kernels::cross_entropy", mutates_args=())
-def forward(
+def _make_rows(
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -88,6 +113,9 @@ def forward(
     return rows.loss, rows.top + rows.log_sum, rows.top, rows.log_sum, rows.best
 
 
+forward = torch.library.custom_op("kernels::cross_entropy", mutates_args=())(_make_rows)
+
+
 @forward.register_fake
 def _(
     logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, z_loss: float,
@@ -97,8 +125,12 @@ def _(
     return losses, lse, top, log_sum, logits.new_empty(logits.shape[0] if best else 0, dtype=torch.long)
 
 
-@torch.library.custom_op("kernels::cross_entropy_backward", mutates_args=())
-def backward(
+@forward.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    return FirstOrder.vmap(info, in_dims)
+
+
+def _make_gradient(
     logits: Tensor,
     target: Tensor,
     weight: Tensor | None,
@@ -116,6 +148,9 @@ def backward(
     _write(grad, logits, target, weight, top, log_sum, upstream, upstream_lse,
            Terms(ignore_index, label_smoothing, z_loss, softcap))  # fmt: skip
     return grad
+
+
+backward = torch.library.custom_op("kernels::cross_entropy_backward", mutates_args=())(_make_gradient)
 
 
 @backward.register_fake
@@ -175,15 +210,36 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> Non
     ctx.set_materialize_grads(False)
 
 
-@once
-def _backward(ctx: Any, of_losses: Tensor | None, of_lse: Tensor | None, *_: Any) -> tuple[Any, ...]:
+def _backward(ctx: Any, of_losses: Tensor | None, of_lse: Tensor | None, *_: Any, run: Any = backward) -> tuple[Any, ...]:
     logits, target, weight, top, log_sum = ctx.saved_tensors
     upstream = top.new_zeros(()).expand(top.shape) if of_losses is None else of_losses
-    arguments = (logits, target, weight, top, log_sum, upstream, of_lse, *ctx.terms)
-    if ctx.inplace:
-        torch.ops.kernels.cross_entropy_backward_(*arguments)
-        return (logits.detach(), *[None] * 8)
-    return (torch.ops.kernels.cross_entropy_backward(*arguments), *[None] * 8)
+    return (run(logits, target, weight, top, log_sum, upstream, of_lse, *ctx.terms), *[None] * 8)
+
+
+class _Rows(FirstOrder):
+    forward = staticmethod(_make_rows)
+    setup_context = staticmethod(_setup)
+
+    @staticmethod
+    def backward(ctx: Any, *of_outputs: Tensor | None) -> tuple[Any, ...]:
+        if batched_gradient(*of_outputs):
+            return _backward(ctx, *of_outputs)
+        return _backward(ctx, *of_outputs, run=partial(_Gradient.apply, ctx.inplace and not torch.is_grad_enabled()))
+
+
+class _Gradient(GradientsOnly):
+    @staticmethod
+    def forward(inplace: bool, logits: Tensor, *others: Any) -> Tensor:
+        if not inplace:
+            return _make_gradient(logits, *others)
+        backward_inplace(logits, *others)  # the operation, as it counts up the logits' version
+        return logits.detach()
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, _: bool, *inputs: Any) -> Any:
+        (gradient,), (at,) = one_by_one(lambda *i: (_Gradient.apply(*i),), info, in_dims, False, *inputs)
+        return gradient, at
 
 
 forward.register_autograd(_backward, setup_context=_setup)
+backward.register_autograd(GradientsOnly.backward)

@@ -12,19 +12,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kernels.backends import choose_backend
+from kernels.backends import check_interpreter, choose_backend
 from kernels.loss_linear import run_rows, run_total
 from kernels.loss_plan import choose_loss_plan
 from kernels.loss_terms import (
+    FirstOrder,
     Gradients,
     Rows,
     Terms,
     accumulator,
     check_devices,
+    check_forward_mode,
     check_terms,
     reduce,
     results,
     textbook,
+    without_autocast,
+    z_penalty,
 )
 
 ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
@@ -60,23 +64,27 @@ def linear_cross_entropy(
         target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean; None, torch's
             default, is -100.
         linear_bias: [V] or None.
-        weight: [V] class weights, as in torch: a mean divides by the sum of the targets' weights.
+        weight: [V] class weights of any floating-point dtype, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
-        label_smoothing, z_loss, softcap: as in ``kernels.cross_entropy``.
+        label_smoothing, z_loss, softcap: as in ``kernels.cross_entropy``; a
+            mean of ``z_loss`` with class weights makes logits twice.
         return_lse: return (loss, lse [N]) instead; lse can be differentiated.
         return_metrics: return ``Metrics`` as well, as the last of the tuple.
-        compute_dtype: dtype of the products (not ``eager``); None keeps that of ``input``.
+        compute_dtype: dtype of the products; None keeps that of ``input``. Autocast changes neither (nor of ``eager``, if the
+            backward pass is outside of it, as torch asks).
         strategy: "cut" (tiles of logits on the chip, made again in the backward pass), "chunked" (gradients made with the
             loss), or None for what ``kernels.explain_linear_cross_entropy`` says (``triton``; ``torch`` knows chunks only).
         backend: see ``kernels.choose_backend``; ``eager`` is the two-line textbook.
 
     Returns:
-        A scalar, or [N] for "none", in nats and in the dtype of ``input``; lse is in float32 or float64. The mean of nothing
-        is nan, as in torch. On a GPU a target that is no class makes its row's loss and gradient NaN.
+        A scalar, or [N] for "none", in nats. Loss and lse are in float32, also for halves, or in float64 for float64 ``input``;
+        gradients have their tensors' dtypes. The mean of nothing is nan, as in torch. On a GPU a target that is no class makes
+        its row's loss and gradient NaN.
 
     Raises:
-        ValueError: for shapes, types, numbers and names that do not fit.
+        ValueError: for shapes, types, numbers and names that do not fit, and for bfloat16 in Triton's interpreter.
         IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
+        RuntimeError: for a second derivative, forward mode (``jvp``) and ``vmap``, which ``eager`` alone has.
     """
     ignore_index = -100 if ignore_index is None else ignore_index
     if input.dim() != 2 or linear_weight.dim() != 2 or input.shape[1] != linear_weight.shape[1]:
@@ -95,27 +103,39 @@ def linear_cross_entropy(
     differentiable = [
         torch.is_grad_enabled() and p is not None and p.requires_grad for p in (input, linear_weight, linear_bias)
     ]
-    rows_needed = reduction == "none" or (return_lse and any(differentiable))
+    z_apart = z_loss > 0 and weight is not None and reduction == "mean"  # the two terms have means over different counts
+    rows_needed = reduction == "none" or z_apart or (return_lse and any(differentiable))
     plan = choose_loss_plan(
         n, v, d, str(dtype).removeprefix("torch."), gradients=any(differentiable), single=rows_needed, strategy=strategy
     )  # fmt: skip
+    acc = accumulator(input.dtype)
+    weight = None if weight is None else weight.to(acc)
     if chosen == "eager":
-        logits = F.linear(input, linear_weight, linear_bias)
+        logits = _linear(input, linear_weight, linear_bias, dtype).to(acc)
         loss, lse, z = textbook(logits, target, weight, terms, reduction, return_lse or return_metrics)
         return results(loss, lse, z.argmax(dim=1) if return_metrics else target, target, terms, return_lse, return_metrics)
+    if chosen == "triton":
+        check_interpreter(dtype)
+    check_forward_mode(input, linear_weight, linear_bias)
     alone = terms.plain and weight is None and not (return_lse or return_metrics or any(differentiable))
     alike = dtype == input.dtype == linear_weight.dtype == accumulator(dtype)
     if alone and alike and chosen == "torch" and input.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _nll(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
+        return _Nll.apply(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
     how = "torch" if chosen == "torch" else plan.strategy
     tensors = (input, linear_weight, linear_bias, target, weight)
-    call = (*tensors, ignore_index, label_smoothing, z_loss, softcap, dtype, how, return_metrics)
+    call = (*tensors, ignore_index, label_smoothing, 0.0 if z_apart else z_loss, softcap, dtype, how, return_metrics)
     if rows_needed or how == "cut":
-        losses, lse, _, _, best = run_rows(how, *call)
-        loss = reduce(losses, target, weight, terms, v, reduction).to(input.dtype)
+        losses, lse, _, _, best = run_rows(*call)
+        loss = reduce(losses, target, weight, terms, v, reduction)
+        loss = loss + z_penalty(lse, target, terms, reduction) if z_apart else loss
     else:
         loss, lse, best, *_ = run_total(*call, reduction == "mean", *differentiable)
     return results(loss, lse, best, target, terms, return_lse, return_metrics)
+
+
+@without_autocast
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return F.linear(input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
 
 def _chunks(
@@ -151,7 +171,10 @@ def _chunks(
     chosen, top, total, uniform = (torch.empty_like(counts) for _ in range(4))
     classes = index.new_empty(len(input) if best else 0)
     if any(need):
-        onehot, factor = (t if upstream is None else t * upstream.unsqueeze(1) for t in (of_target, counts))
+        onehot, factor = of_target, counts
+        if upstream is not None:  # that of a mean over no row is infinite
+            scale = upstream.unsqueeze(1) if every else upstream.unsqueeze(1).masked_fill(counts == 0, 0.0)
+            onehot, factor = onehot * scale, factor * scale
         softmax = onehot if spread is None else onehot + spread.sum() * factor
         softmax = softmax if upstream_lse is None else softmax + upstream_lse.unsqueeze(1)
     for part, z, product in _logits(x, w, bias, acc):
@@ -202,6 +225,7 @@ def _chunks(
     return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
 
 
+@without_autocast
 def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
     """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
     losses = []
@@ -216,6 +240,16 @@ def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index
             torch.log_softmax(rows, dim=1, out=rows)
         losses.append(F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none"))
     return reduce(torch.cat(losses) if losses else x.new_empty(0), target, None, Terms(ignore_index), len(w), reduction)
+
+
+class _Nll(FirstOrder):
+    """``_nll``, which takes no gradients, as what refuses the other derivatives by name."""
+
+    forward = staticmethod(_nll)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        ctx.mark_non_differentiable(output)
 
 
 def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:

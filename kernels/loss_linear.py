@@ -2,7 +2,8 @@
 
 ``kernels::linear_cross_entropy`` gives a mean or a sum, its gradients already made, in chunks of rows.
 ``kernels::linear_cross_entropy_rows`` gives each row's loss and log-sum-exp, and makes the logits again in the backward pass.
-``run_total`` and ``run_rows`` call them, or plain autograd functions of the same bodies where those do with less.
+``run_total`` and ``run_rows`` call them within torch.compile; elsewhere they call autograd functions of the same bodies, which
+know ``torch.func`` and refuse by name what they cannot do.
 """
 
 from typing import Any
@@ -10,9 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kernels.loss_terms import Gradients, Rows, Terms, accumulator, check_classes, divisor, once
+from kernels.loss_terms import (
+    FirstOrder,
+    Gradients,
+    GradientsOnly,
+    Rows,
+    Terms,
+    accumulator,
+    batched_gradient,
+    check_classes,
+    divisor,
+    one_by_one,
+    without_autocast,
+)
 
 
+@without_autocast
 def _make_total(
     input: Tensor,
     linear_weight: Tensor,
@@ -31,25 +45,27 @@ def _make_total(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, lse and argmax [N], what the mean divides by, and the sum's gradients; what was not asked for is empty."""
+    """The loss, lse and argmax [N], and gradients that ``rest`` divides; what was not asked for is empty.
+
+    A mean's gradients are divided by its count in two parts: within each row by a number from 1 to 2, before the products, and
+    by ``rest``, a power of two, after them: so dividing rounds nothing, and float16 loses no small ones.
+    """
     n, v, acc = len(input), len(linear_weight), accumulator(input.dtype)
     every = check_classes(target, ignore_index, v)
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
+    count = rest = input.new_ones((), dtype=acc)
+    upstream = None
+    if mean:
+        alike = every and weight is None
+        count = input.new_full((), n, dtype=acc) if alike else divisor(target, weight, ignore_index, v, acc)
+        part = 2 * torch.frexp(count).mantissa
+        rest = torch.where(count == 0, 1.0, count / part)
+        upstream = part.reciprocal().expand(n)
     rows, gradients = _chunks(
-        strategy, (input, linear_weight, linear_bias, target, weight), None, None, terms, dtype, need, best, every
+        strategy, (input, linear_weight, linear_bias, target, weight), upstream, None, terms, dtype, need, best, every
     )  # fmt: skip
-    if mean and not (every and weight is None):
-        count = divisor(target, weight, ignore_index, v, acc)
-    else:
-        count = input.new_full((), n if mean else 1, dtype=acc)
-    loss = (rows.loss.sum() / count).to(input.dtype)
-    if mean and weight is not None:  # rows that count with weights of 0 alone: 0 / 0, while a mean of no row has gradients of 0
-        lost = (count == 0) & (target != ignore_index)
-        for g, mask in zip(gradients, (lost[:, None], lost.any(), lost.any()), strict=True):
-            if g is not None:
-                g.masked_fill_(mask, torch.nan)
     d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
-    return loss, rows.top + rows.log_sum, rows.best, count, d_input, d_weight, d_bias
+    return rows.loss.sum().to(acc) / count, (rows.top + rows.log_sum).to(acc), rows.best, rest, d_input, d_weight, d_bias
 
 
 total = torch.library.custom_op("kernels::linear_cross_entropy", mutates_args=())(_make_total)
@@ -63,7 +79,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     n, v, acc = input.shape[0], linear_weight.shape[0], accumulator(input.dtype)
     return (
-        input.new_empty(()),
+        input.new_empty((), dtype=acc),
         input.new_empty(n, dtype=acc),
         input.new_empty(n if best else 0, dtype=torch.long),
         input.new_empty((), dtype=acc),
@@ -73,34 +89,56 @@ def _(
     )
 
 
+@total.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    return FirstOrder.vmap(info, in_dims)
+
+
 def _setup_total(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.dtypes = [None if p is None else p.dtype for p in inputs[:3]]
+    ctx.how = inputs[5:13]
     ctx.spent = False
-    ctx.save_for_backward(*output[3:], *inputs[:3])  # the inputs for ``once``
+    ctx.save_for_backward(*output[3:], *inputs[:5])
     ctx.mark_non_differentiable(*output[1:])
     ctx.set_materialize_grads(False)
 
 
-def _finish_total(ctx: Any, of_loss: Tensor, in_place: bool) -> tuple[Any, ...]:
-    if ctx.spent:
-        raise RuntimeError("linear_cross_entropy made its gradients once; a second backward pass needs a new loss")
-    ctx.spent = True
-    count, *gradients = ctx.saved_tensors[:4]
-    factor = of_loss.to(count.dtype) / torch.where(count == 0, 1, count)
-    scaled: list[Tensor | None] = []
-    for g, dtype, needed in zip(gradients, ctx.dtypes, ctx.needs_input_grad[:3], strict=True):
-        if not needed:
-            scaled.append(None)
-        else:
-            scaled.append((g.detach().mul_(factor) if in_place else g * factor.to(g.dtype)).to(dtype))
-    return (*scaled, *[None] * 13)
+def _backward_total(ctx: Any, of_loss: Tensor | None, *_: Any, in_place: bool = False) -> tuple[Any, ...]:
+    if of_loss is None:
+        return (None,) * 16
+    rest, *tensors = ctx.saved_tensors
+    need = ctx.needs_input_grad[:3]
+    if ctx.spent:  # a kept graph: the backward pass before gave the gradients away
+        tensors[:3] = _make_total(*tensors[3:], *ctx.how, *need)[4:]
+    ctx.spent = ctx.spent or in_place
+    gradients = _Divided.apply(in_place, need, of_loss, rest, *tensors[:6])
+    return (*(g if needed else None for g, needed in zip(gradients, need, strict=True)), *[None] * 13)
 
 
-@once
-def _backward_total(ctx: Any, of_loss: Tensor, *_: Any) -> tuple[Any, ...]:
-    return _finish_total(ctx, of_loss, in_place=False)
+class _Divided(GradientsOnly):
+    """The gradients of ``_make_total``, times dL / d loss over what is left of the count, in their parameters' dtypes."""
+
+    @staticmethod
+    def forward(
+        in_place: bool, need: tuple[bool, bool, bool], of_loss: Tensor, rest: Tensor, d_input: Tensor, d_weight: Tensor,
+        d_bias: Tensor, *parameters: Tensor | None,
+    ) -> tuple[Tensor, ...]:  # fmt: skip
+        factor = of_loss.to(rest.dtype) / rest
+        divided = []
+        for g, parameter, needed in zip((d_input, d_weight, d_bias), parameters, need, strict=True):
+            if not needed or parameter is None:
+                divided.append(rest.new_empty(0))
+            elif in_place and g.dtype == rest.dtype:  # by ``data``: a kept graph may still read the other saved tensors
+                divided.append(g.data.mul_(factor).to(parameter.dtype))
+            else:
+                divided.append((g.to(rest.dtype) * factor).to(parameter.dtype))
+        return tuple(divided)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, _: bool, *inputs: Any) -> Any:
+        return one_by_one(_Divided.apply, info, in_dims, False, *inputs)
 
 
+@without_autocast
 def _make_single(
     input: Tensor,
     linear_weight: Tensor,
@@ -125,7 +163,9 @@ def _make_single(
         rows = cut_loss(*_readable(tensors, dtype), terms, best)
     else:
         rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best, every)
-    return rows.loss, rows.top + rows.log_sum, rows.top, rows.log_sum, rows.best
+    acc = accumulator(input.dtype)
+    loss, top, log_sum = (t.to(acc) for t in (rows.loss, rows.top, rows.log_sum))
+    return loss, top + log_sum, top, log_sum, rows.best
 
 
 single = torch.library.custom_op("kernels::linear_cross_entropy_rows", mutates_args=())(_make_single)
@@ -142,6 +182,12 @@ def _(
     return loss, lse, top, log_sum, input.new_empty(n if best else 0, dtype=torch.long)
 
 
+@single.register_vmap
+def _(info: Any, in_dims: Any, *inputs: Any) -> Any:
+    return FirstOrder.vmap(info, in_dims)
+
+
+@without_autocast
 def _make_gradients(
     input: Tensor,
     linear_weight: Tensor,
@@ -168,6 +214,7 @@ def _make_gradients(
     if strategy == "cut":
         from kernels.loss_launch import cut_gradients
 
+        top, log_sum = (t.to(accumulator(dtype)) for t in (top, log_sum))
         gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
     else:
         _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False, False)
@@ -203,58 +250,61 @@ def _setup_single(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...])
     ctx.set_materialize_grads(False)
 
 
-@once
-def _backward_single(ctx: Any, of_losses: Tensor | None, of_lse: Tensor | None, *_: Any) -> tuple[Any, ...]:
-    top = ctx.saved_tensors[5]
+def _backward_single(
+    ctx: Any, of_losses: Tensor | None, of_lse: Tensor | None, *_: Any, run: Any = single_backward
+) -> tuple[Any, ...]:
+    saved = ctx.saved_tensors  # read once: a checkpoint gives them once
+    top = saved[5]
     upstream = top.new_zeros(()).expand(top.shape) if of_losses is None else of_losses
     need = ctx.needs_input_grad[:3]
     how = (ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy)
-    run: Any = single_backward if ctx.strategy != "torch" or torch.compiler.is_compiling() else _make_gradients
-    gradients = run(*ctx.saved_tensors, upstream, of_lse, *how, *need)
+    gradients = run(*saved, upstream, of_lse, *how, *need)
     return (*(g if needed else None for g, needed in zip(gradients, need, strict=True)), *[None] * 9)
+
+
+class _SingleGradients(GradientsOnly):
+    forward = staticmethod(_make_gradients)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *inputs: Any) -> Any:
+        return one_by_one(_SingleGradients.apply, info, in_dims, *inputs)
 
 
 total.register_autograd(_backward_total, setup_context=_setup_total)
 single.register_autograd(_backward_single, setup_context=_setup_single)
+single_backward.register_autograd(GradientsOnly.backward)
 
 
-class _Total(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _make_total(*inputs)
-        _setup_total(ctx, inputs, output)
-        return output
+class _Total(FirstOrder):
+    forward = staticmethod(_make_total)
+    setup_context = staticmethod(_setup_total)
 
     @staticmethod
-    @once
-    def backward(ctx: Any, of_loss: Tensor, *_: Any) -> tuple[Any, ...]:
-        return _finish_total(ctx, of_loss, in_place=True)  # the weight's gradient is large, and nobody else holds it
+    def backward(ctx: Any, of_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        # in place, as the weight's gradient is large and nobody else holds it
+        in_place = not (torch.is_grad_enabled() or batched_gradient(of_loss))
+        return _backward_total(ctx, of_loss, in_place=in_place)
 
 
-class _Single(torch.autograd.Function):
+class _Single(FirstOrder):
+    forward = staticmethod(_make_single)
+    setup_context = staticmethod(_setup_single)
+
     @staticmethod
-    def forward(ctx: Any, *inputs: Any) -> Any:
-        output = _make_single(*inputs)
-        _setup_single(ctx, inputs, output)
-        return output
-
-    backward = staticmethod(_backward_single)
+    def backward(ctx: Any, *of_outputs: Tensor | None) -> tuple[Any, ...]:
+        run = single_backward if batched_gradient(*of_outputs) else _SingleGradients.apply
+        return _backward_single(ctx, *of_outputs, run=run)
 
 
 def run_total(*arguments: Any) -> tuple[Tensor, ...]:
-    """``total``. Outside torch.compile the autograd function alone: it scales the gradients where they are."""
-    if torch.compiler.is_compiling():
-        return torch.ops.kernels.linear_cross_entropy(*arguments)
-    if not any(arguments[-3:]):
-        return _make_total(*arguments)
-    return _Total.apply(*arguments)
+    """``kernels::linear_cross_entropy``, or its body as an autograd function, which scales the gradients where they are."""
+    return torch.ops.kernels.linear_cross_entropy(*arguments) if torch.compiler.is_compiling() else _Total.apply(*arguments)
 
 
-def run_rows(strategy: str, *arguments: Any) -> tuple[Tensor, ...]:
-    """``single``. Outside torch.compile the torch chunks need no operation around them, which would only cost time."""
-    if strategy != "torch" or torch.compiler.is_compiling():
-        return torch.ops.kernels.linear_cross_entropy_rows(*arguments)
-    return _Single.apply(*arguments)
+def run_rows(*arguments: Any) -> tuple[Tensor, ...]:
+    """``kernels::linear_cross_entropy_rows``, or its body as an autograd function."""
+    run = torch.ops.kernels.linear_cross_entropy_rows if torch.compiler.is_compiling() else _Single.apply
+    return run(*arguments)
 
 
 def _chunks(

@@ -76,7 +76,7 @@ def column_range(n: int, v: int, tile: Tiles, multiprocessors: int = MULTIPROCES
 def chunk_rows(n: int, v: int, itemsize: int) -> int:
     """Rows of a chunk: all where they fit 256 MB, else 2,048, at most 1 GB of logits; a multiple of 128."""
     fit = max(BUFFER // (v * itemsize), min(ROWS, LARGEST_BUFFER // (v * itemsize)))
-    return n if fit >= n else max(128, fit // 128 * 128)
+    return max(n, 1) if fit >= n else max(128, fit // 128 * 128)
 
 
 @dataclass(frozen=True)

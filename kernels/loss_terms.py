@@ -4,14 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 REDUCTIONS = ("mean", "sum", "none")
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of input, weight and bias
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, we
         raise ValueError(f"target must hold class indices (an integer dtype), not {target.dtype}")
     if weight is not None and tuple(weight.shape) != (v,):
         raise ValueError(f"weight must be [{v}], not {list(weight.shape)}")
+    if weight is not None and not weight.dtype.is_floating_point:
+        raise ValueError(f"weight must be of a floating-point dtype, not {weight.dtype}")
     if weight is not None and weight.requires_grad:
         raise ValueError("weight must not require a gradient: class weights are constants of the loss")
     if reduction not in REDUCTIONS:
@@ -131,28 +136,37 @@ def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dt
 
 
 def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, v: int, reduction: str) -> Tensor:
-    """Losses [N] to the mean, the sum, or themselves."""
+    """Losses [N] to the mean, the sum, or themselves. A mean with class weights is right without ``z_loss`` alone."""
     if reduction == "none":
         return losses
     total = losses.sum()
     return total / divisor(target, weight, terms.ignore_index, v, losses.dtype) if reduction == "mean" else total
 
 
+def z_penalty(lse: Tensor, target: Tensor, terms: Terms, reduction: str) -> Tensor:
+    """k lse^2 of the rows that count, and 0 of the others; a mean is over those rows, whatever their class weights."""
+    counted = target != terms.ignore_index
+    penalties = terms.z_loss * torch.where(counted, lse, 0.0).square()
+    if reduction == "none":
+        return penalties
+    return penalties.sum() / counted.count_nonzero() if reduction == "mean" else penalties.sum()
+
+
 def textbook(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str, with_lse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] in torch's own functions: the reference of all tests."""
+    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] in torch's own functions: the reference of all tests.
+
+    All in the dtype of ``accumulator``.
+    """
+    z = logits.to(accumulator(logits.dtype))
     if terms.softcap is not None:
-        logits = terms.softcap * torch.tanh(logits / terms.softcap)
-    wide = logits.to(accumulator(logits.dtype))
-    lse = wide.logsumexp(dim=1) if with_lse or terms.z_loss > 0 else wide.new_empty(0)
-    how: dict[str, Any] = {"ignore_index": terms.ignore_index, "label_smoothing": terms.label_smoothing}
-    target = target.long()
-    if terms.z_loss == 0:
-        return F.cross_entropy(logits, target, weight, reduction=reduction, **how), lse, logits
-    losses = F.cross_entropy(logits, target, weight, reduction="none", **how).to(lse.dtype)
-    losses = losses + torch.where(target == terms.ignore_index, 0.0, terms.z_loss * lse.square())
-    return reduce(losses, target, weight, terms, logits.shape[1], reduction).to(logits.dtype), lse, logits
+        z = terms.softcap * torch.tanh(z / terms.softcap)
+    lse = z.logsumexp(dim=1) if with_lse or terms.z_loss > 0 else z.new_empty(0)
+    loss = F.cross_entropy(
+        z, target.long(), weight, ignore_index=terms.ignore_index, label_smoothing=terms.label_smoothing, reduction=reduction
+    )  # fmt: skip
+    return loss + z_penalty(lse, target, terms, reduction) if terms.z_loss > 0 else loss, lse, z
 
 
 def results(
@@ -166,10 +180,39 @@ def results(
     return (loss, *asked) if asked else loss
 
 
-class _Refuse(torch.autograd.Function):
+FORWARD_MODE = "the fused cross-entropy has no forward-mode derivative (jvp); use backend='eager' for one"
+
+
+def check_forward_mode(*tensors: Tensor | None) -> None:
+    """Refuse ``jvp`` within torch.compile, whose operations would give tangents of 0.
+
+    Raises:
+        RuntimeError: where a tensor has a tangent.
+    """
+    if torch.compiler.is_compiling():
+        for tensor in tensors:
+            if tensor is not None and unpack_dual(tensor).tangent is not None:
+                raise RuntimeError(FORWARD_MODE)
+
+
+class FirstOrder(torch.autograd.Function):
+    """A loss whose gradient is a function of its own: reverse mode alone, and one batch of rows alone."""
+
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *sources: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
+    def jvp(ctx: Any, *_: Any) -> Any:
+        raise RuntimeError(FORWARD_MODE)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *_: Any) -> Any:
+        raise RuntimeError("the fused cross-entropy has no vmap; make its batch more rows, or use backend='eager'")
+
+
+class GradientsOnly(torch.autograd.Function):
+    """Gradients that cannot be differentiated again. Many at once (``jacrev``) are made one after the other."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        """Keep nothing: there is no next derivative."""
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -177,24 +220,33 @@ class _Refuse(torch.autograd.Function):
             "the fused cross-entropy has no second derivative; use backend='eager' to differentiate its gradient again"
         )
 
+    jvp = backward
 
-def once(backward: Callable[..., tuple[Any, ...]]) -> Callable[..., tuple[Any, ...]]:
-    """A backward function whose gradients raise where they are differentiated again, for whatever tensor.
 
-    torch's ``once_differentiable`` lets a penalty on a gradient pass as if the gradient were a constant, and gives zeros for a
-    Hessian: its refusal does not hang on the inputs. Here they are among ``ctx.saved_tensors``.
-    """
+def one_by_one(function: Callable[..., tuple[Tensor, ...]], info: Any, in_dims: Any, *inputs: Any) -> tuple[Any, Any]:
+    """A ``vmap`` rule: call ``function`` for each element of the batch and stack the results."""
+    results = [
+        function(*(x.select(at, i) if isinstance(at, int) else x for x, at in zip(inputs, in_dims, strict=True)))
+        for i in range(info.batch_size)
+    ]
+    stacked = tuple(torch.stack(of_each) for of_each in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)
 
-    @wraps(backward)
-    def guarded(ctx: Any, *upstream: Any) -> tuple[Any, ...]:
-        again = torch.is_grad_enabled()
-        sources = [t for t in ctx.saved_tensors if t is not None and t.requires_grad] if again else []
-        with torch.no_grad():
-            gradients = backward(ctx, *upstream)
-        if again:
-            gradients = tuple(
-                None if g is None else _Refuse.apply(g.detach().requires_grad_(), *sources) for g in gradients
-            )  # fmt: skip
-        return gradients
 
-    return guarded
+def batched_gradient(*upstream: Tensor | None) -> bool:
+    """Whether ``autograd.grad(is_grads_batched=True)`` asks, which knows ``vmap`` of operations, not of autograd functions."""
+    return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
+
+
+def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
+    """A function of a tensor and more whose products keep the dtype that they are asked for, also where autocast is on."""
+
+    @wraps(function)
+    def run(*arguments: P.args, **how: P.kwargs) -> R:
+        kind = arguments[0].device.type  # type: ignore[attr-defined]
+        if not (torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)):
+            return function(*arguments, **how)
+        with torch.autocast(kind, enabled=False):
+            return function(*arguments, **how)
+
+    return run

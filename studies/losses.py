@@ -12,7 +12,10 @@ from studies import peers
 from studies.work import DTYPES, Peer, Work, differentiable, numel_bytes, tolerance
 
 OURS = {"kernels:torch": "torch", "kernels:triton": "triton"}  # the eager one is torch.nn's two lines
-VARIANTS = (*OURS, "torch.nn", "linear_cross_entropy", "torch.compile", "liger-kernel", "cut-cross-entropy")
+VARIANTS = (
+    *OURS, "torch.nn", "linear_cross_entropy", "linear_cross_entropy-chunked", "torch.compile", "liger-kernel",
+    "cut-cross-entropy",
+)  # fmt: skip
 
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (input, weight, bias, target) to the mean loss
 
@@ -38,6 +41,7 @@ def cross_entropy(direction: str, dtype: str, tokens: int, width: int, vocabular
         **{name: partial(ours, backend) for name, backend in OURS.items()},
         "torch.nn": lambda: textbook,
         "linear_cross_entropy": peers.torch_linear_cross_entropy,
+        "linear_cross_entropy-chunked": peers.torch_chunked_cross_entropy,
         "torch.compile": lambda: peers.compiled(textbook),
         "liger-kernel": lambda: peers.liger(weight),
         "cut-cross-entropy": lambda: peers.cut_cross_entropy(weight),

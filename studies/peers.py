@@ -27,7 +27,7 @@ CELL_MODULES = {
     "rnn-relu": partial(nn.RNNCell, nonlinearity="relu"),
 }
 ALIGNED = 16  # columns that a bias takes where it has to be one
-FLASHRNN = {"lstm": "lstm", "rnn-tanh": "elman"}  # its GRU has other equations
+FLASHRNN = {"lstm": "lstm", "gru": "gru", "rnn-tanh": "elman"}
 
 Forward = Callable[[Tensor], Tensor]  # [T, B, H] to [T, B, H]
 
@@ -76,20 +76,35 @@ def compiled_loop(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[
 def flash_rnn(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[Tensor]]:
     """FlashRNN's fused CUDA kernel (Poeppel et al. 2025), one head, so that W_h is dense; the input's product is ours."""
     if cell not in FLASHRNN:
-        raise Unavailable(f"FlashRNN has no {cell} with these equations")
+        raise Unavailable(f"FlashRNN has no {cell}")
     flashrnn = _installed("flashrnn", "FlashRNN", weights["weight_hh"]).flashrnn
     leaves = [w.detach().clone().requires_grad_() for w in weights.values()]
-    weight_ih, weight_hh, bias_ih, bias_hh = leaves
-    hidden = weight_hh.shape[1]
-    dtype = str(weight_hh.dtype).removeprefix("torch.")
+    hidden = weights["weight_hh"].shape[1]
+    dtype = str(weights["weight_hh"].dtype).removeprefix("torch.")
 
     def forward(x: Tensor) -> Tensor:
-        z = F.linear(x, weight_ih, bias_ih).view(*x.shape[:2], -1, 1, hidden).transpose(0, 1)  # [B, T, gates, heads, H]
-        recurrent = weight_hh.view(-1, 1, hidden, hidden)
-        states, _ = flashrnn(z, recurrent, bias_hh.view(-1, 1, hidden), function=FLASHRNN[cell], dtype=dtype)
+        weight_ih, recurrent, bias = as_flash_rnn(cell, *leaves)
+        z = F.linear(x, weight_ih).view(*x.shape[:2], -1, 1, hidden).transpose(0, 1)  # [B, T, gates, heads, H]
+        states, _ = flashrnn(z, recurrent, bias, function=FLASHRNN[cell], dtype=dtype)
         return states[0].squeeze(2).transpose(0, 1)
 
     return forward, leaves
+
+
+def as_flash_rnn(
+    cell: str, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor, bias_hh: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """torch.nn's weights as FlashRNN's W [gates H, in], R [gates, heads, H out, H in] and b [gates, heads, H], one head.
+
+    Its GRU takes the recurrent products in the order n, r, z and four biases: b_hn, of r, of z, b_in (flashrnn 1.0.8).
+    """
+    hidden = weight_hh.shape[1]
+    recurrent = weight_hh.view(-1, 1, hidden, hidden)
+    of_input, of_state = bias_ih.view(-1, 1, hidden), bias_hh.view(-1, 1, hidden)
+    if cell != "gru":
+        return weight_ih, recurrent, of_input + of_state
+    r, z = (of_input + of_state)[:2]
+    return weight_ih, recurrent.roll(1, 0), torch.stack((of_state[2], r, z, of_input[2]))
 
 
 def liger(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
@@ -113,11 +128,20 @@ def cut_cross_entropy(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tenso
 
 
 def torch_linear_cross_entropy() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """torch's own function, with its defaults."""
+    """torch's own function, with its defaults: all logits."""
     function = getattr(F, "linear_cross_entropy", None)
     if function is None:
         raise Unavailable(f"torch {torch.__version__} has no linear_cross_entropy; 2.13 has")
     return lambda x, w, b, target: function(x, w, target, linear_bias=b)
+
+
+def torch_chunked_cross_entropy() -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+    """torch's own function with chunks of rows whose size it chooses itself, which is what saves it memory."""
+    options = getattr(nn, "LinearCrossEntropyOptions", None)
+    if options is None:
+        raise Unavailable(f"torch {torch.__version__} has no LinearCrossEntropyOptions; 2.13 has")
+    chosen = options()
+    return lambda x, w, b, target: F.linear_cross_entropy(x, w, target, linear_bias=b, options=chosen)
 
 
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:

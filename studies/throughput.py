@@ -35,7 +35,7 @@ OFFERS = {
     "cross_entropy": losses.VARIANTS,
     "training": steps.VARIANTS,
 }
-CHOSEN = ("kernels:eager", "kernels:torch", "torch.nn", "loop", "linear_cross_entropy")
+CHOSEN = ("kernels:eager", "kernels:torch", "torch.nn", "loop", "linear_cross_entropy", "linear_cross_entropy-chunked")
 VARIANTS = tuple(dict.fromkeys(v for part in PARTS[2:] for v in OFFERS[part]))
 GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training step reads its loss back, which no graph can
 

@@ -10,16 +10,22 @@ ROUNDINGS = {torch.bfloat16: 1, torch.float16: 1, torch.float32: 8}
 FEW, ROUNDINGS_OF_FEW = 64, 6
 
 
-def near(got: list[Tensor], eager: list[Tensor], truth: list[Tensor], slack: float = 2.0) -> Numbers:
-    """Errors at most ``slack`` times those of eager torch in the same dtype, or ``ROUNDINGS``; each tensor by its norm."""
+def near(
+    got: list[Tensor], eager: list[Tensor], truth: list[Tensor], slack: float = 2.0, products: torch.dtype | None = None
+) -> Numbers:
+    """Errors at most ``slack`` times those of eager torch in the same dtype, or ``ROUNDINGS``; each tensor by its norm.
+
+    Roundings are those of ``products`` where these are of fewer bits than a result.
+    """
     worst, largest = 0.0, 0.0
     for index, (ours, theirs, exact) in enumerate(zip(got, eager, truth, strict=True)):
         assert ours.shape == exact.shape, f"result {index} is {list(ours.shape)}, not {list(exact.shape)}"
         assert torch.equal(ours.isnan(), exact.isnan()), f"result {index}: another pattern of NaN"
         size = float(torch.linalg.vector_norm(exact.nan_to_num()))
         mine, others = (float(torch.linalg.vector_norm((t.double() - exact).nan_to_num())) for t in (ours, theirs))
-        roundings = max(ROUNDINGS[ours.dtype], ROUNDINGS_OF_FEW if exact.numel() < FEW else 0)
-        allowed = max(slack * others, roundings * torch.finfo(ours.dtype).eps / 2 * size)
+        unit = products or ours.dtype
+        roundings = max(ROUNDINGS[unit], ROUNDINGS_OF_FEW if exact.numel() < FEW else 0)
+        allowed = max(slack * others, roundings * torch.finfo(unit).eps / 2 * size)
         assert mine <= allowed, (
             f"result {index}: error {mine / (size or 1):.2e} of its norm, eager's {others / (size or 1):.2e}"
         )

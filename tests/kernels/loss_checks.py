@@ -75,11 +75,13 @@ def definition(
     w = logits.new_ones(v) if weight is None else weight
     y = torch.where(counted, target, 0)
     losses = -(1 - label_smoothing) * w[y] * log_p.gather(1, y.unsqueeze(1)).squeeze(1)
-    losses = losses - label_smoothing / v * (w * log_p).sum(dim=1) + z_loss * lse**2
-    losses = torch.where(counted, losses, 0.0)
+    losses = losses - label_smoothing / v * (w * log_p).sum(dim=1)
+    losses, penalties = torch.where(counted, losses, 0.0), torch.where(counted, z_loss * lse**2, 0.0)
     if reduction == "none":
-        return losses, lse
-    return (losses.sum() / w[y][counted].sum() if reduction == "mean" else losses.sum()), lse
+        return losses + penalties, lse
+    if reduction == "sum":
+        return losses.sum() + penalties.sum(), lse
+    return losses.sum() / w[y][counted].sum() + penalties.sum() / counted.sum(), lse
 
 
 def rows_of_logits(n: int, v: int, seed: int = 0, scale: float = 2.0, case: str = "plain") -> tuple[Tensor, Tensor]:
@@ -159,7 +161,7 @@ def linear_agrees(
     if dtype == torch.float64:
         same(got, truth, size=50 * upstream)
         return {}
-    return near(got, found(tensors, by("eager", None)), truth)
+    return near(got, found(tensors, by("eager", None)), truth, products=dtype)
 
 
 def _doubled(how: dict[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def test_the_reference_of_a_recurrence_is_torchs_own_float64():
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
 def test_all_losses_compute_the_same(direction):
     work = losses.cross_entropy(direction, "float32", 300, 6, 20)
-    for name in ("kernels:torch", "torch.nn", "linear_cross_entropy"):
+    for name in ("kernels:torch", "torch.nn", "linear_cross_entropy", "linear_cross_entropy-chunked"):
         assert relative_error(work.peers[name]().result(), work.reference(name)) <= work.allowed < 1e-5
     assert len(work.reference("torch.nn")) == (1 if direction == "forward" else 4)
 
@@ -189,12 +189,21 @@ def test_a_peer_that_is_not_there_says_why(name, monkeypatch):
 
 
 def flashrnn(Wx, R, b, states=None, function="lstm", config=None, backend="cuda_fused", dtype="bfloat16"):
-    """Wx [B, T, gates, heads, H], R [gates, heads, H out, H in], b [gates, heads, H] to states [S, B, T, heads, H]."""
-    assert backend == "cuda_fused" and dtype == "float32" and Wx.dtype == torch.float32
+    """Wx [B, T, gates, heads, H], R [gates, heads, H out, H in], b [gates, heads, H] to states [S, B, T, heads, H].
+
+    Of a GRU Wx has r, z, n; R has n, r, z; b has n of the state, r, z, n of the input.
+    """
+    assert backend == "cuda_fused" and dtype == str(Wx.dtype).removeprefix("torch.")
     h = c = Wx.new_zeros(Wx.shape[0], *Wx.shape[3:])
     seen = []
     for t in range(Wx.shape[1]):
-        gates = Wx[:, t] + torch.einsum("gnij,bnj->bgni", R, h) + b
+        recurrent = torch.einsum("gnij,bnj->bgni", R, h)
+        if function == "gru":
+            r, z = ((Wx[:, t, i] + recurrent[:, i + 1] + b[i + 1]).sigmoid() for i in (0, 1))
+            h = z * h + (1 - z) * (Wx[:, t, 2] + b[3] + r * (recurrent[:, 0] + b[0])).tanh()
+            seen.append(torch.stack([h]))
+            continue
+        gates = Wx[:, t] + recurrent + b
         if function == "elman":
             h = gates[:, 0].tanh()
         else:
@@ -228,13 +237,42 @@ def installed(monkeypatch):
 
 
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
-@pytest.mark.parametrize("cell", ["lstm", "rnn-tanh"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh"])
 def test_flashrnn_gets_what_it_wants(cell, direction, installed):
     installed(flashrnn=flashrnn)
     work = recurrences.recurrence(cell, direction, "float32", **SIZE)
     assert relative_error(work.peers["FlashRNN"]().result(), work.reference("FlashRNN")) <= work.allowed
-    with pytest.raises(Unavailable, match="FlashRNN has no gru with these equations"):
-        recurrences.recurrence("gru", direction, "float32", **SIZE).peers["FlashRNN"]()
+    with pytest.raises(Unavailable, match="FlashRNN has no rnn-sigmoid"):
+        recurrences.recurrence("rnn-sigmoid", direction, "float32", **SIZE).peers["FlashRNN"]()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh"])
+def test_flashrnn_is_torch_to_the_last_bits(cell, installed):
+    """With the weights in its orders: in float64, as its release's backend "vanilla" was found to be (1.1e-16 for a GRU)."""
+    installed(flashrnn=flashrnn)
+    module = peers.MODULES[cell](8, 8).double()
+    weights = {name.removesuffix("_l0"): value.detach() for name, value in module.named_parameters()}
+    x = torch.randn(5, 3, 8, dtype=torch.float64)
+    forward, _ = peers.flash_rnn(cell, weights)
+    torch.testing.assert_close(forward(x), module(x)[0], rtol=0, atol=4e-16)
+
+
+def test_what_older_torch_lacks_is_skipped_with_a_reason(monkeypatch):
+    monkeypatch.delattr(nn, "LinearCrossEntropyOptions", raising=False)
+    work = losses.cross_entropy("forward", "float32", 10, 6, 20)
+    row, *others = trial(work, [Entry("linear_cross_entropy-chunked")], ("hot",), rounds=1, device="cpu")
+    assert not others and row["status"] == "skipped" and row["note"].endswith("2.13 has")
+
+
+@pytest.mark.skipif(not hasattr(nn, "LinearCrossEntropyOptions"), reason="torch older than 2.13")
+def test_chunks_save_memory():
+    """Of torch's chunks and of ours each takes less than half of what all logits take."""
+    work = losses.cross_entropy("forward+backward", "float32", 1024, 8, 5000)
+    names = ("torch.nn", "linear_cross_entropy-chunked", "kernels:torch")
+    rows = trial(work, [Entry(name) for name in names], ("hot",), rounds=1, device="cpu")
+    whole, *chunked = (row["peak_bytes"] for row in rows)
+    assert {row["status"] for row in rows} == {"timed"}
+    assert 0 < max(chunked) < whole / 2
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ LOOKS = {
     "kernels:triton-graph": (PALETTE[2], "^", "-."),
     "kernels:eager": (PALETTE[4], "v", ":"),
     "linear_cross_entropy": (PALETTE[4], "v", ":"),
+    "linear_cross_entropy-chunked": (PALETTE[4], "<", "--"),
     "loop": (PALETTE[2], "^", "-."),
     "liger-kernel": (PALETTE[2], "^", "-."),
     "torch.compile": (PALETTE[5], "P", "--"),
