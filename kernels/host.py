@@ -9,7 +9,6 @@ way a call takes depends on what surrounds it:
     a second derivative           the first one is made once more, unrolled
 """
 
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -103,18 +102,18 @@ def unrolled(
 
 def fused(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
     """ATen's recurrence."""
+    if cell == "lstm" and input.is_cpu and dtype_of_products(input) == torch.float16:  # which oneDNN refuses
+        return unrolled(cell, input, state, weights, None, None)
     parameters = [w for w in weights if w is not None]
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
-    how = (len(parameters) == 4, 1, 0.0, torch.is_grad_enabled(), False, False)
+    how = (len(parameters) == 4, 1, 0.0, traced() or torch.is_grad_enabled(), False, False)
     before = [s.unsqueeze(0).contiguous() for s in state]
     aten: Any = ATEN[cell]
-    if cell != "lstm":
-        output, h = aten(input, before[0], parameters, *how)
-        return output, (h[0],)
-    halves = input.is_cpu and dtype_of_products(input) == torch.float16  # which oneDNN's LSTM refuses
-    with torch.backends.mkldnn.flags(enabled=False) if halves else nullcontext():
+    if cell == "lstm":
         output, h, c = aten(input, before, parameters, *how)
-    return output, (h[0], c[0])
+        return output, (h[0], c[0])
+    output, h = aten(input, before[0], parameters, *how)
+    return output, (h[0],)
 
 
 def elman_loop(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:

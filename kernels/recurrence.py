@@ -60,7 +60,7 @@ def recurrence(
     _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
     _check_options(clip_recurrent, precision)
     if (bias_ih is None) != (bias_hh is None):
-        zero = weight_hh.new_zeros(len(weight_hh))
+        zero = weight_hh.new_zeros(weight_hh.shape[0])
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = (weight_ih, weight_hh, bias_ih, bias_hh)
     tensors = (input, *weights, *state)
@@ -94,7 +94,7 @@ def _check(
 ) -> None:
     if cell not in CELLS:
         raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
-    if input.dim() != 3 or len(input) == 0:
+    if input.dim() != 3 or input.shape[0] == 0:
         raise ValueError(f"input must be [T, B, I] with T >= 1, not {list(input.shape)}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating point numbers, not {input.dtype}")

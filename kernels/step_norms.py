@@ -25,7 +25,7 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
     steps, batch, width = d.shape
     hidden = h0.shape[1]
     of_rows = batch * (hidden + width) <= hidden * width
-    count = max(1, ELEMENTS // (batch * batch if of_rows else hidden * width))
+    count = max(1, ELEMENTS // max(1, batch * batch if of_rows else hidden * width))
     norms: list[Tensor] = []
     for first in range(0, steps, count):
         last = min(first + count, steps)
