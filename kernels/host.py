@@ -9,6 +9,7 @@ way a call takes depends on what surrounds it:
     a second derivative           the first one is made once more, unrolled
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -34,12 +35,21 @@ def traced() -> bool:
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
+def under_autocast(device: torch.device) -> bool:
+    """Whether autocast is on for tensors of this device; some devices, as "meta", know none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
 def dtype_of_products(input: Tensor) -> torch.dtype:
     """Autocast's dtype where that is on, which leaves float64 alone; otherwise the input's. Results have it, too."""
-    device = input.device.type
-    if input.dtype == torch.float64 or not torch.is_autocast_enabled(device):
+    if input.dtype == torch.float64 or not under_autocast(input.device):
         return input.dtype
-    return torch.get_autocast_dtype(device)
+    return torch.get_autocast_dtype(input.device.type)
+
+
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """For backward passes, whose dtypes are those of the forward pass wherever they run."""
+    return torch.autocast(device.type, enabled=False) if under_autocast(device) else nullcontext()
 
 
 def host_recurrence(
@@ -132,6 +142,8 @@ def between_resets(cell: str, input: Tensor, state: State, weights: Weights, res
     run = fused if cell in ATEN else elman_loop
     if reset is None:
         return run(cell, input, state, weights)
+    if reset.is_meta:  # nobody knows where
+        return unrolled(cell, input, state, weights, reset, None)
     starts = [t for t in reset.any(dim=1).nonzero().flatten().tolist() if t > 0]
     outputs = []
     for begin, end in zip([0, *starts], [*starts, len(input)], strict=True):
@@ -226,8 +238,8 @@ def differentiable_gradients(
 
     ``needed`` are those of ``tensors`` that ask for one.
     """
-    device = next(t for t in tensors if t is not None).device.type
-    with torch.enable_grad(), torch.autocast(device, enabled=False):
+    device = next(t for t in tensors if t is not None).device
+    with torch.enable_grad(), without_autocast(device):
         # Views, so that each argument has its own gradient where one tensor is given twice.
         own = [None if t is None else t.view_as(t) for t in in_one_dtype(tensors)]
         input, *weights = own[:5]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kernels.backends import asked_backend, choose_backend
 from kernels.cells import CELLS, State
-from kernels.host import host_recurrence, traced, transformed
+from kernels.host import host_recurrence, traced, transformed, under_autocast
 from kernels.watched import Clip
 
 
@@ -57,7 +57,8 @@ def recurrence(
         NotImplementedError: for ``clip_recurrent`` in forward mode, and for resets, clipping and cells that torch.nn does not
             have under torch.jit.trace.
     """
-    _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    if not traced():  # which warns of each comparison of sizes
+        _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
     _check_options(clip_recurrent, precision)
     if (bias_ih is None) != (bias_hh is None):
         zero = weight_hh.new_zeros(weight_hh.shape[0])
@@ -73,7 +74,7 @@ def recurrence(
         chosen = "triton" if wished or better_than_library(cell, input, weight_hh, training) else "torch"
     if plan is not None and chosen != "triton":
         raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
-    if chosen == "triton" and not (transformed() or traced()):
+    if chosen == "triton" and not (transformed() or traced() or input.is_meta):
         from kernels.scan_op import triton_recurrence
 
         return triton_recurrence(
@@ -123,7 +124,7 @@ def _check(
             continue
         if tensor.device != input.device:
             raise ValueError(f"{name} must be on {input.device} as input is, not on {tensor.device}")
-        if name != "reset" and tensor.dtype != input.dtype and not torch.is_autocast_enabled(input.device.type):
+        if name != "reset" and tensor.dtype != input.dtype and not under_autocast(input.device):
             raise ValueError(f"{name} must be {input.dtype} as input is, not {tensor.dtype}")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kernels.backends import interpreted
 from kernels.cells import CELLS
-from kernels.host import differentiable_gradients, dtype_of_products, transformed
+from kernels.host import differentiable_gradients, dtype_of_products, transformed, under_autocast, without_autocast
 from kernels.launch import (
     Layer,
     device_limits,
@@ -221,11 +221,11 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
     *inputs, hs, cs, gates = ctx.saved_tensors
     again = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed())
     differentiable = _differentiable(ctx, inputs, grad_hs, grad_h, grad_c) if again else None
-    trace, device = tracing(), hs.device.type
+    trace = tracing()
     gradients: list[Tensor] = []
     if differentiable is None or trace is not None:
         # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
-        with torch.no_grad(), torch.autocast(device, enabled=False):
+        with torch.no_grad(), without_autocast(hs.device):
             *gradients, hidden_norms, weight_norms = recurrence_backward(
                 grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
                 cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
@@ -275,7 +275,7 @@ def triton_recurrence(
         ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
     """
     dtype = dtype_of_products(input)
-    if torch.is_autocast_enabled(input.device.type):
+    if under_autocast(input.device):
         input, weight_ih, weight_hh = (t.to(dtype) for t in (input, weight_ih, weight_hh))
         bias_ih, bias_hh = (None if b is None else b.to(dtype) for b in (bias_ih, bias_hh))
         state = tuple(s.to(dtype) for s in state)
