@@ -18,8 +18,15 @@ CELLS: dict[str, Any] = {
     "lstm": LSTM,
     "gru": GRU,
 }
-EVERY = pytest.mark.parametrize("cell", CELLS)
-BACKENDS = pytest.mark.parametrize("backend", ["eager", "torch", "triton"])
+QUICK = [("rnn-tanh", "torch"), ("lstm", "torch"), ("gru", "torch"), ("rnn-sigmoid", "triton"), ("gru", "eager")]
+PAIRS = pytest.mark.parametrize(
+    ("cell", "backend"),
+    [
+        pytest.param(cell, backend, marks=[] if (cell, backend) in QUICK else pytest.mark.slow)
+        for cell in CELLS
+        for backend in ("eager", "torch", "triton")
+    ],
+)
 
 
 @pytest.fixture(autouse=True)
@@ -41,16 +48,14 @@ def both(run: Any, compiled: Any, module: nn.Module, x: Tensor, wanted: bool) ->
 
 
 @pytest.mark.parametrize("wanted", [True, False], ids=["input-grad", "plain-input"])
-@BACKENDS
-@EVERY
+@PAIRS
 def test_one_graph_forward_and_backward(cell: str, backend: str, wanted: bool) -> None:
     """A first layer's features need no gradient; those of a later layer do."""
     module = CELLS[cell](3, 4, 2, backend=backend)
     both(module, torch.compile(module, fullgraph=True, backend="aot_eager"), module, torch.randn(5, 2, 3), wanted)
 
 
-@BACKENDS
-@EVERY
+@PAIRS
 def test_one_compilation_serves_every_length(cell: str, backend: str) -> None:
     """Ten lengths, more than torch compiles anew before it gives up; of the slow interpreter three."""
     module = CELLS[cell](3, 4, backend=backend)
@@ -102,7 +107,7 @@ def test_a_compiled_backward_pass_is_traced(cell: str) -> None:
     torch.testing.assert_close(*norms)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("cell", [pytest.param("lstm", marks=pytest.mark.slow), "gru"])
 def test_forward_mode_inside_a_compiled_function(cell: str) -> None:
     """torch.func inside the graph is not answered by zeros."""
     module, x = CELLS[cell](3, 4), torch.randn(3, 2, 3)
