@@ -7,7 +7,8 @@ of the sequence's buffer, so there is nothing to take turns over; a reader only 
 own flag. The ordering is right because nothing is concluded from one element about another: each element is one aligned
 word of 2, 4 or 8 bytes, which is written and read whole and changes once, so whatever is not all ones is the final value. No
 fence is needed, as no second address is involved. The loads are volatile: each goes to L2, the one place where the
-multiprocessors meet. A NaN of all ones is stored as another NaN, so that a diverged model ends instead of hanging.
+multiprocessors meet. A NaN of all ones is stored as another NaN, so that a diverged model ends instead of hanging. What was
+there before the launch, whose ``target`` is 0, is not waited for: it may hold any NaN.
 
 ``counter``: programs count their arrivals per batch tile, and step t waits for t times the number of programs. All threads'
 stores stand before the barrier, the barrier before thread 0's releasing add, that before the acquiring add that sees the
@@ -81,7 +82,7 @@ def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: 
     if EXCHANGE == "sentinel":
         p_bits = as_bits(p)
         tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
-        while _missing(tiles, COUNT) > 0:
+        while (_missing(tiles, COUNT) > 0) & (target > 0):
             tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
         values = ()
         for k in tl.static_range(COUNT):
@@ -113,7 +114,7 @@ def meet(
 ):
     """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units``.
 
-    ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses at most its last bit.
+    ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses its last bit.
     """
     p_now = p + (step % 2) * batch * PARTS * UNITS
     there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
@@ -128,7 +129,7 @@ def meet(
         met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
         while tl.sum(tl.reshape(tl.where(mask, (met & 1) ^ lap, 0), (met.numel,))) > 0:
             met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
-        return tl.sum(met.to(p.dtype.element_ty, bitcast=True), axis=0)
+        return tl.sum((met & -2).to(p.dtype.element_ty, bitcast=True), axis=0)  # with the lap's bit an infinity would be NaN
     else:
         tl.store(p_now + there, value, mask=live[:, None])
         arrive(p_arrivals, EXCHANGE)

@@ -93,6 +93,7 @@ class Layer:
 
     cell: str
     plan: Plan
+    hidden: int  # units, of which the plan has P
     w: Tensor  # [width, P], of the state
     u: Tensor  # [width, I], of the input
     bias: Tensor | None  # [width], of both
@@ -116,13 +117,18 @@ def pack_layer(
         bias = pack(bias_ih[:, None], kind.input_slots, kind.slots, units, 1)
         bias = (bias + pack(bias_hh[:, None], kind.hidden_slots, kind.slots, units, 1)).flatten()
     w = pack(weight_hh, kind.hidden_slots, kind.slots, units, units)
-    return Layer(cell, plan, w, pack(weight_ih, kind.input_slots, kind.slots, units, features), bias)
+    return Layer(cell, plan, weight_hh.shape[1], w, pack(weight_ih, kind.input_slots, kind.slots, units, features), bias)
 
 
 def input_part(layer: Layer, input: Tensor) -> Tensor:
     """z [T, B, width]: one product for all steps; a new tensor."""
     steps, batch, features = input.shape
-    return F.linear(input.reshape(steps * batch, features), layer.u, layer.bias).view(steps, batch, layer.width)
+    z = F.linear(input.reshape(steps * batch, features), layer.u, layer.bias).view(steps, batch, layer.width)
+    for slot in set(range(layer.slots)) - set(CELLS[layer.cell].input_slots):  # zero times an infinite input is NaN
+        z.view(steps, batch, layer.plan.hidden, layer.slots)[..., slot] = (
+            0 if layer.bias is None else layer.bias.view(-1, layer.slots)[:, slot]
+        )
+    return z
 
 
 def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
@@ -173,17 +179,19 @@ def run_forward(
     switches = {"RESET": reset is not None, "SAVE": save, "KEEP_GATES": save and keep_gates}
     options |= constants(layer.cell, layer.plan, tiles, name_of(z.dtype), precision, **switches)
     starts = arrivals if reset is None else reset.contiguous().view(torch.uint8)
+    if batch == 0:
+        return hs
     with torch.cuda.device_of(z):  # Triton launches on the current device, whatever tensors it gets
         if layer.plan.strategy == "stepwise":
             for t in range(steps):
                 before = h0 if t == 0 else hs[t - 1]
                 start = starts if reset is None else starts[t:]
                 scan_forward[grid](
-                    z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, layer.w, start, arrivals, 1, batch,
-                    **options,
+                    z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, layer.w, start, arrivals,
+                    1, batch, layer.hidden, **options,
                 )  # fmt: skip
         else:
-            scan_forward[grid](z, h0, hs, cs, layer.w, starts, arrivals, steps, batch, **options)
+            scan_forward[grid](z, h0, hs, cs, layer.w, starts, arrivals, steps, batch, layer.hidden, **options)
     return hs
 
 
@@ -248,11 +256,13 @@ def run_backward(
             grad[t:], gates[t:] if layer.slots > 1 else grad, h0 if t == 0 else hs[t - 1], hs[t:], cs[t:] if lstm else grad,
             d[t:], after if last else d[t + 1], dh, dc, layer.w, starts if reset is None else starts[t:], arrivals, parts,
             squares[t:] if trace or deferred else squares, none_after if last or not deferred else squares[t + 1],
-            e[t:], after if last else e[t + 1], dc_alone, count, batch, limit, **options,
+            e[t:], after if last else e[t + 1], dc_alone, count, batch, layer.hidden, limit, **options,
         )  # fmt: skip
 
     with torch.cuda.device_of(grad):
-        if plan.strategy == "stepwise":
+        if batch == 0:
+            pass
+        elif plan.strategy == "stepwise":
             for t in reversed(range(steps)):
                 launch(t, 1)
         else:

@@ -129,14 +129,14 @@ def predict(
     """Every strategy's time, the library's own, "torch", among them.
 
     Args:
-        batch, steps, hidden: B, T, H.
+        batch, steps, hidden: B, T, H; an empty batch is planned as one row.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
         device: see ``DEVICES``.
         exchange: one of ``EXCHANGES``.
         tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
     """
-    slots, size, units = CELLS[cell].slots, BYTES[dtype], padded(hidden)
+    batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
     launch = constant(device.name, "LAUNCH", LAUNCH)
     found = {}

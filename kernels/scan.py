@@ -5,7 +5,8 @@
 
 z and d hold ``slots`` (see ``cells.py``), a unit's adjacent; ``width`` is their number, SLOTS * HIDDEN. W is packed the
 same way: its rows are slots, its columns units, [width, HIDDEN]. HIDDEN is padded to whole tiles with weights of
-zero, so no product needs a mask. Rows of the batch are masked.
+zero, so no product needs a mask. Rows of the batch are masked. Sums of padded units are set to zero, because zero times an
+infinity is NaN and would reach all units a step later.
 
 Plans differ in where W and the neighbours' units come from:
 
@@ -26,7 +27,7 @@ from kernels.plan import Plan, Tiles
 from kernels.products import product, resident_weights
 
 
-@triton.jit(do_not_specialize_on_alignment=["steps"])
+@triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_forward(
     p_z,  # [T, B, width]: in, the input's part; out, the gates, if KEEP_GATES
     p_h0,  # [B, HIDDEN]
@@ -37,6 +38,7 @@ def scan_forward(
     p_arrivals,  # [batch tiles]: zeros
     steps,
     batch,
+    hidden,  # units that are not padding
     CELL: tl.constexpr,
     SLOTS: tl.constexpr,
     HIDDEN: tl.constexpr,
@@ -91,7 +93,10 @@ def scan_forward(
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
-            gates = gates_of(z.to(ACC) + acc, CELL, BLOCK_B, BLOCK_H)
+            if CELL == "gru":  # n, which the state's product has no part of
+                acc = tl.where(columns[None, :] % SLOTS == 2, 0.0, acc)
+            pre = tl.where(columns[None, :] < hidden * SLOTS, z.to(ACC) + acc, 0.0)
+            gates = gates_of(pre, CELL, BLOCK_B, BLOCK_H)
             h_new, c = state_of(gates, h.to(ACC), c, CELL, BLOCK_B, BLOCK_H)
             h = h_new.to(dtype)
             put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)
@@ -122,7 +127,7 @@ def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.const
     return scale_of(tl.sum(squares[0], axis=0), limit)
 
 
-@triton.jit(do_not_specialize_on_alignment=["steps"])
+@triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_backward(
     p_grad,  # [T, B, HIDDEN]: dL/d outputs
     p_gates,  # [T, B, width]: the gates, or with RECOMPUTE the sums before them; Elman: unused
@@ -144,6 +149,7 @@ def scan_backward(
     p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
     steps,
     batch,
+    hidden,
     limit,
     CELL: tl.constexpr,
     SLOTS: tl.constexpr,
@@ -217,6 +223,7 @@ def scan_backward(
             else:
                 gates = tl.load(p_gates + now * step_of_d + slots, mask=mask, other=0).to(ACC)
                 if RECOMPUTE:
+                    gates = tl.where(columns[None, :] < hidden * SLOTS, gates, 0.0)
                     gates = gates_of(gates, CELL, BLOCK_B, BLOCK_H)
             if CELL == "gru":
                 p_before = tl.where(s < steps - 1, p_hs + (now - 1) * step_of_h, p_h0)
@@ -253,7 +260,7 @@ def scan_backward(
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(later[:, None], acc, 0.0)
-            dh += acc + upstream.to(ACC)
+            dh = tl.where(units[None, :] < hidden, dh + acc + upstream.to(ACC), 0.0)
             if CLIP == "value":
                 dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
             elif CLIP == "norm" and not DEFER:

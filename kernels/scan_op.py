@@ -3,7 +3,6 @@
 Written for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
 """
 
-from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from kernels.backends import interpreted
 from kernels.cells import CELLS
+from kernels.host import differentiable_gradients, dtype_of_products, transformed, under_autocast, without_autocast
 from kernels.launch import (
     Layer,
     device_limits,
@@ -219,17 +219,36 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
 
     cell, plan, exchange, precision, clip, limit, _, recompute = ctx.how
     *inputs, hs, cs, gates = ctx.saved_tensors
-    trace, device = tracing(), hs.device.type
-    # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
-    with torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext():
-        *gradients, hidden_norms, weight_norms = recurrence_backward(
-            grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
-            cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
-        )  # fmt: skip
-    if trace is not None:
-        trace.add(hidden_norms, weight_norms)
-    needed = [g if n else None for g, n in zip([*gradients, None], ctx.needs_input_grad[:8], strict=True)]
-    return (*needed, *[None] * len(ctx.how))
+    again = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed())
+    differentiable = _differentiable(ctx, inputs, grad_hs, grad_h, grad_c) if again else None
+    trace = tracing()
+    gradients: list[Tensor] = []
+    if differentiable is None or trace is not None:
+        # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
+        with torch.no_grad(), without_autocast(hs.device):
+            *gradients, hidden_norms, weight_norms = recurrence_backward(
+                grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
+                cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
+            )  # fmt: skip
+        if trace is not None:
+            trace.add(hidden_norms, weight_norms)
+    if differentiable is None:
+        differentiable = [g if n else None for g, n in zip([*gradients, None], ctx.needs_input_grad[:8], strict=True)]
+    return (*differentiable, *[None] * len(ctx.how))
+
+
+def _differentiable(ctx: Any, inputs: list[Any], grad_hs: Tensor | None, *grads: Tensor | None) -> list[Tensor | None]:
+    """Gradients that may be differentiated again, which the operation's are not."""
+    input, h0, c0, *weights, reset = inputs
+    states = [h0] if c0 is None else [h0, c0]
+    outer = None if grad_hs is None else grad_hs[..., : h0.shape[1]]
+    needs = ctx.needs_input_grad
+    needed = (needs[0], *needs[3:7], *needs[1 : 1 + len(states)])
+    clip = None if ctx.how[4] == "none" else ctx.how[4:6]
+    d_input, d_u, d_w, d_b, d_b_hh, d_h0, *d_c0 = differentiable_gradients(
+        ctx.how[0], [input, *weights, *states], reset, (outer, *grads[: len(states)]), clip, needed
+    )
+    return [d_input, d_h0, d_c0[0] if d_c0 else None, d_u, d_w, d_b, d_b_hh, None]
 
 
 recurrence_forward.register_autograd(_backward, setup_context=_setup_context)
@@ -255,8 +274,8 @@ def triton_recurrence(
     Raises:
         ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
     """
-    dtype = _dtype(input)
-    if torch.is_autocast_enabled(input.device.type):
+    dtype = dtype_of_products(input)
+    if under_autocast(input.device):
         input, weight_ih, weight_hh = (t.to(dtype) for t in (input, weight_ih, weight_hh))
         bias_ih, bias_hh = (None if b is None else b.to(dtype) for b in (bias_ih, bias_hh))
         state = tuple(s.to(dtype) for s in state)
@@ -278,8 +297,7 @@ def triton_recurrence(
         input, state[0], c0, weight_ih, weight_hh, bias_ih, bias_hh, reset,
         cell, plan or "", exchange, precision, *(clip or ("none", 0.0)), save, recompute,
     )  # fmt: skip
-    output = hs if hs.shape[2] == state[0].shape[1] else hs[:, :, : state[0].shape[1]]
-    return output, (h_n,) if c0 is None else (h_n, c_n)
+    return hs[:, :, : state[0].shape[1]].contiguous(), (h_n,) if c0 is None else (h_n, c_n)
 
 
 def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
@@ -289,7 +307,7 @@ def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
 
 def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
     """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
-    dtype = _dtype(input)
+    dtype = dtype_of_products(input)
     if dtype not in DTYPES or too_large(cell, input, weight_hh):
         return False
     steps, batch, _ = input.shape
@@ -302,12 +320,6 @@ def _library_takes_tf32() -> bool:
         return bool(torch.backends.cudnn.allow_tf32)
     except RuntimeError:  # a program set this one instead, and then the former may not be read
         return bool(getattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32") == "tf32")
-
-
-def _dtype(input: Tensor) -> torch.dtype:
-    """That of a recurrence's products: autocast's, where that is on."""
-    device = input.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]

@@ -31,7 +31,7 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
     steps, batch, width = d.shape
     hidden = h0.shape[1]
     of_rows = batch * (hidden + width) <= hidden * width
-    count = max(1, ELEMENTS // max(batch * batch if of_rows else hidden * width, batch * (hidden + width)))
+    count = max(1, ELEMENTS // max(1, batch * batch if of_rows else hidden * width, batch * (hidden + width)))
     norms: list[Tensor] = []
     for first in range(0, steps, count):
         last = min(first + count, steps)

@@ -54,3 +54,7 @@ def __getattr__(name: str) -> Any:
     from lm import run_app
 
     return run_app
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -12,6 +12,7 @@ from kernels import BACKENDS, GRU, LSTM, RNN, choose_backend, linear_cross_entro
 
 # `kernels.recurrence` and `kernels.linear_cross_entropy` are functions; their files are found by name.
 RECURRENCE = sys.modules["kernels.recurrence"]
+HOST = sys.modules["kernels.host"]
 CROSS_ENTROPY = sys.modules["kernels.linear_cross_entropy"]
 
 
@@ -131,11 +132,11 @@ def test_functions_refuse(run: Any) -> None:
         run("nonsense")
 
 
-@pytest.mark.parametrize(("backend", "other"), [("eager", "_fused"), ("torch", "_eager")])
+@pytest.mark.parametrize(("backend", "other"), [("eager", "fused"), ("torch", "unrolled")])
 @pytest.mark.parametrize("by", ["argument", "variable"])
 def test_recurrence_runs_what_was_asked(backend: str, other: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the asked implementation is called."""
-    forbid(monkeypatch, RECURRENCE, other)
+    forbid(monkeypatch, HOST, other)
     if by == "variable":
         monkeypatch.setenv("KERNELS_BACKEND", backend)
     assert one_layer(backend if by == "argument" else None).shape == (2, 1, 2)
@@ -144,11 +145,11 @@ def test_recurrence_runs_what_was_asked(backend: str, other: str, by: str, monke
 
 
 @pytest.mark.parametrize("module", [RNN, LSTM, GRU])
-@pytest.mark.parametrize(("backend", "other"), [("eager", "_fused"), ("torch", "_eager")])
+@pytest.mark.parametrize(("backend", "other"), [("eager", "fused"), ("torch", "unrolled")])
 def test_modules_run_what_was_asked(module: Any, backend: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module passes its backend to every layer; one without a backend follows the environment at each call."""
     asked, free = module(2, 3, 2, backend=backend), module(2, 3, 2)
-    forbid(monkeypatch, RECURRENCE, other)
+    forbid(monkeypatch, HOST, other)
     monkeypatch.setenv("KERNELS_BACKEND", "torch" if backend == "eager" else "eager")
     asked(torch.ones(4, 1, 2))
     with pytest.raises(AssertionError, match=f"{other} ran"):
@@ -173,6 +174,7 @@ def test_front_door_keeps_functions() -> None:
     assert kernels.recurrence is RECURRENCE.recurrence
     assert kernels.linear_cross_entropy is CROSS_ENTROPY.linear_cross_entropy
     assert all(hasattr(kernels, name) for name in kernels.__all__)
+    assert set(kernels.__all__) <= set(dir(kernels)), "names are found before they are used"
     with pytest.raises(AttributeError, match="module 'kernels' has no attribute 'nonsense'"):
         _ = kernels.nonsense
 

@@ -128,7 +128,7 @@ def test_a_nan_ends(exchange: str, cell: str, parts: int) -> None:
 
 PARTS = {"cell": "lstm", "parts": 4, "dtype": "float64", "deadline": 30.0, "repetitions": 4}
 MUTANTS = {
-    "sentinel: no wait": ("exchange.py", "while _missing(tiles, COUNT) > 0:", "while False:", {}),
+    "sentinel: no wait": ("exchange.py", "while (_missing(tiles, COUNT) > 0) & (target > 0):", "while False:", {}),
     "sentinel: only the first tile is looked at": (
         "exchange.py",
         "for k in tl.static_range(COUNT):\n        missing",
