@@ -4,104 +4,97 @@ The front door of this room: ``load`` a run, ``generate`` text, ``evaluate`` a s
 studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-_ROOMS = {
-    "InputError": "errors",
-    "Diverged": "errors",
-    "Stopped": "errors",
-    "Run": "runs",
-    "load": "runs",
-    "generate": "generate",
-    "generate_batch": "generate",
-    "Draws": "generate",
-    "next_token": "probe",
-    "score_text": "probe",
-    "evaluate": "evaluate",
+if __name__ != "recurrent_lm.lm":
+    raise ImportError("this folder is the package recurrent_lm.lm: write `from recurrent_lm import lm`")
+
+_MODULES = {
+    "InputError": "base.errors",
+    "Diverged": "base.errors",
+    "Stopped": "base.errors",
+    "Run": "runs.folder",
+    "load": "runs.folder",
+    "generate": "generation",
+    "generate_batch": "generation",
+    "Draws": "generation",
+    "next_token": "scoring.next_token",
+    "score_text": "scoring.next_token",
+    "evaluate": "scoring.evaluate",
     "LanguageModel": "model",
-    "Corpus": "corpora",
-    "Data": "data",
-    "Stream": "streams",
-    "run_app": "cli",
+    "Corpus": "text.corpora",
+    "Data": "text.data",
+    "Stream": "text.batches",
+    "run_app": "commands.cli",
     "BatchConfig": "config",
     "ModelConfig": "config",
     "RunConfig": "config",
     "TrainingConfig": "config",
     "MachineConfig": "config",
-    "prepare": "data",
-    "trained_on": "data",
-    "Batches": "streams",
-    "Training": "train",
-    "Graph": "graph",
-    "new_training": "launch",
-    "describe_machine": "machine",
-    "parameter_table": "params",
-    "How": "evaluation",
-    "compare": "evaluation",
-    "other_corpus": "evaluation",
-    "TrainingText": "copying",
-    "NGram": "ngram",
-    "handled": "signals",
+    "prepare": "text.data",
+    "trained_on": "text.data",
+    "Batches": "text.batches",
+    "Training": "training.loop",
+    "Graph": "training.cuda_graph",
+    "new_training": "training.start",
+    "describe_machine": "base.machine",
+    "parameter_table": "parameter_counts",
+    "How": "scoring.compare",
+    "compare": "scoring.compare",
+    "other_corpus": "scoring.compare",
+    "TrainingText": "scoring.copying",
+    "NGram": "scoring.ngram",
+    "handled": "base.signals",
 }
-__all__ = sorted(_ROOMS)
+__all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
-    from lm.cli import run_app as run_app
-    from lm.config import BatchConfig as BatchConfig
-    from lm.config import MachineConfig as MachineConfig
-    from lm.config import ModelConfig as ModelConfig
-    from lm.config import RunConfig as RunConfig
-    from lm.config import TrainingConfig as TrainingConfig
-    from lm.copying import TrainingText as TrainingText
-    from lm.corpora import Corpus as Corpus
-    from lm.data import Data as Data
-    from lm.data import prepare as prepare
-    from lm.data import trained_on as trained_on
-    from lm.errors import Diverged as Diverged
-    from lm.errors import InputError as InputError
-    from lm.errors import Stopped as Stopped
-    from lm.evaluate import evaluate as evaluate
-    from lm.evaluation import How as How
-    from lm.evaluation import compare as compare
-    from lm.evaluation import other_corpus as other_corpus
-    from lm.generate import Draws as Draws
-    from lm.generate import generate as generate
-    from lm.generate import generate_batch as generate_batch
-    from lm.graph import Graph as Graph
-    from lm.launch import new_training as new_training
-    from lm.machine import describe_machine as describe_machine
-    from lm.model import LanguageModel as LanguageModel
-    from lm.ngram import NGram as NGram
-    from lm.params import parameter_table as parameter_table
-    from lm.probe import next_token as next_token
-    from lm.probe import score_text as score_text
-    from lm.runs import Run as Run
-    from lm.runs import load as load
-    from lm.signals import handled as handled
-    from lm.streams import Batches as Batches
-    from lm.streams import Stream as Stream
-    from lm.train import Training as Training
+    from recurrent_lm.lm.base.errors import Diverged as Diverged
+    from recurrent_lm.lm.base.errors import InputError as InputError
+    from recurrent_lm.lm.base.errors import Stopped as Stopped
+    from recurrent_lm.lm.base.machine import describe_machine as describe_machine
+    from recurrent_lm.lm.base.signals import handled as handled
+    from recurrent_lm.lm.commands.cli import run_app as run_app
+    from recurrent_lm.lm.config import BatchConfig as BatchConfig
+    from recurrent_lm.lm.config import MachineConfig as MachineConfig
+    from recurrent_lm.lm.config import ModelConfig as ModelConfig
+    from recurrent_lm.lm.config import RunConfig as RunConfig
+    from recurrent_lm.lm.config import TrainingConfig as TrainingConfig
+    from recurrent_lm.lm.generation import Draws as Draws
+    from recurrent_lm.lm.generation import generate as generate
+    from recurrent_lm.lm.generation import generate_batch as generate_batch
+    from recurrent_lm.lm.model import LanguageModel as LanguageModel
+    from recurrent_lm.lm.parameter_counts import parameter_table as parameter_table
+    from recurrent_lm.lm.runs.folder import Run as Run
+    from recurrent_lm.lm.runs.folder import load as load
+    from recurrent_lm.lm.scoring.compare import How as How
+    from recurrent_lm.lm.scoring.compare import compare as compare
+    from recurrent_lm.lm.scoring.compare import other_corpus as other_corpus
+    from recurrent_lm.lm.scoring.copying import TrainingText as TrainingText
+    from recurrent_lm.lm.scoring.evaluate import evaluate as evaluate
+    from recurrent_lm.lm.scoring.next_token import next_token as next_token
+    from recurrent_lm.lm.scoring.next_token import score_text as score_text
+    from recurrent_lm.lm.scoring.ngram import NGram as NGram
+    from recurrent_lm.lm.text.batches import Batches as Batches
+    from recurrent_lm.lm.text.batches import Stream as Stream
+    from recurrent_lm.lm.text.corpora import Corpus as Corpus
+    from recurrent_lm.lm.text.data import Data as Data
+    from recurrent_lm.lm.text.data import prepare as prepare
+    from recurrent_lm.lm.text.data import trained_on as trained_on
+    from recurrent_lm.lm.training.cuda_graph import Graph as Graph
+    from recurrent_lm.lm.training.loop import Training as Training
+    from recurrent_lm.lm.training.start import new_training as new_training
 
 
-class _Door(ModuleType):
-    """Looks names up when they are first used. A function keeps its name even where its file has the same one."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name not in _ROOMS:
-            raise AttributeError(f"module 'lm' has no attribute {name!r}")
-        value = getattr(import_module(f"lm.{_ROOMS[name]}"), name)
-        self.__dict__[name] = value
-        return value
-
-    def __dir__(self) -> list[str]:
-        return sorted({*super().__dir__(), *__all__})
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _ROOMS and isinstance(value, ModuleType)):  # the import system announcing a submodule
-            super().__setattr__(name, value)
+def __getattr__(name: str) -> Any:
+    """A name of the front door, imported when it is first used (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
 
-sys.modules[__name__].__class__ = _Door
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

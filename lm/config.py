@@ -11,8 +11,8 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from lm.errors import InputError
-from lm.usual import meant
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.commands.usual import meant
 
 CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
 

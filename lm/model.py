@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
-from lm.config import ModelConfig
+from recurrent_lm import kernels
+from recurrent_lm.lm.config import ModelConfig
 
 State = list[Any]  # one entry a layer: h, or (h, c) for the LSTM, each [1, k, H]
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from studies import InputError, run_app, say
+from recurrent_lm.studies import InputError, run_app, say
 
 RUNS = Path("runs")  # where tables are looked for if none is named
 PAGES = RUNS / "reports"
@@ -30,8 +30,8 @@ def figure(
 
     [dim]reports figure runs/studies/gradient_lag.parquet[/dim]
     """
-    from reports import figure as figure_of
-    from reports.picture import check_place, save
+    from recurrent_lm.reports import figure as figure_of
+    from recurrent_lm.reports.images import check_place, save
 
     made = figure_of(table, name)
     path = out or table.with_suffix(".png")
@@ -59,7 +59,7 @@ def build(
     [dim]reports build runs/demo --out pages[/dim]
     [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
-    from reports import build as build_all
+    from recurrent_lm.reports import build as build_all
 
     built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against)
     if not built.pages:

@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.style import WIDE, Size, headline
-from studies import InputError, load, verdicts
+from recurrent_lm.reports.figures.style import WIDE, Size, headline
+from recurrent_lm.studies import InputError, load, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,7 +70,7 @@ class Figure:
 
 def plots(study: str) -> tuple[Plot, ...]:
     """The plots of a study; a study without a module in ``reports.figures`` has none."""
-    name = f"reports.figures.{study}"
+    name = f"recurrent_lm.reports.figures.{study}"
     return import_module(name).PLOTS if find_spec(name) else ()
 
 
@@ -90,7 +90,7 @@ def subject(table: "pd.DataFrame") -> str:
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
-    name = f"reports.figures.{table.attrs['study']}"
+    name = f"recurrent_lm.reports.figures.{table.attrs['study']}"
     found = getattr(import_module(name), function, None) if find_spec(name) else None
     return found(table) if found else otherwise
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from reports.page import Page, Shown
+    from recurrent_lm.reports.page import Page, Shown
 
 LECTURE = "Language Modeling with Recurrent Neural Networks (Navid Rekab-Saz, Johannes Kepler University Linz)"
 # each slide with a command that shows it on a trained run, where there is one

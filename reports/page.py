@@ -6,13 +6,13 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
-from reports.figures.style import NARROW, WIDE, headline
-from reports.ledger import Claim, answer, decided_elsewhere, ledger
-from reports.since import Since, since
-from reports.svg import inline
-from reports.text import cell, facts, first, heading, sentence
-from studies import STUDIES, InputError, summary, verdicts
+from recurrent_lm.reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
+from recurrent_lm.reports.figures.style import NARROW, WIDE, headline
+from recurrent_lm.reports.ledger import Claim, answer, decided_elsewhere, ledger
+from recurrent_lm.reports.since import Since, since
+from recurrent_lm.reports.svg import inline
+from recurrent_lm.reports.values import cell, facts, first, heading, sentence
+from recurrent_lm.studies import STUDIES, InputError, summary, verdicts
 
 if TYPE_CHECKING:
     import pandas as pd

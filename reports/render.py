@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from reports.figures.style import COLOURS, printable
-from reports.picture import MAKER
+from recurrent_lm.reports.figures.style import COLOURS, printable
+from recurrent_lm.reports.images import MAKER
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -59,7 +59,7 @@ def _environment(markdown: bool) -> "Environment":
 
 
 def _part(name: str) -> str:
-    return (files("reports") / "templates" / name).read_text(encoding="utf-8")
+    return (files("recurrent_lm.reports") / "templates" / name).read_text(encoding="utf-8")
 
 
 def _visible(value: Any) -> Any:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from reports.ledger import ORDER, Claim
-from reports.text import cell, joined
-from studies import changes
+from recurrent_lm.reports.ledger import ORDER, Claim
+from recurrent_lm.reports.values import cell, joined
+from recurrent_lm.studies import changes
 
 if TYPE_CHECKING:
     import pandas as pd

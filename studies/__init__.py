@@ -9,17 +9,20 @@ throughput varies) and ``exponents`` (growth of a summary), the statistics that 
 
 from typing import TYPE_CHECKING, Any
 
-from lm import InputError
-from studies.changes import changes
-from studies.clipping_table import norm_edges, trainings
-from studies.comparison import AXES, exponents
-from studies.output import check_writable, replacing, say
-from studies.statistics import by_lag, exp, paired_ratio, ratio, share
-from studies.study import STUDIES, growth, summary, verdicts
-from studies.tables import failures, load, save
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.clipping.table import norm_edges, trainings
+from recurrent_lm.studies.engine.changes import changes
+from recurrent_lm.studies.engine.output import check_writable, replacing, say
+from recurrent_lm.studies.engine.statistics import by_lag, exp, paired_ratio, ratio, share
+from recurrent_lm.studies.engine.study import STUDIES, growth, summary, verdicts
+from recurrent_lm.studies.engine.tables import failures, load, save
+from recurrent_lm.studies.throughput.comparison import AXES, exponents
+
+if __name__ != "recurrent_lm.studies":
+    raise ImportError("this folder is the package recurrent_lm.studies: write `from recurrent_lm import studies`")
 
 if TYPE_CHECKING:
-    from lm import run_app as run_app
+    from recurrent_lm.lm import run_app as run_app
 
 __all__ = [
     "AXES",
@@ -51,7 +54,7 @@ def __getattr__(name: str) -> Any:
     """``run_app`` when it is asked for: measuring, as the GPU check does, needs no package for commands."""
     if name != "run_app":
         raise AttributeError(f"module 'studies' has no attribute {name!r}")
-    from lm import run_app
+    from recurrent_lm.lm import run_app
 
     return run_app
 

@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line; an interrupt in the first instants, before it can be handled, is no traceback either."""
     try:
-        from studies import cli
+        from recurrent_lm.studies import cli
     except KeyboardInterrupt:
         sys.exit(130)
     cli.main()

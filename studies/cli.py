@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from lm import InputError, run_app
-from studies.memory import allocation_failures
-from studies.output import say
-from studies.study import STUDIES, make, summary, usual_preset, verdicts
-from studies.tables import check_place, failures, load, save
+from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.studies.engine.memory import allocation_failures
+from recurrent_lm.studies.engine.output import say
+from recurrent_lm.studies.engine.study import STUDIES, make, summary, usual_preset, verdicts
+from recurrent_lm.studies.engine.tables import check_place, failures, load, save
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Answer questions with numbers."
@@ -43,8 +43,8 @@ def run(
     [dim]studies run throughput --preset cpu --set hidden=256,512[/dim]
     [dim]studies run speeches --executor local:4[/dim]
     """
-    from studies.executors import executor
-    from studies.runner import Run, ending_at_once
+    from recurrent_lm.studies.engine.run import Run, ending_at_once
+    from recurrent_lm.studies.executors.choose import executor
 
     pairs = {}
     for setting in settings or []:
@@ -94,7 +94,7 @@ def constants(
 
     [dim]studies constants runs/studies/exchange.parquet[/dim]
     """
-    from studies.constants import DEFAULT, record
+    from recurrent_lm.studies.exchange.measured_constants import DEFAULT, record
 
     say(record(load(table), out or DEFAULT))
 
@@ -109,7 +109,7 @@ def scale(
 
     [dim]studies scale --rows 256[/dim]
     """
-    from studies.scale_tables import markdown
+    from recurrent_lm.studies.scale.markdown import markdown
 
     say(markdown(rows, bptt, tokens).rstrip("\n"))
 

@@ -96,7 +96,7 @@ def _lost(shard: Shard, results: Results, why: str) -> None:
 
 
 def _start(shard: Shard, device: str) -> "subprocess.Popen[str]":
-    path = [str(ROOT), str(HERE / "kernels"), os.environ.get("PYTHONPATH", "")]
+    path = [str(ROOT), str(HERE / "support" / "kernels"), str(HERE / "support"), os.environ.get("PYTHONPATH", "")]
     command = [
         sys.executable,
         str(HERE / "gpu" / "check.py"),

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot
-from reports.figures.style import INK, PALETTE, Size, canvas, legend
-from studies import InputError
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import INK, PALETTE, Size, canvas, legend
+from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

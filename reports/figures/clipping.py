@@ -1,7 +1,7 @@
 """Clipping: the cliff, thresholds and learning rates, norms before and after, and the four kinds."""
 
-from reports.drawing import Plot
-from reports.figures import clipping_cliff, clipping_kinds, clipping_surface, clipping_training
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures import clipping_cliff, clipping_kinds, clipping_surface, clipping_training
 
 listings = clipping_training.listings
 

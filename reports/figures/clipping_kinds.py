@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from studies import InputError
+from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
+from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.clipping_cliff import PATHS, WINDOW, descents, grid
-from reports.figures.style import Size, canvas, legend
-from studies import InputError
+from recurrent_lm.reports.figures.clipping_cliff import PATHS, WINDOW, descents, grid
+from recurrent_lm.reports.figures.style import Size, canvas, legend
+from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Listing
-from reports.figures.style import DASHES, INK, PALETTE, Size, canvas, legend, plain, tall
-from studies import InputError, exp, norm_edges, share, trainings
+from recurrent_lm.reports.drawing import Listing
+from recurrent_lm.reports.figures.style import DASHES, INK, PALETTE, Size, canvas, legend, plain, tall
+from recurrent_lm.studies import InputError, exp, norm_edges, share, trainings
 
 if TYPE_CHECKING:
     import pandas as pd

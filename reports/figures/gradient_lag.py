@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.style import MUTED, Size, canvas, legend, plain
-from studies import InputError, by_lag
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain
+from recurrent_lm.studies import InputError, by_lag
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Listing, Plot
-from reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend
-from studies import InputError, summary
+from recurrent_lm.reports.drawing import Listing, Plot
+from recurrent_lm.reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend
+from recurrent_lm.studies import InputError, summary
 
 if TYPE_CHECKING:
     import pandas as pd

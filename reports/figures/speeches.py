@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Listing, Passage, Plot
-from reports.figures.style import INK, MUTED, PALETTE, PAPER, Size, canvas, legend
-from studies import InputError
+from recurrent_lm.reports.drawing import Listing, Passage, Plot
+from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, PAPER, Size, canvas, legend
+from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

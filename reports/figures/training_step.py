@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from studies import InputError, paired_ratio
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
+from recurrent_lm.studies import InputError, paired_ratio
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Listing, Plot
-from reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from studies import InputError, ratio
+from recurrent_lm.reports.drawing import Listing, Plot
+from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
+from recurrent_lm.studies import InputError, ratio
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from check import Check, Skip, Where
 from scan_checks import Case, agrees, one_program
 from torch import Tensor
 
-from kernels import linear_cross_entropy, trace_gradients
+from recurrent_lm.kernels import linear_cross_entropy, trace_gradients
 
 HOW: dict[str, dict[str, Any]] = {
     "plain": {},

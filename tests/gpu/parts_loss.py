@@ -73,7 +73,7 @@ def _one_graph(strategy: str, where: Where) -> None:
     """fullgraph=True, forward and backward, gives what is given without."""
     if where.tiny:
         raise Skip("the interpreter's kernels are tested under torch.compile elsewhere")
-    from kernels import linear_cross_entropy
+    from recurrent_lm.kernels import linear_cross_entropy
 
     x, w, target = loss_gpu_checks.problem(256, 1000, 64, torch.float32)
 

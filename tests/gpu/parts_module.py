@@ -12,8 +12,8 @@ from check import Check, Skip, Where
 from scan_checks import Case, one_program
 from torch import nn
 
-import kernels
-from kernels.scan_op import recurrence_forward
+from recurrent_lm import kernels
+from recurrent_lm.kernels.rnn.ops import recurrence_forward
 
 PAIRS = {"LSTM": (kernels.LSTM, nn.LSTM), "GRU": (kernels.GRU, nn.GRU), "RNN": (kernels.RNN, nn.RNN)}
 
@@ -94,8 +94,8 @@ def _one_graph(name: str, where: Where) -> None:
 def _trains(where: Where) -> dict[str, float]:
     """The same losses within 1e-4, and less at the end than at the beginning."""
     try:
-        from lm import Training  # noqa: F401  # which needs more than torch and Triton
-        from studies.steps import Size, trainer
+        from recurrent_lm.lm import Training  # noqa: F401  # which needs more than torch and Triton
+        from recurrent_lm.studies.timing.steps import Size, trainer
     except ImportError as error:
         raise Skip(f"the trainer needs what is not installed here: {error}") from None
     size = Size(50, 8, 1, 3, 4) if where.tiny else Size(1000, 200, 2, 20, 35)
@@ -114,7 +114,7 @@ def _replays(backend: str, precision: str, where: Where) -> dict[str, float]:
     """Updates from buffers, with a GPU recorded and replayed, have the losses and norms of plain ones; batches differ, the
     state is carried, the rate changes, and one update is always under way. A dry run records nothing."""
     try:
-        from studies.steps import Size, graphed
+        from recurrent_lm.studies.timing.steps import Size, graphed
     except ImportError as error:
         raise Skip(f"the trainer needs what is not installed here: {error}") from None
     size, steps = (Size(50, 8, 1, 3, 4), 3) if where.tiny else (Size(1000, 200, 2, 20, 35), 30)

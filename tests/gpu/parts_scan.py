@@ -9,8 +9,8 @@ import torch
 from check import Check, Skip, Where
 from scan_checks import Case, agrees, clips, nan_stays, one_program, powers_of_rho, same_bits, traces
 
-from kernels import plan as plans
-from kernels.launch import device_limits, name_of
+from recurrent_lm.kernels.rnn import plan as plans
+from recurrent_lm.kernels.rnn.launch import device_limits, name_of
 
 PLANS = (("stepwise", "sentinel"), ("resident", "sentinel"), ("cooperative", "sentinel"), ("cooperative", "counter"))
 LARGE = ((100, 64, 1024), (64, 16, 768), (35, 256, 512), (35, 20, 650))  # T, B, H

@@ -79,7 +79,7 @@ def linear(where: Where) -> Iterator[Check]:
 
 
 def _peak(where: Where, what: str) -> dict[str, Any]:
-    from studies import machine
+    from recurrent_lm.studies.timing import machine
 
     works = {
         "copy": lambda: machine.copy(1 if where.tiny else 2048, where.device),
@@ -90,7 +90,7 @@ def _peak(where: Where, what: str) -> dict[str, Any]:
 
 
 def _recurrence(where: Where, cell: str, direction: str, dtype: str, batch: int, hidden: int, steps: int) -> dict[str, Any]:
-    from studies.recurrences import recurrence
+    from recurrent_lm.studies.timing.recurrences import recurrence
 
     work = recurrence(cell, direction, dtype, batch, hidden, steps, where.device)
     found = _timed(where, work, ["kernels:triton", "torch.nn"])
@@ -101,9 +101,9 @@ def _recurrence(where: Where, cell: str, direction: str, dtype: str, batch: int,
 
 def _trace(where: Where, cell: str, dtype: str, batch: int, hidden: int, steps: int) -> dict[str, Any]:
     """The trace's cost as a share of the backward pass: (traced - plain) / (plain - forward)."""
-    import kernels
-    from studies.recurrences import recurrence
-    from studies.work import Peer, Work
+    from recurrent_lm import kernels
+    from recurrent_lm.studies.timing.recurrences import recurrence
+    from recurrent_lm.studies.timing.work import Peer, Work
 
     works = {d: recurrence(cell, d, dtype, batch, hidden, steps, where.device) for d in DIRECTIONS}
     plain = works["forward+backward"].peers["kernels:triton"]()
@@ -127,9 +127,9 @@ def _trace(where: Where, cell: str, dtype: str, batch: int, hidden: int, steps: 
 
 def _logits(where: Where, direction: str, n: int, v: int, compiled: bool) -> dict[str, Any]:
     """The loss on logits in bfloat16; its bytes are the logits read once, and backward read once more and written once."""
-    import kernels
-    from studies import peers
-    from studies.work import Unavailable, Work, differentiable, tolerance
+    from recurrent_lm import kernels
+    from recurrent_lm.studies.timing import peers
+    from recurrent_lm.studies.timing.work import Unavailable, Work, differentiable, tolerance
 
     kind = torch.float32 if where.tiny else torch.bfloat16
     generator = torch.Generator(where.device).manual_seed(0)
@@ -166,8 +166,8 @@ def _logits(where: Where, direction: str, n: int, v: int, compiled: bool) -> dic
 
 def _linear(where: Where, n: int, d: int, v: int, compiled: bool) -> dict[str, Any]:
     """The decoder's product and the loss, forward and backward, with the memory of each beyond inputs."""
-    from studies.losses import cross_entropy
-    from studies.work import Work
+    from recurrent_lm.studies.timing.losses import cross_entropy
+    from recurrent_lm.studies.timing.work import Work
 
     work = cross_entropy("forward+backward", "float32" if where.tiny else "bfloat16", n, d, v, where.device)
     ours = {f"kernels:{strategy}": partial(_strategy, work, strategy) for strategy in ("cut", "chunked")}
@@ -178,9 +178,9 @@ def _linear(where: Where, n: int, d: int, v: int, compiled: bool) -> dict[str, A
 
 def _strategy(work: Any, strategy: str) -> Any:
     """``kernels:triton`` of a work with its strategy given by name."""
-    from studies.work import Peer
+    from recurrent_lm.studies.timing.work import Peer
 
-    room: Any = import_module("kernels.linear_cross_entropy")  # the attribute of this name is the function
+    room: Any = import_module("recurrent_lm.kernels.loss.linear_cross_entropy")  # the attribute of this name is the function
     peer = work.peers["kernels:triton"]()
     choose = room.choose_loss_plan
 
@@ -193,7 +193,7 @@ def _strategy(work: Any, strategy: str) -> Any:
 
 def _timed(where: Where, work: Any, names: list[str]) -> dict[str, Any]:
     """A row a variant: the median and quartiles in seconds, error, memory; and why it was not timed, where it was not."""
-    from studies.trial import Entry, trial
+    from recurrent_lm.studies.timing.trial import Entry, trial
 
     there = [name for name in names if name in work.peers]
     samples = trial(work, [Entry(name) for name in there], ("hot",), 2 if where.tiny else ROUNDS, where.device)

@@ -12,7 +12,7 @@ import torch  # noqa: E402
 from loss_checks import rows_of_logits  # noqa: E402
 from scan_checks import Case, one_program  # noqa: E402
 
-from kernels import cross_entropy, linear_cross_entropy  # noqa: E402
+from recurrent_lm.kernels import cross_entropy, linear_cross_entropy  # noqa: E402
 
 DTYPE = torch.float16
 

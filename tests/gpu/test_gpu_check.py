@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTS = """
 import os, time
 from check import Check, Skip
@@ -137,7 +137,7 @@ def test_without_a_c_compiler_it_is_one_sentence(gpu_check: Any, monkeypatch: py
 
 
 def test_every_cell_has_its_shards(gpu_check: Any) -> None:
-    from kernels import CELLS
+    from recurrent_lm.kernels import CELLS
 
     assert {shard.split()[0] for shard in gpu_check.SHARDS["scan"]} == set(CELLS)
     assert {path.stem.removeprefix("parts_") for path in (ROOT / "tests" / "gpu").glob("parts_*.py")} == set(gpu_check.PARTS)

@@ -8,7 +8,8 @@ import torch
 from scan_checks import Case, error
 from torch import Tensor
 
-from kernels import CELLS, recurrence, scan_op, trace_gradients
+from recurrent_lm.kernels import CELLS, recurrence, trace_gradients
+from recurrent_lm.kernels.rnn import ops as scan_op
 
 
 @pytest.mark.parametrize(("backend", "dtype"), [("torch", torch.bfloat16), ("triton", torch.float16)])

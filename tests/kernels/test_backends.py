@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-import kernels
-from kernels import BACKENDS, GRU, LSTM, RNN, choose_backend, linear_cross_entropy, recurrence
+from recurrent_lm import kernels
+from recurrent_lm.kernels import BACKENDS, GRU, LSTM, RNN, choose_backend, linear_cross_entropy, recurrence
 
 # `kernels.recurrence` and `kernels.linear_cross_entropy` are functions; their files are found by name.
-RECURRENCE = sys.modules["kernels.recurrence"]
-HOST = sys.modules["kernels.host"]
-CROSS_ENTROPY = sys.modules["kernels.linear_cross_entropy"]
+RECURRENCE = sys.modules["recurrent_lm.kernels.rnn.recurrence"]
+HOST = sys.modules["recurrent_lm.kernels.rnn.host"]
+CROSS_ENTROPY = sys.modules["recurrent_lm.kernels.loss.linear_cross_entropy"]
 
 
 @pytest.fixture(autouse=True)
@@ -180,9 +180,9 @@ def test_front_door_keeps_functions() -> None:
 
 
 def test_import_costs_nothing() -> None:
-    """`import kernels` alone does not import torch; afterwards submodule and function may be imported in any order."""
+    """`from recurrent_lm import kernels` alone does not import torch; afterwards submodule and function may be imported in any order."""
     code = (
         "import sys, kernels; assert 'torch' not in sys.modules\n"
-        "import kernels.backends; assert callable(kernels.choose_backend) and 'torch' not in sys.modules"
+        "import recurrent_lm.kernels.backends; assert callable(kernels.choose_backend) and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-W", "error", "-c", code], check=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from kernels import GRU, LSTM, RNN, trace_gradients
+from recurrent_lm.kernels import GRU, LSTM, RNN, trace_gradients
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # of Dynamo and Inductor about their own code
 CELLS: dict[str, Any] = {
@@ -145,7 +145,7 @@ def test_inductor(cell: str, wanted: bool) -> None:
 @pytest.mark.parametrize("cell", CELLS)
 def test_opcheck(cell: str) -> None:
     """Schema, fake shapes and autograd registration of the host's operation."""
-    from kernels.host import host_forward
+    from recurrent_lm.kernels.rnn.host import host_forward
 
     module = CELLS[cell](3, 4)
     weights = [w.detach().requires_grad_() for w in module.all_weights[0]]

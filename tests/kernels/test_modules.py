@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kernels import GRU, LSTM, RNN, recurrence
+from recurrent_lm.kernels import GRU, LSTM, RNN, recurrence
 
 KINDS: dict[str, tuple[Any, Any, dict[str, str]]] = {
     "rnn-tanh": (RNN, nn.RNN, {}),

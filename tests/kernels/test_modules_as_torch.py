@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
-from kernels import GRU, LSTM, RNN
+from recurrent_lm import kernels
+from recurrent_lm.kernels import GRU, LSTM, RNN
 
 PAIRS = {"RNN": (RNN, nn.RNN), "GRU": (GRU, nn.GRU), "LSTM": (LSTM, nn.LSTM)}
 EVERY = pytest.mark.parametrize("name", PAIRS)

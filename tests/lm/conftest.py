@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from paths import SUPPORT
 
 TINY: dict[str, Any] = {
     "kind": "char",
@@ -30,8 +31,8 @@ FLAGS = {"kind": "--tokens"}
 # Imports once and then forks, so that a process to be killed costs milliseconds. No torch operation may run before the fork.
 NURSERY = """
 import json, os, resource, sys, traceback
-import lm, lm.generate, lm.launch, lm.report, lm.train, safetensors.torch, tomli_w, rich.table, torch._dynamo
-from lm.cli import app, run_app
+import recurrent_lm.lm, recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display, recurrent_lm.lm.training.loop, safetensors.torch, tomli_w, rich.table, torch._dynamo
+from recurrent_lm.lm.commands.cli import app, run_app
 from faulty_disk import die, failing
 
 for line in sys.stdin:
@@ -97,7 +98,7 @@ def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ch
     It has ``file_size`` bytes for a file, and kills itself at its ``kill_at``-th change of the disk, where that is not 0.
     """
     folder = tmp_path_factory.mktemp("spawned")
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    paths = os.pathsep.join([str(SUPPORT / "lm"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     with subprocess.Popen(
         [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
@@ -158,7 +159,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., Any]:
     """``make_config(source, **settings)``: tiny settings and the given ones."""
-    from lm.config import RunConfig
+    from recurrent_lm.lm.config import RunConfig
 
     def make(source: Path | str, **settings: Any) -> RunConfig:
         return RunConfig().replace(**{**TINY, "source": str(source), **settings})
@@ -169,7 +170,7 @@ def make_config() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def flags() -> Callable[..., list[str]]:
     """The command line of tiny settings and the given ones."""
-    from lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.config import RunConfig, flag_of
 
     names = {f.name: flag_of(f) for _, f in RunConfig.settings()}
 
@@ -188,7 +189,7 @@ def fit(make_config: Callable[..., Any]) -> Callable[..., Any]:
     """``fit(path, source, **settings)`` trains to the end and gives the Training."""
 
     def train(path: Path, source: Path | str, **settings: Any) -> Any:
-        from lm.launch import new_training
+        from recurrent_lm.lm.training.start import new_training
 
         training = new_training(make_config(source, **settings), path)
         training.run(quiet=True)
@@ -228,7 +229,7 @@ def read_log() -> Callable[[Path], list[dict[str, Any]]]:
 @pytest.fixture
 def lm_command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """``lm_command(*arguments)`` runs ``lm`` in this process: (exit code, stdout, stderr). A traceback fails the test."""
-    from lm.cli import app, run_app
+    from recurrent_lm.lm.commands.cli import app, run_app
 
     def run(*arguments: Any) -> tuple[int, str, str]:
         capsys.readouterr()

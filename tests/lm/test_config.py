@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.config import (
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import (
     CELLS,
     BatchConfig,
     CorpusConfig,
@@ -24,7 +25,6 @@ from lm.config import (
     parse_clip,
     preset_file,
 )
-from lm.errors import InputError
 
 SECTIONS = {
     "corpus": CorpusConfig,
@@ -370,7 +370,7 @@ def test_the_embedding_is_as_wide_as_the_hidden_state_unless_told() -> None:
 
 
 def test_the_help_names_every_preset() -> None:
-    from lm.cli import app
+    from recurrent_lm.lm.commands.cli import app
 
     train = next(command for command in app.registered_commands if command.callback and command.callback.__name__ == "train")
     annotation = inspect.signature(train.callback).parameters["preset_name"].annotation  # type: ignore[arg-type]

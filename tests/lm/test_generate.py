@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-import lm
-from lm.config import CELLS, ModelConfig, RunConfig
-from lm.errors import InputError
-from lm.generate import generate, pick
-from lm.model import LanguageModel
-from lm.runs import Run
-from lm.tokens import EOS, CharTokenizer, WordTokenizer, from_json
+from recurrent_lm import lm
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import CELLS, ModelConfig, RunConfig
+from recurrent_lm.lm.generation import generate, pick
+from recurrent_lm.lm.model import LanguageModel
+from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.text.tokens import EOS, CharTokenizer, WordTokenizer, from_json
 
-generate_module: Any = importlib.import_module("lm.generate")
+generate_module: Any = importlib.import_module("recurrent_lm.lm.generation")
 UNK = WordTokenizer.UNK
 
 

@@ -10,15 +10,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import lm
-from lm.config import CELLS, ModelConfig, RunConfig
-from lm.errors import InputError
-from lm.generate import Draws, Sample, generate, generate_batch
-from lm.model import LanguageModel
-from lm.runs import Run
-from lm.tokens import EOS, CharTokenizer
+from recurrent_lm import lm
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import CELLS, ModelConfig, RunConfig
+from recurrent_lm.lm.generation import Draws, Sample, generate, generate_batch
+from recurrent_lm.lm.model import LanguageModel
+from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.text.tokens import EOS, CharTokenizer
 
-generate_module: Any = importlib.import_module("lm.generate")
+generate_module: Any = importlib.import_module("recurrent_lm.lm.generation")
 LETTERS = "abcdefgh "
 
 

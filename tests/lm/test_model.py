@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import kernels
-from lm.config import CELLS, ModelConfig
-from lm.model import LanguageModel, detach, flatten, unflatten
-from lm.params import parameter_table
+from recurrent_lm import kernels
+from recurrent_lm.lm.config import CELLS, ModelConfig
+from recurrent_lm.lm.model import LanguageModel, detach, flatten, unflatten
+from recurrent_lm.lm.parameter_counts import parameter_table
 
 V, K, N, H = 11, 3, 7, 6
 PLAIN = {"hidden_size": H, "dropout": 0.0}
@@ -371,7 +371,7 @@ def test_the_decoders_bias_begins_at_the_log_frequencies() -> None:
 def test_a_training_begins_with_the_frequencies_unless_told_otherwise(
     tmp_path: Path, corpus: Path, make_config: Any, how: dict[str, Any], known: bool
 ) -> None:
-    from lm.launch import new_training
+    from recurrent_lm.lm.training.start import new_training
 
     training = new_training(make_config(corpus, **how), tmp_path / "run")
     counts = torch.bincount(torch.from_numpy(training.data.train.ids).long(), minlength=training.model.vocabulary) + 1.0

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-import lm
-from lm.config import CELLS, ModelConfig
-from lm.params import parameter_table
+from recurrent_lm import lm
+from recurrent_lm.lm.config import CELLS, ModelConfig
+from recurrent_lm.lm.parameter_counts import parameter_table
 
 VOCABULARY = 11
 

@@ -12,10 +12,11 @@ from flow_cases import stored_flow
 from matplotlib.mathtext import MathTextParser
 from report_cases import EVIL, speech_scores, stored_clippings, stored_costs, stored_norms, stored_reaches, stored_speeds, tying
 
-from reports import build, picture
-from studies import save
-from studies.speeches import Study as Speeches
-from studies.weight_tying import Study as WeightTying
+from recurrent_lm.reports import build
+from recurrent_lm.reports import images as picture
+from recurrent_lm.studies import save
+from recurrent_lm.studies.speeches.study import Study as Speeches
+from recurrent_lm.studies.weight_tying.study import Study as WeightTying
 
 # matplotlib keeps what it parsed of fifty numbers with exponents, fewer than the axes of these tests have
 MathTextParser._parse_cached = functools.lru_cache(None)(MathTextParser._parse_cached.__wrapped__)
@@ -47,7 +48,7 @@ def built(tmp_path_factory):
             path.touch()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reports.folder.save", save_png)
+        patch.setattr("recurrent_lm.reports.site.save", save_png)
         return build([folder], tmp_path_factory.mktemp("pages"))
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from report_cases import stored_costs, stored_norms
 
-from reports.cli import app
+from recurrent_lm.reports.cli import app
 
 FEW = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 MANY = settings(max_examples=800, deadline=None, suppress_health_check=list(HealthCheck))
@@ -30,8 +30,8 @@ def tables(tmp_path_factory):
     """Two tables, of which the second is to be damaged, and their pages without figures, which take their time."""
     folder = tmp_path_factory.mktemp("tables")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("reports.page.plots", lambda study: ())
-        patch.setattr("reports.folder.plots", lambda study: ())
+        patch.setattr("recurrent_lm.reports.page.plots", lambda study: ())
+        patch.setattr("recurrent_lm.reports.site.plots", lambda study: ())
         stored_costs(folder / "training_step.parquet")
         stored_norms(folder / "kept.parquet")
         shutil.copy(folder / "kept.parquet", folder / "hurt.parquet")

@@ -7,17 +7,17 @@ import pytest
 from PIL import Image
 from report_cases import stored_costs, stored_norms
 
-from reports import build
-from reports.cli import app
-from reports.folder import find, name_of
-from studies import InputError, run_app
+from recurrent_lm.reports import build
+from recurrent_lm.reports.cli import app
+from recurrent_lm.reports.site import find, name_of
+from recurrent_lm.studies import InputError, run_app
 
 
 @pytest.fixture
 def bare(monkeypatch):
     """Pages without figures, which take their time."""
-    monkeypatch.setattr("reports.page.plots", lambda study: ())
-    monkeypatch.setattr("reports.folder.plots", lambda study: ())
+    monkeypatch.setattr("recurrent_lm.reports.page.plots", lambda study: ())
+    monkeypatch.setattr("recurrent_lm.reports.site.plots", lambda study: ())
 
 
 def files(folder):

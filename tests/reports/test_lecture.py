@@ -3,11 +3,11 @@
 import pytest
 from report_cases import stored_clippings, stored_reaches
 
-from reports import build
-from reports.drawing import Listing, plots
-from reports.lecture import SLIDES, guide
-from reports.text import first
-from studies import STUDIES, load
+from recurrent_lm.reports import build
+from recurrent_lm.reports.drawing import Listing, plots
+from recurrent_lm.reports.lecture import SLIDES, guide
+from recurrent_lm.reports.values import first
+from recurrent_lm.studies import STUDIES, load
 
 FOLLOW = ("gradient_flow", "gradient_lag", "clipping", "long_range", "weight_tying", "speeches")  # the lecture, in all figures
 
@@ -34,7 +34,7 @@ def two(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         for module in ("page", "folder"):
             patch.setattr(f"reports.{module}.plots", lambda study: plots(study)[:1])
-        patch.setattr("reports.folder.save", lambda drawing, path: None)
+        patch.setattr("recurrent_lm.reports.site.save", lambda drawing, path: None)
         return build([folder], folder / "pages")
 
 

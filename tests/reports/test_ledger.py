@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reports.ledger import ORDER, Claim, answer, decided_elsewhere, ledger, united
+from recurrent_lm.reports.ledger import ORDER, Claim, answer, decided_elsewhere, ledger, united
 
 COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
 

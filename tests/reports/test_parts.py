@@ -4,12 +4,12 @@ import pytest
 from flow_cases import stored_flow
 from report_cases import speech_scores, stored_clippings, stored_reaches, stored_speeds, tying
 
-import reports.page
-from reports.page import make
-from reports.svg import inline
-from studies import load, save
-from studies.speeches import Study as Speeches
-from studies.weight_tying import Study as WeightTying
+import recurrent_lm.reports.page
+from recurrent_lm.reports.page import make
+from recurrent_lm.reports.svg import inline
+from recurrent_lm.studies import load, save
+from recurrent_lm.studies.speeches.study import Study as Speeches
+from recurrent_lm.studies.weight_tying.study import Study as WeightTying
 
 STORED = {
     "long_range": stored_reaches,
@@ -24,11 +24,11 @@ STORED = {
 @pytest.mark.parametrize("study", STORED)
 def test_each_part_alone_makes_a_page(study, tmp_path, monkeypatch):
     """Each figure is drawn at both sizes and becomes SVG at one; whole tables' become SVG elsewhere."""
-    monkeypatch.setattr(reports.page, "inline", lambda *_: "")
+    monkeypatch.setattr(recurrent_lm.reports.page, "inline", lambda *_: "")
     STORED[study](tmp_path / "table.parquet")
     table = load(tmp_path / "table.parquet")
     whole = [shown.name for shown in make(table, "whole", "").figures if not shown.problem]
-    monkeypatch.setattr(reports.page, "inline", lambda *how: inline(*how) if how[1].endswith("1") else "")
+    monkeypatch.setattr(recurrent_lm.reports.page, "inline", lambda *how: inline(*how) if how[1].endswith("1") else "")
     drawn = []
     for part in table["part"].unique():
         figures = make(table[table["part"] == part].reset_index(drop=True), "whole", "").figures

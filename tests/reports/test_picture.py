@@ -7,11 +7,11 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from reports.cli import app
-from reports.picture import FORMATS, check_place, save
-from studies import InputError, run_app
-from studies import save as save_table
-from studies.gradient_lag import Study
+from recurrent_lm.reports.cli import app
+from recurrent_lm.reports.images import FORMATS, check_place, save
+from recurrent_lm.studies import InputError, run_app
+from recurrent_lm.studies import save as save_table
+from recurrent_lm.studies.gradient_lag.study import Study
 
 SUFFIXES = pytest.mark.parametrize("suffix", FORMATS)
 

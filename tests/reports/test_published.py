@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from published_verdicts import VERDICTS
 
-import reports
-from reports.ledger import ledger, united
-from studies import load, verdicts
+from recurrent_lm import reports
+from recurrent_lm.reports.ledger import ledger, united
+from recurrent_lm.studies import load, verdicts
 
 PUBLISHED = Path(reports.__file__).parent / "published" / "cpu"
 # each claim about gradients by the words of its rows

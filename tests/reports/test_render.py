@@ -12,10 +12,10 @@ import pytest
 from PIL import Image
 from report_cases import EVIL
 
-from reports import page as pages_of
-from reports.folder import FIGURES
-from reports.page import ROWS, cell, facts, make
-from reports.render import fenced, render
+from recurrent_lm.reports import page as pages_of
+from recurrent_lm.reports.page import ROWS, cell, facts, make
+from recurrent_lm.reports.render import fenced, render
+from recurrent_lm.reports.site import FIGURES
 
 COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
 VOID = {"meta", "link", "img", "br"}

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_cases import EVIL, stored_costs, stored_norms, stored_reaches
 
-from reports import build
-from reports.cli import app
-from reports.ledger import ORDER, Claim
-from reports.since import Change, Since, conditions, pairs
-from studies import load, run_app
-from studies.digest import sealed
+from recurrent_lm.reports import build
+from recurrent_lm.reports.cli import app
+from recurrent_lm.reports.ledger import ORDER, Claim
+from recurrent_lm.reports.since import Change, Since, conditions, pairs
+from recurrent_lm.studies import load, run_app
+from recurrent_lm.studies.engine.digest import sealed
 
 
 def claim(name, verdict="holds", setting="s", measured="1"):
@@ -96,8 +96,8 @@ def edited(path, **machine):
 @pytest.fixture
 def bare(monkeypatch):
     """Pages without figures, which take their time."""
-    monkeypatch.setattr("reports.page.plots", lambda study: ())
-    monkeypatch.setattr("reports.folder.plots", lambda study: ())
+    monkeypatch.setattr("recurrent_lm.reports.page.plots", lambda study: ())
+    monkeypatch.setattr("recurrent_lm.reports.site.plots", lambda study: ())
 
 
 @pytest.fixture

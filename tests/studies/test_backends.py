@@ -3,8 +3,8 @@
 import pytest
 from backend_cases import planted
 
-import studies
-from studies.backends import Study, apart, complaint, reason
+from recurrent_lm import studies
+from recurrent_lm.studies.backends.study import Study, apart, complaint, reason
 
 TINY = Study(corpora="trump", cell=("gru",), hidden=4, epochs=2, seeds=2, min_count=50)
 

@@ -12,14 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-import kernels
-from lm import InputError, run_app
-from studies import cuda, exchange, summary, verdicts
-from studies.cli import app
-from studies.constants import record
-from studies.exchange import PRESETS, Study, complaint, constants, floors, steps_of
-from studies.study import usual_preset
-from studies.tables import load, save
+from recurrent_lm import kernels
+from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.studies import summary, verdicts
+from recurrent_lm.studies.cli import app
+from recurrent_lm.studies.engine.study import usual_preset
+from recurrent_lm.studies.engine.tables import load, save
+from recurrent_lm.studies.exchange import study as exchange
+from recurrent_lm.studies.exchange.measured_constants import record
+from recurrent_lm.studies.exchange.study import PRESETS, Study, complaint, constants, floors, steps_of
+from recurrent_lm.studies.timing import cuda
 
 WAITS = {"sentinel": 0.8, "counter": 1.6, "none": 0.3}
 L2, LAUNCH = 5e6, 4.0
@@ -233,7 +235,7 @@ def device(monkeypatch):
 
 
 def exchange_weather():
-    from studies.measure import Weather
+    from recurrent_lm.studies.timing.measure import Weather
 
     return Weather()
 
@@ -255,7 +257,7 @@ def test_a_state_that_is_wrong_is_not_timed(device):
 
 
 def test_the_watchdog_ends_what_does_not_end():
-    program = "import time\nfrom studies.watchdog import watchdog\nwith watchdog(0.2, 'it hangs'):\n    time.sleep(60)\n"
+    program = "import time\nfrom recurrent_lm.studies.timing.watchdog import watchdog\nwith watchdog(0.2, 'it hangs'):\n    time.sleep(60)\n"
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert done.returncode == 3 and time.monotonic() - begin < 50

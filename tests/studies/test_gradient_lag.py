@@ -3,10 +3,10 @@ import pandas as pd
 import pytest
 import torch
 
-import lm
-from studies import by_lag, verdicts
-from studies.gradient_lag import Study, unroll
-from studies.statistics import decay
+from recurrent_lm import lm
+from recurrent_lm.studies import by_lag, verdicts
+from recurrent_lm.studies.engine.statistics import decay
+from recurrent_lm.studies.gradient_lag.study import Study, unroll
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60
 

@@ -1,20 +1,17 @@
 """The arithmetic of docs/SCALE.md, and that the page holds what the program computes."""
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
+from paths import ROOT
 
-import kernels
-import lm
-from lm import run_app
-from studies import load
-from studies.cli import app
-from studies.scale import CONSTANTS, GPUS, MODELS, Model, Training
-from studies.scale_tables import count, markdown, size, span
+from recurrent_lm import kernels, lm
+from recurrent_lm.lm import run_app
+from recurrent_lm.studies import load
+from recurrent_lm.studies.cli import app
+from recurrent_lm.studies.scale.arithmetic import CONSTANTS, GPUS, MODELS, Model, Training
+from recurrent_lm.studies.scale.markdown import count, markdown, size, span
 
-ROOT = Path(__file__).resolve().parents[2]
 PUBLISHED = ROOT / "reports" / "published" / "cpu"
 
 

@@ -5,9 +5,9 @@ import math
 import pandas as pd
 import pytest
 
-import lm
-from studies import load, save, verdicts
-from studies.speeches import NOTHING, PROMPTS, Study, complaint, repeated
+from recurrent_lm import lm
+from recurrent_lm.studies import load, save, verdicts
+from recurrent_lm.studies.speeches.study import NOTHING, PROMPTS, Study, complaint, repeated
 
 UNION = "Jobs make the country strong, and the students opened their books. "
 WALL = "We will build it, believe me, and we will win again and again. "

@@ -7,14 +7,15 @@ import pandas as pd
 import pytest
 import torch
 
-import studies
-from lm import InputError, run_app
-from studies import claims, throughput
-from studies.cli import app
-from studies.comparison import together
-from studies.study import make
-from studies.tables import load, save
-from studies.throughput import PRESETS, Study, complaint, star
+from recurrent_lm import studies
+from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.studies.cli import app
+from recurrent_lm.studies.engine.study import make
+from recurrent_lm.studies.engine.tables import load, save
+from recurrent_lm.studies.throughput import claims
+from recurrent_lm.studies.throughput import study as throughput
+from recurrent_lm.studies.throughput.comparison import together
+from recurrent_lm.studies.throughput.study import PRESETS, Study, complaint, star
 
 TINY = {
     "batch": (2,), "hidden": (4,), "steps": (2,), "tokens": (8,), "width": (4,), "vocabulary": (10,), "rounds": 2,

@@ -3,9 +3,9 @@
 import pandas as pd
 import pytest
 
-import lm
-from studies import load, save, verdicts
-from studies.weight_tying import SMALLER, VARIANTS, Study, complaint, count, largest_within, lecture
+from recurrent_lm import lm
+from recurrent_lm.studies import load, save, verdicts
+from recurrent_lm.studies.weight_tying.study import SMALLER, VARIANTS, Study, complaint, count, largest_within, lecture
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60
 

@@ -1,7 +1,7 @@
 """Where the gradient of W_h comes from: the lecture's four paths, the T x T map, and norms against the lag."""
 
-from reports.figures.gradient_flow import language, maps, networks, paths, slopes, theory
-from reports.figures.gradient_flow.numbers import listings
+from recurrent_lm.reports.figures.gradient_flow import language, maps, networks, paths, slopes, theory
+from recurrent_lm.reports.figures.gradient_flow.numbers import listings
 
 __all__ = ["PLOTS", "listings"]
 

@@ -2,10 +2,20 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import DRAWN, NAMES, below, draw_band, grid, last_epoch, need, pick, verdict_of
-from reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
-from studies import exp
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.gradient_flow.rows import (
+    DRAWN,
+    NAMES,
+    below,
+    draw_band,
+    grid,
+    last_epoch,
+    need,
+    pick,
+    verdict_of,
+)
+from recurrent_lm.reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
+from recurrent_lm.studies import exp
 
 if TYPE_CHECKING:
     import pandas as pd

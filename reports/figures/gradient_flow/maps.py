@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import DRAWN, NAMES, last_epoch, need, pick, verdict_of
-from reports.figures.style import INK, PAPER, RULE, Size, canvas, plain, printable
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.gradient_flow.rows import DRAWN, NAMES, last_epoch, need, pick, verdict_of
+from recurrent_lm.reports.figures.style import INK, PAPER, RULE, Size, canvas, plain, printable
 
 if TYPE_CHECKING:
     import pandas as pd

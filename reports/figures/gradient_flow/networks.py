@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import NAMES, below, draw_band, grid, need, pick
-from reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, below, draw_band, grid, need, pick
+from recurrent_lm.reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
-from reports.drawing import Listing
-from reports.figures.gradient_flow.rows import NAMES, last_epoch, pick
+from recurrent_lm.reports.drawing import Listing
+from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, last_epoch, pick
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import NAMES, last_epoch, need, pick
-from reports.figures.style import INK, MUTED, PALETTE, PAPER, RULE, Size, canvas, plain, printable
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, last_epoch, need, pick
+from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, PAPER, RULE, Size, canvas, plain, printable
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from studies import InputError
+from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

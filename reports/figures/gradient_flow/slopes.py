@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot
-from reports.figures.gradient_flow.rows import NAMES, below, grid, need, pick
-from reports.figures.gradient_flow.theory import THEORY
-from reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, below, grid, need, pick
+from recurrent_lm.reports.figures.gradient_flow.theory import THEORY
+from recurrent_lm.reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.style import MUTED, Size, canvas, legend, plain, tall
-from reports.figures.throughput.recurrence import rows_of
-from reports.figures.throughput.shared import (
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain, tall
+from recurrent_lm.reports.figures.throughput.recurrence import rows_of
+from recurrent_lm.reports.figures.throughput.shared import (  # fmt: skip
     LOOKS,
     NAMES,
     along,
@@ -16,7 +16,7 @@ from reports.figures.throughput.shared import (
     ours,
     over_sizes,
     sizes,
-)  # fmt: skip
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.style import Size, canvas, legend, plain, tall
-from reports.figures.throughput.shared import (
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import Size, canvas, legend, plain, tall
+from recurrent_lm.reports.figures.throughput.shared import (  # fmt: skip
     LOOKS,
     NAMES,
     along,
@@ -19,8 +19,8 @@ from reports.figures.throughput.shared import (
     shown,
     sizes,
     speed,
-)  # fmt: skip
-from studies import ratio
+)
+from recurrent_lm.studies import ratio
 
 if TYPE_CHECKING:
     import pandas as pd

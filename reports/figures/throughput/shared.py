@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from reports.figures.style import INK, PALETTE
-from studies import AXES, InputError, exponents, summary
+from recurrent_lm.reports.figures.style import INK, PALETTE
+from recurrent_lm.studies import AXES, InputError, exponents, summary
 
 if TYPE_CHECKING:
     import pandas as pd

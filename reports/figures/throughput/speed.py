@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from reports.drawing import Plot
-from reports.figures.style import INK, MUTED, Size, canvas, legend, plain
-from reports.figures.throughput.shared import LOOKS, first, nothing, ours, shown, sizes, speed
-from studies import AXES, summary
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import INK, MUTED, Size, canvas, legend, plain
+from recurrent_lm.reports.figures.throughput.shared import LOOKS, first, nothing, ours, shown, sizes, speed
+from recurrent_lm.studies import AXES, summary
 
 if TYPE_CHECKING:
     import pandas as pd

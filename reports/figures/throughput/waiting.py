@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from reports.drawing import Plot
-from reports.figures.style import MUTED, Size, canvas, legend, plain, tall
-from reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes
-from studies import summary
+from recurrent_lm.reports.drawing import Plot
+from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain, tall
+from recurrent_lm.reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes
+from recurrent_lm.studies import summary
 
 if TYPE_CHECKING:
     import pandas as pd

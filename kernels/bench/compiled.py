@@ -1,0 +1,166 @@
+"""What the compiler makes of the scans, for GPUs that are not there; ``compiler`` runs this in a process of its own.
+
+Pointers are declared as aligned as they are at run time; without that another kernel is compiled than the one that runs.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from recurrent_lm.kernels.bench.compiler import machine_code
+from recurrent_lm.kernels.rnn import plan as plans
+from recurrent_lm.kernels.rnn.cells import CELLS
+
+STEPS = 100
+SPILLS = 4  # a step: two registers put aside and read back from the nearest cache, some 20 ns of a microsecond or more
+POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
+SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction; the first of each is what training runs
+    "none": {"forward": {}, "backward": {}},
+    "inference": {"forward": {"SAVE": False, "KEEP_GATES": False}},
+    "reset": {"forward": {"RESET": True}, "backward": {"RESET": True}},
+    "recompute": {"forward": {"KEEP_GATES": False}, "backward": {"RECOMPUTE": True}},
+    "clip value": {"backward": {"CLIP": "value"}},
+    "clip norm": {"backward": {"CLIP": "norm"}},
+    "trace": {"backward": {"TRACE": True}},
+}
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_squares", "p_squares_after")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One kernel: what ``plan.choose`` gives for these sizes, in one direction."""
+
+    device: str
+    cell: str
+    batch: int
+    hidden: int
+    dtype: str
+    strategy: str
+    direction: str
+    exchange: str = "sentinel"
+    switch: str = "none"  # a key of ``SWITCHES``
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the compiler made of it. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
+
+    ``spills`` are the accesses to registers' copies in memory within the loop over time. A stack without any holds what was put
+    aside around that loop, once a launch, which costs nothing.
+    """
+
+    shared: int
+    registers: int
+    stack: int
+    spills: int
+    hmma: int
+    hmma_planned: int
+    loads: int  # of the neighbours' tiles
+    loads_of_128_bits: int
+    weight_tiles: int
+    allocated_before_loop: int
+
+    def faults(self, device: plans.Device, strategy: str) -> list[str]:
+        """What is wrong with it; nothing for a kernel that may run."""
+        wrong = {
+            f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
+            f"spills {self.spills} times a step, {self.stack} bytes": self.spills > SPILLS,
+            f"{self.hmma} HMMA instead of {self.hmma_planned}": 0 < self.hmma_planned < self.hmma,
+            "loads of the state are not all of 128 bits": self.loads_of_128_bits < self.loads,
+            "no loads of the state were found": strategy == "cooperative" and self.loads == 0,
+            "W is not all on chip before the loop": strategy != "stepwise" and self.allocated_before_loop < self.weight_tiles,
+        }
+        return [fault for fault, is_wrong in wrong.items() if is_wrong]
+
+
+def compile_here(configuration: Configuration) -> Facts:
+    """Compile in this process."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from recurrent_lm.kernels.rnn import scan
+
+    c, device = configuration, plans.DEVICES[configuration.device]
+    plan = plans.choose(c.batch, STEPS, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)
+    tiles = plan.forward if c.direction == "forward" else plan.backward
+    kernel: Any = scan.scan_forward if c.direction == "forward" else scan.scan_backward
+    switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": "none", "TRACE": False}
+    if c.direction == "forward":
+        switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
+    constants = scan.constants(c.cell, plan, tiles, c.dtype, "ieee", **switches | SWITCHES[c.switch][c.direction])
+    options = {name: constants.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
+    names = kernel.arg_names
+    types = {name: POINTERS[c.dtype] if name.startswith("p_") else "i32" for name in names}
+    types |= dict.fromkeys(IN_FLOAT32, "*fp32") | {"p_reset": "*u8", "p_arrivals": "*i32", "limit": "fp32"}
+    integers = {"steps": 1 if c.strategy == "stepwise" else STEPS, "batch": c.batch}
+    constants |= {name: 1 for name, value in integers.items() if value == 1}  # as the launcher has it
+    types |= dict.fromkeys(constants, "constexpr")
+    aligned = {name for name in names if name.startswith("p_") or integers.get(name, 1) % 16 == 0}
+    source = ASTSource(
+        kernel,
+        {name: types[name] for name in names},
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
+    )
+    target = GPUTarget("cuda", int(c.device.removeprefix("sm_")), 32)
+    compiled: Any = triton.compile(source, target=target, options=options)
+
+    slots = CELLS[c.cell].slots
+    k, columns = plan.product(c.direction, slots)
+    pieces = -(-tiles.block_b // 16) * -(-columns // 8)
+    inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
+    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
+    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
+        planned *= 2
+    usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
+    if c.switch == "clip norm" or c.exchange == "counter":  # partial squares, and the counter: a number at a time, on purpose
+        loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
+    if c.switch == "clip norm":  # squares of two neighbouring rows; without the switch the state's loads are counted in full
+        loads = [load for load in loads if ".64" not in load]
+    if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
+        loads = [load for load in loads if ".64" not in load]
+    return Facts(
+        shared=compiled.metadata.shared,
+        registers=int(found[1]),
+        stack=int(found[2]),
+        spills=spills_in_loops(code, depth=2),
+        hmma=len(re.findall(r"\bHMMA\.", code)),
+        hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
+        loads=len(loads),
+        loads_of_128_bits=sum(".128" in load for load in loads),
+        weight_tiles=k // (tiles.block_k * tiles.split),
+        allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
+    )
+
+
+def held_before_loop(ttgir: str) -> int:
+    """Tiles of W that are loaded before the first loop, and there put into shared memory or, untouched, kept in registers."""
+    before, _, within = ttgir.partition("scf.for")
+    tiles = re.findall(r"(%[\w.]+) = tt\.load ", before)
+    return sum(f"local_alloc {tile} " in before or f"local_alloc {tile} " not in within for tile in tiles)
+
+
+def spills_in_loops(code: str, depth: int) -> int:
+    """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
+
+    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the
+    second over time (stepwise, where a launch is one step: over tiles of K).
+    """
+    ends: dict[int, int] = {}
+    spills = []
+    for line in code.splitlines():
+        at = re.match(r"\s*/\*([0-9a-f]{4,})\*/", line)
+        if at is None:
+            continue
+        here = int(at[1], 16)
+        jump = re.search(r"\bBRA(?:\.\w+)* .*?(0x[0-9a-f]+)", line)
+        if jump and int(jump[1], 16) < here:
+            start = int(jump[1], 16)
+            ends[start] = max(here, ends.get(start, 0))
+        if re.search(r"\b(STL|LDL)\b", line):
+            spills.append(here)
+    return sum(sum(start <= here <= end for start, end in ends.items()) >= depth for here in spills)

@@ -1,0 +1,120 @@
+"""What the compiler makes of the loss's bodies, for GPUs that are not there; ``compiler`` runs this in a process of its own."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from recurrent_lm.kernels.bench.compiled import SPILLS, spills_in_loops
+from recurrent_lm.kernels.bench.compiler import machine_code
+from recurrent_lm.kernels.loss import plan as loss_plan
+from recurrent_lm.kernels.rnn.plan import Device
+
+SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
+FUSION = {"enable_fp_fusion": True}
+VECTORS = ("loss", "top", "top_out", "log_sum", "upstream", "tops", "totals", "chosens", "weighteds", "seens", "weight_total")
+INTEGERS = {"target": "*i64", "best_out": "*i64", "bests": "*i32"}
+ROWS = 8192  # N
+LEAST_WIDE_LOADS = {"rows_forward": 2, "rows_backward": 2, "tiles_forward": 4, "tiles_backward": 4}
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One body at a size: no class weights, no smoothing, no argmax. ``d`` is 0 for those on logits."""
+
+    device: str
+    body: str  # rows_forward, rows_backward, tiles_forward, tiles_combine, tiles_backward
+    v: int
+    d: int
+    dtype: str
+    debug: bool = False
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the compiler made of it. ``stack`` is in bytes, ``spills`` the accesses to it within loops, not around them; loads
+    are counts in the machine code."""
+
+    shared: int
+    registers: int
+    stack: int
+    spills: int
+    loads_of_128_bits: int
+    loads_of_16_bits: int
+    asserts: bool
+
+    def faults(self, device: Device, body: str) -> list[str]:
+        """What is wrong with it; nothing for a kernel that may run."""
+        wide = LEAST_WIDE_LOADS.get(body, 0)
+        wrong = {
+            f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
+            f"spills {self.spills} times a tile, {self.stack} bytes": self.spills > SPILLS,
+            f"{self.loads_of_128_bits} loads of 128 bits instead of {wide}": self.loads_of_128_bits < wide,
+            # one logit of each row's class, and nothing else, by itself
+            f"{self.loads_of_16_bits} loads of 16 bits": body in LEAST_WIDE_LOADS and self.loads_of_16_bits > 1,
+        }
+        return [fault for fault, is_wrong in wrong.items() if is_wrong]
+
+
+def compile_here(configuration: Configuration) -> Facts:
+    """Compile in this process."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from recurrent_lm.kernels.loss import rows as loss_rows
+    from recurrent_lm.kernels.loss import tiles as loss_tiles
+
+    c = configuration
+    function: Any = getattr(loss_rows if c.body.startswith("rows") else loss_tiles, c.body)
+    fixed, options = _constants(c)
+    fixed = {name: value for name, value in fixed.items() if name in function.arg_names}
+    single = "fp64" if c.dtype == "float64" else "fp32"
+    signature, aligned = {}, {}
+    for index, name in enumerate(function.arg_names):
+        if name in fixed:
+            signature[name] = "constexpr"
+        elif name in ("logits", "grad", "x", "w"):
+            signature[name] = "*" + SHORT[c.dtype]
+        elif name in VECTORS:
+            signature[name] = "*" + single
+        else:
+            signature[name] = INTEGERS.get(name, "i32")
+        # what the launcher sees: pointers from the allocator, and strides of rows where 16 divides V
+        if signature[name].startswith("*") or (name in ("row_stride", "grad_stride") and c.v % 16 == 0):
+            aligned[(index,)] = [["tt.divisibility", 16]]
+    source = ASTSource(function, signature, fixed, aligned)
+    target = GPUTarget("cuda", int(c.device.removeprefix("sm_")), 32)
+    done: Any = triton.compile(source, target=target, options=options | {"debug": c.debug})
+    usage, code = (machine_code(done.asm["cubin"], what) for what in ("-res-usage", "-sass"))
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    widths: Counter[str] = Counter()
+    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", code):
+        width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
+        widths[width[0] if width else "32"] += 1
+    return Facts(
+        shared=done.metadata.shared,
+        registers=int(found[1]),
+        stack=int(found[2]),
+        spills=spills_in_loops(code, depth=1),
+        loads_of_128_bits=widths["128"],
+        loads_of_16_bits=widths["U16"],
+        asserts="__assertfail" in done.asm["ptx"],
+    )
+
+
+def _constants(c: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Constexprs and launch options, as ``loss_launch`` chooses them."""
+    fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None}
+    fixed |= {"weight": None, "weight_total": None, "upstream_lse": None, "best_out": None, "bests": None}
+    fixed |= {"weighteds": None, "seens": None, "b": None}
+    if c.body.startswith("rows"):
+        rows = loss_plan.row_tiles(c.v)
+        return fixed | {"ROWS": rows.rows, "BLOCK": rows.block}, {"num_warps": rows.warps, **FUSION}
+    tile = loss_plan.tiles(c.d, c.dtype)
+    span = loss_plan.column_range(ROWS, c.v, tile)
+    sizes = {"BLOCK_N": tile.block_n, "BLOCK_V": tile.block_v, "BLOCK_D": tile.block_d, "D": c.d, "PRECISION": "ieee"}
+    if c.body == "tiles_combine":
+        return fixed | {"PARTS": -(-c.v // span), "BLOCK_N": 128}, {"num_warps": 4, **FUSION}
+    return fixed | sizes | {"RANGE": span}, {"num_warps": tile.warps, "num_stages": tile.stages, **FUSION}

@@ -1,0 +1,125 @@
+"""Compiles kernels for GPUs that are not there, each in a process of its own, because the compiler aborts on some inputs.
+
+A server that has imported everything forks for each kernel: a crash ends that kernel alone, and nobody waits for imports. What
+it compiles comes from a module with ``Configuration``, ``Facts`` and ``compile_here``: ``compiled`` or ``compiled_loss``.
+Needs Triton, not torch.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import asdict
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import recurrent_lm
+
+SECONDS = 300  # a compilation that takes longer has failed
+
+
+class Compiler:
+    """Compiles with this Python's Triton, or with that of another ``python``.
+
+    Use as ``with Compiler() as compiler: facts = compiler(configuration)``.
+    """
+
+    def __init__(self, python: str = sys.executable) -> None:
+        self.python = python
+
+    def __enter__(self) -> "Compiler":
+        environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+        self._server = subprocess.Popen(
+            [self.python, "-P", "-m", "recurrent_lm.kernels.bench.compiler"],
+            env=recurrent_lm.environment(environment | {"TRITON_DEFAULT_FP_FUSION": "1", "PYTHONPATH": ""}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        return self
+
+    def __call__(self, configuration: Any) -> Any:
+        """The ``Facts`` of a ``Configuration``; where compiling failed, the line that says what failed."""
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        module = type(configuration).__module__
+        print(json.dumps([module, asdict(configuration)]), file=self._server.stdin, flush=True)
+        answer = self._server.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"the compiling process of {self.python} ended; can it import triton?")
+        said = json.loads(answer)
+        return said if isinstance(said, str) else import_module(module).Facts(**said)
+
+    def __exit__(self, *_: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.terminate()  # it has nothing to lose, and Python takes seconds to go by itself
+        self._server.wait()
+        assert self._server.stdout is not None
+        self._server.stdout.close()
+
+
+def serve() -> None:
+    """Answer each line of the standard input by one of JSON: facts, or the sentence of a failure."""
+    import_module("triton.compiler")
+    import_module("recurrent_lm.kernels.bench.compiled")
+    import_module("recurrent_lm.kernels.bench.compiled_loss")
+    for line in sys.stdin:
+        module, values = json.loads(line)
+        with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as complained:
+            child = os.fork()
+            if not child:
+                _compile(module, values, told.fileno(), complained.fileno())
+            _, status = os.waitpid(child, 0)
+            told.seek(0)
+            complained.seek(0)
+            if status == 0:
+                print(told.read().splitlines()[-1], flush=True)
+            else:
+                code = os.waitstatus_to_exitcode(status)
+                ended = "" if code > 0 else f"ended by {signal.Signals(-code).name}: "
+                lines = [said.strip() for said in complained.read().splitlines() if said.strip()] or ["nothing was said"]
+                print(json.dumps(ended + _sentence(lines)), flush=True)
+
+
+def _sentence(lines: list[str]) -> str:
+    """Of what a failing compiler says, the line that says what failed."""
+    telling = [line for line in lines if re.search(r"Assertion|LLVM ERROR|error:|ptxas fatal", line)]
+    return (telling[0] if telling else lines[-1])[:300]
+
+
+def _compile(module: str, values: dict[str, Any], told: int, complained: int) -> None:
+    """In the fork: print the facts, or die."""
+    os.dup2(told, 1)
+    os.dup2(complained, 2)
+    signal.alarm(SECONDS)
+    code = 1
+    try:
+        room = import_module(module)
+        print(json.dumps(asdict(room.compile_here(room.Configuration(**values)))), flush=True)
+        code = 0
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    finally:
+        os._exit(code)
+
+
+def machine_code(cubin: bytes, what: str) -> str:
+    """What cuobjdump, which comes with Triton, says of a cubin: ``-sass`` or ``-res-usage``."""
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, what, file.name], check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError):  # who asked has gone
+        serve()

@@ -1,0 +1,195 @@
+"""Every kernel that the plans return, compiled and judged: ``python -m recurrent_lm.kernels.bench.sweep --help``.
+
+Writes reports/published/compile/, each row as it is known; a run with another version of Triton replaces its own rows only.
+"""
+
+import argparse
+import csv
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+from recurrent_lm.kernels.bench import compiled, compiled_loss
+from recurrent_lm.kernels.bench.compiled import Configuration
+from recurrent_lm.kernels.bench.compiled_loss import Configuration as LossConfiguration
+from recurrent_lm.kernels.bench.compiler import Compiler
+from recurrent_lm.kernels.rnn import plan as plans
+from recurrent_lm.kernels.rnn.cells import CELLS
+
+# Of sizes that share their tiles the first is compiled: the largest W_h, and a batch that fills no tile.
+BATCHES = (20, 3, 1, 16, 64, 128, 256)
+HIDDEN = (2048, 1536, 1024, 768, 650, 512, 384, 256, 200, 128, 50)
+TYPICAL = ((20, 200), (16, 768), (64, 1024))  # of a small model, of the issue's target, of a large one
+TYPICAL_DEVICE = "sm_90"
+CHOSEN_CELLS, OTHER_CELLS = ("lstm", "gru", "rnn-tanh"), ("rnn-relu", "rnn-sigmoid", "rnn-identity")
+VOCABULARIES, WIDTHS = (10_000, 32_000, 128_256, 262_144), (200, 512, 2048)
+BODIES = ("rows_forward", "rows_backward", "tiles_forward", "tiles_combine", "tiles_backward")
+FILES = {"scans": "scans.csv", "losses": "losses.csv"}
+MODULES = {"scans": compiled, "losses": compiled_loss}
+
+
+def scans(device: str) -> list[Configuration]:
+    """What the planner returns for a device, each strategy that fits and each direction, no kernel twice.
+
+    The other exchange, the switches, float16, and cells that differ from rnn-tanh in their activation alone are compiled at
+    ``TYPICAL`` sizes for one device.
+    """
+    sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
+    found: dict[Any, Configuration] = {}
+    for cell in CHOSEN_CELLS:
+        for dtype in ("bfloat16", "float32"):
+            found |= _distinct(device, cell, dtype, sizes)
+    if device == TYPICAL_DEVICE:
+        for cell in CHOSEN_CELLS:
+            found |= _distinct(device, cell, "float16", TYPICAL)
+            found |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
+            for switch in compiled.SWITCHES:
+                found |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
+        for cell in OTHER_CELLS:
+            found |= _distinct(device, cell, "bfloat16", TYPICAL)
+    return list(found.values())
+
+
+def _distinct(
+    device: str, cell: str, dtype: str, sizes: Any, exchange: str = "sentinel", switch: str = "none"
+) -> dict[Any, Configuration]:
+    """The first size of each kernel, by what tells kernels apart."""
+    found: dict[Any, Configuration] = {}
+    for batch, hidden in sizes:
+        for c in configurations(device, cell, batch, hidden, dtype, exchange, switch):
+            plan = plans.choose(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], c.strategy, exchange)
+            tiles = plan.forward if c.direction == "forward" else plan.backward
+            if plan.exchange == exchange or exchange == "sentinel":
+                found.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
+    return found
+
+
+def configurations(
+    device: str, cell: str, batch: int, hidden: int, dtype: str, exchange: str = "sentinel", switch: str = "none"
+) -> Iterator[Configuration]:
+    """Both directions of every strategy that the planner says fits a size."""
+    found = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
+    for strategy in plans.STRATEGIES:
+        if found[strategy].plan is not None:
+            for direction in compiled.SWITCHES[switch]:
+                yield Configuration(device, cell, batch, hidden, dtype, strategy, direction, exchange, switch)
+
+
+def losses(device: str) -> list[LossConfiguration]:
+    """The bodies of the losses for language models' vocabularies and widths."""
+    found = [LossConfiguration(device, body, v, d, dtype)
+             for dtype in ("bfloat16", "float32") for body in BODIES for v in VOCABULARIES
+             for d in (WIDTHS if body.startswith("tiles") and dtype == "bfloat16" else (512,))]  # fmt: skip
+    return found + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
+
+
+def planned(what: str) -> list[Any]:
+    """All kernels of a table, of every device."""
+    return [c for device in plans.DEVICES for c in (scans if what == "scans" else losses)(device)]
+
+
+def faults(configuration: Any, facts: Any) -> list[str]:
+    """What is wrong with a kernel, a compiler that gave up included."""
+    if isinstance(facts, str):
+        return [facts]
+    what = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
+    return facts.faults(plans.DEVICES[configuration.device], what)
+
+
+class Table:
+    """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew.
+
+    Args:
+        resume: of these, configurations whose rows are kept where they have no fault.
+    """
+
+    def __init__(self, path: Path, triton: str, module: Any, resume: Iterable[Any] = ()) -> None:
+        self.path, self.triton = path, triton
+        names = [*module.Configuration.__dataclass_fields__, *module.Facts.__dataclass_fields__]
+        self.columns = ["triton", *dict.fromkeys(names), "faults"]
+        self.named = list(module.Configuration.__dataclass_fields__)
+        known, kept = {self._key(asdict(c)) for c in resume}, []
+        if path.exists():
+            with path.open(newline="") as file:
+                kept = [row for row in csv.DictReader(file) if list(row) == self.columns and None not in row.values()]
+                kept = [row for row in kept if row["triton"] != triton or (self._key(row) in known and not row["faults"])]
+        self.there = {self._key(row) for row in kept if row["triton"] == triton}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(kept)
+
+    def __contains__(self, configuration: Any) -> bool:
+        return self._key(asdict(configuration)) in self.there
+
+    def _key(self, row: dict[str, Any]) -> tuple[str, ...]:
+        return tuple(str(row[name]) for name in self.named)
+
+    def add(self, configuration: Any, facts: Any) -> list[str]:
+        wrong = faults(configuration, facts)
+        row = {"triton": self.triton} | asdict(configuration) | ({} if isinstance(facts, str) else asdict(facts))
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row | {"faults": "; ".join(wrong)})
+        return wrong
+
+
+def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
+    """Each configuration with its facts, in order, compiled by so many servers side by side."""
+    with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
+        free: SimpleQueue[Compiler] = SimpleQueue()
+        for _ in range(at_once):
+            free.put(stack.enter_context(Compiler()))
+
+        def compile_one(configuration: Any) -> Any:
+            compiler = free.get()
+            try:
+                return compiler(configuration)
+            finally:
+                free.put(compiler)
+
+        yield from zip(todo, pool.map(compile_one, todo), strict=True)
+
+
+def main() -> int:
+    """Write the tables; 1 if a kernel has a fault."""
+    parser = argparse.ArgumentParser(prog="python -m recurrent_lm.kernels.bench.sweep", description=__doc__.partition("\n")[0])
+    parser.add_argument("--devices", nargs="+", default=list(plans.DEVICES), choices=list(plans.DEVICES))
+    parser.add_argument("--what", nargs="+", default=list(FILES), choices=list(FILES))
+    parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
+    parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
+    parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
+    parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
+    parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
+    arguments = parser.parse_args()
+    jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
+    for device in arguments.devices:
+        if "scans" in jobs:
+            jobs["scans"] += [c for c in scans(device) if c.cell in arguments.cells]
+        if "losses" in jobs:
+            jobs["losses"] += losses(device)
+    print(", ".join(f"{len(todo)} {what}" for what, todo in jobs.items()), flush=True)
+    if arguments.list:
+        return 0
+    bad, begin = 0, time.monotonic()
+    for what, todo in jobs.items():
+        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], planned(what) if arguments.resume else ())
+        for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
+            wrong = table.add(configuration, facts)
+            bad += bool(wrong)
+            if wrong:
+                print(*asdict(configuration).values(), "|", "; ".join(wrong), flush=True)
+    total = sum(map(len, jobs.values()))
+    print(f"{total} kernels with Triton {version('triton')}, {bad} with faults, {time.monotonic() - begin:.0f} s", flush=True)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,160 @@
+"""Log-sum-exp and gradient of logits that never leave the chip: tiles of x W^T + b, made where they are used.
+
+``tiles_forward`` gives each program some rows and a range of columns; it walks the range tile by tile and keeps, for each row,
+only the summary of ``loss_rows``. ``tiles_combine`` merges the ranges in a fixed order, so the result is the same each time.
+``tiles_backward`` makes a tile again and stores its gradient in a buffer of bounded size. Nothing here imports torch.
+"""
+
+import triton
+import triton.language as tl
+
+from recurrent_lm.kernels.loss.rows import (
+    capped,
+    class_weight,
+    first_of,
+    gradient,
+    merge,
+    read_target,
+    row_factors,
+    summarise,
+    write_row,
+)
+
+
+@triton.jit
+def logits_tile(
+    x, w, b, rows, columns, n, end, ACC: tl.constexpr, D: tl.constexpr, SOFTCAP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """z [BLOCK_N, BLOCK_V] for rows of x [N, D] and of w [V, D], both contiguous; anything past row n and column ``end``."""
+    k = tl.arange(0, BLOCK_D)
+    x_tile = x + rows.to(tl.int64)[:, None] * D + k[None, :]
+    w_tile = w + columns.to(tl.int64)[None, :] * D + k[:, None]
+    row_live, column_live = (rows < n)[:, None], (columns < end)[None, :]
+    z = tl.zeros([BLOCK_N, BLOCK_V], ACC)
+    for begin in range(0, D, BLOCK_D):
+        if D % BLOCK_D == 0:
+            a = tl.load(x_tile + begin, mask=row_live, other=0.0)
+            c = tl.load(w_tile + begin, mask=column_live, other=0.0)
+        else:
+            a = tl.load(x_tile + begin, mask=row_live & (begin + k < D)[None, :], other=0.0)
+            c = tl.load(w_tile + begin, mask=column_live & (begin + k < D)[:, None], other=0.0)
+        z = tl.dot(a, c, z, input_precision=PRECISION, out_dtype=ACC)
+    if b is not None:
+        z += tl.load(b + columns, mask=columns < end, other=0.0).to(ACC)[None, :]
+    return capped(z, SOFTCAP)
+
+
+@triton.jit(do_not_specialize=["ignore_index"])
+def tiles_forward(
+    x, w, b, target, weight, tops, totals, chosens, weighteds, bests, seens, n, ignore_index,
+    V: tl.constexpr, D: tl.constexpr, RANGE: tl.constexpr, SMOOTHING: tl.constexpr, SOFTCAP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """The summary [S, N] of each range of RANGE columns; z of the target, or 0 where it is elsewhere, in ``chosens``."""
+    tl.static_assert(RANGE % BLOCK_V == 0, "a range of columns holds whole tiles")
+    acc: tl.constexpr = tops.dtype.element_ty
+    rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    part = tl.program_id(1)
+    live = rows < n
+    y, _, _ = read_target(target, rows, live, ignore_index, V)
+    first = part * RANGE
+    top = tl.full([BLOCK_N], float("-inf"), acc)
+    total = tl.zeros([BLOCK_N], acc)
+    weighted, seen, chosen = tl.zeros([BLOCK_N], acc), tl.zeros([BLOCK_N], acc), tl.zeros([BLOCK_N], acc)
+    best = tl.zeros([BLOCK_N], tl.int32)
+    for begin in range(0, RANGE, BLOCK_V):
+        columns = first + begin + tl.arange(0, BLOCK_V)
+        inside = columns[None, :] < V
+        z = logits_tile(
+            x, w, b, rows, columns, n, V, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
+        )  # fmt: skip
+        if V % RANGE != 0:
+            z = tl.where(inside, z, float("-inf"))
+        weights = tl.full([1, BLOCK_V], 1.0, acc)
+        if SMOOTHING > 0 and weight is not None:
+            weights = tl.load(weight + columns[None, :], mask=inside, other=0.0).to(acc)
+        chosen += tl.sum(tl.where(columns[None, :] == y[:, None], z, 0.0), axis=1)
+        tile_top, tile_total, tile_weighted, tile_seen = summarise(z, weights, inside, SMOOTHING)
+        if bests is not None:
+            best = tl.where((tile_top > top) | (begin == 0), first_of(z, tile_top, columns), best)
+        top, total, weighted, seen = merge(
+            top, total, weighted, seen, tile_top, tile_total, tile_weighted, tile_seen, SMOOTHING
+        )  # fmt: skip
+    at = part.to(tl.int64) * n + rows
+    tl.store(tops + at, top, mask=live)
+    tl.store(totals + at, total, mask=live)
+    tl.store(chosens + at, chosen, mask=live)
+    if SMOOTHING > 0:
+        tl.store(weighteds + at, weighted, mask=live)
+        tl.store(seens + part, tl.max(seen, axis=0))  # the same in each row
+    if bests is not None:
+        tl.store(bests + at, best, mask=live)
+
+
+@triton.jit(do_not_specialize=["ignore_index"])
+def tiles_combine(
+    target, weight, tops, totals, chosens, weighteds, bests, seens, loss, top_out, log_sum, best_out, n, ignore_index,
+    V: tl.constexpr, PARTS: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, BLOCK_N: tl.constexpr,
+):  # fmt: skip
+    """loss, top, log_sum and argmax [N] from the summaries [S, N], range after range."""
+    acc: tl.constexpr = loss.dtype.element_ty
+    rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
+    live = rows < n
+    y, counted, valid = read_target(target, rows, live, ignore_index, V)
+    top = tl.full([BLOCK_N], float("-inf"), acc)
+    total = tl.zeros([BLOCK_N], acc)
+    weighted, seen, chosen = tl.zeros([BLOCK_N], acc), tl.zeros([BLOCK_N], acc), tl.zeros([BLOCK_N], acc)
+    best = tl.zeros([BLOCK_N], tl.int32)
+    at = rows
+    for part in range(PARTS):
+        part_top = tl.load(tops + at, mask=live, other=0.0)
+        part_total = tl.load(totals + at, mask=live, other=1.0)
+        part_weighted, part_seen = part_total, part_total
+        if SMOOTHING > 0:
+            part_weighted = tl.load(weighteds + at, mask=live, other=0.0)
+            part_seen = tl.zeros([BLOCK_N], acc) + tl.load(seens + part)
+        chosen += tl.load(chosens + at, mask=live, other=0.0)
+        if bests is not None:
+            best = tl.where((part_top > top) | (part == 0), tl.load(bests + at, mask=live, other=0), best)
+        top, total, weighted, seen = merge(
+            top, total, weighted, seen, part_top, part_total, part_weighted, part_seen, SMOOTHING
+        )  # fmt: skip
+        at += n
+    weight_y = class_weight(weight, y, valid, acc)
+    write_row(
+        loss, top_out, log_sum, rows, live, counted, valid, weight_y, chosen, top, total, weighted, seen, V, SMOOTHING, Z_LOSS
+    )  # fmt: skip
+    if best_out is not None:
+        tl.store(best_out + rows, best.to(tl.int64), mask=live)
+
+
+@triton.jit(do_not_specialize=["ignore_index"])
+def tiles_backward(
+    x, w, b, grad, target, weight, weight_total, top, log_sum, upstream, upstream_lse, first, n, left, end,
+    grad_stride, upstream_stride, lse_stride, ignore_index,
+    V: tl.constexpr, D: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, SOFTCAP: tl.constexpr,
+    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """dL / d logits of rows first .. n - 1 and columns left .. end - 1, in ``grad`` [n - first, end - left]."""
+    acc: tl.constexpr = top.dtype.element_ty
+    rows = first + tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
+    columns = left + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
+    live, inside = rows < n, columns[None, :] < end
+    z = logits_tile(
+        x, w, b, rows, columns, n, end, acc, D, SOFTCAP, BLOCK_N, BLOCK_V, BLOCK_D, PRECISION
+    )  # fmt: skip
+    y, counted, valid = read_target(target, rows, live, ignore_index, V)
+    base = tl.load(top + rows, mask=live, other=0.0)
+    rest = tl.load(log_sum + rows, mask=live, other=0.0)
+    softmax, onehot, spread = row_factors(
+        upstream, upstream_lse, weight, weight_total, rows, live, y, counted, valid, base, rest, upstream_stride, lse_stride,
+        V, SMOOTHING, Z_LOSS,
+    )  # fmt: skip
+    weights = tl.full([1, BLOCK_V], 1.0, acc)
+    if SMOOTHING > 0 and weight is not None:
+        weights = tl.load(weight + columns[None, :], mask=inside, other=0.0).to(acc)
+    wanted = live if upstream_lse is not None else counted
+    d = gradient(z, columns, y, wanted, softmax, onehot, spread, base, rest, weights, SMOOTHING, SOFTCAP)
+    at = grad + (rows - first).to(tl.int64)[:, None] * grad_stride + (columns - left)[None, :]
+    tl.store(at, d.to(grad.dtype.element_ty), mask=live[:, None] & inside)

@@ -1,0 +1,313 @@
+"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
+
+Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
+own kernels included. The constants of the model are estimates where ``constants.py`` has none that were measured; they decide
+between strategies, no more.
+"""
+
+from dataclasses import dataclass
+from itertools import product
+from math import ceil
+
+from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.constants import constant
+
+STRATEGIES = ("stepwise", "resident", "cooperative")
+EXCHANGES = ("sentinel", "counter")
+BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+KB = 1024
+
+# Estimates, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
+LAUNCH = 6.0  # a launch from Python
+WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
+CELL = 0.15  # activations, and z and the gates to and from memory
+L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
+SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
+HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits
+FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
+LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
+LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
+BACKWARD = 1.55  # the library's backward step, in forward steps
+ESTIMATES = {"LAUNCH": LAUNCH, "WAIT.sentinel": WAIT["sentinel"], "WAIT.counter": WAIT["counter"], "L2_BYTES": L2_BYTES}
+
+
+@dataclass(frozen=True)
+class Device:
+    """What a plan depends on: shared memory a program may use, in bytes, the number of multiprocessors, and whether four warps
+    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100)."""
+
+    name: str
+    shared: int
+    multiprocessors: int
+    wgmma: bool = False
+
+
+DEVICES = {
+    device.name: device
+    for device in (Device("sm_80", 163 * KB, 108), Device("sm_90", 227 * KB, 132, True), Device("sm_100", 227 * KB, 148, True))
+}
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """One direction's tiles.
+
+    Rows of the batch, hidden units, rows of W in one product; K in how many parts at once (``split``), how many tiles of the
+    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``),
+    how many programs share K and exchange parts of sums (``parts``), and whether W is the product's first operand
+    (``w_first``).
+    """
+
+    block_b: int
+    block_h: int
+    block_k: int
+    split: int = 1
+    ahead: int = 1
+    warps: int = 4
+    stages: int = 1
+    parts: int = 1
+    w_first: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` "none" unless cooperative."""
+
+    strategy: str
+    exchange: str
+    hidden: int
+    forward: Tiles
+    backward: Tiles
+
+    def product(self, direction: str, slots: int) -> tuple[int, int]:
+        """K and the number of columns of W in what a program multiplies each step."""
+        if direction == "forward":
+            return self.hidden, self.forward.block_h * slots
+        return self.hidden * slots // self.backward.parts, self.backward.block_h * self.backward.parts
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What the model of one direction needs: the product is [batch, k] x [k, per_unit * hidden]."""
+
+    batch: int
+    hidden: int
+    k: int
+    per_unit: int
+    bytes: int
+
+    @property
+    def slots(self) -> int:
+        """Numbers a unit, which are the product's columns forward and its K backward."""
+        return max(self.per_unit, self.k // self.hidden)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A strategy's predicted time in microseconds for a whole sequence, forward and backward; None where it does not fit."""
+
+    strategy: str
+    forward: float | None
+    backward: float | None
+    plan: Plan | None
+
+    @property
+    def total(self) -> float:
+        return float("inf") if self.forward is None or self.backward is None else self.forward + self.backward
+
+
+def padded(hidden: int) -> int:
+    """Hidden units in whole tiles: a power of two up to 256, beyond that a multiple of 64."""
+    if hidden <= 256:
+        return max(16, 1 << (hidden - 1).bit_length())
+    return -(-hidden // 64) * 64
+
+
+def predict(
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel", tf32: bool = False
+) -> dict[str, Prediction]:
+    """Every strategy's time, the library's own, "torch", among them.
+
+    Args:
+        batch, steps, hidden: B, T, H; an empty batch is planned as one row.
+        cell: a key of ``kernels.CELLS``.
+        dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
+        device: see ``DEVICES``.
+        exchange: one of ``EXCHANGES``.
+        tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
+    """
+    batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
+    directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
+    launch = constant(device.name, "LAUNCH", LAUNCH)
+    found = {}
+    for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
+        forward, backward = (best(sizes, device, exchange) for sizes in directions)
+        if forward is None or backward is None:
+            found[strategy] = Prediction(strategy, None, None, None)
+            continue
+        plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
+        launches = launch * (steps if strategy == "stepwise" else 1)
+        first, second = (launches + steps * us for us in (forward[0], backward[0]))
+        found[strategy] = Prediction(strategy, first, second, plan)
+    step = _library(batch, hidden, cell, dtype, device, tf32)
+    found["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
+    return found
+
+
+def choose(
+    batch: int,
+    steps: int,
+    hidden: int,
+    cell: str,
+    dtype: str,
+    device: Device,
+    strategy: str | None = None,
+    exchange: str = "sentinel",
+) -> Plan:
+    """The cheapest plan among the Triton strategies, or the one asked for; arguments as ``predict``.
+
+    Raises:
+        ValueError: for an unknown name, and for a strategy that cannot fit the device, with those that can.
+    """
+    if strategy is not None and strategy not in STRATEGIES:
+        raise ValueError(f"plan must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
+    if exchange not in EXCHANGES:
+        raise ValueError(f"exchange must be one of {', '.join(EXCHANGES)}, not {exchange!r}")
+    found = predict(batch, steps, hidden, cell, dtype, device, exchange)
+    fitting = {name: prediction.plan for name, prediction in found.items() if prediction.plan is not None}
+    if strategy is None:
+        return fitting[min(fitting, key=lambda name: found[name].total)]
+    if strategy not in fitting:
+        weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] // KB
+        raise ValueError(
+            f"plan {strategy!r} does not fit {device.name}: W_h of {hidden} {cell} units in {dtype} takes {weights} KB, "
+            f"and there are {device.multiprocessors} multiprocessors of {device.shared // KB} KB; "
+            f"these fit: {', '.join(fitting)}"
+        )
+    return fitting[strategy]
+
+
+def faster_than_library(
+    batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True, tf32: bool = False
+) -> bool:
+    """Whether the Triton strategy that ``choose`` takes is predicted to beat the library's kernels, with its backward pass
+    if ``training``; ``tf32`` as of ``predict``."""
+    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    ours = found[choose(batch, steps, hidden, cell, dtype, device).strategy]
+    theirs = found["torch"]
+    assert ours.forward is not None
+    assert theirs.forward is not None
+    return ours.total < theirs.total if training else ours.forward < theirs.forward
+
+
+# The best tiles of one direction, with the microseconds of a step; None where nothing fits
+
+Found = tuple[float, Tiles] | None
+
+
+def _stepwise(sizes: Sizes, device: Device, _: str) -> Found:
+    block_b = 16 if sizes.batch <= 16 else 32
+    block_k = min(sizes.k, 64 if sizes.bytes == 2 else 32)
+    block_h = min(sizes.hidden, (64 if sizes.bytes == 2 else 32) // sizes.slots)
+    tiles = Tiles(block_b, block_h, block_k, stages=3)
+    programs = sizes.hidden // block_h * ceil(sizes.batch / block_b)
+    traffic = programs * (block_b + block_h * sizes.per_unit) * sizes.k * sizes.bytes
+    waves = ceil(programs / device.multiprocessors)
+    latency = 0.02 * sizes.k / block_k  # each tile of W waits for the one before
+    return CELL + waves * (latency + _product(sizes, tiles)) + traffic / constant(device.name, "L2_BYTES", L2_BYTES), tiles
+
+
+def _resident(sizes: Sizes, device: Device, _: str) -> Found:
+    columns = sizes.hidden * sizes.per_unit
+    weights, staged = sizes.k * columns * sizes.bytes, 16 * sizes.k * sizes.bytes
+    # The largest product a program can do at once; float32 has no tensor cores to keep the tile in, and spills sooner.
+    most = 64 if sizes.bytes == 4 else 512
+    if max(sizes.k, columns) > most or weights + staged > device.shared:
+        return None
+    tiles = Tiles(16, sizes.hidden, sizes.k, warps=8 if columns > 64 else 4)
+    waves = ceil(sizes.batch / (16 * device.multiprocessors))
+    return waves * (CELL + weights / SHARED_BYTES + _product(sizes, tiles)), tiles
+
+
+def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
+    found = []
+    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, where several numbers a unit are gathered
+    for warps, block_b, block_h, parts, w_first in product((4, 8), (16, 32, 64), (8, 16, 32), shares, (False, True)):
+        k, columns, blocks = sizes.k // parts, block_h * sizes.per_unit * parts, sizes.hidden // block_h
+        if not 8 <= columns <= 64 or sizes.hidden % (block_h * parts) or blocks > device.multiprocessors:
+            continue
+        if block_b > 16 and block_b >= 2 * sizes.batch:
+            continue
+        if sizes.bytes == 4 and (block_b > 16 or columns > 32 or k > 1024 or (parts > 1 and warps < 8)):
+            continue  # products without tensor cores keep operands in registers, and more of them spills
+        # Gates live in registers, and backward their gradients and the states beside them.
+        threads = warps * 32
+        gates = block_b * block_h * sizes.slots / threads
+        if gates > (8 if sizes.k > sizes.hidden else 16):
+            continue
+        # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
+        if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
+            continue
+        if k > 1024 and (w_first or gates > 8):  # more than eight tiles: rounds of requests that the compiler keeps all at once
+            continue
+        if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
+            continue
+        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
+            continue
+        # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
+        split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
+        blocks_of_k = (64, 32, 16) if sizes.bytes == 4 and warps == 4 else (128, 64, 32, 16)  # of float32, 128 rows spill
+        block_k = next((block for block in blocks_of_k if k % (block * split) == 0), None)
+        if block_k and w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+            continue
+        # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
+        if block_k is None or (split > 1 and block_b * columns > 1024):
+            continue
+        # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
+        # left of shared memory.
+        tile, weights = block_b * block_k * split * sizes.bytes, k * columns * sizes.bytes
+        room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
+        ahead = min(room // tile, k // (block_k * split))
+        narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
+        rounds = ceil(k / (block_k * split * max(ahead, 1)))
+        # A second round spills in float32, and beside eight gates a thread of 32 rows where every warp has sums of its own:
+        # backward, which of one gate is the forward direction's size.
+        crowded = split > 1 and block_b > 16 and block_b * block_h * sizes.slots > 4 * threads
+        if rounds > 1 and (sizes.bytes == 4 or (crowded and (sizes.k > sizes.hidden or sizes.slots == 1))):
+            continue
+        # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
+        if ahead < 1 or tile < threads * 16 or narrow:
+            continue
+        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps, parts=parts, w_first=w_first)
+        batch_tiles = ceil(sizes.batch / block_b)
+        at_once = min(batch_tiles, device.multiprocessors // blocks)
+        waits = 1 + 0.3 * (rounds - 1)
+        traffic = block_b * k * sizes.bytes
+        if parts > 1:  # the sums' parts, written and read
+            waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4
+        read, multiply = weights / SHARED_BYTES, _product(sizes, tiles)
+        wait = constant(device.name, f"WAIT.{exchange}", WAIT[exchange])
+        step = wait * waits + CELL + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
+        step += max(read, multiply) if w_first else read + multiply
+        found.append((ceil(batch_tiles / at_once) * step, tiles))
+    return min(found, key=lambda f: f[0]) if found else None
+
+
+def _product(sizes: Sizes, tiles: Tiles) -> float:
+    """Microseconds of a program's product [block_b, k] x [k, columns]."""
+    k, columns = sizes.k // tiles.parts, tiles.block_h * sizes.per_unit * tiles.parts
+    if sizes.bytes > 2:
+        return tiles.block_b * columns * k / FMA
+    pieces = tiles.block_b // 16 * ceil(columns / 8)
+    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (k / 16 / tiles.split) * HMMA
+
+
+def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf32: bool) -> float:
+    """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
+    persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
+    if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
+        return LIBRARY_PERSISTENT
+    work = 2 * batch * hidden * hidden * CELLS[cell].gates
+    rate = (4e6 if BYTES[dtype] == 2 else 2e6 if tf32 and dtype == "float32" else 2 * FMA) * device.multiprocessors / 2
+    weights = hidden * hidden * CELLS[cell].gates * BYTES[dtype] / constant(device.name, "L2_BYTES", L2_BYTES)
+    return LIBRARY_STEP + weights + work / rate

@@ -1,0 +1,143 @@
+"""A recurrence over a whole sequence, one layer, by backend.
+
+The input's part of every step, z = x W_e + b, is one large product; what is left is sequential. The ``eager`` backend
+unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where ATen has
+one, and otherwise (sigmoid, identity) a loop whose backward pass is written out by hand (``host.py``).
+"""
+
+import torch
+from torch import Tensor
+
+from recurrent_lm.kernels.backends import asked_backend, choose_backend
+from recurrent_lm.kernels.rnn.cells import CELLS, State
+from recurrent_lm.kernels.rnn.host import host_recurrence, traced, transformed, under_autocast
+from recurrent_lm.kernels.rnn.watched import Clip
+
+
+def recurrence(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None = None,
+    bias_hh: Tensor | None = None,
+    *,
+    reset: Tensor | None = None,
+    clip_recurrent: Clip | None = None,
+    backend: str | None = None,
+    plan: str | None = None,
+    recompute: bool = False,
+    precision: str = "ieee",
+) -> tuple[Tensor, State]:
+    """Run one recurrent layer over a sequence.
+
+    Args:
+        cell: a key of ``kernels.CELLS``.
+        input: [T, B, I], T >= 1.
+        state: the state before the first step, (h,) or (h, c), each [B, H].
+        weight_ih, weight_hh, bias_ih, bias_hh: [G * H, I], [G * H, H], [G * H], [G * H], as in torch.nn.
+        reset: optional [T, B] bool; where True the state is zero before that step.
+        clip_recurrent: ("value", c) clips each element of dL/dh(t) to [-c, c], ("norm", c) each row's norm to c, at every
+            step inside the backward pass, before it goes on to step t - 1.
+        backend: see ``kernels.choose_backend``; left open, CUDA tensors run ``triton`` where the plan predicts it to be
+            faster (see ``kernels.explain``) and for what only it has: ``plan`` and, without unrolling, ``clip_recurrent``.
+        plan: of the triton backend: "stepwise", "resident", "cooperative", or None to choose; see ``kernels.explain``.
+        recompute: of the triton backend: rebuild the gates in the backward pass by one product instead of keeping them.
+        precision: of the triton backend's float32 products: "ieee", or "tf32x3", "tf32" on tensor cores.
+
+    Returns:
+        The outputs h(1) .. h(T) as [T, B, H], and the state after the last step; under autocast in its dtype.
+
+    Under torch.func (grad, jacrev, jvp, vmap) and forward-mode differentiation every backend runs unrolled, as ``eager`` does;
+    second derivatives are made that way, too.
+
+    Raises:
+        ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.
+        NotImplementedError: for ``clip_recurrent`` in forward mode, and for resets, clipping and cells that torch.nn does not
+            have under torch.jit.trace.
+    """
+    if not traced():  # which warns of each comparison of sizes
+        _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+    _check_options(clip_recurrent, precision)
+    if (bias_ih is None) != (bias_hh is None):
+        zero = weight_hh.new_zeros(weight_hh.shape[0])
+        bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
+    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    tensors = (input, *weights, *state)
+    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    chosen = choose_backend(backend, input.device)
+    if asked_backend(backend) is None and input.is_cuda:
+        from recurrent_lm.kernels.rnn.ops import better_than_library
+
+        wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
+        chosen = "triton" if wished or better_than_library(cell, input, weight_hh, training) else "torch"
+    if plan is not None and chosen != "triton":
+        raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
+    if chosen == "triton" and not (transformed() or traced() or input.is_meta):
+        from recurrent_lm.kernels.rnn.ops import triton_recurrence
+
+        return triton_recurrence(
+            cell, input, state, *weights, reset, plan=plan, clip=clip_recurrent, recompute=recompute, precision=precision
+        )
+    return host_recurrence(cell, input, state, weights, reset, clip_recurrent, chosen)
+
+
+def _check(
+    cell: str,
+    input: Tensor,
+    state: State,
+    weight_ih: Tensor,
+    weight_hh: Tensor,
+    bias_ih: Tensor | None,
+    bias_hh: Tensor | None,
+    reset: Tensor | None,
+) -> None:
+    if cell not in CELLS:
+        raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
+    if input.dim() != 3 or input.shape[0] == 0:
+        raise ValueError(f"input must be [T, B, I] with T >= 1, not {list(input.shape)}")
+    if not input.is_floating_point():
+        raise ValueError(f"input must hold floating point numbers, not {input.dtype}")
+    if weight_hh.dim() != 2:
+        raise ValueError(f"weight_hh must be [{CELLS[cell].gates} * H, H], not {list(weight_hh.shape)}")
+    if len(state) != CELLS[cell].states:
+        raise ValueError(f"state of {cell} must hold {CELLS[cell].states} tensors, not {len(state)}")
+    steps, batch, features = input.shape
+    hidden = weight_hh.shape[-1]
+    packed = CELLS[cell].gates * hidden
+    expected = {
+        "weight_ih": (weight_ih, (packed, features)),
+        "weight_hh": (weight_hh, (packed, hidden)),
+        "bias_ih": (bias_ih, (packed,)),
+        "bias_hh": (bias_hh, (packed,)),
+        "reset": (reset, (steps, batch)),
+    }
+    expected |= {f"state[{i}]": (s, (batch, hidden)) for i, s in enumerate(state)}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} must be {list(shape)}, not {list(tensor.shape)}")
+    if reset is not None and reset.dtype != torch.bool:
+        raise ValueError(f"reset must be bool, not {reset.dtype}")
+    for name, (tensor, _) in expected.items():
+        if tensor is None:
+            continue
+        if tensor.device != input.device:
+            raise ValueError(f"{name} must be on {input.device} as input is, not on {tensor.device}")
+        if name != "reset" and tensor.dtype != input.dtype and not under_autocast(input.device):
+            raise ValueError(f"{name} must be {input.dtype} as input is, not {tensor.dtype}")
+
+
+def check_clip(clip: Clip | None) -> None:
+    """Refuse what is no recurrent clipping."""
+    known = clip is None or (
+        isinstance(clip, tuple | list) and len(clip) == 2 and clip[0] in ("value", "norm") and isinstance(clip[1], int | float)
+    )
+    if not known or (clip is not None and not clip[1] > 0):
+        raise ValueError(f'clip_recurrent must be ("value", c) or ("norm", c) with c > 0, not {clip!r}')
+
+
+def _check_options(clip: Clip | None, precision: str) -> None:
+    check_clip(clip)
+    if precision not in ("ieee", "tf32", "tf32x3"):
+        raise ValueError(f"precision must be ieee, tf32 or tf32x3, not {precision!r}")

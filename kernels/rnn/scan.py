@@ -1,0 +1,318 @@
+"""A recurrence over a whole sequence in one body a direction.
+
+    forward    h[t] = cell(z[t] + h[t-1] W)              t = 0 .. T-1
+    backward   d[t] = cell'(dh[t] + d[t+1] W^T)          t = T-1 .. 0
+
+z and d hold ``slots`` (see ``cells.py``), a unit's adjacent; ``width`` is their number, SLOTS * HIDDEN. W is packed the
+same way: its rows are slots, its columns units, [width, HIDDEN]. HIDDEN is padded to whole tiles with weights of
+zero, so no product needs a mask. Rows of the batch are masked. Sums of padded units are set to zero, because zero times an
+infinity is NaN and would reach all units a step later.
+
+Plans differ in where W and the neighbours' units come from:
+
+``stepwise``     one step a launch, W read from memory tile by tile
+``resident``     one program a batch tile owns all units: W stays on chip, and the state never leaves the registers
+``cooperative``  one program a block of units: its tiles of W stay on chip, the state travels each step (``exchange.py``)
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import triton
+import triton.language as tl
+
+from recurrent_lm.kernels.rnn.cells import CELLS, gates_of, state_of, step_gradient
+from recurrent_lm.kernels.rnn.exchange import arrive, gather, meet, put
+from recurrent_lm.kernels.rnn.plan import Plan, Tiles
+from recurrent_lm.kernels.rnn.products import product, resident_weights
+
+
+@triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
+def scan_forward(
+    p_z,  # [T, B, width]: in, the input's part; out, the gates, if KEEP_GATES
+    p_h0,  # [B, HIDDEN]
+    p_hs,  # [T, B, HIDDEN]: out
+    p_cs,  # [T + 1, B, HIDDEN], or without SAVE [1, ...]: in, c before the first step; out, c
+    p_w,  # [width, HIDDEN]
+    p_reset,  # [T, B]: not 0 where the state is zero before the step
+    p_arrivals,  # [batch tiles]: zeros
+    steps,
+    batch,
+    hidden,  # units that are not padding
+    CELL: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    PLAN: tl.constexpr,
+    EXCHANGE: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    AHEAD: tl.constexpr,
+    W_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RESET: tl.constexpr,
+    SAVE: tl.constexpr,
+    KEEP_GATES: tl.constexpr,
+):
+    """Grid: (blocks of hidden units, batch tiles or fewer)."""
+    WIDTH: tl.constexpr = SLOTS * HIDDEN
+    N: tl.constexpr = SLOTS * BLOCK_H
+    dtype: tl.constexpr = p_hs.dtype.element_ty
+    units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    columns = tl.program_id(0) * N + tl.arange(0, N)
+    weights = ()
+    if PLAN != "stepwise":
+        weights = resident_weights(p_w, columns, HIDDEN // (BLOCK_K * SPLIT), 1, HIDDEN, BLOCK_K, SPLIT, W_FIRST)
+    step_of_h = tl.cast(batch, tl.int64) * HIDDEN
+    step_of_z = tl.cast(batch, tl.int64) * WIDTH
+    for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
+        rows = tile * BLOCK_B + tl.arange(0, BLOCK_B)
+        live = rows < batch
+        own = rows[:, None] * HIDDEN + units[None, :]
+        slots = rows[:, None] * WIDTH + columns[None, :]
+        mask = live[:, None]
+        h = tl.load(p_h0 + own, mask=mask, other=0)
+        c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        if CELL == "lstm":
+            c = tl.load(p_cs + own, mask=mask, other=0).to(ACC)
+        for t in range(steps):
+            now = tl.cast(t, tl.int64)
+            z = tl.load(p_z + now * step_of_z + slots, mask=mask, other=0)
+            keep = live
+            if RESET:
+                keep = tl.load(p_reset + now * batch + rows, mask=live, other=0) == 0
+                h = tl.where(keep[:, None], h, tl.zeros_like(h))
+                c = tl.where(keep[:, None], c, 0.0)
+            p_before = tl.where(t > 0, p_hs + (now - 1) * step_of_h, p_h0)
+            acc = product(
+                h, p_before, rows, live, p_w, weights, columns, p_arrivals + tile, t * tl.num_programs(0),
+                HIDDEN, HIDDEN, N, WIDTH, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+            )  # fmt: skip
+            if RESET:
+                acc = tl.where(keep[:, None], acc, 0.0)
+            if CELL == "gru":  # n, which the state's product has no part of
+                acc = tl.where(columns[None, :] % SLOTS == 2, 0.0, acc)
+            pre = tl.where(columns[None, :] < hidden * SLOTS, z.to(ACC) + acc, 0.0)
+            gates = gates_of(pre, CELL, BLOCK_B, BLOCK_H)
+            h_new, c = state_of(gates, h.to(ACC), c, CELL, BLOCK_B, BLOCK_H)
+            h = h_new.to(dtype)
+            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)
+            arrive(p_arrivals + tile, EXCHANGE)
+            if CELL == "lstm":
+                c = c.to(dtype).to(ACC)  # as a step from memory would find it
+                if SAVE:
+                    tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
+            if KEEP_GATES and SLOTS > 1:
+                tl.store(p_z + now * step_of_z + slots, gates.to(dtype), mask=mask)
+        if CELL == "lstm" and not SAVE:
+            tl.store(p_cs + own, c.to(dtype), mask=mask)
+
+
+@triton.jit
+def scale_of(squares, limit):
+    """What brings a row of this sum of squares to a norm of at most ``limit``."""
+    above = squares > limit * limit
+    return tl.where(above, limit / tl.sqrt(tl.where(above, squares, 1.0)), 1.0)
+
+
+@triton.jit
+def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.constexpr, EXCHANGE: tl.constexpr):
+    """``scale_of`` each row, from the partial squares [BLOCKS, B] that came with the tiles of a step."""
+    blocks = tl.arange(0, triton.next_power_of_2(BLOCKS))[:, None]
+    mask = (blocks < BLOCKS) & live[None, :]
+    squares = gather(p, blocks * batch + rows[None, :], mask, p_arrivals, target, EXCHANGE, 1, 0)
+    return scale_of(tl.sum(squares[0], axis=0), limit)
+
+
+@triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
+def scan_backward(
+    p_grad,  # [T, B, HIDDEN]: dL/d outputs
+    p_gates,  # [T, B, width]: the gates, or with RECOMPUTE the sums before them; Elman: unused
+    p_h0,  # [B, HIDDEN]
+    p_hs,  # [T, B, HIDDEN]
+    p_cs,  # [T + 1, B, HIDDEN]
+    p_d,  # [T, B, width]: out, the gradients of the slots
+    p_after,  # [B, width]: d of the step after the last
+    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, what passes by the product at the first
+    p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
+    p_w,  # [width, HIDDEN]
+    p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
+    p_arrivals,  # [batch tiles, then batch tiles x groups]: zeros
+    p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
+    p_squares,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the parts of ||dL/dh[t]||^2
+    p_squares_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
+    p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
+    p_e_after,  # [B, width]
+    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
+    steps,
+    batch,
+    hidden,
+    limit,
+    CELL: tl.constexpr,
+    SLOTS: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    PLAN: tl.constexpr,
+    EXCHANGE: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    SPLIT: tl.constexpr,
+    AHEAD: tl.constexpr,
+    W_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RESET: tl.constexpr,
+    RECOMPUTE: tl.constexpr,
+    CLIP: tl.constexpr,
+    TRACE: tl.constexpr,
+):
+    """Grid: (blocks of hidden units, batch tiles or fewer).
+
+    Clipping by norm needs the sum of squares over all units, which no program has when it stores its tile of d[t]. d is
+    linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, partial squares beside it,
+    and whoever reads both scales the product: s * (d W^T) + e W^T. One exchange, as without clipping.
+
+    A row of d has SLOTS * HIDDEN numbers, and every program reading all of them takes longer than its product. With PARTS > 1
+    that many programs make a group: each reads one part of them and multiplies it for the units of the whole group, and the
+    parts of the sums meet in a second, smaller exchange.
+    """
+    WIDTH: tl.constexpr = SLOTS * HIDDEN
+    DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
+    dtype: tl.constexpr = p_d.dtype.element_ty
+    units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
+    columns = tl.program_id(0) * BLOCK_H * SLOTS + tl.arange(0, BLOCK_H * SLOTS)
+    K: tl.constexpr = WIDTH // PARTS
+    N: tl.constexpr = BLOCK_H * PARTS
+    part, group = tl.program_id(0) % PARTS, tl.program_id(0) // PARTS
+    summed = group * N + tl.arange(0, N)  # the units of the group
+    p_share = p_w + part * K * HIDDEN
+    weights = ()
+    if PLAN != "stepwise":
+        weights = resident_weights(p_share, summed, K // (BLOCK_K * SPLIT), HIDDEN, 1, BLOCK_K, SPLIT, W_FIRST)
+    step_of_h = tl.cast(batch, tl.int64) * HIDDEN
+    step_of_d = tl.cast(batch, tl.int64) * WIDTH
+    for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
+        rows = tile * BLOCK_B + tl.arange(0, BLOCK_B)
+        live = rows < batch
+        mask = live[:, None]
+        own = rows[:, None] * HIDDEN + units[None, :]
+        slots = rows[:, None] * WIDTH + columns[None, :]
+        dh = tl.load(p_dh + own, mask=mask, other=0)
+        dc = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        if CELL == "lstm":
+            dc = tl.load(p_dc + own, mask=mask, other=0)
+        dc_alone = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        if DEFER and CELL == "lstm":
+            dc_alone = tl.load(p_dc_alone + own, mask=mask, other=0)
+        d = tl.load(p_after + slots, mask=mask, other=0)
+        for s in range(steps):
+            now = tl.cast(steps - 1 - s, tl.int64)
+            upstream = tl.load(p_grad + now * step_of_h + own, mask=mask, other=0)
+            h_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+            c_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+            c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+            keep = live
+            if RESET:
+                keep = tl.load(p_reset + now * batch + rows, mask=live, other=0) == 0
+            if SLOTS == 1:
+                gates = tl.load(p_hs + now * step_of_h + own, mask=mask, other=0).to(ACC)
+            else:
+                gates = tl.load(p_gates + now * step_of_d + slots, mask=mask, other=0).to(ACC)
+                if RECOMPUTE:
+                    gates = tl.where(columns[None, :] < hidden * SLOTS, gates, 0.0)
+                    gates = gates_of(gates, CELL, BLOCK_B, BLOCK_H)
+            if CELL == "gru":
+                p_before = tl.where(s < steps - 1, p_hs + (now - 1) * step_of_h, p_h0)
+                h_before = tl.load(p_before + own, mask=mask, other=0).to(ACC)
+                if RESET:
+                    h_before = tl.where(keep[:, None], h_before, 0.0)
+            if CELL == "lstm":
+                c_before = tl.load(p_cs + now * step_of_h + own, mask=mask, other=0).to(ACC)
+                c = tl.load(p_cs + (now + 1) * step_of_h + own, mask=mask, other=0).to(ACC)
+                if RESET:
+                    c_before = tl.where(keep[:, None], c_before, 0.0)
+            p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
+            acc = product(
+                d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
+                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+            )  # fmt: skip
+            if DEFER:
+                scale = clip_scale(
+                    tl.where(s > 0, p_squares + (now + 1) * tl.num_programs(0) * batch, p_squares_after), rows, live, batch,
+                    limit, p_arrivals + tile, s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
+                )[:, None]  # fmt: skip
+                acc = acc * scale
+                dh = dh * scale
+                if CELL == "lstm":
+                    dc = dc * scale + dc_alone
+                    p_later = tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after)
+                    acc += product(
+                        d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
+                        K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+                    )  # fmt: skip
+            if PARTS > 1:
+                p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
+                acc = meet(acc, p_parts, rows, live, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE)
+            if RESET:
+                later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
+                acc = tl.where(later[:, None], acc, 0.0)
+            dh = tl.where(units[None, :] < hidden, dh + acc + upstream.to(ACC), 0.0)
+            if CLIP == "value":
+                dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
+            elif CLIP == "norm" and not DEFER:
+                dh = dh * scale_of(tl.sum(dh * dh, axis=1), limit)[:, None]
+            p_part = p_squares + (now * tl.num_programs(0) + tl.program_id(0)) * batch
+            arrived = dh
+            if DEFER:
+                put(p_part, rows, tl.sum(dh * dh, axis=1), live, EXCHANGE)
+            if DEFER and CELL == "lstm":
+                nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+                e, _, dc_alone = step_gradient(nothing, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+                put(p_e + now * step_of_d, slots, e.to(dtype), mask, EXCHANGE)
+                gradient, dh, dc = step_gradient(dh, nothing, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+            else:
+                gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+            d = gradient.to(dtype)
+            put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
+            arrive(p_arrivals + tile, EXCHANGE)
+            if TRACE and not DEFER:  # nobody waits for these
+                tl.store(p_part + rows, tl.sum(arrived * arrived, axis=1), mask=live)
+            if RESET:
+                dh = tl.where(keep[:, None], dh, 0.0)
+                dc = tl.where(keep[:, None], dc, 0.0)
+                dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
+        tl.store(p_dh + own, dh, mask=mask)
+        if CELL == "lstm":
+            tl.store(p_dc + own, dc, mask=mask)
+            if DEFER:
+                tl.store(p_dc_alone + own, dc_alone, mask=mask)
+
+
+def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:
+    """The constexprs of one direction, and the launch options that the compiler takes."""
+    if switches.get("CLIP") == "norm" and CELLS[cell].states == 2 and plan.strategy == "cooperative":
+        # Two products, of d and e: their tiles and sums spill unless fewer are under way and eight warps hold them.
+        tiles = replace(tiles, ahead=max(1, tiles.ahead // 2), warps=8 if tiles.w_first else tiles.warps, w_first=False)
+    return switches | {
+        "CELL": cell,
+        "SLOTS": CELLS[cell].slots,
+        "HIDDEN": plan.hidden,
+        "PLAN": plan.strategy,
+        "EXCHANGE": plan.exchange,
+        "BLOCK_B": tiles.block_b,
+        "BLOCK_H": tiles.block_h,
+        "BLOCK_K": tiles.block_k,
+        "SPLIT": tiles.split,
+        "AHEAD": tiles.ahead,
+        "W_FIRST": tiles.w_first,
+        "PARTS": tiles.parts,
+        "ACC": tl.float64 if dtype == "float64" else tl.float32,
+        "PRECISION": precision,
+        "num_warps": tiles.warps,
+        "num_stages": tiles.stages,
+        "enable_fp_fusion": True,  # the default changes between versions of Triton
+    }

@@ -1,0 +1,289 @@
+"""The commands that ask a trained model: generate, next, score, eval. ``lm.commands.cli`` puts them on the command line."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import shown
+
+if TYPE_CHECKING:
+    from recurrent_lm.lm.runs.folder import Run
+    from recurrent_lm.lm.scoring.copying import TrainingText
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")]
+PromptFile = Annotated[Path | None, typer.Option(help="take the prompt from this file; line ends at its end are dropped")]
+Encoding = Annotated[str, typer.Option(help="how the prompt's file or standard input is encoded")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON object instead")]
+
+
+def generate(
+    run: RunArgument,
+    prompt: Annotated[
+        str | None, typer.Option(help="text to go on from, - for standard input; without it, begin as a document does")
+    ] = None,
+    prompt_file: PromptFile = None,
+    encoding: Encoding = "utf-8",
+    length: Annotated[int, typer.Option(help="tokens at most")] = 100,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token, 1 draws as the model says")] = 0.8,
+    top_k: Annotated[int, typer.Option(help="draw from this many likeliest tokens; 0 from all")] = 0,
+    top_p: Annotated[float, typer.Option(help="draw from the likeliest tokens that hold this much probability")] = 1.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="never say so many tokens in a row twice; 0 allows it")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="stop before this text; may be given several times")] = None,
+    seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
+    samples: Annotated[int, typer.Option(help="how many texts, made side by side")] = 1,
+    copied: Annotated[bool, typer.Option(help="say how much of it is copied from the training text")] = True,
+    corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """Let a trained model go on with a prompt, token by token.
+
+    [dim]lm generate runs/obama-word-lstm --prompt Jobs --temperature 0.7[/dim]
+    [dim]lm generate runs/trump-word-gru --prompt "make the country" --temperature 0 --no-repeat-ngram 4 --stop .[/dim]
+    """
+    from recurrent_lm.lm import generate as text_of
+    from recurrent_lm.lm.generation import Draws, encode_prompt, generate_batch
+
+    how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
+    how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
+    draws = Draws(length, **how)
+    if corpus and not copied:
+        raise InputError("--corpus is compared with what is written, which --no-copied leaves out; give only one of them")
+    prompt = _prompt(prompt, prompt_file, encoding)
+    model = _opened(run, device)
+    moved = _training_text(model, corpus) if corpus else None
+    if prompt is not None:
+        encode_prompt(model, prompt)
+        _say_unknown(model, prompt)
+    if samples == 1 and not as_json:
+        print(prompt or "", end="", flush=True)
+        text = ""
+        for piece in text_of(model, prompt, length, **how):
+            print(piece, end="", flush=True)
+            text += piece
+        print()
+        if training := moved or (_training_text(model) if copied else None):
+            print(f"lm: {training.compare(text, prompt or '')}", file=sys.stderr)
+        return
+    batch = generate_batch(model, prompt, samples, draws)
+    training = moved or (_training_text(model) if copied else None)
+    reports = [training.compare(sample.text, prompt or "") if training else None for sample in batch]
+    if as_json:
+        texts = [
+            {"text": s.text, "tokens": s.tokens, "ended": s.ended, "copied": vars(report) if report else None}
+            for s, report in zip(batch, reports, strict=True)
+        ]
+        print(json.dumps({"run": str(run), "prompt": prompt, "length": length, **how, "samples": texts}, indent=1))
+        return
+    for number, (sample, report) in enumerate(zip(batch, reports, strict=True), start=1):
+        print(f"--- {number} of {samples}", flush=True)
+        print((prompt or "") + sample.text, flush=True)
+        if report:
+            print(f"lm: {number}: {report}", file=sys.stderr, flush=True)
+
+
+def next_(
+    run: RunArgument,
+    prompt: Annotated[
+        str | None, typer.Option(help="text before the token, - for standard input; without it, the beginning of a document")
+    ] = None,
+    prompt_file: PromptFile = None,
+    encoding: Encoding = "utf-8",
+    top: Annotated[int, typer.Option(help="how many of the likeliest tokens")] = 10,
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """The distribution of the next token, P(v | prompt), as bars, with its entropy.
+
+    [dim]lm next runs/obama-word-lstm --prompt "the students opened their" --top 10[/dim]
+    """
+    from recurrent_lm.lm.commands.surprise import bars
+    from recurrent_lm.lm.scoring.next_token import next_token
+
+    if top < 1:
+        raise InputError(f"--top must be at least 1, not {top}")
+    prompt = _prompt(prompt, prompt_file, encoding)
+    model = _opened(run, device)
+    if prompt is not None:
+        _say_unknown(model, prompt)
+    found = next_token(model, prompt)
+    if as_json:
+        tokens = [{"token": model.tokenizer.show(i), "id": i, "probability": p} for i, p in found.top(top)]
+        what = {"run": str(run), "prompt": prompt, "entropy_nats": found.entropy, "types": model.tokenizer.size}
+        print(json.dumps(what | {"top": tokens}, indent=1))
+    else:
+        bars(model, prompt, found, top)
+
+
+def score(
+    run: RunArgument,
+    text: Annotated[
+        str,
+        typer.Argument(metavar="TEXT|FILE", show_default=False, help="a text, a file that holds it, or - for standard input"),
+    ],
+    html: Annotated[Path | None, typer.Option(help="write a page that shows each token's surprise, too")] = None,
+    encoding: Annotated[str, typer.Option(help="how a file is encoded")] = "utf-8",
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """How surprising each token of a text is: -log P, coloured; the total in nats and in bits per byte.
+
+    [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
+    """
+    from recurrent_lm.lm.commands.surprise import as_dict, page, print_scored
+    from recurrent_lm.lm.runs.checkpoint import write_atomic
+    from recurrent_lm.lm.scoring.next_token import score_text
+    from recurrent_lm.lm.text.files import decode, read_text
+
+    if html and html.exists():
+        raise InputError(f"{html} exists already; name another file with --html")
+    if html and not html.parent.is_dir():
+        raise InputError(f"there is no folder {html.parent} for --html; make it first")
+    name, is_file = text, _is_file(text)
+    if not is_file and text.lower().endswith(".txt"):
+        raise InputError(f"there is no file {shown(text)}; give one that is there, or a text")
+    if not is_file and "/" in text and len(text.split()) == 1:
+        print(f"lm: there is no file {shown(text)}; it is scored as a text", file=sys.stderr)
+    if text == "-":
+        text = decode(_standard_input("the text"), "standard input", encoding)
+    elif is_file:
+        text = read_text(Path(text), encoding)
+    model = _opened(run, device)
+    scored = score_text(model, text)
+    if as_json:
+        print(json.dumps({"run": str(run), **as_dict(scored)}, indent=1))
+    else:
+        print_scored(scored)
+    if html:
+        try:
+            write_atomic(html, page(scored, str(run), name if is_file else "").encode())
+        except OSError as error:
+            raise InputError(f"{html} cannot be written: {error.strerror}; name another file with --html") from None
+        print(f"page: {html}", file=sys.stderr)
+
+
+def eval_(
+    run: RunArgument,
+    corpus: Annotated[str, typer.Option(help="another text: a corpus's name, a file or a folder")] = "",
+    split: Annotated[str, typer.Option(help="train, valid, test, or all")] = "test",
+    rows: Annotated[int, typer.Option(help="parts of the text read side by side: faster, each part without its history")] = 1,
+    warmup: Annotated[int, typer.Option(help="uncounted tokens read before each part, for its history")] = 0,
+    dynamic: Annotated[bool, typer.Option("--dynamic", help="also keep learning while reading (Mikolov et al. 2010)")] = False,
+    dynamic_lr: Annotated[
+        float | None, typer.Option(help="its learning rate; fitted on the validation split if left out", show_default=False)
+    ] = None,
+    ngram: Annotated[int, typer.Option(help="order of the Kneser-Ney model beside it; 0 leaves it out")] = 5,
+    interpolate: Annotated[
+        bool, typer.Option("--interpolate", help="also mix both, with the weight fitted on the validation split")
+    ] = False,
+    encoding: Annotated[str, typer.Option(help="how the files of --corpus are encoded")] = "utf-8",
+    trained_on: Annotated[
+        str, typer.Option(metavar="PATH", help="where the run's own text is now, if it was moved and --corpus is another")
+    ] = "",
+    as_json: AsJson = False,
+    device: Device = "auto",
+) -> None:
+    """How well a model predicts a text: loss, perplexity, bits per byte, beside an n-gram model.
+
+    [dim]lm eval runs/obama-word-lstm --interpolate --dynamic[/dim]
+    [dim]lm eval runs/obama-word-lstm --corpus trump --split all[/dim]
+    """
+    from recurrent_lm.lm.commands.display import evaluation_table
+    from recurrent_lm.lm.scoring.compare import How, compare, other_corpus
+    from recurrent_lm.lm.text.advice import doubts
+
+    how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
+    model = _opened(run, device)
+    other = other_corpus(model, corpus, encoding) if corpus else None
+    compared = compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
+    if as_json:
+        scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
+        warnings = doubts(model.tokenizer, compared.stream.unknown, len(compared.stream.ids))
+        what = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
+        print(json.dumps(what | {"scores": scores, "warnings": warnings}, indent=1))
+    else:
+        evaluation_table(model, how, compared)
+
+
+def _opened(path: Path, device: str) -> "Run":
+    """The run's best model, with a word on stderr where its settings were edited."""
+    from recurrent_lm.lm.runs.folder import edited, load
+
+    run = load(path, device=device)
+    for note in edited(path, run.meta):
+        print(f"lm: {note}", file=sys.stderr)
+    return run
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return bool(text) and Path(text).exists()
+    except (OSError, ValueError):  # too long, or with a NUL: no path
+        return False
+
+
+def _say_unknown(model: "Run", prompt: str) -> None:
+    for symbol, mapped in model.tokenizer.unknown(prompt).items():
+        print(f"lm: {shown(symbol)} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
+
+
+def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
+    """The prompt itself, or what a file or standard input holds, without the line ends at its end, as $(cat FILE) gives it.
+
+    Raises:
+        InputError: where both are given, or where there is no text.
+    """
+    from recurrent_lm.lm.text.files import decode, read_bytes
+
+    if file is not None and prompt is not None:
+        raise InputError("give either --prompt or --prompt-file, not both")
+    if file is not None and str(file) != "-":
+        raw = file.read_bytes() if file.is_fifo() else read_bytes(file)  # a pipe is read once here, and that suffices
+        name, text = str(file), decode(raw, file, encoding)
+    elif file is not None or prompt == "-":
+        name, text = "standard input", decode(_standard_input("the prompt"), "standard input", encoding)
+    else:
+        return prompt
+    text = text.rstrip("\r\n")
+    if not text:
+        raise InputError(f"{name} holds no prompt; give it some text, or leave the prompt out to begin as a document does")
+    return text
+
+
+def _standard_input(what: str) -> bytes:
+    if sys.stdin is None:
+        raise InputError(f"standard input is closed, so {what} cannot be read from it; give it as an argument or as a file")
+    if sys.stdin.isatty():
+        print(f"lm: type {what}; Ctrl-D on a line of its own ends it", file=sys.stderr)
+    try:
+        return sys.stdin.buffer.read()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{what} cannot be read from standard input: {why}; give it as an argument or as a file") from None
+
+
+def _training_text(model: "Run", place: str = "") -> "TrainingText | None":
+    """The words that the model was trained on; None, with a word on stderr, where they are no longer there.
+
+    Raises:
+        InputError: where they are not at the ``place`` that is given.
+    """
+    from recurrent_lm.lm.scoring.copying import TrainingText
+    from recurrent_lm.lm.text.data import open_moved, trained_on
+
+    config = model.config
+    if place:
+        corpus = trained_on(config, model.tokenizer, model.path, model.meta, place).corpus
+    else:
+        try:
+            corpus = open_moved(config.corpus, model.path)
+        except InputError as error:
+            print(f"lm: not compared with the training text: {error}", file=sys.stderr)
+            return None
+    pieces = corpus.splits()["train"]
+    return TrainingText((piece.text for piece in pieces), config.tokens.lower, config.tokens.split)

@@ -1,0 +1,230 @@
+"""Text from a model: feed each drawn token back."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.text.tokens import EOS
+
+MOST_SAMPLES = 10_000  # in a batch
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How tokens are drawn; see ``generate``."""
+
+    length: int = 100
+    temperature: float = 0.8
+    top_k: int = 0
+    top_p: float = 1.0
+    seed: int | None = None
+    no_repeat_ngram: int = 0
+    stop: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and not 0 <= self.seed < 2**62:
+            raise InputError(f"--seed must be at least 0 and less than 2**62, not {self.seed}")
+        if self.length < 1:
+            raise InputError(f"--length must be at least 1, not {self.length}")
+        if not 0 <= self.temperature < float("inf"):
+            raise InputError(f"--temperature must be 0 or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise InputError(f"--top-k must be 0 or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise InputError(f"--top-p must be more than 0 and at most 1, not {self.top_p}")
+        if self.no_repeat_ngram < 0:
+            raise InputError(f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}")
+        if "" in self.stop:
+            raise InputError("--stop needs some text to stop at; leave it out to stop at none")
+
+
+def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
+    """Draw from softmax(logits / temperature), limited to the ``top_k`` likeliest and to the smallest set that holds
+    ``top_p`` of the probability (Holtzman et al. 2020). Temperature 0 is argmax, the lowest id on a tie.
+
+    Args:
+        logits: [|V|], on the CPU.
+    """
+    if temperature == 0:
+        return int(logits.argmax())
+    values, order = torch.sort(logits.double(), descending=True, stable=True)
+    if top_k:
+        values, order = values[:top_k], order[:top_k]
+    # The best token gets logit 0, so that a tiny temperature cannot overflow.
+    probabilities = torch.softmax((values - values[0]) / temperature, dim=0)
+    before = probabilities.cumsum(0) - probabilities
+    probabilities = torch.where(before < top_p, probabilities, 0.0)
+    return int(order[torch.multinomial(probabilities, 1, generator=generator)])
+
+
+class Sample:
+    """One text in the making: ``text`` and its number of ``tokens`` so far, without the prompt.
+
+    ``ended`` says what ended it: "length", "eos" (the model ended the document), "stop" (a stop text came), "repeats"
+    (every token would have repeated an n-gram), and "" while it goes on.
+    """
+
+    def __init__(self, run: Run, prompt: list[int], draws: Draws, number: int = 0) -> None:
+        self.text, self.tokens, self.ended = "", 0, ""
+        self._draws, self._never = draws, list(run.tokenizer.never)
+        self._ids: list[int] = []
+        self._followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
+        self._decoder = run.tokenizer.decoder()
+        self._held = ""  # what may be the beginning of a stop text
+        self._generator = torch.Generator()
+        if draws.seed is None:
+            self._generator.seed()
+        else:
+            self._generator.manual_seed(draws.seed + number)
+        for token in prompt:
+            self._decoder.push(token)  # white space after the prompt depends on it
+            self._remember(token)
+
+    @property
+    def last(self) -> int:
+        """The token that the model reads next."""
+        return self._ids[-1]
+
+    def draw(self, logits: Tensor) -> str:
+        """Draw a token from [|V|] logits; the text that is certain by now."""
+        logits[self._never] = -torch.inf
+        logits[list(self._followers.get(self._history(), ()))] = -torch.inf
+        if not bool((logits > -torch.inf).any()):
+            return self._end("repeats")
+        d = self._draws
+        token = pick(logits, d.temperature, d.top_k, d.top_p, self._generator)
+        if token == EOS:
+            return self._end("eos")
+        self._remember(token)
+        self.tokens += 1
+        return self._say(self._decoder.push(token))
+
+    def finish(self) -> str:
+        """The rest of the text, when there is room for no more tokens."""
+        return "" if self.ended else self._end("length")
+
+    def _remember(self, token: int) -> None:
+        if self._draws.no_repeat_ngram and token != EOS:
+            self._followers[self._history()].add(token)
+        self._ids.append(token)
+
+    def _history(self) -> tuple[int, ...]:
+        """The n-1 tokens before the next, or all of them where there are fewer; a shorter one never comes again."""
+        reach = self._draws.no_repeat_ngram - 1
+        return tuple(self._ids[-reach:]) if reach > 0 else ()
+
+    def _end(self, why: str) -> str:
+        self.ended = why
+        rest = self._say(self._decoder.flush())
+        if self.ended == "stop":
+            return rest
+        held, self._held = self._held, ""
+        self.text += held
+        return rest + held
+
+    def _say(self, piece: str) -> str:
+        """What may be shown of the text held back and this piece: nothing from a stop text on."""
+        stops, text = self._draws.stop, self._held + piece
+        found = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
+        if found >= 0:
+            self.ended, self._held, text = "stop", "", text[:found]
+        else:
+            keep = max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
+            text, self._held = text[: len(text) - keep], text[len(text) - keep :]
+        self.text += text
+        return text
+
+
+def generate(
+    run: Run,
+    prompt: str | None = None,
+    length: int = 100,
+    *,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int | None = None,
+    no_repeat_ngram: int = 0,
+    stop: Sequence[str] = (),
+) -> Iterator[str]:
+    """Text after a prompt, piece by piece as it is made; the prompt itself is not repeated.
+
+    The prompt is read from h(0) = 0 and the state carried on, so that each further token costs one step. Without a prompt
+    the text begins as a document does, behind <eos>. It ends after ``length`` tokens or where the model ends the document.
+
+    Args:
+        run: what ``lm.load`` returns.
+        temperature: above 0 flattens the distribution above 1 and sharpens it below; 0 takes the likeliest token.
+        top_k: keep this many tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens with this much probability.
+        seed: of the draws; None draws a fresh one.
+        no_repeat_ngram: n > 0 never says n tokens in a row twice, the prompt included (Paulus et al. 2018).
+        stop: texts at which to stop; they are not part of the result.
+
+    Raises:
+        InputError: for settings out of range and for a prompt of nothing.
+    """
+    draws = Draws(length, temperature, top_k, top_p, seed, no_repeat_ngram, stop)
+    sample = Sample(run, ids := _read(run, prompt), draws)
+    return (piece for (piece,) in _steps(run, ids, length, [sample]))
+
+
+def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws: Draws | None = None) -> list[Sample]:
+    """Many texts side by side, as rows of one batch; sample i draws with ``draws.seed`` + i.
+
+    Raises:
+        InputError: for settings out of range and for a prompt of nothing.
+    """
+    if not 1 <= samples <= MOST_SAMPLES:
+        raise InputError(f"--samples must be at least 1 and at most {MOST_SAMPLES:,}, not {samples}")
+    draws = draws or Draws()
+    ids = _read(run, prompt)
+    batch = [Sample(run, ids, draws, number) for number in range(samples)]
+    for _ in _steps(run, ids, draws.length, batch):
+        pass
+    return batch
+
+
+def _read(run: Run, prompt: str | None) -> list[int]:
+    return [EOS] if prompt is None else encode_prompt(run, prompt)
+
+
+def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> Iterator[list[str]]:
+    """After each token, what each sample has to say."""
+    model = run.model
+    device = model.embedding.weight.device
+    inputs, state = torch.tensor([prompt], device=device), model.zero_state(1)
+    for number in range(length):
+        with torch.no_grad():
+            hidden, state = model(inputs, state)
+            logits = model.logits(hidden[-1]).float().cpu()
+        if not number:  # the prompt is read once; from here on there is a row for each sample
+            logits = logits.repeat(len(samples), 1)
+            state = [_rows(part, len(samples)) for part in state]
+        yield ["" if sample.ended else sample.draw(logits[row]) for row, sample in enumerate(samples)]
+        if all(sample.ended for sample in samples):
+            return
+        inputs = torch.tensor([[sample.last] for sample in samples], device=device)
+    yield [sample.finish() for sample in samples]
+
+
+def _rows(state: Tensor | tuple[Tensor, ...], rows: int) -> Tensor | tuple[Tensor, ...]:
+    """A layer's state [1, 1, h] (the LSTM's pair of them) for several rows."""
+    return tuple(s.repeat(1, rows, 1) for s in state) if isinstance(state, tuple) else state.repeat(1, rows, 1)
+
+
+def encode_prompt(run: Run, prompt: str) -> list[int]:
+    """The prompt's ids; a prompt that is no text is refused with a sentence."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the prompt holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+    ids = run.tokenizer.encode(prompt)
+    if not ids:
+        raise InputError("the prompt is empty; leave --prompt out to begin as a document does")
+    return ids

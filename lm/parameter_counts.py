@@ -1,0 +1,27 @@
+"""The lecture's table of parameters, counted without building a model."""
+
+from recurrent_lm.lm.config import ModelConfig
+
+GATES = {"lstm": 4, "gru": 3}
+
+
+def parameter_table(vocabulary: int, config: ModelConfig, tie: bool) -> dict[str, tuple[str, int]]:
+    """{name: (shape, count)} of a model; a tied decoder counts 0 and says so.
+
+    The lecture's names: E: |V| x d, U: h x |V|, W_i: d x h, W_h: h x h, each of the last two once a gate and layer. There
+    are two recurrent biases a gate, as in torch.nn.
+    """
+    d, h, layers = config.d, config.hidden_size, config.layers
+    gates = GATES.get(config.cell, 1)
+    times = f"{gates} x " if gates > 1 else ""
+    width = d if tie else h
+    inputs = [f"{times}{d} x {h}"] + [f"{layers - 1} x {times}{h} x {h}"] * (layers > 1)
+    return {
+        "E": (f"{vocabulary} x {d}", vocabulary * d),
+        "W_i": (" + ".join(inputs), gates * h * (d + (layers - 1) * h)),
+        "W_h": (f"{layers} x {times}{h} x {h}" if layers > 1 else f"{times}{h} x {h}", gates * h * h * layers),
+        "biases": (f"{layers} x 2 x {gates * h}", layers * 2 * gates * h),
+        "projection": (f"{h} x {d}", h * d) if tie and d != h else ("none", 0),
+        "U": ("E, transposed", 0) if tie else (f"{width} x {vocabulary}", width * vocabulary),
+        "b": (f"{vocabulary}", vocabulary),
+    }

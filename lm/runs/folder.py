@@ -1,0 +1,237 @@
+"""Run folders: made, listed, and loaded for use.
+
+A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
+steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json;
+with --on-divergence rollback also the pointer good.json and the log rollbacks.jsonl. The checkpoints know the digests of
+what was written before them, so that damage is found.
+A training holds the lock on .lock as long as it may write.
+"""
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.machine import resolve_device
+from recurrent_lm.lm.base.seal import unseal
+from recurrent_lm.lm.config import RunConfig, from_toml, read_toml
+from recurrent_lm.lm.model import LanguageModel
+from recurrent_lm.lm.runs import checkpoint, logs
+from recurrent_lm.lm.text import tokens
+
+PARTS = ("config.toml", "about.json", "last.json")  # by two of them a run is known that lacks the third
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model with its tokenizer, as ``load`` returns it."""
+
+    path: Path
+    config: RunConfig
+    tokenizer: tokens.Tokenizer
+    model: LanguageModel
+    meta: dict[str, Any]
+
+
+def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
+    """A run's model on the device, in evaluation mode, from its ``best`` (or ``last``) checkpoint.
+
+    Raises:
+        InputError: when there is no such run, or it is damaged.
+    """
+    path = Path(path)
+    config, tokenizer = read_settings(path)
+    saved = checkpoint.load(path, which)
+    check_tokens(path, saved.meta)
+    # Not the backend of the training: that may need a GPU which this machine lacks.
+    model = LanguageModel(tokenizer.size, config.model)
+    load_weights(model, saved, path)
+    return Run(path, config, tokenizer, model.to(resolve_device(device)).eval(), saved.meta)
+
+
+def load_weights(model: LanguageModel, saved: checkpoint.Checkpoint, path: Path) -> None:
+    """Put a checkpoint's weights into a model of the same shape."""
+    weights = dict(saved.groups.get("model", {}))
+    if model.config.tie and "embedding.weight" in weights:
+        weights["decoder.weight"] = weights["embedding.weight"]
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise InputError(f"the weights of {path} do not fit its model: {first}") from None
+
+
+def weights_of(model: LanguageModel) -> dict[str, torch.Tensor]:
+    """The model's tensors, a shared one once."""
+    weights = model.state_dict()
+    if model.config.tie:
+        del weights["decoder.weight"]
+    return weights
+
+
+def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
+    """A run's complete settings and its tokenizer."""
+    if not path.is_dir():
+        raise InputError(f"there is no run {path}; lm runs lists the runs, lm train makes one")
+    if not (path / "config.toml").exists():
+        raise InputError(f"{path} is not a run folder: it holds no config.toml; lm runs lists the runs")
+    file = path / "tokens.json"
+    try:
+        config, named = read_toml(path / "config.toml")
+        if "backend" not in named:  # the last setting of the file, which a run's own always holds
+            raise InputError(f"{path / 'config.toml'} is cut off; restore it from a copy")
+        return config, tokens.from_json(json.loads(file.read_text(encoding="utf-8")))
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror}; see to its permissions or restore it") from None
+    except Exception as error:  # whatever a damaged file makes a parser say
+        raise InputError(f"{file} is damaged or foreign ({type(error).__name__}: {error}); restore it from a copy") from None
+
+
+def check_tokens(path: Path, meta: dict[str, Any]) -> None:
+    """Refuse a tokenizer that is not the one that the run was begun with, as its checkpoints know it."""
+    if changed(path / "tokens.json", meta):
+        raise InputError(f"{path / 'tokens.json'} is damaged: it is not what was written; restore it from a copy")
+
+
+def edited(path: Path, meta: dict[str, Any]) -> list[str]:
+    """A sentence where the settings are not those that the run was begun with. They may be edited, so this is no error."""
+    file = path / "config.toml"
+    if not changed(file, meta):
+        return []
+    with suppress(InputError):  # lm resume --epochs changes it behind the best checkpoint; the last one knows
+        if not changed(file, checkpoint.meta(path)):
+            return []
+    return [f"{file} has changed since the run was begun; it is read as it is now"]
+
+
+def changed(file: Path, meta: dict[str, Any]) -> bool:
+    """Whether a file of a run is not as it was when the run was begun; runs of older versions do not know."""
+    digest = meta.get("files", {}).get(file.name)
+    return digest is not None and hashlib.sha256(file.read_bytes()).hexdigest() != digest
+
+
+def create(path: Path | None, name: str) -> Path:
+    """A new run folder: ``path``, which must not exist or be empty, or runs/NAME with a number where it is taken."""
+    try:
+        if path is not None:
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                go_on = f", or go on with it: {shlex.join(['lm', 'resume', str(path)])}" if is_run(path) else ""
+                raise InputError(f"{path} exists already{'' if go_on else ' and is no run'}; choose another --run{go_on}")
+            path.mkdir(parents=True, exist_ok=True)
+            return path
+        for number in range(1, 100_000):
+            path = Path("runs") / (name if number == 1 else f"{name}-{number}")
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                continue
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"the run folder {path} cannot be made: {error.strerror}; choose another with --run") from None
+    raise InputError(f"runs/{name} exists 100,000 times; choose a name with --run")
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder holds a run, whole or damaged."""
+    return (path / "config.toml").exists() and (path / "about.json").exists()
+
+
+def summaries(folder: Path) -> Iterator[dict[str, Any]]:
+    """One row a run below ``folder``, oldest first: name, settings, steps, best validation figures, state.
+
+    A run that cannot be read has a ``state`` that says what is damaged, and nothing else.
+    """
+    found = {p.parent for name in PARTS for p in folder.rglob(name) if sum((p.parent / n).exists() for n in PARTS) > 1}
+    for path in sorted(found, key=lambda p: (min((p / n).stat().st_mtime for n in PARTS if (p / n).exists()), p)):
+        try:
+            yield {"run": str(path), **_summary(path)}
+        except (ValueError, TypeError, OSError, RecursionError) as error:  # what damaged files make of the lines below
+            yield {"run": str(path), "state": f"damaged: {error}"}
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    config = from_toml(path / "config.toml")
+    about = _object(path / "about.json")
+    corpus = about.get("corpus", {})
+    if not isinstance(corpus, dict):
+        raise ValueError("about.json says nothing of a corpus")
+    epochs = list(logs.read(path / "epochs.jsonl"))
+    for record in epochs:
+        _numbers(record, "epochs.jsonl", "epoch", "valid_loss", "valid_perplexity", "valid_bits_per_byte", "seconds")
+    meta = _meta(path)
+    for name in ("about.json", "tokens.json"):
+        if changed(path / name, meta):
+            raise ValueError(f"{name} is not what was written")
+    if mark := meta.get("logs", {}).get("epochs.jsonl"):
+        logs.check(path / "epochs.jsonl", mark)
+    counted = [record["epoch"] for record in epochs]  # a log that was removed begins anew later
+    if counted != [counted[0] + n for n in range(len(counted))]:
+        raise ValueError("the epochs in epochs.jsonl do not follow each other")
+    best = min(epochs, key=lambda r: r["valid_loss"], default={})
+    return {
+        "corpus": corpus.get("name", ""),
+        "tokens": config.tokens.kind,
+        "types": corpus.get("types"),
+        "model": f"{config.model.cell} {config.model.layers}x{config.model.hidden_size}",
+        "parameters": about.get("parameters"),
+        "epochs": len(epochs),
+        "best_epoch": best.get("epoch"),
+        "perplexity": best.get("valid_perplexity"),
+        "bits_per_byte": best.get("valid_bits_per_byte"),
+        **_tested(path / "result.json", meta),
+        "seconds": round(sum(r["seconds"] for r in epochs), 1),
+        "command": about.get("command"),
+        "commit": about.get("commit"),
+    }
+
+
+def _meta(path: Path) -> dict[str, Any]:
+    """What the last checkpoint says; a training that goes on meanwhile may take it away while it is read."""
+    for _ in range(3):
+        with suppress(InputError):
+            return checkpoint.meta(path)
+    return checkpoint.meta(path)
+
+
+def _tested(file: Path, meta: dict[str, Any]) -> dict[str, Any]:
+    """The test split's figures of a finished run."""
+    perplexity = bits = None
+    remark = ", config.toml was edited" if edited(file.parent, meta) else ""
+    state = f"unfinished{remark}"
+    if file.exists():
+        try:
+            content = _object(file)
+            test: Any = content.get("test")
+            _numbers(test, file.name, "perplexity", "bits_per_byte")
+            if content.get("config", known := meta.get("files", {}).get("config.toml")) != known:
+                raise ValueError(f"{file.name} is of another run")
+            state, perplexity, bits = f"done{remark}", test["perplexity"], test["bits_per_byte"]
+        except (ValueError, OSError) as error:
+            state = f"damaged: {error}"
+    return {"state": state, "test_perplexity": perplexity, "test_bits_per_byte": bits}
+
+
+def _object(file: Path) -> dict[str, Any]:
+    try:
+        return unseal(file.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"{file.name} {error}") from None
+
+
+def _numbers(record: Any, file: str, *names: str) -> None:
+    """Refuse a record of a file that lacks one of these figures."""
+    for name in names:
+        value = record.get(name) if isinstance(record, dict) else None
+        if type(value) is not float and (type(value) is not int or value.bit_length() > 1000):
+            raise ValueError(f"{name} in {file} is no number")

@@ -1,0 +1,200 @@
+"""A trained model beside its rivals on a text: itself, itself learning on, an n-gram model, and a mixture of both."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import CorpusConfig
+from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.scoring.dynamic import RATES, dynamic_losses
+from recurrent_lm.lm.scoring.evaluate import EXPLODED, Score, token_losses
+from recurrent_lm.lm.scoring.interpolate import fit_weight, mix
+from recurrent_lm.lm.scoring.ngram import NGram
+from recurrent_lm.lm.text.advice import seen_in_training, twice
+from recurrent_lm.lm.text.batches import Stream, encode
+from recurrent_lm.lm.text.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
+from recurrent_lm.lm.text.data import Data, missing, trained_on
+from recurrent_lm.lm.text.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Losses = NDArray[np.float64]
+
+CHOICES = (*SPLITS, "all")
+ORDERS = range(1, 11)
+
+
+@dataclass(frozen=True)
+class How:
+    """What ``compare`` computes, checked."""
+
+    split: str = "test"
+    rows: int = 1
+    warmup: int = 0
+    dynamic: bool = False
+    dynamic_lr: float | None = None
+    ngram: int = 5
+    interpolate: bool = False
+
+    def __post_init__(self) -> None:
+        if self.split not in CHOICES:
+            raise InputError(f"--split must be one of {', '.join(CHOICES)}, not {self.split!r}")
+        if self.rows < 1:
+            raise InputError(f"--rows must be at least 1, not {self.rows}")
+        if self.warmup < 0:
+            raise InputError(f"--warmup must be 0 or more, not {self.warmup}")
+        if self.ngram and self.ngram not in ORDERS:
+            raise InputError(f"--ngram must be 0 or an order from {ORDERS[0]} to {ORDERS[-1]}, not {self.ngram}")
+        if self.dynamic_lr is not None and not 0 <= self.dynamic_lr < float("inf"):
+            raise InputError(f"--dynamic-lr must be 0 or more, not {self.dynamic_lr}")
+        if self.dynamic_lr is not None and not self.dynamic:
+            raise InputError("--dynamic-lr goes with --dynamic")
+        if self.interpolate and not self.ngram:
+            raise InputError("--interpolate mixes with the n-gram model, which --ngram 0 leaves out")
+
+    @property
+    def fits(self) -> bool:
+        """Whether something is fitted on the validation split."""
+        return self.interpolate or (self.dynamic and self.dynamic_lr is None)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The text that was scored, and (name, score) of each way to score it."""
+
+    corpus: str
+    stream: Stream
+    scores: list[tuple[str, Score]]
+
+
+def compare(
+    run: Run, how: How, other: CorpusConfig | None = None, note: Callable[[str], None] = print, place: str = ""
+) -> Compared:
+    """Score one split of the run's own corpus, or of another, in every way that ``how`` asks for.
+
+    The n-gram model counts the run's training split; the mixture's weight and the rate of dynamic evaluation are fitted on
+    its validation split. So both need the run's own corpus, whatever text is scored.
+
+    Args:
+        note: told what the reader should know beside the figures.
+        place: where the run's own text is now, if it was moved. Where it is not at its former place, ``other`` is taken
+            for it if it is the same text.
+
+    Raises:
+        InputError: when a text that is needed cannot be read.
+    """
+    option = "--trained-on PATH" if place or other else "--corpus PATH"
+    if other and not how.fits:
+        option += ", or leave the n-gram model out: --ngram 0"
+    if other and not place and missing(run.config.corpus) and _is_own(run, other.source):
+        place, other = other.source, None
+    judge = _Judge(run, how, note, place, option)
+    if how.dynamic and how.rows > 1:
+        note("learning on reads the text as one row, whatever --rows says")
+    if how.fits and how.split in ("valid", "all") and not other:
+        note("what is fitted on the validation split is scored on it, too, so these figures flatter")
+    if other:
+        corpus = open_corpus(other)
+        for sentence in (*corpus.notes, *twice(corpus)):
+            note(sentence)
+        if how.ngram or how.fits:  # what reads the run's own corpus anyway
+            for sentence in seen_in_training(pieces_of(corpus, how.split), judge.data.corpus.splits()["train"]):
+                note(sentence)
+        name, stream = corpus.name, stream_of(corpus, run.tokenizer, how.split)
+    else:
+        name, stream = judge.data.corpus.name, judge.split(how.split)
+    plain = token_losses(run.model, stream.ids, rows=how.rows, warmup=how.warmup, resets=judge.resets)
+    scores = [("model", Score.of(plain, stream))]
+    best, lr = plain, None
+    if how.dynamic:
+        lr = how.dynamic_lr if how.dynamic_lr is not None else judge.rate()
+        best = judge.dynamic(stream, lr)
+        scores.append((f"learning on, rate {lr:g}", Score.of(best, stream)))
+    if how.ngram:
+        counted = judge.ngram()
+        losses = -counted.log_probs(stream.ids)
+        scores.append((f"{how.ngram}-gram", Score.of(losses, stream)))
+        if how.interpolate:
+            weight = fit_weight(-judge.valid_losses(lr), counted.log_probs(judge.data.valid.ids))
+            mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
+            scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
+    return Compared(name, stream, scores)
+
+
+class _Judge:
+    """The run's own corpus, read when it is first needed, and what is fitted on it."""
+
+    def __init__(self, run: Run, how: How, note: Callable[[str], None], place: str, option: str) -> None:
+        self.run, self.how, self.note = run, how, note
+        self.place, self.option = place, option  # of the run's own text, and how it is given
+        self.resets = run.config.batches.state == "document"
+
+    @cached_property
+    def data(self) -> Data:
+        run = self.run
+        data = trained_on(run.config, run.tokenizer, run.path, run.meta, self.place, self.option)
+        if self.run.meta.get("data") != data.fingerprint():
+            self.note(f"the corpus {data.corpus.name} has changed since {self.run.path} was trained; its splits may be others")
+        return data
+
+    def split(self, name: str) -> Stream:
+        if name == "all":
+            return stream_of(self.data.corpus, self.run.tokenizer, name)
+        return {"train": self.data.train, "valid": self.data.valid, "test": self.data.test}[name]
+
+    def ngram(self) -> NGram:
+        return NGram.fit(self.data.train.ids, self.run.tokenizer.size, self.how.ngram)
+
+    def dynamic(self, stream: Stream, lr: float) -> "Losses":
+        losses = dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
+        if self.how.dynamic_lr is not None and not losses.mean() < EXPLODED:  # of rates that are tried the best is taken
+            raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
+        return losses
+
+    def rate(self) -> float:
+        """The rate that predicts the validation split best, going up until it gets worse."""
+        best, least = 0.0, float("inf")
+        for lr in RATES:
+            nats = float(self.dynamic(self.data.valid, lr).sum())
+            if not nats < least:
+                break
+            best, least = lr, nats
+        return best
+
+    def valid_losses(self, lr: float | None) -> "Losses":
+        if lr is not None:
+            return self.dynamic(self.data.valid, lr)
+        how = self.how
+        return token_losses(self.run.model, self.data.valid.ids, rows=how.rows, warmup=how.warmup, resets=self.resets)
+
+
+def _is_own(run: Run, place: str) -> bool:
+    """Whether the text at a place is the one that a run was trained on."""
+    try:
+        trained_on(run.config, run.tokenizer, run.path, run.meta, place)
+    except InputError:
+        return False
+    return True
+
+
+def pieces_of(corpus: Corpus, split: str) -> list[Piece]:
+    return [Piece(text) for _, text in corpus.documents] if split == "all" else corpus.splits()[split]
+
+
+def stream_of(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Stream:
+    """One split of a corpus, or "all" of it."""
+    stream = encode(pieces_of(corpus, split), tokenizer, corpus.eos_bytes)
+    if not len(stream.ids):
+        raise InputError(f"the {split} text of {corpus.name} holds no token, only white space; take another --split or text")
+    return stream
+
+
+def other_corpus(run: Run, source: str, encoding: str) -> CorpusConfig:
+    """Settings of another text than the run's own, which counts lines as documents where the run's does."""
+    lines = run.config.corpus.eos_at_newline and source not in EMBEDDED
+    own = replace(run.config.corpus, train_file="", valid_file="", test_file="")
+    return replace(own, source=source, encoding=encoding, eos_at_newline=lines)

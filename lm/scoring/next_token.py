@@ -1,0 +1,150 @@
+"""What a model expects: the distribution of the next token, P(v | prompt), and the surprise at each token of a text."""
+
+import math
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.generation import encode_prompt
+from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.text.advice import doubts
+from recurrent_lm.lm.text.tokens import EOS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+WINDOW = 256  # steps of which the distributions are held at once
+
+
+@dataclass(frozen=True)
+class Next:
+    """P(v | prompt): ``probabilities`` [|V|] in float64, summing to 1, and their ``entropy`` in nats."""
+
+    probabilities: "NDArray[np.float64]"
+    entropy: float
+
+    def top(self, n: int) -> list[tuple[int, float]]:
+        """The n likeliest (id, probability), the likeliest first."""
+        order = np.argsort(-self.probabilities, kind="stable")[:n]
+        return [(int(i), float(self.probabilities[i])) for i in order]
+
+
+def next_token(run: Run, prompt: str | None = None) -> Next:
+    """The distribution of the token behind a prompt read from h(0) = 0; without one, of a document's first token.
+
+    Raises:
+        InputError: for a prompt of nothing.
+    """
+    ids = [EOS] if prompt is None else encode_prompt(run, prompt)
+    log_p = deque(_windows(run, ids), maxlen=1)[0][-1]
+    p = np.exp(log_p)
+    return Next(p, float(-(p * np.where(p > 0, log_p, 0.0)).sum()))
+
+
+@dataclass(frozen=True)
+class Surprise:
+    """A piece of a text and what it cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
+
+    ``tokens`` is 1 but where a token has no text of its own, as one byte of a character has not: it is counted with the
+    tokens behind it. ``rank`` is the piece's place among all tokens that could have stood there, from 1: one more than the
+    number of other tokens that are likelier than the whole piece, its spelling included. So an unknown word does not rank where
+    <unk> does, which stands for all unknown words together. Other unknown words may be likelier still and are not counted.
+    ``expected`` are the likeliest three tokens where the piece begins.
+    """
+
+    text: str
+    nats: float
+    spelling: float
+    tokens: int
+    rank: int
+    expected: tuple[tuple[str, float], ...]
+
+    @property
+    def total(self) -> float:
+        return self.nats + self.spelling
+
+
+@dataclass(frozen=True)
+class ScoredText:
+    """A text piece by piece, with its size in ``bytes``, what those are of ("the lower-cased text", or ""), how many tokens
+    stand for what the vocabulary lacks, and ``doubts``: warnings about the perplexity."""
+
+    pieces: list[Surprise]
+    bytes: int
+    raw_is: str
+    unknown_tokens: int = 0
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def nats(self) -> float:
+        """-log P(text), the spelling of unknown words included."""
+        return math.fsum(p.total for p in self.pieces)
+
+    @property
+    def tokens(self) -> int:
+        return sum(p.tokens for p in self.pieces)
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the mean loss of a token, spelling left out, as everywhere."""
+        mean = math.fsum(p.nats for p in self.pieces) / self.tokens
+        return math.exp(mean) if mean < 700 else math.inf
+
+    @property
+    def bits_per_byte(self) -> float:
+        return self.nats / math.log(2) / max(self.bytes, 1)
+
+
+def score_text(run: Run, text: str) -> ScoredText:
+    """-log P of each token of a text that begins as a document does, the state carried from its start to its end.
+
+    Raises:
+        InputError: for a text without tokens.
+    """
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError("the text holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+    tokenizer = run.tokenizer
+    ids = tokenizer.encode(text)
+    if not ids:
+        raise InputError("there is no token in the text; give it some words")
+    parts, unknowns = tokenizer.cut(text), tokenizer.unknowns(text)
+    pieces: list[Surprise] = []
+    nats, spelling, tokens = 0.0, 0.0, 0
+    at, first, begin = 0, EOS, np.empty(0)
+    for log_p in _windows(run, [EOS, *ids[:-1]]):
+        for row in log_p:
+            token, shown, unknown = ids[at], parts[at], unknowns[at]
+            if unknown is not None:
+                spelling += tokenizer.spelling_nats(unknown)
+            nats, tokens, at = nats - float(row[token]), tokens + 1, at + 1
+            if tokens == 1:
+                begin, first = row, token
+            if shown or at == len(ids):
+                order = np.argpartition(-begin, min(3, len(begin) - 1))[:3]
+                order = order[np.argsort(-begin[order], kind="stable")]
+                expected = tuple((tokenizer.show(int(i)), math.exp(begin[i])) for i in order)
+                likelier = begin > (begin[first] if tokens == 1 and not spelling else -nats - spelling)
+                rank = 1 + int(likelier.sum()) - int(likelier[first])
+                pieces.append(Surprise(shown, nats, spelling, tokens, rank, expected))
+                nats, spelling, tokens = 0.0, 0.0, 0
+    lacking, raw = tokenizer.unknown_tokens(text), len(tokenizer.raw(text).encode("utf-8"))
+    return ScoredText(pieces, raw, tokenizer.raw_is, lacking, tuple(doubts(tokenizer, lacking, len(ids))))
+
+
+def _windows(run: Run, inputs: list[int]) -> "Iterator[NDArray[np.float64]]":
+    """log P(v | inputs up to here), [n, |V|], window by window."""
+    model = run.model
+    device = model.embedding.weight.device
+    state = model.zero_state(1)
+    for begin in range(0, len(inputs), WINDOW):
+        with torch.no_grad():
+            hidden, state = model(torch.tensor([inputs[begin : begin + WINDOW]], device=device), state)
+            logits = model.logits(hidden[:, 0]).double()
+            yield torch.log_softmax(logits, dim=1).cpu().numpy()

@@ -1,0 +1,124 @@
+"""Sentences about a text and its tokens that figures do not tell: what to doubt, and what to do."""
+
+import hashlib
+from collections import defaultdict
+
+import regex
+
+from recurrent_lm.lm.config import TokensConfig
+from recurrent_lm.lm.text.corpora import SPLITS, Corpus, Piece
+from recurrent_lm.lm.text.data import Data
+from recurrent_lm.lm.text.tokenizer import Tokenizer
+from recurrent_lm.lm.text.tokens import LONGEST_PIECE, long_pieces
+
+FEW_WORDS, MUCH_UNKNOWN = 100, 0.3  # known words, and share of unknown tokens, beyond which a perplexity says little
+UNSPACED = regex.compile(r"[\p{LB=SA}\p{Han}\p{Hiragana}\p{Katakana}]+")  # scripts that put no spaces between words
+UNSPACED_SHARE = 0.1  # of the letters, from which on it matters
+NO_LETTERS = regex.compile(r"\P{L}+")
+LINE = 20  # words of a line from which on its coming twice is no accident
+NAMED = 3  # documents or files that a sentence names
+
+
+def unknown_share(unknown: int, tokens: int) -> str:
+    """What stands beside a perplexity: how much of the text the vocabulary lacks."""
+    return f"{unknown / max(tokens, 1):.1%} of the tokens unknown"
+
+
+def doubts(tokenizer: Tokenizer, unknown: int, tokens: int) -> list[str]:
+    """Warnings beside a perplexity that says little, as predicting <unk> is easy."""
+    known = tokenizer.known_words
+    warnings = []
+    if known is not None and known < FEW_WORDS:
+        warnings.append(
+            f"warning: the vocabulary knows {known} words and marks, so that perplexity says little; compare bits per byte, or "
+            "train on more text or with a lower --min-count"
+        )
+    if unknown > MUCH_UNKNOWN * tokens:
+        warnings.append(
+            f"warning: {unknown_share(unknown, tokens)}, so that perplexity says little; compare bits per byte, or take "
+            "--tokens char or bpe"
+        )
+    return warnings
+
+
+def of_data(data: Data, tokens: TokensConfig) -> list[str]:
+    """Everything to say of a corpus as a model would read it."""
+    texts = [text for _, text in data.corpus.documents]
+    return [*data.corpus.notes, *twice(data.corpus), *_unspaced(texts, tokens), *_unbroken(texts, tokens)]
+
+
+def twice(corpus: Corpus) -> list[str]:
+    """Documents that are the same but for white space, first those that stand in two splits. Of lines only long ones count."""
+    same: dict[bytes, list[int]] = defaultdict(list)
+    for number, (_, text) in enumerate(corpus.documents):
+        words = text.split()
+        if words and not (corpus.eos_bytes and len(words) < LINE):
+            same[_digest(words)].append(number)
+    groups = [group for group in same.values() if len(group) > 1]
+    if not groups:
+        return []
+    splits = _splits_of_documents(corpus)
+    places = {number: "/".join(splits[number]) for group in groups for number in group}
+    across = [group for group in groups if len({split for number in group for split in splits[number]}) > 1]
+    inside = [group for group in groups if group not in across]
+    sentences = []
+    for found, harm in ((across, "what is trained on is also scored, which flatters"), (inside, "it counts that often")):
+        for group in found[:NAMED]:
+            named = ", ".join(f"{corpus.documents[number][0]} ({places[number]})" for number in group[:NAMED])
+            more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
+            sentences.append(f"the same document {len(group)} times: {named}{more}; {harm}, so keep one")
+        if len(found) > NAMED:
+            sentences.append(f"{len(found) - NAMED:,} more documents come twice; {harm}")
+    return sentences
+
+
+def seen_in_training(scored: list[Piece], trained: list[Piece]) -> list[str]:
+    """A sentence where pieces of a text to be scored are whole pieces of the training text; short ones do not count."""
+    known = {_digest(piece.text.split()) for piece in trained}
+    long = [words for piece in scored if len(words := piece.text.split()) >= LINE]
+    count = sum(_digest(words) in known for words in long)
+    return [f"{count:,} of the {len(scored):,} documents were trained on, which flatters"] if count else []
+
+
+def _digest(words: list[str]) -> bytes:
+    return hashlib.sha256(" ".join(words).encode()).digest()
+
+
+def _splits_of_documents(corpus: Corpus) -> list[list[str]]:
+    """The splits in which each document lies."""
+    splits, number = corpus.splits(), 0
+    places: list[list[str]] = [[] for _ in corpus.documents]
+    for name in SPLITS:
+        for piece in splits[name]:
+            places[number].append(name)
+            number += piece.ends
+    return places
+
+
+def _unspaced(texts: list[str], tokens: TokensConfig) -> list[str]:
+    """Thai, Chinese and others have no spaces between words, so that a word token would be a clause."""
+    if tokens.kind != "word":
+        return []
+    letters, others = 0, 0
+    for text in texts:
+        of_text = NO_LETTERS.sub("", text)
+        letters, others = letters + len(of_text), others + len(UNSPACED.sub("", of_text))
+    share = 1 - others / max(letters, 1)
+    if letters == 0 or share < UNSPACED_SHARE:
+        return []
+    return [
+        f"{share:.0%} of the letters are of scripts that put no spaces between words, where a word token is a whole "
+        "clause; --tokens char or --tokens bpe serve better"
+    ]
+
+
+def _unbroken(texts: list[str], tokens: TokensConfig) -> list[str]:
+    """Pieces that are cut for byte pairs."""
+    count = sum(map(long_pieces, texts)) if tokens.kind == "bpe" else 0
+    if not count:
+        return []
+    pieces = "1 piece of the text goes" if count == 1 else f"{count:,} pieces of the text go"
+    return [
+        f"{pieces} on for more than {LONGEST_PIECE} bytes without a break, as DNA does; the tokenizer cuts there every "
+        f"{LONGEST_PIECE} bytes, and no byte pair reaches across a cut"
+    ]

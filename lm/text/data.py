@@ -1,0 +1,108 @@
+"""A corpus made ready for a model: its tokenizer and its three streams."""
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.config import CorpusConfig, RunConfig
+from recurrent_lm.lm.text import batches as streams
+from recurrent_lm.lm.text.batches import Stream
+from recurrent_lm.lm.text.corpora import NAMES, Corpus, open_corpus
+from recurrent_lm.lm.text.tokens import Tokenizer, build
+
+
+@dataclass(frozen=True)
+class Data:
+    corpus: Corpus
+    tokenizer: Tokenizer
+    train: Stream
+    valid: Stream
+    test: Stream
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the three streams of ids: the same text through the same tokenizer."""
+        digest = hashlib.sha256()
+        for stream in (self.train, self.valid, self.test):
+            digest.update(stream.ids.tobytes() + b"|")
+        return digest.hexdigest()
+
+
+def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
+    """Read, split and encode the corpus; the tokenizer is built from the training split where none is given."""
+    corpus = open_corpus(config.corpus)
+    return encoded(corpus, tokenizer or build([piece.text for piece in corpus.splits()["train"]], config.tokens))
+
+
+def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Data:
+    """The splits of a corpus as streams."""
+    splits = corpus.splits()
+    parts = {name: streams.encode(pieces, tokenizer, corpus.eos_bytes) for name, pieces in splits.items()}
+    if empty := [name for name, stream in parts.items() if not len(stream.ids)]:
+        raise InputError(f"the {empty[0]} text holds no token, only white space; give it some text")
+    return Data(corpus, tokenizer, **parts)
+
+
+def moved(config: CorpusConfig, place: str) -> CorpusConfig:
+    """Settings of the same text at another ``place``: a file, or a folder; "" changes nothing.
+
+    A text that came split into three files is in a folder that holds them as their former folder did.
+    """
+    if not place:
+        return config
+    if not config.train_file:
+        return replace(config, source=place if place in NAMES else str(Path(place).resolve()))
+    train, valid, test = config.train_file, config.valid_file, config.test_file
+    former = Path(os.path.commonpath([Path(file).parent for file in (train, valid, test)]))
+    new = {file: str(Path(place).resolve() / Path(file).relative_to(former)) for file in (train, valid, test)}
+    return replace(config, train_file=new[train], valid_file=new[valid], test_file=new[test])
+
+
+def missing(config: CorpusConfig) -> str:
+    """The first path of a corpus at which there is nothing; "" where there is something at each."""
+    named = [] if config.source in NAMES else [config.source]
+    for path in filter(None, (*named, config.train_file, config.valid_file, config.test_file)):
+        try:
+            Path(path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return path
+        except (OSError, ValueError):  # ``open_corpus`` says why
+            continue
+    return ""
+
+
+def open_moved(config: CorpusConfig, run: Path, place: str = "", option: str = "--corpus PATH") -> Corpus:
+    """The corpus that a run was trained on, from its new ``place`` where one is given.
+
+    Args:
+        option: how the place is given, for the sentence that asks for it.
+
+    Raises:
+        InputError: where it is not there or cannot be read.
+    """
+    config = moved(config, place)
+    if gone := missing(config):
+        what = "give the place where it is now" if place else "if it was moved, name its new place"
+        raise InputError(f"the training text of {run} is not at {gone}; {what} with {option}")
+    return open_corpus(config)
+
+
+def trained_on(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    run: Path,
+    meta: dict[str, Any],
+    place: str = "",
+    option: str = "--corpus PATH",
+) -> Data:
+    """The data of a ``run``, from the new ``place`` of its text where one is given; see ``open_moved``.
+
+    Raises:
+        InputError: where the text is not there, and where another one is at ``place``, by the digest in ``meta``.
+    """
+    data = encoded(open_moved(config.corpus, run, place, option), tokenizer)
+    if place and meta.get("data") != data.fingerprint():
+        raise InputError(f"{place} is not the text that {run} was trained on; give an unchanged copy of that with {option}")
+    return data

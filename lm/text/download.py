@@ -1,0 +1,164 @@
+"""Corpora that are downloaded once, on request: pinned to a commit, checked before they are kept and before they are used."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.text.files import read_bytes
+
+FOLDER = "LM_DATA"  # the environment variable that names another folder than the user's cache
+TIMEOUT = 30.0  # seconds without an answer
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A file of a public repository at one commit.
+
+    ``checksum`` is "sha256:" and the file's SHA-256, or "git:" and its blob id: SHA-1 of b"blob <length>\\0" and the file.
+    """
+
+    what: str
+    url: str
+    checksum: str
+    rights: str
+
+    @property
+    def citation(self) -> str:
+        return f"Text: {self.url}; {self.rights}"
+
+
+REMOTE = {
+    "robotrump": Remote(
+        "Donald J. Trump's campaign speeches, the lecture's corpus",
+        "https://raw.githubusercontent.com/ppramesi/RoboTrumpDNN/c217e1d3d1eb5865ac99d88c6487b7aa3262bf99/source.txt",
+        "sha256:faf39d2e72c13c09511b5f52535cddbe4003e4c1152dac5ae816f8bb11a8f4e1",
+        "that repository's LICENSE.md is in the style of zlib's; campaign speeches are no works of the federal government, so "
+        "do not pass the file on.",
+    ),
+    "obama-rnn": Remote(
+        "Barack Obama's speeches, as collected for the Obama-RNN",
+        "https://raw.githubusercontent.com/samim23/obama-rnn/10248ee07440125e1e3ea3bd07f4b3b4b6b54131/input.txt",
+        "git:11ec5f013964d47a45c55dbc3c9cefd71a6e3172",
+        "that repository's README states no licence, and the rights of the text are not known here; do not pass the file on.",
+    ),
+}
+
+
+def data_folder() -> Path:
+    """Where downloaded corpora are kept: $LM_DATA, otherwise the platform's cache folder of the user."""
+    if named := os.environ.get(FOLDER):
+        return Path(named).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("recurrent-lm"))
+
+
+def place(name: str) -> Path:
+    """The file of a downloaded corpus, whether it is there or not."""
+    return data_folder() / f"{name}.txt"
+
+
+def kept(name: str) -> Path:
+    """The file of a corpus that was downloaded, found to be intact.
+
+    Raises:
+        InputError: when it was not downloaded, or is damaged.
+    """
+    path = place(name)
+    if not os.path.lexists(path):
+        raise InputError(f"{name} is not downloaded yet: lm corpora download {name}")
+    _check(path, name)
+    return path
+
+
+def matches(raw: bytes, checksum: str) -> bool:
+    """Whether these bytes are the file of a ``Remote.checksum``."""
+    kind, _, expected = checksum.partition(":")
+    if kind == "git":
+        return hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest() == expected
+    return hashlib.sha256(raw).hexdigest() == expected
+
+
+def download(name: str, folder: Path | None = None, source: Path | None = None) -> tuple[Path, bool]:
+    """Fetch a corpus into ``folder`` (the data folder), or take it from ``source``, a copy that the user has.
+
+    The file gets its name after its checksum was found right; until then nothing is kept, and nothing is overwritten.
+
+    Returns:
+        Its file, and whether it is new there.
+
+    Raises:
+        InputError: for an unknown name, a file that is not the right one, and a transfer or a folder that fails.
+    """
+    if name not in REMOTE:
+        raise InputError(f"{name!r} cannot be downloaded; {' and '.join(REMOTE)} can, see lm corpora list")
+    path = (folder or data_folder()) / f"{name}.txt"
+    if os.path.lexists(path):
+        _check(path, name)
+        return path, False
+    copy = read_bytes(source) if source else None
+    if copy is not None and not matches(copy, REMOTE[name].checksum):
+        raise InputError(f"{source} is not the file of {REMOTE[name].url}: its {_wrong(name)}; as a text: lm train {source}")
+    _keep(path, name, copy)
+    return path, True
+
+
+def _keep(path: Path, name: str, copy: bytes | None) -> None:
+    import pooch
+    import requests
+
+    remote = REMOTE[name]
+
+    def transfer(url: str, output: str, _: object) -> None:
+        """Write the temporary file, which pooch renames when this returns and removes when it raises."""
+        if copy is None:
+            pooch.HTTPDownloader(timeout=TIMEOUT, chunk_size=2**16)(url, output, None)
+        else:
+            Path(output).write_bytes(copy)
+        if not matches(Path(output).read_bytes(), remote.checksum):
+            raise InputError(f"what {url} sent is not {name}: its {_wrong(name)}; nothing was kept, {_instead(name)}")
+        Path(output).chmod(0o644)  # temporary files are private, and a data folder may be shared
+
+    pooch.get_logger().setLevel("WARNING")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # pooch checks plain hashes only, so transfer checks
+        pooch.retrieve(remote.url, None, fname=path.name, path=path.parent, downloader=transfer)
+    except requests.RequestException as error:
+        raise InputError(f"{path.name} cannot be fetched from {remote.url}: {_why(error)}; {_instead(name)}") from None
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{path} cannot be written: {reason}; choose another folder with --to or ${FOLDER}") from None
+
+
+def _check(path: Path, name: str) -> None:
+    if not matches(read_bytes(path), REMOTE[name].checksum):
+        raise InputError(f"{path} is damaged or another file: its {_wrong(name)}; remove it, then: lm corpora download {name}")
+
+
+def _wrong(name: str) -> str:
+    kind, _, expected = REMOTE[name].checksum.partition(":")
+    return f"{'git blob id' if kind == 'git' else 'SHA-256'} is not {expected}"
+
+
+def _instead(name: str) -> str:
+    return f"if you have that file: lm corpora download {name} --from FILE, or lm train FILE"
+
+
+def _why(error: Exception) -> str:
+    """The reason of a failed transfer in a few words."""
+    from requests import exceptions
+
+    if isinstance(error, exceptions.HTTPError) and error.response is not None:
+        return f"the server answered {error.response.status_code} {error.response.reason}"
+    if isinstance(error, exceptions.Timeout):
+        return f"no answer within {TIMEOUT:g} seconds"
+    if isinstance(error, exceptions.SSLError):
+        return "the server's certificate is not trusted here"
+    if isinstance(error, exceptions.ProxyError):
+        return "the proxy cannot be reached or refuses"
+    if isinstance(error, exceptions.ChunkedEncodingError):
+        return "the transfer broke off"
+    return "no connection, or it was lost"

@@ -1,0 +1,59 @@
+"""A divergence in sentences: which parameter's gradient is not finite, and which settings can help."""
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor, nn
+
+from recurrent_lm.lm.config import RunConfig, parse_clip
+from recurrent_lm.lm.training.clip import not_finite
+
+Bad = tuple[str, int, int]  # a parameter's name, how many elements of its gradient are inf or NaN, how many it has
+
+
+def first_not_finite(model: nn.Module, counts: Iterable[float] | None = None) -> Bad | None:
+    """The first parameter, in the model's order, whose gradient has elements that are inf or NaN.
+
+    Args:
+        counts: such elements of each gradient, where they were counted before (``not_finite``).
+    """
+    having = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    if counts is None and having:
+        found: Tensor = not_finite([g for _, g in having])
+        counts = found.tolist()
+    named = zip(having, counts or (), strict=False)
+    return next(((name, int(count), g.numel()) for (name, g), count in named if count), None)
+
+
+def advice(config: RunConfig, what: str, step: int, lr: float, recent: Sequence[float]) -> str:
+    """What may help against a divergence after ``step`` updates, the last of which had gradients of the norms ``recent``.
+
+    Before the first update the weights are those that were drawn, so neither the rate nor clipping has done anything yet.
+    """
+    model, training = config.model, config.training
+    gradient = what == "gradient"
+    shorter = [f"a smaller --bptt (it was {config.batches.bptt})"] if gradient and config.batches.bptt > 1 else []
+    gated = ["--cell lstm"] if gradient and model.cell.startswith("rnn-") else []
+    if not step:
+        drawn = []
+        if training.init_from:
+            drawn = ["another run for --init-from"]
+        elif model.init_width:
+            drawn = [f"a smaller --init-width (it was {model.init_width:g})"]
+        mends = [*drawn, *shorter, *gated] or ["other initial weights (--seed)"]
+        return f"The initial weights cause this: no update was made, so --lr and --clip cannot help. Try {either(mends)}"
+    kind, threshold = parse_clip(training.clip)
+    largest = max(recent, default=1.0)
+    if kind == "none":
+        clip = f"--clip norm:{1 if largest > 1 else largest / 10:.1g}"
+    else:  # below a threshold that no norm has reached another one may change nothing; no element is larger than the norm
+        clip = f"a threshold below {kind}:{min(threshold, largest):.3g}"
+    mends = [f"a smaller --lr (it was {lr:g})", clip]
+    if training.weight_decay * max(lr, 1) >= 1:  # decay alone moves a weight by its own size or more
+        mends.insert(1, f"a smaller --weight-decay (it was {training.weight_decay:g})")
+    norms = f"Gradient norms of the steps before it: {', '.join(f'{n:.3g}' for n in recent)}. " if recent else ""
+    return f"{norms}Try {either([*mends, *shorter])}"
+
+
+def either(mends: Sequence[str]) -> str:
+    """ "a, b or c"."""
+    return " or ".join(filter(None, (", ".join(mends[:-1]), mends[-1])))

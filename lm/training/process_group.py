@@ -1,0 +1,214 @@
+"""How the processes that torchrun has started begin one training together, and speak with one voice.
+
+The first process does what one process does, and sends its settings, streams and first checkpoint to the others, which read
+no file. What ends them all is said once: whoever comes first claims the right to speak in the store that torchrun keeps, and
+the others end when it is said.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
+from recurrent_lm.lm.config import RunConfig
+from recurrent_lm.lm.training.ranks import ALONE, TIMEOUT, Alone, Ranks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from recurrent_lm.lm.text.data import Data
+    from recurrent_lm.lm.training.loop import Training
+
+LEAD, SPEAKER, SAID, HERE = "lm/lead", "lm/speaker", "lm/said", "lm/here"  # keys in the store
+GRACE = 2.0  # seconds in which the first process may say what all know
+PATIENCE = 10.0  # seconds to wait for the sentence of another process
+_current: Alone = ALONE
+
+
+def place() -> tuple[int, int]:
+    """(rank, number of processes) as torchrun says in the environment; (0, 1) without it."""
+    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
+    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else (0, 1)
+
+
+def follows() -> bool:
+    """Whether this process takes over what the first one sends."""
+    return place()[0] > 0
+
+
+def current() -> Alone:
+    """The ranks that this process has joined."""
+    return _current
+
+
+def join() -> Alone:
+    """Meet the other processes, where torchrun has started several.
+
+    Raises:
+        InputError: where they cannot meet.
+    """
+    global _current
+    rank, size = place()
+    if size == 1 or _current.size > 1:
+        return _current
+    import torch
+    import torch.distributed as dist
+    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
+    address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
+    if not address or not port.isdecimal():
+        raise InputError("RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not; let torchrun start the processes")
+    keeps = rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    try:
+        store = TCPStore(address, int(port), None, keeps, TIMEOUT, wait_for_workers=False)
+        store.add(HERE, 1)
+        end = time.monotonic() + TIMEOUT.total_seconds()
+        while (there := store.add(HERE, 0)) < size:  # in Python, so that a signal can end it
+            if time.monotonic() > end:
+                raise InputError(f"only {there} of {size} processes have come; start the others, or fewer")
+            time.sleep(0.02)
+        dist.init_process_group(backend, store=PrefixStore("lm", store), rank=rank, world_size=size, timeout=TIMEOUT)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"the {size} processes cannot reach each other at {address}:{port} ({reason})") from None
+    _current = Ranks(rank, size, store)
+    return _current
+
+
+def check(config: RunConfig) -> None:
+    """Refuse what several processes cannot do together."""
+    size, rows, device = _current.size, config.batches.rows, config.machine.device
+    if rows % size:
+        raise InputError(
+            f"{rows} rows cannot be divided over {size} processes; start a number of processes that divides {rows}, "
+            f"or in a new run take a multiple of {size} for --rows"
+        )
+    if size > 1 and ":" in device:
+        raise InputError(f"--device {device} is one GPU, and there are {size} processes; with cuda each takes the next one")
+    if size > 1 and (wish := config.training.on_divergence) != "stop":
+        raise InputError(f"--on-divergence {wish} goes with one process only; with several say stop")
+
+
+def lead(training: "Training") -> None:
+    """Let the others take over a training that stands at its last checkpoint; from here on each has its own rows.
+
+    Raises:
+        InputError: where one of them cannot.
+    """
+    ranks = _current
+    if not isinstance(ranks, Ranks):
+        return
+    from recurrent_lm.lm.runs import checkpoint
+
+    data = training.data
+    data = replace(data, corpus=replace(data.corpus, documents=[], presplit={}))  # they need the streams only
+    ranks.store.set(LEAD, "")
+    ranks.send((training.config, data, training.path, checkpoint.load(training.path, "last")))
+    _settle(ranks, "")
+    _divide(training, ranks)
+
+
+def follow(assemble: "Callable[[RunConfig, Data, Path, str], Training]") -> "Training":
+    """The training that the first process sends, on this one.
+
+    Raises:
+        InputError: the first error of any process in making it.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: until there is a training, a signal ends the process at once
+    ranks = join()
+    assert isinstance(ranks, Ranks)
+    while not ranks.store.check([LEAD]):
+        if ranks.store.check([SAID]):  # the first process has given up
+            raise SystemExit(int(ranks.store.get(SAID)))
+        time.sleep(0.02)
+    config, data, path, saved = ranks.send(None)  # type: ignore[var-annotated]
+    error, training = "", None
+    try:
+        _take_device(config)
+        training = assemble(config, data, path, "")
+        training.restore(saved)
+    except InputError as found:
+        error = f"rank {ranks.rank}: {found}"
+    _settle(ranks, error)
+    assert training
+    _divide(training, ranks)
+    return training
+
+
+def _take_device(config: RunConfig) -> None:
+    import torch
+
+    torch.set_num_threads(config.machine.threads)
+    if config.machine.device == "cuda":
+        local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= count:
+            raise InputError(
+                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or say --device cpu"
+            )
+        torch.cuda.set_device(local)
+
+
+def _settle(ranks: Ranks, error: str) -> None:
+    """The same error on all ranks, if any has one."""
+    if found := next(filter(None, ranks.collect(error)), ""):
+        raise InputError(found)
+
+
+def _divide(training: "Training", ranks: Ranks) -> None:
+    k = training.config.batches.rows
+    training.ranks = ranks
+    training.state = ranks.part(training.state)
+    training.model.share = (k, ranks.rows(k))
+
+
+@contextmanager
+def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterator[None]:
+    """Say once what ends all processes, and end with its exit code; with one process nothing is done here.
+
+    Args:
+        sentence: what to say of an error and its exit code; None for an error that is none of the user's.
+    """
+    try:
+        yield
+    except Exception as error:
+        said = sentence(error)
+        if not isinstance(_current, Ranks) or not said:
+            raise
+        for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with SIGTERM
+            signal.signal(number, signal.SIG_IGN)
+        if isinstance(error, (Stopped, Diverged)):  # as on all ranks: the first one's words come after its last line
+            _wait_until_said(_current, 0.0 if _current.first else GRACE)
+        _say(_current, *said)
+        sys.stdout.flush()
+        os._exit(said[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
+
+
+def _wait_until_said(ranks: Ranks, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    with suppress(RuntimeError):  # nobody can be asked any more
+        while time.monotonic() < end and not ranks.store.check([SAID]):
+            time.sleep(0.02)
+
+
+def _say(ranks: Ranks, message: str, code: int) -> None:
+    name = str(ranks.rank)
+    try:
+        if ranks.store.compare_set(SPEAKER, "", name).decode() != name:
+            _wait_until_said(ranks, PATIENCE)
+            return
+    except RuntimeError:
+        pass  # the store was kept by the process that ended, and nobody can be asked
+    print(f"lm: {message}", file=sys.stderr, flush=True)
+    with suppress(RuntimeError):
+        ranks.store.set(SAID, str(code))
+
+
+def wait_for_the_first() -> None:
+    """For a process that finds the command line wrong: the first one says so, and torchrun then ends this one."""
+    time.sleep(PATIENCE)

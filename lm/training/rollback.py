@@ -1,0 +1,76 @@
+"""Divergence undone: back to the last good checkpoint, and on from there with half the learning rate.
+
+A checkpoint is good once an update has gone well from it: its loss was no worse than that of guessing, log |V| nats a
+token and one more, and its gradient was finite. ``good.json`` names it. Weights that are finite but spoilt already, so that
+the next loss explodes at whatever rate, are therefore never gone back to. The first checkpoint needs a finite update only.
+
+What the update depends on is restored, the random state included, so a rollback repeats bit for bit where the run does. The
+steps that it takes back leave the logs; ``rollbacks.jsonl`` keeps a record of them. The checkpoint that is gone back to is
+stored again with its new rate before the logs are cut, so a run that is killed in between goes on from before the rollback or
+after it.
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+from recurrent_lm.lm.base.errors import Diverged
+from recurrent_lm.lm.runs import checkpoint
+from recurrent_lm.lm.runs.logs import Log
+
+if TYPE_CHECKING:
+    from recurrent_lm.lm.training.loop import Training
+
+MOST = 8  # rollbacks of one run; the rate is 1/256 then
+RECORD = "rollbacks.jsonl"
+
+
+class Rollback:
+    """What a training does about divergence, if its settings say rollback; otherwise nothing."""
+
+    def __init__(self, training: "Training") -> None:
+        self._training = training
+        self._on = training.config.training.on_divergence == "rollback"
+
+    def updated(self, loss: float) -> None:
+        """An update with a finite loss and gradient was made from where the training still stands."""
+        training, at = self._training, self._training.at
+        # Where every run has its checkpoint; one that was stopped has another, which must make no difference.
+        stored = at.batch == 0 or at.step % training.config.training.checkpoint_every == 0
+        guessing = math.log(training.data.tokenizer.size)
+        if self._on and stored and (loss <= guessing + 1 or not (training.path / "good.json").exists()):
+            checkpoint.keep_as_good(training.path)
+
+    def after(self, error: Diverged) -> None:
+        """Stand at the last good checkpoint, with half its rate, and half again for each time that it was gone back to.
+
+        Raises:
+            Diverged: the error itself, where the settings say stop, where no update has gone well yet, and after ``MOST``
+                rollbacks.
+        """
+        training, at = self._training, self._training.at
+        if not self._on:
+            raise error
+        if at.rollbacks >= MOST:
+            raise Diverged(f"{error.what}, after {MOST} rollbacks that halved the rate each", error.advice)
+        if not (training.path / "good.json").exists():
+            raise Diverged(f"{error.what}, and no checkpoint is known to be good", error.advice)
+        good = checkpoint.load(training.path, "good")
+        position = good.meta["position"]
+        count, step = at.rollbacks + 1, good.meta["step"]
+        lr = position["lr"] / 2 ** (count - position.get("rollbacks", 0))
+        record = {"rollback": count, "what": error.what, "step": at.step, "epoch": at.epoch + 1, "lr": at.lr}
+        log = Log(training.path / RECORD, "rollback", at.rollbacks, training.marks.get(RECORD))
+        log.write(record | {"grad_norms": list(training.recent), "back_to_step": step, "next_lr": lr})
+        log.sync()
+        log.close()
+        for open_log in training.logs:
+            open_log.close()
+        training.logs = ()  # so that the marks of the good checkpoint are stored
+        training.restore(good)
+        # A model that validated better stays the best one, also where the steps to it are taken back.
+        training.at.best_loss, training.at.best_epoch = at.best_loss, at.best_epoch
+        training.at.lr, training.at.rollbacks = lr, count
+        training.marks[RECORD] = log.mark
+        training.save()
+        training.open_logs()
+        training.display.line(f"{error.what}; back to step {step} with rate {lr:.3g} (rollback {count} of at most {MOST})")

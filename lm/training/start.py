@@ -1,0 +1,306 @@
+"""A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
+
+import hashlib
+import json
+import shlex
+import shutil
+from collections.abc import Collection
+from dataclasses import Field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from recurrent_lm.lm.base import machine
+from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.lock import Lock
+from recurrent_lm.lm.base.seal import unseal
+from recurrent_lm.lm.config import RunConfig, flag_of
+from recurrent_lm.lm.model import LanguageModel
+from recurrent_lm.lm.runs import checkpoint, logs
+from recurrent_lm.lm.runs import folder as runs
+from recurrent_lm.lm.text import advice, corpora
+from recurrent_lm.lm.text.batches import Batches
+from recurrent_lm.lm.text.data import Data, moved, prepare, trained_on
+from recurrent_lm.lm.text.tokens import Tokenizer
+from recurrent_lm.lm.training import cuda_graph as graph
+from recurrent_lm.lm.training import process_group as processes
+from recurrent_lm.lm.training.loop import Training
+
+
+def new_training(config: RunConfig, path: Path | None = None) -> Training:
+    """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
+
+    Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
+    afterwards, before the first checkpoint is whole, takes the folder away again.
+    """
+    processes.check(config)
+    source = config.training.init_from
+    if source:
+        config = config.replace(init_from=str(Path(source).resolve()))
+    config = _absolute(config)
+    settled, why = machine.settle(config.machine)
+    config = replace(config, machine=settled)
+    graph.check(config, processes.current().size)
+    data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
+    Batches(data.train.ids, config.batches.rows, config.batches.bptt)  # too short a text is refused here
+    if config.training.valid_rows > len(data.valid.ids):
+        raise InputError(
+            f"the validation text has {len(data.valid.ids):,} tokens; --valid-rows must be at most that many, not "
+            f"{config.training.valid_rows:,}"
+        )
+    torch.manual_seed(config.training.seed)
+    training = _assemble(config, data, Path(), why)
+    model = training.model
+    if config.model.frequency_bias and not config.model.init_width:
+        counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
+        model.know_frequencies(torch.from_numpy(counts).to(training.device))
+    if source:
+        saved = checkpoint.load(Path(source), "best")
+        runs.check_tokens(Path(source), saved.meta)
+        runs.load_weights(model, saved, Path(source))
+    about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
+    about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
+    if (size := processes.current().size) > 1:
+        about["processes"] = size
+    files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
+    files["about.json"] = json.dumps(about, indent=1)
+    training.notes = advice.of_data(data, config.tokens)
+    with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
+        _begin(training, path, files)
+    return training
+
+
+def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:
+    """Make the run folder, claim it, and write its files and the first checkpoint; an error takes all of it away again."""
+    was_there = path is not None and path.exists()
+    config = training.config
+    folder = runs.create(path, f"{training.data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
+    try:
+        training.path, training.lock = folder, Lock(folder)
+    except OSError:
+        if not was_there:
+            folder.rmdir()
+        raise
+    try:
+        for name, text in files.items():
+            checkpoint.write_atomic(folder / name, text.encode())
+            training.files[name] = hashlib.sha256(text.encode()).hexdigest()
+        training.save()
+        processes.lead(training)
+    except BaseException:
+        training.lock.release()
+        for file in folder.iterdir():
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
+        if not was_there:
+            folder.rmdir()
+        raise
+
+
+def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Training:
+    """A training where its last checkpoint left it, on its own device or another.
+
+    Args:
+        corpus: where its text is now, if it was moved; the run remembers it.
+        limits: new ``epochs``, ``max_steps`` or ``patience``. With them a finished run goes on, too; the run remembers them.
+
+    Raises:
+        InputError: when it is finished, damaged, or being trained by somebody else; nothing is changed then.
+    """
+    config, tokenizer = runs.read_settings(path)
+    if (path / "result.json").exists() and not limits:
+        steps = _checked_result(path / "result.json").get("steps")
+        most = config.training.max_steps
+        wish = ["--max-steps", str(2 * most)] if most and most == steps else ["--epochs", str(2 * config.training.epochs)]
+        longer = shlex.join(["lm", "resume", str(path), *wish])
+        again = shlex.join(["lm", "train", "--init-from", str(path)])
+        raise InputError(f"{path} is finished; to train it longer: {longer}; to begin a new run with its best weights: {again}")
+    kept = replace(config.replace(**limits), corpus=moved(config.corpus, corpus))
+    config = kept
+    if device:
+        config = config.replace(device=device, graph=config.machine.graph and device.startswith("cuda"))
+    try:
+        lock = Lock(path)
+    except OSError as error:
+        raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
+    try:
+        processes.check(config)
+        training = _restored(config, tokenizer, path, corpus)
+        if limits:
+            _prolong(training, limits)
+        if limits or corpus:
+            with training.signals():
+                _remember(training, kept)
+        processes.lead(training)
+    except BaseException:
+        lock.release()
+        raise
+    training.lock = lock
+    return training
+
+
+def _prolong(training: Training, limits: dict[str, int]) -> None:
+    """Let new limits take effect: a patience that has run out begins anew, everything else goes on.
+
+    No schedule knows how long the training will be: each follows the epochs done and the validation loss. So the learning
+    rate goes on from where it stands, as it would have in a longer training.
+
+    Raises:
+        InputError: where the limits leave nothing to train.
+    """
+    at, path, wished = training.at, training.path, training.config.training
+    if at.epoch >= wished.epochs:
+        given = f", not {wished.epochs}" if "epochs" in limits else ""
+        raise InputError(f"{path} has {at.epoch} epochs done; to go on, --epochs must be more than that{given}")
+    if training.out_of_steps():
+        given = f", not {wished.max_steps}" if "max_steps" in limits else ", or 0 for no such limit"
+        raise InputError(f"{path} has {at.step} updates done; to go on, --max-steps must be more than that{given}")
+    rate = f"the learning rate is {at.lr:.3g}, where the schedule {wished.schedule} has brought it"
+    training.notes.append(f"{path} goes on after {at.epoch} epochs and {at.step} updates; {rate}")
+    if wished.patience and at.stalled >= wished.patience:
+        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience begins anew")
+        at.stalled = 0
+
+
+def _remember(training: Training, config: RunConfig) -> None:
+    """Store changed settings and the checkpoint that counts on them.
+
+    In this order a crash leaves a run that is finished as before, or one that goes on with the new settings.
+    """
+    text = config.to_toml().encode()
+    checkpoint.write_atomic(training.path / "config.toml", text)
+    (training.path / "result.json").unlink(missing_ok=True)
+    training.files["config.toml"] = hashlib.sha256(text).hexdigest()
+    training.save()
+
+
+def follow() -> Training:
+    """The training that the first of several processes has begun or resumed, on this one."""
+    return processes.follow(_assemble)
+
+
+def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -> Training:
+    settled, _ = machine.settle(config.machine)
+    config = replace(config, machine=settled)
+    graph.check(config, processes.current().size)
+    saved = checkpoint.load(path, "last")
+    runs.check_tokens(path, saved.meta)
+    data = trained_on(config, tokenizer, path, saved.meta, place)
+    training = _assemble(config, data, path, "as the run was begun")
+    if saved.meta.get("data") != training.fingerprint:
+        raise InputError(
+            f"the corpus of {path} has changed since it was begun; restore the text, name an unchanged copy of it with "
+            "--corpus PATH, or begin a new run"
+        )
+    try:
+        training.restore(saved)
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
+    training.notes = [*runs.edited(path, saved.meta), *_check_logs(training), *_check_best(path)]
+    return training
+
+
+def _check_best(path: Path) -> list[str]:
+    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best.
+
+    Raises:
+        InputError: where no checkpoint can take its place.
+    """
+    if (path / "best.json").is_dir():
+        raise InputError(f"{path / 'best.json'} is a folder, where the best checkpoint's pointer should be; remove it")
+    try:
+        checkpoint.load(path, "best")
+    except InputError as error:
+        return [f"{error}, before the training ends without a better one"]
+    return []
+
+
+def _check_logs(training: Training) -> list[str]:
+    """Refuse logs that are damaged; sentences on those that are gone, whose record begins anew."""
+    said = []
+    for name, mark in list(training.marks.items()):
+        file = training.path / name
+        if not file.exists() and mark["bytes"]:
+            said.append(f"{file} is gone, so it holds no record of what was trained before step {training.at.step + 1}")
+            del training.marks[name]
+        elif file.exists():
+            logs.check(file, mark)
+    return said
+
+
+def _checked_result(file: Path) -> dict[str, Any]:
+    try:
+        return unseal(file.read_bytes())
+    except (ValueError, OSError) as error:
+        what = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{file} is damaged ({what}); remove it, and lm resume scores the finished model again") from None
+
+
+def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:
+    """Model and optimizer, or a sentence where memory does not suffice for them."""
+    with machine.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
+        model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
+        return Training(config, data, path, model, why)
+
+
+def inherit(config: RunConfig, given: dict[str, Any], named: Collection[str] = (), file: Path | None = None) -> RunConfig:
+    """For ``--init-from``: the other run's tokens and model are taken over; what contradicts them is refused.
+
+    Args:
+        given: settings that the command line gives, by name.
+        named: names of the settings that the settings ``file`` gives.
+    """
+    path = config.training.init_from
+    if not path:
+        return config
+    source, _ = runs.read_settings(Path(path))
+    taken = {
+        "tokens": [f.name for f in fields(source.tokens)],
+        "model": ["cell", "hidden_size", "embedding_size", "layers", "tie"],
+    }
+    values: dict[str, Any] = {}
+    for section, f in RunConfig.settings():
+        if f.name not in taken.get(section, ()):
+            continue
+        values[f.name] = getattr(getattr(source, section), f.name)
+        wanted = given.get(f.name, getattr(getattr(config, section), f.name))
+        if wanted != values[f.name] and (f.name in given or f.name in named):
+            where = "" if f.name in given else f", [{section}] {f.name} in {file},"
+            raise InputError(
+                f"{_as_flag(f, wanted)}{where} contradicts --init-from {path}, which has {_as_flag(f, values[f.name])}; "
+                "leave it out to take that over"
+            )
+    return config.replace(**values)
+
+
+def _as_flag(f: Field[Any], value: object) -> str:
+    if isinstance(value, bool):
+        return flag_of(f) if value else f"--no-{flag_of(f)[2:]}"
+    return f"{flag_of(f)} {value}"
+
+
+def _absolute(config: RunConfig) -> RunConfig:
+    """Paths that mean the same from any folder, so that config.toml does too."""
+    paths = {}
+    for name in ("source", "train_file", "valid_file", "test_file"):
+        value = getattr(config.corpus, name)
+        if value and Path(value).exists():
+            paths[name] = str(Path(value).resolve())
+    if config.corpus.source in corpora.NAMES:
+        paths.pop("source", None)
+    return config.replace(**paths)
+
+
+def _summary(data: Data) -> dict[str, object]:
+    splits = {name: getattr(data, name) for name in ("train", "valid", "test")}
+    return {
+        "name": data.corpus.name,
+        "documents": len(data.corpus.documents),
+        "types": data.tokenizer.size,
+        "tokens": {name: len(stream.ids) for name, stream in splits.items()},
+        "unknown_tokens": {name: stream.unknown for name, stream in splits.items()},
+        "bytes": {name: stream.bytes for name, stream in splits.items()},
+        "fingerprint": data.fingerprint(),
+        "citation": data.corpus.citation,
+    }

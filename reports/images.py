@@ -1,0 +1,57 @@
+"""Files on disk. What is written says that ``reports`` made it, and nothing else is written over."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recurrent_lm.reports.figures.style import boxes_for_glyphs
+from recurrent_lm.studies import InputError, check_writable, replacing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+MAKER = "recurrent-lm reports"
+# Where each picture keeps its maker: the key that matplotlib takes, and the bytes that come of it.
+FORMATS = {
+    ".png": ("Software", f"tEXtSoftware\0{MAKER}".encode()),
+    ".svg": ("Creator", f"<dc:title>{MAKER}</dc:title>".encode()),
+    ".pdf": ("Creator", f"/Creator ({MAKER})".encode()),
+}
+# And each page: what the templates write near the top.
+PAGES = {
+    ".html": f'<meta name="generator" content="{MAKER}">'.encode(),
+    ".md": f"<!-- made by {MAKER} -->".encode(),
+}
+UNDATED = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  # the same table gives the same bytes
+
+
+def check_place(path: Path, force: bool = False) -> None:
+    """Refuse a place where a picture cannot or must not be written.
+
+    Raises:
+        InputError: for an unknown format, a place that cannot be written, and, unless ``force``, a file from elsewhere.
+    """
+    if path.suffix not in FORMATS:
+        raise InputError(f"--out must end in {', '.join(FORMATS)}, not {path.name!r}")
+    check_writable(path)
+    if not force and not replaceable(path):
+        raise InputError(f"{path} exists and was not made by reports; choose another --out, or replace it: --force")
+
+
+def save(drawing: "Figure", path: Path) -> None:
+    """Write a drawing as a whole or not at all, with the name of its maker inside."""
+    metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
+    with replacing(path) as temporary, boxes_for_glyphs():
+        drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+
+
+def replaceable(path: Path) -> bool:
+    """Whether a file is not there, or says that this program wrote it."""
+    if not path.exists():
+        return True
+    if not path.is_file():
+        return False
+    mark = PAGES[path.suffix] if path.suffix in PAGES else FORMATS[path.suffix][1]
+    try:
+        return mark in path.read_bytes()
+    except OSError:
+        return False

@@ -1,0 +1,173 @@
+"""Many tables to one folder: a page a table, their figures, and an index with the ledger of all claims."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from recurrent_lm.reports.drawing import plots
+from recurrent_lm.reports.images import FORMATS, PAGES, replaceable, save
+from recurrent_lm.reports.lecture import LECTURE, guide
+from recurrent_lm.reports.ledger import answer, united
+from recurrent_lm.reports.page import Page, make
+from recurrent_lm.reports.render import render
+from recurrent_lm.reports.values import heading, sentence
+from recurrent_lm.studies import STUDIES, InputError, check_writable, load, replacing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FIGURES = "figures"
+
+
+@dataclass(frozen=True)
+class Built:
+    """What was made: the index, the pages, and a sentence for each table that could not be read."""
+
+    index: Path
+    pages: list[Page]
+    problems: list[str]
+
+
+def build(
+    sources: list[Path], out: Path, tell: Callable[[str], None] = lambda line: None, against: Path | None = None
+) -> Built:
+    """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
+
+    A table that cannot be read is named on the index, and the others are made. Without any table the index says that
+    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted. ``against`` is an older table,
+    or a folder of such: the pages tell what changed since.
+
+    Raises:
+        InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
+            it holds what this program did not make.
+    """
+    tables: dict[str, tuple[Path, pd.DataFrame]] = {}
+    read, problems = _read(sources)
+    for path, table in read:
+        tables[name_of(path, tables)] = path, table
+    if problems and not tables:
+        raise InputError("; ".join(problems))
+    older, only = _older(tables, against, problems) if against else ({}, [])
+    places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
+    for name, (_, table) in tables.items():
+        places += [picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}")]
+    for place in places:
+        _check(place)
+    pages = []
+    for name, (path, table) in tables.items():
+        alike = {other: t for other, (_, t) in tables.items() if t.attrs["study"] == table.attrs["study"]}
+        beside = {other: t for other, t in alike.items() if other != name}
+        page = make(table, name, path.name, older.get(name), beside, leads=name == next(iter(alike)))
+        for shown in page.figures:
+            if shown.drawing:
+                for picture in _pictures(out, shown.name):
+                    save(shown.drawing, picture)
+        for ending in PAGES:
+            _write(out / f"{name}{ending}", render(f"page{ending}", page=page, figures=FIGURES))
+        pages.append(page)
+        tell(f"{name}: {page.answer}")
+        if page.since:
+            tell(f"{name} since {page.since.source}: {page.since.answer}")
+    _index(out, pages, problems, against, only)
+    return Built(out / "index.html", pages, problems)
+
+
+def _read(sources: list[Path]) -> "tuple[list[tuple[Path, pd.DataFrame]], list[str]]":
+    """The tables that can be read, and a sentence for each that cannot."""
+    tables: list[tuple[Path, pd.DataFrame]] = []
+    problems: list[str] = []
+    for path in find(sources):
+        try:
+            tables.append((path, load(path)))
+        except InputError as error:
+            problems.append(str(error))
+    return tables, problems
+
+
+def _older(
+    tables: "dict[str, tuple[Path, pd.DataFrame]]", against: Path, problems: list[str]
+) -> "tuple[dict[str, tuple[str, pd.DataFrame]], list[str]]":
+    """The older table of each page, by its name, and the files of those that belong to none.
+
+    Of several of one study that with the same file name is it, else the only one where there is one table of that study now.
+    """
+    read, unread = _read([against])
+    if not read:
+        raise InputError("; ".join(unread) or f"there is no table in {against}")
+    problems += unread
+    left = dict(read)
+    found: dict[str, tuple[str, pd.DataFrame]] = {}
+    for alike in (True, False):
+        for name, (path, table) in tables.items():
+            study = table.attrs["study"]
+            fitting = [p for p, t in left.items() if t.attrs["study"] == study and (not alike or p.name == path.name)]
+            alone = sum(t.attrs["study"] == study for _, t in tables.values()) == 1
+            if name not in found and fitting and (alike or (len(fitting) == 1 and alone)):
+                near = next((p for p in fitting if p.absolute().parent.name == path.absolute().parent.name), fitting[0])
+                found[name] = "/".join(near.absolute().parts[-2:]), left.pop(near)
+    if tables and not found:
+        there, here = (
+            ", ".join(dict.fromkeys(t.attrs["study"] for t in side))
+            for side in (left.values(), [t for _, t in tables.values()])
+        )
+        raise InputError(f"{against} holds {there}, and what it is to be compared with {here}; a study is compared with itself")
+    return found, ["/".join(path.absolute().parts[-2:]) for path in left]
+
+
+def find(sources: list[Path]) -> list[Path]:
+    """The tables that were named or lie in the folders that were named, each once, in that order."""
+    found: dict[Path, Path] = {}
+    for source in sources:
+        folder = source.is_dir() and source.suffix != ".parquet"  # one of that name stands where a table should
+        inside = [*source.glob("*.parquet"), *source.glob("[!.]*/*.parquet")] if folder else [source]
+        for path in sorted(p for p in inside if p == source or not p.name.startswith(".")):
+            found.setdefault(path.resolve(), path)
+    return list(found.values())
+
+
+def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
+    """A name for a page that is safe in a file name and a link, and that no other page has."""
+    used = {"index", *map(str.lower, taken)}
+    stem, parent = (re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") for text in (path.stem, path.absolute().parent.name))
+    names = [stem or "table", f"{parent}-{stem}".strip("-") or "table"]
+    names += [f"{names[0]}-{number}" for number in range(2, len(used) + 3)]
+    return next(name for name in names if name.lower() not in used)
+
+
+def _index(out: Path, pages: list[Page], problems: list[str], against: Path | None, only: list[str]) -> None:
+    run = {page.study for page in pages}
+    claims = united([(page.study, claim) for page in pages for claim in page.claims])
+    moved = [(page.name, change) for page in pages if page.since for change in page.since.moved]
+    values = {
+        "against": against.name if against else "",
+        "moved": sorted(moved, key=lambda pair: pair[1].rank),
+        "as_before": sum(len(page.since.claims) for page in pages if page.since) - len(moved),
+        "only": only,
+        "pages": pages,
+        "problems": problems,
+        "claims": claims,
+        "titles": {page.name: page.title for page in pages},
+        "answer": answer(claims),
+        "guide": guide(pages),
+        "lecture": LECTURE,
+        "missing": [(heading(s), sentence(q), f"studies run {s}") for s, q in STUDIES.items() if s not in run],
+    }
+    for ending in PAGES:
+        _write(out / f"index{ending}", render(f"index{ending}", **values))
+
+
+def _pictures(out: Path, name: str) -> list[Path]:
+    return [out / FIGURES / f"{name}{ending}" for ending in FORMATS]
+
+
+def _check(place: Path) -> None:
+    check_writable(place)
+    if not replaceable(place):
+        raise InputError(f"{place} exists and was not made by reports; choose another --out")
+
+
+def _write(place: Path, content: bytes) -> None:
+    with replacing(place) as temporary:
+        temporary.write_bytes(content)

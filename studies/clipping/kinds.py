@@ -1,0 +1,197 @@
+"""Four things that are called clipping, on one and the same gradient: what each makes of it.
+
+The gradient of a batch with respect to the recurrent layer's weights theta = (W_h, W_i, b) is a sum over steps i of its parts
+(lecture, slide BPTT). They are made one by one here, with a copy of theta for every step, in float64.
+
+    norm       g <- c / ||g|| g where ||g|| >= c              Pascanu, Mikolov & Bengio 2013; lecture, Algorithm 1
+    value      every element of g to [-c, c]                  char-rnn (Karpathy 2015), c = 5
+    temporal   every element of every step's part to [-c, c]  Mikolov 2012, c = 15
+    hidden     every element of dL/dh(t) to [-c, c], before   Graves 2013 (who clips at the hidden units' inputs)
+               it goes on to h(t-1)
+
+These c belong to losses that are sums; with a mean over the batch's tokens all gradients are smaller.
+"""
+
+import copy
+import statistics
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recurrent_lm import kernels, lm
+from recurrent_lm.studies.timing.work import distance
+
+KINDS = ("norm", "value", "temporal", "hidden")
+EXAMPLE = (10.0, -9.5, -0.4)  # parts of one weight's gradient
+WEIGHTS = ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0")  # theta; the other bias has the same gradient in an Elman cell
+
+
+def by_norm(gradient: Tensor, threshold: float) -> Tensor:
+    """The lecture's Algorithm 1."""
+    norm = kernels.total_norm_on_host([gradient])
+    return gradient * (threshold / norm) if norm >= threshold else gradient
+
+
+def by_value(gradient: Tensor, threshold: float) -> Tensor:
+    """Every element to [-threshold, threshold]."""
+    return gradient.clamp(-threshold, threshold)
+
+
+def by_part(parts: Tensor, threshold: float) -> Tensor:
+    """Parts [T, n], every element of each to [-threshold, threshold], and then their sum [n]."""
+    return parts.clamp(-threshold, threshold).sum(dim=0)
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    """Of the angle between two vectors; nan where one of them is 0."""
+    lengths = kernels.vector_norm(a), kernels.vector_norm(b)
+    if not all(length > 0 for length in lengths):
+        return float("nan")
+    product = lengths[0] * lengths[1]
+    if not 0 < product < float("inf") or product < torch.finfo(product.dtype).tiny:  # of vectors of length 1 instead
+        return float((a / lengths[0]) @ (b / lengths[1]))
+    return float(a @ b / product)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A step of a training before its update: the model in float64, the state that the pass begins with, and its batch."""
+
+    step: int
+    model: lm.LanguageModel
+    state: Tensor | tuple[Tensor, Tensor]
+    inputs: Tensor  # [k, L]
+    targets: Tensor  # [k, L]
+
+
+def trajectory(config: lm.RunConfig, every: int) -> Iterator[Snapshot]:
+    """Every so many steps of one training by the real trainer, one layer, without dropout."""
+    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
+        training = lm.new_training(config, Path(folder) / "run")
+        try:
+            for _ in range(config.training.epochs):
+                training.state = training.model.zero_state(config.batches.rows)
+                for batch in training.batches:
+                    if training.at.step % every == 0:
+                        yield _snapshot(training, batch)
+                    training.update(batch)
+                    training.at.step += 1
+        finally:
+            if training.lock:
+                training.lock.release()
+
+
+def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
+    state = training.state[0]
+    wide = tuple(s.detach().double() for s in (state if isinstance(state, tuple) else (state,)))
+    model = copy.deepcopy(training.model).double()
+    inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
+    return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)
+
+
+class Parts(NamedTuple):
+    """``parts`` [T, n]: dL/dtheta at each step; ``hidden`` the largest |element| of any dL/dh(t)."""
+
+    parts: Tensor
+    hidden: float
+
+
+def parts_of(snapshot: Snapshot) -> Parts:
+    """The batch's gradient with respect to theta, step by step."""
+    model, steps = snapshot.model, snapshot.inputs.shape[1]
+    (layer,) = model.layers
+    of = dict(layer.named_parameters())
+    copies = {name: of[name].detach().expand(steps, *of[name].shape).clone().requires_grad_() for name in WEIGHTS}
+    state = tuple(s[0] for s in (snapshot.state if isinstance(snapshot.state, tuple) else (snapshot.state,)))
+    x = model.embedding(snapshot.inputs.t()).detach()
+    hidden = []
+    for token, w_h, w_i, b in zip(x, *(copies[name].unbind() for name in WEIGHTS), strict=True):
+        state = kernels.step(model.config.cell, F.linear(token, w_i, b), state, w_h, of["bias_hh_l0"].detach())
+        hidden.append(state[0])
+    found = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
+    of_hidden = found[len(copies) :]
+    largest = float(torch.stack([g.abs().max() for g in of_hidden]).max())  # of nan it is nan
+    return Parts(torch.cat([g.flatten(1) for g in found[: len(copies)]], dim=1), largest)
+
+
+def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), backend: str = "torch") -> Tensor:
+    """The same gradient [n] from ``kernels.recurrence``, with dL/dh(t) clipped inside the backward pass where there is a
+    threshold."""
+    model = snapshot.model
+    (layer,) = model.layers
+    of = {name: p.detach().clone() for name, p in layer.named_parameters()}
+    leaves = [of[name].requires_grad_() for name in WEIGHTS]
+    state = tuple(s[0] for s in (snapshot.state if isinstance(snapshot.state, tuple) else (snapshot.state,)))
+    weights = (of["weight_ih_l0"], of["weight_hh_l0"], of["bias_ih_l0"], of["bias_hh_l0"])
+    clip = None if threshold == float("inf") else ("value", threshold)
+    x = model.embedding(snapshot.inputs.t()).detach()
+    output, _ = kernels.recurrence(model.config.cell, x, state, *weights, clip_recurrent=clip, backend=backend)
+    found = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
+    return torch.cat([g.flatten() for g in found])
+
+
+def _loss(model: lm.LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(model.logits(hidden).flatten(0, 1), targets.t().flatten())
+
+
+def sizes(found: Parts) -> dict[str, float]:
+    """What each kind holds against its threshold: it changes something where this is larger."""
+    total = found.parts.sum(dim=0)
+    return {
+        "norm": kernels.total_norm_on_host([total]),
+        "value": float(total.abs().max()),
+        "temporal": float(found.parts.abs().max()),
+        "hidden": found.hidden,
+    }
+
+
+def clipped(snapshot: Snapshot, parts: Tensor, kind: str, threshold: float) -> Tensor:
+    """The gradient [n] that this kind of clipping leaves."""
+    if kind == "hidden":
+        return through_recurrence(snapshot, threshold)
+    if kind == "temporal":
+        return by_part(parts, threshold)
+    return (by_norm if kind == "norm" else by_value)(parts.sum(dim=0), threshold)
+
+
+def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iterator[dict[str, Any]]:
+    """Rows of one training: at each snapshot how far the sum of parts is from the gradient that ``kernels.recurrence`` gives,
+    and the cosine to it after each kind of clipping; then the share of snapshots that each kind touched.
+
+    A kind's threshold is ``tightness`` times the median over the snapshots of its ``sizes``.
+    """
+    snapshots = list(trajectory(config, every))
+    held: list[dict[str, float]] = []
+    for snapshot in snapshots:
+        found, true = parts_of(snapshot), through_recurrence(snapshot)
+        held.append(sizes(found))
+        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(found.parts.sum(dim=0), true)}
+    median = {kind: statistics.median(size[kind] for size in held) for kind in KINDS}
+    for snapshot, size in zip(snapshots, held, strict=True):
+        parts = parts_of(snapshot).parts
+        true = parts.sum(dim=0)
+        for kind, factor in product(KINDS, tightness):
+            threshold = factor * median[kind]
+            left = clipped(snapshot, parts, kind, threshold) if size[kind] > threshold else true
+            about = {"kind": kind, "multiple": factor, "threshold": threshold, "step": snapshot.step}
+            yield about | {"quantity": "cosine", "value": cosine(left, true)}
+    for kind, factor in product(KINDS, tightness):
+        threshold = factor * median[kind]
+        touched = sum(size[kind] > threshold for size in held) / len(held)
+        yield {"kind": kind, "multiple": factor, "threshold": threshold, "quantity": "touched", "value": touched}
+
+
+def example() -> Iterator[dict[str, Any]]:
+    """Three steps' parts of one weight's gradient: their sum, and what clipping each at 1 makes of it."""
+    parts = torch.tensor(EXAMPLE, dtype=torch.float64)[:, None]
+    yield {"kind": "example", "quantity": "sum", "value": float(parts.sum())}
+    yield {"kind": "example", "quantity": "temporal", "threshold": 1.0, "value": float(by_part(parts, 1.0))}
+    for kind, clip in (("norm", by_norm), ("value", by_value)):
+        yield {"kind": "example", "quantity": kind, "threshold": 1.0, "value": float(clip(parts.sum(dim=0), 1.0))}

@@ -1,0 +1,54 @@
+"""The clipping study's table to trainings, histograms and rows of claims; no measuring."""
+
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm.studies.engine.statistics import UNDEFINED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BINS, LOWEST, A_DECADE = 80, -4.0, 10  # of histograms of norms: their number, log10 of the first edge, how many a decade
+NOT = "not measured"
+SLIDE = "lecture, slide Gradient clipping"
+ROUNDING = 1e-12
+WORDS = {"holds": True, "fails": False, "ambiguous": None}
+ONE = "one seed shows no spread, so nothing says what another would give; --set seeds=3"
+TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped", "mean norm", "frequencies")
+
+Claim = tuple[str, str, str, str, str, str]
+
+
+def claim_of(claim: str, source: str, setting: str, threshold: str, measured: str, holds: bool | None) -> Claim:
+    """A row of claims; ``holds`` of None is ambiguous, and a measured text that is empty was not measured."""
+    if not measured:
+        return claim, source, setting, threshold, NOT, NOT
+    if measured == UNDEFINED:
+        holds = None
+    return claim, source, setting, threshold, measured, next(word for word, value in WORDS.items() if value is holds)
+
+
+def bin_of(norms: Any) -> Any:
+    """The histogram's bin of each norm; the first and the last take what lies beyond."""
+    import numpy as np
+
+    with np.errstate(divide="ignore"):
+        logs = np.log10(np.asarray(norms, dtype=np.float64))
+    return np.clip(np.floor((logs - LOWEST) * A_DECADE), 0, BINS - 1).astype(int)
+
+
+def norm_edges() -> Any:
+    """The bins' edges [BINS + 1], as norms."""
+    import numpy as np
+
+    return 10 ** (LOWEST + np.arange(BINS + 1) / A_DECADE)
+
+
+def trainings(table: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged (0 or
+    1), which is a training that the trainer gave up or that ends worse than the word frequencies it began with."""
+    part = table[table["part"] == "training"]
+    if part.empty:
+        return part.reindex(columns=[*TRAINING, "diverged"])
+    wide = part.pivot(index=list(TRAINING[:5]), columns="quantity", values="value").reset_index().rename_axis(columns=None)
+    wide = wide.reindex(columns=list(TRAINING))
+    return wide.assign(diverged=(~(wide["loss"] < wide["frequencies"])).astype(int))

@@ -1,0 +1,54 @@
+"""A language model trained by SGD under several learning rates and thresholds of the gradient's norm."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from recurrent_lm import lm
+from recurrent_lm.studies.clipping.table import BINS, bin_of
+from recurrent_lm.studies.engine.language_models import Trained, trained
+
+NEVER = float("inf")  # the threshold, and its multiple, of a training without clipping
+
+
+def rows(config: lm.RunConfig, rates: tuple[float, ...], multiples: tuple[float, ...]) -> Iterator[dict[str, Any]]:
+    """Rows of one training each a rate and threshold, all from the same initial weights and batches.
+
+    Thresholds are ``multiples`` of the mean gradient norm of the training without clipping at the smallest rate, which must
+    not diverge. A threshold that no norm of the training without clipping reached leaves every update as it was, so that
+    training stands for it.
+    """
+    mean = float("nan")
+    for rate in sorted(rates):
+        free = trained(config.replace(lr=rate, clip="none"))
+        if not np.isfinite(mean):
+            if free.diverged:
+                raise lm.InputError(f"at the smallest rate, {rate:g}, training without clipping diverged; take a smaller one")
+            mean = float(free.steps["grad_norm"].mean())
+        for multiple in (*multiples, NEVER):
+            threshold = multiple * mean
+            same = multiple == NEVER or (not free.diverged and free.steps["grad_norm"].max() < threshold)
+            made = free if same else trained(config.replace(lr=rate, clip=f"norm:{threshold!r}"))
+            about = {"rate": rate, "multiple": multiple, "threshold": threshold}
+            yield from (about | row for row in _of(made, threshold))
+
+
+def _of(made: Trained, threshold: float) -> Iterator[dict[str, Any]]:
+    steps = made.steps
+    norms = np.asarray(steps["grad_norm"] if len(steps) else [], dtype=np.float64)
+    yield {"part": "training", "quantity": "loss", "value": NEVER if made.diverged else made.epochs["valid_loss"].iloc[-1]}
+    yield {"part": "training", "quantity": "clipped", "value": float(steps["clipped"].mean()) if len(steps) else 0.0}
+    yield {"part": "training", "quantity": "mean norm", "value": float(norms.mean()) if len(norms) else NEVER}
+    yield {"part": "training", "quantity": "frequencies", "value": frequencies_loss(made.data)}
+    for quantity, values in (("before", norms), ("after", np.minimum(norms, threshold))):
+        counts = np.bincount(bin_of(values), minlength=BINS)
+        for place in counts.nonzero()[0].tolist():
+            yield {"part": "norms", "quantity": quantity, "bin": place, "value": float(counts[place])}
+
+
+def frequencies_loss(data: lm.Data) -> float:
+    """Nats a token of the validation text by the training text's word frequencies alone, one added to each: where the
+    trainer's models begin."""
+    counts = np.bincount(data.train.ids, minlength=data.tokenizer.size) + 1.0
+    return float(-np.log(counts / counts.sum())[data.valid.ids].mean())

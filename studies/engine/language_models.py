@@ -1,0 +1,84 @@
+"""Language models that a study trains for itself: by the trainer, in a folder that is gone afterwards."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm import lm
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left.
+
+    ``run`` is the model of the best epoch, on the CPU and in evaluation mode; ``epochs`` and ``steps`` are the trainer's logs,
+    one row an epoch and an update; ``scores`` has one of ``lm.evaluate``'s for "valid" and "test". ``diverged`` says why a
+    training that exploded ended: then there is no score, and ``run`` is the last good model.
+    """
+
+    run: lm.Run
+    data: lm.Data
+    epochs: "pd.DataFrame"
+    steps: "pd.DataFrame"
+    scores: dict[str, Any]
+    diverged: str = ""
+
+
+def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = None) -> Trained:
+    """Train a model as ``lm train`` does.
+
+    Args:
+        config: all settings; a device of "auto" is the CPU. ``threads`` of 0 takes as many as torch has been given, a precision
+            of "auto" is float32, so that the table does not depend on a trial of speed.
+        watch: called with the training before its first update and after each epoch. It must leave the model, its state and
+            torch's random numbers as they are.
+
+    Raises:
+        InputError: for settings or a corpus that cannot be trained on.
+    """
+    import torch
+
+    threads = config.machine.threads or torch.get_num_threads()
+    precision = "bf16" if config.machine.precision == "bf16" else "float32"
+    device = "cpu" if config.machine.device == "auto" else config.machine.device
+    config = config.replace(device=device, threads=threads, precision=precision)
+    stopped = 0
+    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
+        path = Path(folder) / "run"
+        training = lm.new_training(config, path)
+        scores, diverged = {}, ""
+        try:
+            scores = training.run(quiet=True, each_epoch=watch)
+        except lm.Diverged as error:
+            diverged = str(error)
+        except lm.Stopped as error:
+            stopped = error.signum
+        if not stopped:
+            run = lm.load(path, "last" if diverged else "best", device="cpu")
+            return Trained(run, training.data, _log(path / "epochs.jsonl"), _log(path / "steps.jsonl"), scores, diverged)
+    os.kill(os.getpid(), stopped)  # the folder is gone; now whoever waits for the signal gets it
+    raise lm.InputError(f"the training was stopped by signal {stopped}")
+
+
+def check_names(configs: Iterable[lm.RunConfig]) -> None:
+    """Read the corpus of each, which a table knows by its name alone.
+
+    Raises:
+        InputError: for a corpus that cannot be read, and for two of one name.
+    """
+    names = [lm.prepare(config).corpus.name for config in configs]
+    if len(set(names)) < len(names):
+        raise lm.InputError(f"corpora must have different names, not {', '.join(names)}; rename a file or folder")
+
+
+def _log(path: Path) -> "pd.DataFrame":
+    import pandas as pd
+
+    return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])

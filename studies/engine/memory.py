@@ -1,0 +1,53 @@
+"""Memory: how much a computation holds at most, and a sentence where there is not enough."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from recurrent_lm.lm import InputError
+
+
+def check_memory(needed: float, smaller: str) -> None:
+    """Refuse what needs more bytes than the machine has; ``smaller`` names the parameters to reduce."""
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise InputError(
+            f"this needs {needed / 1e9:,.0f} GB of memory or more, and the machine has {there / 1e9:,.0f}; reduce {smaller}"
+        )
+
+
+@contextmanager
+def allocation_failures() -> Iterator[None]:
+    """Turn the failure of an allocation into an ``InputError``."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+            raise InputError("the machine's memory is not enough for these parameters; take smaller ones with --set") from None
+        raise
+
+
+def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
+    """The most bytes that tensors held during a call beyond the least they held before, as of the second call."""
+    import torch
+
+    call()  # buffers that live on are made here
+    if device != "cpu":
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        call()
+        torch.cuda.synchronize()
+        return max(0, torch.cuda.max_memory_allocated() - before)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    assert profile.profiler is not None
+    events = profile.profiler.kineto_results.events()
+    changes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == "[memory]"]
+    held = peak = lowest = 0
+    for _, size in sorted(changes, key=lambda c: c[0]):
+        held += size
+        # A training step begins by dropping the old gradients: what is held counts from the lowest point before.
+        lowest = min(lowest, held)
+        peak = max(peak, held - lowest)
+    return peak

@@ -1,0 +1,147 @@
+"""Runs a study cell by cell: each is stored as it finishes, what was stored is not measured again, what fails is noted."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm.lm import InputError, handled
+from recurrent_lm.studies.engine import store
+from recurrent_lm.studies.engine.progress import Display
+from recurrent_lm.studies.engine.study import Cell, Sweep, label
+from recurrent_lm.studies.executors.job import Executor, Job, Outcome, failed, identity_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Run:
+    """One study, its folder, and how far it is.
+
+    Args:
+        base: the run's folder; others stand beside it, with a number, where something else is there already.
+        fresh: measure everything anew, in a folder of its own.
+        executor: where cells are measured; here if left out. What they come to is stored by this process alone.
+    """
+
+    def __init__(
+        self, study: Sweep, name: str, preset: str, base: Path, fresh: bool = False, executor: Executor | None = None
+    ) -> None:
+        self.study, self.name, self.preset, self.base, self.fresh = study, name, preset, base, fresh
+        self.executor = executor or Executor()
+        self.failed: list[dict[str, Any]] = []
+        self.machine: dict[str, Any] = {}  # as it was when measuring began: a commit made meanwhile is another program
+        self.refusal = ""  # the last cell's, where it failed for bad input
+        self.done = self.total = 0
+        self.place: store.Store | None = None
+        self.display: Display | None = None
+
+    def __call__(self) -> "pd.DataFrame":
+        """Measure what is missing; the table of all cells that could be measured. ``failed`` holds the others.
+
+        Raises:
+            InputError: when nothing can be measured; a folder that was made for it is gone then.
+        """
+        try:
+            return self._measured()
+        finally:
+            self.executor.stop()
+
+    def _measured(self) -> "pd.DataFrame":
+        self.machine = self.executor.machine(Job(self.study, self.name, {}))
+        cells = self.study.cells()
+        identity = identity_of(self.study, self.name, self.machine)
+        said: list[str] = []
+        new = self.fresh
+        if not self.fresh:
+            self.place, said = store.opened(self.base, identity)
+            new = self.place is None
+        if self.place is None:
+            about = {"preset": self.preset, "cells": cells}
+            self.place = store.begun(self.base, identity, about)
+        place = self.place
+        tables = [place.load(i, cell) for i, cell in enumerate(cells)]
+        self.total, self.done = len(cells), sum(t is not None for t in tables)
+        self.display = Display(self.total, self.done)
+        try:
+            for sentence in self._introduction(said, new, place):
+                self.display.line(sentence)
+            missing = [(i, cell) for i, cell in enumerate(cells) if tables[i] is None]
+            for outcome in self._outcomes(Job(self.study, self.name, identity), missing):
+                tables[outcome.index] = self._kept(place, outcome, cells[outcome.index])
+            measured = [t for t in tables if t is not None]
+            if not measured and self.refusal:
+                if new:
+                    place.remove()
+                raise InputError(self.refusal)
+        finally:
+            self.display.close()
+            place.release()
+        if not measured:
+            last = self.failed[-1]["error"]
+            raise InputError(f"no cell of {self.name} could be measured; the last said: {last} ({place.folder}/cells has more)")
+        rows: list[Any] = [row for t in measured for row in t.to_dict("records")]
+        return self.study.table(rows)
+
+    def stopped(self) -> str:
+        """What to say when the run ends now; leaves the terminal as it was, and no worker behind."""
+        self.executor.stop()
+        if self.display:
+            self.display.close()
+        if self.place is None:
+            return "stopped before the first cell; nothing was measured"
+        return f"stopped with {self.done} of {self.total} cells in {self.place.folder}; the same command goes on from there"
+
+    def _outcomes(self, job: Job, missing: list[tuple[int, Cell]]) -> Iterator[Outcome]:
+        display, cells = self.display, dict(missing)
+        assert display
+        yield from self.executor.outcomes(job, missing, lambda i: display.begin(self._name(cells[i])), display.line)
+
+    def _kept(self, place: store.Store, outcome: Outcome, cell: Cell) -> "pd.DataFrame | None":
+        """The table of an outcome, on disk; or nothing, and why is noted."""
+        assert self.display
+        what = self._name(cell)
+        if outcome.table is not None:
+            try:
+                place.save(outcome.index, cell, outcome.table)
+                self.done += 1
+            except Exception as error:  # the other cells may find room
+                outcome = failed(outcome.index, error)
+        if outcome.table is None:
+            self.refusal = outcome.error if outcome.refused else ""
+            self.failed.append({"cell": cell, "error": " ".join(outcome.error.split())[:300]})
+            place.fail(outcome.index, cell, self.failed[-1]["error"], outcome.trace)
+            self.display.line(f"{what} failed: {self.failed[-1]['error']}")
+        self.display.end(what)
+        return outcome.table
+
+    def _name(self, cell: Cell) -> str:
+        return label(cell) or self.name
+
+    def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
+        for sentence in said:
+            yield f"{sentence}; this run begins anew in {place.folder}"
+        for path in place.damaged:
+            yield f"{path} is damaged or from elsewhere, and is measured again"
+        if not new and self.done == self.total:
+            yield f"all {self.total} cells are in {place.folder} already; --fresh measures them again"
+        elif self.done:
+            yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
+
+
+@contextmanager
+def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the process in that moment, with a sentence and 128 + the signal's number.
+
+    Every finished cell is on disk, so there is nothing to save. An exception could be lost in whatever it interrupts.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        with suppress(OSError):  # nobody listens
+            os.write(2, f"studies: {sentence()}\n".encode())
+        os._exit(128 + signum)
+
+    with handled(end):
+        yield

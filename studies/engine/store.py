@@ -1,0 +1,159 @@
+"""The folder of one run of a study: ``study.json`` says what made it, ``cells/`` holds what was measured so far.
+
+A cell is a Parquet file that is there as a whole or not at all, so a run may be stopped at any moment. A run goes on only
+in a folder that was made by the same commit and sources on the same machine with the same parameters and inputs.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.digest import damaged, sealed
+from recurrent_lm.studies.engine.output import replacing
+from recurrent_lm.studies.engine.study import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+WORDS = {
+    "study": "another study",
+    "commit": "another commit",
+    "sources": "a changed program",
+    "machine": "another machine",
+    "parameters": "other parameters",
+    "inputs": "another content of what is measured on",
+}
+
+
+class Store:
+    """The cells of one run. ``opened`` and ``begun`` make it."""
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.folder, self.identity = folder, identity
+        self.damaged: list[Path] = []
+        self._lock = -1
+
+    def claim(self) -> None:
+        """Keep other processes out until this one ends.
+
+        Raises:
+            InputError: when another process is at work in the folder.
+        """
+        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.release()
+            raise InputError(f"{self.folder} is in use by another process; wait for its end, or stop it first") from None
+        except OSError:
+            pass  # a file system without locks cannot be asked
+        for left in self._cells.glob(".*.tmp"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+
+    def release(self) -> None:
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def load(self, index: int, cell: Cell) -> "pd.DataFrame | None":
+        """The rows of a cell, or None if it was not measured; a file that is damaged or foreign counts as none."""
+        import pandas as pd
+
+        path = self._path(index, "parquet")
+        if not path.exists():
+            return None
+        try:
+            table = pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)
+        except Exception:  # whatever a damaged file makes a parser say
+            self.damaged.append(path)
+            return None
+        if table.attrs.get("cell") != cell or table.attrs.get("identity") != self.identity or damaged(table):
+            self.damaged.append(path)
+            return None
+        return table
+
+    def save(self, index: int, cell: Cell, table: "pd.DataFrame") -> None:
+        """Keep the rows of a cell."""
+        table.attrs = {"cell": cell, "identity": self.identity}
+        with replacing(self._path(index, "parquet")) as temporary:
+            sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
+        self._path(index, "error.json").unlink(missing_ok=True)
+
+    def fail(self, index: int, cell: Cell, error: str, trace: str) -> None:
+        """Keep why a cell could not be measured; it will be tried again."""
+        with replacing(self._path(index, "error.json")) as temporary:
+            temporary.write_text(json.dumps({"cell": cell, "error": error, "traceback": trace.splitlines()}, indent=1))
+
+    def remove(self) -> None:
+        """Take the folder away again."""
+        self.release()
+        shutil.rmtree(self.folder)
+
+    @property
+    def _cells(self) -> Path:
+        return self.folder / "cells"
+
+    def _path(self, index: int, ending: str) -> Path:
+        return self._cells / f"{index:04d}.{ending}"
+
+
+def opened(base: Path, identity: dict[str, Any]) -> tuple[Store | None, list[str]]:
+    """The newest folder of that name with the same identity, claimed; and sentences on why the newest is another one."""
+    said: list[str] = []
+    for folder in reversed(list(_existing(base))):
+        there = _read(folder)
+        if there == identity:
+            store = Store(folder, identity)
+            store.claim()
+            return store, []
+        said.append(f"{folder} was measured with {_difference(there, identity)}")
+    return None, said[:1]
+
+
+def begun(base: Path, identity: dict[str, Any], about: dict[str, Any]) -> Store:
+    """A new folder, claimed; its name ends in a number where others are there already."""
+    number, folder = 1, base
+    while os.path.lexists(folder):
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    (folder / "cells").mkdir(parents=True)
+    store = Store(folder, identity)
+    store.claim()
+    with replacing(folder / "study.json") as temporary:
+        temporary.write_text(json.dumps({"identity": identity} | about, indent=1) + "\n")
+    return store
+
+
+def _existing(base: Path) -> Iterable[Path]:
+    if base.is_dir():
+        yield base
+    number = 2
+    while (folder := base.with_name(f"{base.name}-{number}")).is_dir():
+        yield folder
+        number += 1
+
+
+def _read(folder: Path) -> Any:
+    """The identity that a folder tells; None if it does not."""
+    try:
+        content = json.loads((folder / "study.json").read_text())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content.get("identity") if isinstance(content, dict) else None
+
+
+def _difference(there: Any, here: dict[str, Any]) -> str:
+    if not isinstance(there, dict):
+        return "something that it does not tell (it is half written, or no folder of a study)"
+    other = [key for key in here if there.get(key) != here[key]]
+    words = [WORDS[key] for key in other]
+    before, now = there.get("parameters"), here["parameters"]
+    if "parameters" in other and isinstance(before, dict):
+        changed = [name for name in now if before.get(name) != now[name]]
+        words[other.index("parameters")] += f" ({', '.join(changed)})"
+    return ", ".join(words)

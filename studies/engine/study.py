@@ -1,0 +1,148 @@
+"""What all studies share: their names, their parameters and presets, their cells, their claims."""
+
+from dataclasses import asdict, replace
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.parameters import Parameters, from_text
+from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STUDIES = {
+    "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
+    "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
+    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
+    "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
+    "speeches": "how well each cell models each speaker, and what the models write",
+    "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
+    "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "backends": "whether all backends teach a model the same, and how fast",
+    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
+}
+CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+OPEN = ("fails", "ambiguous")  # verdicts that ask why
+
+Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
+
+
+class Shared(dict[str, Any]):
+    """An object in a table's ``attrs``. pandas copies those deeply at each operation; this one is shared and unchanged."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
+        return self
+
+
+def label(cell: Any) -> str:
+    """A cell for people to read: its names, and its numbers with theirs."""
+    if not isinstance(cell, dict):
+        return str(cell)
+    words = {key: f"{key} {value}" if isinstance(value, int) else str(value) for key, value in cell.items()}
+    told = [word for key, word in words.items() if cell[key]]  # a size of 0 is one that the work does not have
+    return " ".join(told or words.values())
+
+
+class Sweep(Parameters):
+    """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
+
+    NAME: ClassVar[str]  # by which commands and tables know the study
+    COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
+    SIGNED: ClassVar[tuple[str, ...]] = ()  # columns of numbers that may be below 0
+    SAMPLES: ClassVar[tuple[tuple[str, ...], str]] = ((), "")  # columns that name what is repeated, and the one that varies
+    LATER: ClassVar[tuple[str, ...]] = ()  # parameters that older tables lack; these have the default
+    TIMED: ClassVar[bool] = False  # measures times, and so shares its device with nothing
+
+    def prepare(self) -> None:
+        """Refuse, before anything is measured, what cannot be measured here.
+
+        Raises:
+            InputError: says what to change.
+        """
+
+    def cells(self) -> list[Cell]:
+        """What is measured independently of each other, in order."""
+        return [{}]
+
+    def measure(self, cell: Cell) -> list[dict[str, Any]]:
+        """The rows of one cell."""
+        raise NotImplementedError
+
+    def subject(self) -> str:
+        """What was measured, beside the parameters, for people to read."""
+        return ""
+
+    def inputs(self) -> str:
+        """A digest of what is measured on and not said by the parameters: the content of a run, say."""
+        return ""
+
+    def table(self, rows: list[dict[str, Any]]) -> "pd.DataFrame":
+        """Rows as a tidy table, one row a measurement."""
+        import pandas as pd
+
+        table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
+        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}  # type: ignore[call-overload]
+        if subject := self.subject():
+            table.attrs["subject"] = subject
+        return table
+
+    def __call__(self) -> "pd.DataFrame":
+        """Measure all cells; the table is stored nowhere."""
+        self.prepare()
+        return self.table([row for cell in self.cells() for row in self.measure(cell)])
+
+
+def module_of(name: str) -> Any:
+    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables; where
+    something is known of it, ``reason(table, claim)``, the likely reason why a claim fails or is ambiguous."""
+    if name not in STUDIES:
+        raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+    return import_module(f"recurrent_lm.studies.{name}.study")
+
+
+def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
+    """A study with the parameters of a preset but for those that are given as text."""
+    module = module_of(name)
+    if preset not in module.PRESETS:
+        raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
+    return replace(module.PRESETS[preset], **from_text(module.Study, settings))
+
+
+def usual_preset(name: str) -> str:
+    """The preset that is meant where none is named: cpu, or the first of a study that has none."""
+    presets = module_of(name).PRESETS
+    return "cpu" if "cpu" in presets else next(iter(presets))
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The claims that a table decides: one row each, columns ``CLAIM_COLUMNS`` and ``reason``, which says why one that fails or
+    is ambiguous likely does, and is empty where nothing is known."""
+    module = module_of(table.attrs["study"])
+    found = module.verdicts(table)[list(CLAIM_COLUMNS)]
+    why = getattr(module, "reason", lambda table, claim: "")
+    return found.assign(reason=[why(table, c) or _why_open(c) if c.verdict in OPEN else "" for c in found.itertuples()])
+
+
+def _why_open(claim: Any) -> str:
+    """The reason that a number itself gives: it is none, or has no interval."""
+    if claim.verdict != "ambiguous":
+        return ""
+    if UNDEFINED in claim.measured:
+        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
+    if NO_INTERVAL in claim.measured:
+        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
+    return ""
+
+
+def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
+    """Exponents of how time grows with each size, where the study has such."""
+    module = module_of(table.attrs["study"])
+    return module.growth(table) if hasattr(module, "growth") else None
+
+
+def summary(table: "pd.DataFrame") -> "pd.DataFrame":
+    """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
+    module = module_of(table.attrs["study"])
+    return module.summary(table) if hasattr(module, "summary") else table

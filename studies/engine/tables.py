@@ -1,0 +1,132 @@
+"""Tables on disk: stored with what made them, and checked when they come back."""
+
+import io
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.digest import damaged, sealed
+from recurrent_lm.studies.engine.output import check_writable, replacing
+from recurrent_lm.studies.engine.study import STUDIES, Shared, label, module_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
+    """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
+
+    Args:
+        more: what else its ``attrs`` are to hold: the preset, cells that failed, the machine if not as it is now.
+
+    Raises:
+        InputError: when it cannot be written; a file that was there is then unchanged.
+    """
+    from recurrent_lm.studies.timing.machine import describe
+
+    if "machine" not in more:
+        more["machine"] = describe()
+    table.attrs |= {"study": name, "parameters": Shared(asdict(study))} | more
+    with replacing(path) as temporary:
+        sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
+
+
+def check_place(path: Path, name: str) -> None:
+    """Refuse, before anything is computed, a place where a table of the study ``name`` cannot or must not be written."""
+    if path.suffix != ".parquet":
+        raise InputError(f"--out must be a file that ends in .parquet, not {path}")
+    check_writable(path)
+    if not path.exists():
+        return
+    try:
+        there = load(path).attrs["study"]
+    except InputError:
+        raise InputError(f"{path} exists and is no table of a study; choose another --out") from None
+    if there != name:
+        raise InputError(f"{path} exists and is a table of {there}; choose another --out")
+
+
+def load(path: Path) -> "pd.DataFrame":
+    """A stored table; its ``attrs`` say which study made it, with which parameters, on what, and where.
+
+    Raises:
+        InputError: when it is missing, damaged, or not what that study writes.
+    """
+    import pandas as pd
+
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no file, and so no table of a study")
+    if not path.exists():
+        raise InputError(f"there is no table {path}; studies run NAME --out {path} makes one")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
+    try:
+        # From bytes, as pyarrow reads columns out of a path's folders.
+        table = pd.read_parquet(io.BytesIO(data), engine="pyarrow", page_checksum_verification=True).reset_index(drop=True)
+    except Exception as error:  # whatever a damaged file makes a parser say
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} is no table of a study, or damaged: {reason}") from None
+    if damaged(table):
+        raise InputError(f"{path} is damaged: it is not what was written; restore it from a copy, or run the study again")
+    if complaint := _complaint(table):
+        raise InputError(f"{path} {complaint}; studies run NAME makes a table that can be read")
+    table.attrs = {key: Shared(value) if isinstance(value, dict) else value for key, value in table.attrs.items()}
+    return table
+
+
+def _complaint(table: "pd.DataFrame") -> str:
+    """What keeps a table from being one that a study wrote; nothing if it is one."""
+    name, parameters = table.attrs.get("study"), table.attrs.get("parameters")
+    if not isinstance(name, str) or name not in STUDIES:
+        return "does not say which study made it"
+    module = module_of(name)
+    columns = module.Study.COLUMNS
+    known = {f.name for f in fields(module.Study)}
+    if not isinstance(parameters, dict) or not known - set(module.Study.LATER) <= parameters.keys() <= known:
+        return f"does not hold the parameters of {name}"
+    try:
+        study = module.Study(**parameters)
+    except InputError as error:
+        return f"holds a parameter that {name} cannot have ({error})"
+    if not isinstance(table.attrs.get("subject", ""), str):
+        return "names a subject that is no text"
+    if not isinstance(table.attrs.get("machine", {}), dict):
+        return "names a machine that is none"
+    if list(table.columns) != list(columns):
+        return f"does not hold the columns of {name}: {', '.join(columns)}"
+    for column, kind in columns.items():
+        if wrong := _wrong_values(table[column], kind, column in module.Study.SIGNED):
+            return f"holds {wrong} in the column {column}"
+    if table.empty:
+        return "holds no measurement"
+    if hasattr(module, "complaint"):
+        return str(module.complaint(study, table))
+    grid = module.grid(study, table)
+    inside = all(table[column].isin(list(values)).all() for column, values in grid.items())
+    complete = len(table) == math.prod(map(len, grid.values())) or failures(table)
+    if not inside or not complete or table.duplicated(list(grid)).any():
+        return f"does not hold one row for each {', '.join(grid)}"
+    return ""
+
+
+def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
+    """Cells of which a table holds nothing, with the error of each."""
+    failed = table.attrs.get("failed")
+    if not isinstance(failed, list) or not all(isinstance(f, dict) for f in failed):
+        return []
+    return [(label(f.get("cell")), str(f.get("error", ""))) for f in failed]
+
+
+def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
+    """What values of a column are not of this kind: int, float (at least 0 unless ``signed``, or not a number), or str."""
+    from pandas.api.types import is_string_dtype
+
+    if kind is str:
+        return "" if is_string_dtype(column) and column.notna().all() else "no text"
+    if column.dtype != {int: "int64", float: "float64"}[kind]:
+        return f"{column.dtype}, not {kind.__name__}"
+    return "numbers below 0" if kind is float and not signed and (column < 0).any() else ""

@@ -1,0 +1,50 @@
+"""From a table of ``exchange`` to the constants that plans read."""
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from recurrent_lm import kernels
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.output import check_writable, replacing
+from recurrent_lm.studies.exchange.study import constants, device_name
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def record(table: "pd.DataFrame", path: Path) -> str:
+    """Write a table's constants into a file like ``kernels.MEASURED``, in place of those of the same device; what was written.
+
+    Raises:
+        InputError: when the table is of another study, or cannot tell every constant; the file is then unchanged.
+    """
+    if table.attrs["study"] != "exchange":
+        raise InputError(f"this is a table of {table.attrs['study']}; constants come of one of exchange: studies run exchange")
+    device, found = device_name(table), constants(table)
+    missing = [name for name, interval in found.items() if not math.isfinite(interval.value) or interval.value <= 0]
+    if missing or not device:
+        raise InputError(f"the table cannot tell {', '.join(missing) or 'its GPU'}; measure more sizes: studies run exchange")
+    check_writable(path)
+    there = _constants_in(path) if path.exists() else {}
+    machine = table.attrs.get("machine", {})
+    about = {key: machine.get(key) for key in ("gpu", "multiprocessors", "driver", "commit", "command")}
+    there[device] = {name: interval._asdict() for name, interval in found.items()} | about
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(there, indent=1, sort_keys=True) + "\n")
+    lines = [f"{name:14}{i.value:12.4g}  [{i.low:.4g}, {i.high:.4g}]" for name, i in found.items()]
+    return "\n".join([f"{device} in {path}, microseconds and bytes a microsecond:", *lines])
+
+
+def _constants_in(path: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        there = None
+    if not isinstance(there, dict):
+        raise InputError(f"{path} exists and holds no constants; restore it from a copy, or choose another --out")
+    return there
+
+
+DEFAULT = kernels.MEASURED

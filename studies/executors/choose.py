@@ -1,0 +1,41 @@
+"""Where the cells of a study are measured, as a command line says it."""
+
+from recurrent_lm.lm import InputError
+from recurrent_lm.studies.executors.job import Executor
+
+MOST = 1_024  # processes
+FORMS = "local:N, N processes of this machine, or dask:ADDRESS, the scheduler of a Dask cluster such as dask:tcp://host:8786"
+
+
+def executor(text: str, name: str, timed: bool) -> Executor:
+    """The executor that ``text`` names, for the study ``name``; measured here where it is empty.
+
+    Args:
+        timed: whether the study measures times, which others on the same device would lengthen.
+
+    Raises:
+        InputError: when it names none, or the study cannot be measured so.
+    """
+    if not text:
+        return Executor()
+    kind, _, where = text.partition(":")
+    if kind not in ("local", "dask") or not where:
+        raise InputError(f"--executor must be {FORMS}; not {text!r}")
+    count = _count(where) if kind == "local" else 0
+    if timed and count != 1:
+        raise InputError(
+            f"{name} measures times, which cells that share a machine would lengthen; leave out --executor, or take local:1"
+        )
+    if kind == "local":
+        from recurrent_lm.studies.executors.processes import Processes
+
+        return Processes(count)
+    from recurrent_lm.studies.executors.cluster import Cluster
+
+    return Cluster(where)
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= len(str(MOST)) and 1 <= int(text) <= MOST):
+        raise InputError(f"--executor local:N needs a whole number of processes from 1 to {MOST:,}, not {text!r}")
+    return int(text)

@@ -1,0 +1,219 @@
+"""How far back the gradient reaches: the lecture's sum over time steps, on a trained model.
+
+Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t with respect to W_h is a sum over steps i,
+
+    dL(t)/dW_h = sum over i of  dL(t)/dh(t) [dh(t)/dh(t-1) .. dh(i+1)/dh(i)] dh(i)/dW_h.
+
+Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.memory import check_memory
+from recurrent_lm.studies.engine.parameters import whole
+from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, by_lag, decay, decided, exp, median
+from recurrent_lm.studies.engine.study import Cell, Sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Study(Sweep):
+    """Norms of the parts of dL(t)/dW_h and of dL(t)/dh(i), by lag l = t - i.
+
+    ``windows`` positions t are spread evenly over the run's validation text; each is a cell. Before each, ``warmup``
+    tokens are read without gradients, so that the first state is one the model knows; then ``lags`` steps are unrolled.
+    """
+
+    run: str = ""
+    corpus: str = ""  # where the run's training text is now, if it was moved
+    windows: int = whole(24, 1, 10_000)
+    lags: int = whole(60, 1, 10_000)
+    warmup: int = whole(60, 0, 1_000_000)
+
+    LATER: ClassVar = ("corpus",)
+    NAME: ClassVar[str] = "gradient_lag"
+    COLUMNS: ClassVar = {
+        "window": int,
+        "layer": int,
+        "lag": int,
+        "hidden_norm": float,
+        "weight_norm": float,
+        "sum_error": float,
+    }
+
+    def prepare(self) -> None:
+        """The run must be there, its validation text long enough, and the memory for the copies of W_h."""
+        if not self.run:
+            raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
+        recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
+        check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
+        span, there = self._span, len(self._data.valid.ids)
+        if there < span:
+            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
+
+    def cells(self) -> list[Cell]:
+        return [{"window": window} for window in range(self.windows)]
+
+    def measure(self, cell: Cell) -> list[dict[str, Any]]:
+        """One row a layer and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F, and
+        ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window."""
+        ids = torch.from_numpy(self._data.valid.ids).long()
+        starts = torch.linspace(0, len(ids) - self._span, self.windows).long().tolist()
+        start = starts[cell["window"]]
+        return [cell | row for row in self._window(self._run.model, ids[start : start + self._span])]
+
+    def subject(self) -> str:
+        """The corpus, its tokens, and the model."""
+        config = self._run.config
+        size = f"{config.model.layers} x {config.model.hidden_size}"
+        return f"{self._data.corpus.name}, {config.tokens.kind} tokens, {config.model.cell} {size}"
+
+    def inputs(self) -> str:
+        """A digest of the model's weights and of the text that it reads."""
+        digest = hashlib.sha256(self._data.valid.ids.tobytes())
+        for name, tensor in sorted(self._run.model.state_dict().items()):
+            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    @property
+    def _span(self) -> int:
+        return self.warmup + self.lags + 1
+
+    @cached_property
+    def _run(self) -> lm.Run:
+        run = lm.load(self.run, device="cpu")
+        run.model.double()
+        return run
+
+    @cached_property
+    def _data(self) -> lm.Data:
+        run = self._run
+        return lm.trained_on(run.config, run.tokenizer, run.path, run.meta, self.corpus, "--set corpus=PATH")
+
+    def _window(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
+        with torch.no_grad():
+            state = model.zero_state(1)
+            if self.warmup:
+                _, state = model(ids[None, : self.warmup], state)
+        tokens, target = ids[self.warmup : -1], ids[-1:]
+        hidden, weights = unroll(model, tokens, state)
+        loss = _loss(model, hidden[-1][-1], target)
+        layers, norm = range(len(model.layers)), kernels.total_norm_on_host
+        flat = [h for step in hidden for h in step] + [w for step in weights for w in step]
+        grads = torch.autograd.grad(loss, flat)
+        steps, depth = len(tokens), len(model.layers)
+        of_hidden = [grads[i * depth : (i + 1) * depth] for i in range(steps)]
+        of_weight = [grads[(steps + i) * depth : (steps + i + 1) * depth] for i in range(steps)]
+        whole = self._autograd(model, tokens, state, target)
+        rows = []
+        for layer in layers:
+            total = torch.stack([part[layer] for part in of_weight]).sum(dim=0)
+            error = float((total - whole[layer]).norm() / whole[layer].norm().clamp_min(1e-300))
+            for i in range(steps):
+                norms = {"hidden_norm": norm([of_hidden[i][layer]]), "weight_norm": norm([of_weight[i][layer]])}
+                rows.append({"layer": layer, "lag": steps - 1 - i, **norms, "sum_error": error})
+        return rows
+
+    @staticmethod
+    def _autograd(model: lm.LanguageModel, tokens: Tensor, state: Any, target: Tensor) -> tuple[Tensor, ...]:
+        """dL(t)/dW_h of each layer by the model's own forward and backward pass."""
+        hidden, _ = model(tokens[None], state)
+        logits = model.logits(hidden[-1])
+        weights: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
+        return torch.autograd.grad(F.cross_entropy(logits, target), weights)
+
+
+PRESETS = {"smoke": Study(windows=2, lags=5, warmup=5), "cpu": Study(), "cpu-long": Study(windows=200, lags=200)}
+
+
+def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
+    """The model step by step, each step with its own copy of W_h: (h[i][layer] [1, H], W_h[i][layer])."""
+    cell = model.config.cell
+    states = [tuple(s[0] for s in (part if isinstance(part, tuple) else (part,))) for part in state]
+    hidden: list[list[Tensor]] = []
+    copies: list[list[Tensor]] = []
+    for token in tokens:
+        x = model.embedding(token[None])
+        hidden.append([])
+        copies.append([])
+        for i, layer in enumerate(model.layers):
+            of = dict(layer.named_parameters())
+            weight = of["weight_hh_l0"].detach().clone().requires_grad_()
+            z = F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"])
+            states[i] = kernels.step(cell, z, states[i], weight, of["bias_hh_l0"])
+            x = states[i][0]
+            hidden[-1].append(x)
+            copies[-1].append(weight)
+    return hidden, copies
+
+
+def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
+    if model.projection is not None:
+        h = model.projection(h)
+    return F.cross_entropy(model.logits(h), target)
+
+
+def grid(study: Study, table: "pd.DataFrame") -> dict[str, range]:
+    """The columns that number a row, with their values; a table holds each combination once."""
+    return {"window": range(study.windows), "layer": range(table["layer"].nunique()), "lag": range(study.lags)}
+
+
+def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+    """Two claims of the lecture: the parts sum to the gradient; parts of far steps are smaller than those of near ones.
+
+    The second is of one model's text: its interval is that of the median over windows of each window's own slope.
+    """
+    import pandas as pd
+
+    run = table.attrs["parameters"]["run"]
+    error = float(table["sum_error"].max(skipna=False))
+    rows = [
+        {
+            "claim": "the parts of dL(t)/dW_h over steps sum to autograd's gradient",
+            "source": "lecture, slide BPTT",
+            "setting": run,
+            "threshold": "relative error <= 1e-12 in float64",
+            "measured": "not measured" if math.isnan(error) else f"{error:.1e}",
+            "verdict": "not measured" if math.isnan(error) else "holds" if error <= 1e-12 else "fails",
+        }
+    ]
+    for layer, curve in by_lag(table).groupby("layer"):
+        measured, verdict = _fall(table[table["layer"] == layer], decay(curve))
+        rows.append(
+            {
+                "claim": "the parts of far steps are smaller than those of near ones",
+                "source": "lecture, slide Vanishing, exploding",
+                "setting": f"{run}, layer {layer}",
+                "threshold": "log median norm falls with the lag",
+                "measured": measured,
+                "verdict": verdict,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:
+    """What the norms of a layer are multiplied by per step back, with the verdict on its being less than 1."""
+    import numpy as np
+
+    if table["weight_norm"].isna().all():
+        return "not measured", "not measured"
+    windows = [decay(window.rename(columns={"weight_norm": "median"})) for _, window in table.groupby("window")]
+    known = np.asarray([value for value in windows if 0 < value < math.inf])  # a window of zeros has no slope
+    if not 0 < factor < math.inf or not len(known):
+        return UNDEFINED, "ambiguous"
+    slope = median(np.log(known))
+    verdict = decided(slope, high=0)
+    windows_say = Interval(*map(exp, slope)).told(".3f")
+    return f"{factor:.3f} times per step; median of {len(known)} windows {windows_say}", verdict

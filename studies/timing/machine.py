@@ -1,0 +1,105 @@
+"""The machine a study meets, as JSON, and works that find its peaks.
+
+Peaks are measured, not looked up: tables hold boost clocks and the best case of another shop's cooling.
+"""
+
+import hashlib
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+
+import recurrent_lm
+from recurrent_lm import lm
+from recurrent_lm.studies.timing.recurrences import product_error
+from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_bytes
+
+PACKAGES = ("numpy", "scipy", "pandas", "triton", "flashrnn", "liger-kernel", "cut-cross-entropy", "nvidia-ml-py")
+ROOMS = ("kernels", "lm", "studies")
+
+
+def describe() -> dict[str, Any]:
+    """What a table records of where it was made: ``lm.describe_machine`` with threads, versions, driver and sources."""
+    about: dict[str, Any] = lm.describe_machine() | {
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "sources": sources(),
+        "driver": None,
+        "cuda": torch.version.cuda,
+        "cudnn": None,
+    }
+    if torch.cuda.is_available():
+        from recurrent_lm.studies.timing.cuda import Gpu
+
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        about |= {
+            "driver": Gpu().driver() or None,
+            "cudnn": torch.backends.cudnn.version(),
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "gpu_bytes": properties.total_memory,
+        }
+    return about
+
+
+def sources() -> str:
+    """A digest of the program's own source, which a commit with changes on top of it does not name."""
+    digest = hashlib.sha256()
+    for room in ROOMS:
+        folder = recurrent_lm.folder(room)
+        for path in sorted(folder.rglob("*.py")):
+            digest.update(f"{room}/{path.relative_to(folder)}".encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def copy(megabytes: int, device: str = "cpu") -> Work:
+    """A copy of so many megabytes: what memory moves, bytes read and bytes written both counted."""
+    there = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
+    here = torch.empty_like(there)
+
+    def call() -> Tensors:
+        return (here.copy_(there),)
+
+    return _alone("copy", call, lambda: (there.double(),), 0.0, 0.0, float(2 * numel_bytes(there)))
+
+
+def product(size: int, dtype: str, device: str = "cpu") -> Work:
+    """A product of two square matrices: what the arithmetic does at its best."""
+    kind = DTYPES[dtype]
+    random = torch.Generator().manual_seed(1)
+    a, b = (torch.randn(size, size, generator=random).to(device, kind) for _ in range(2))
+    out = torch.empty_like(a)
+
+    def call() -> Tensors:
+        return (torch.mm(a, b, out=out),)
+
+    return _alone(
+        "product",
+        call,
+        lambda: (a.double() @ b.double(),),
+        product_error(kind, size),
+        2.0 * size**3,
+        float(3 * numel_bytes(a)),
+    )
+
+
+def launch(device: str) -> Work:
+    """The smallest kernel there is: what a launch costs. It means something on a GPU."""
+    one = torch.zeros(1, device=device)
+
+    def call() -> Tensors:
+        return (one.fill_(1.0),)
+
+    return _alone("launch", call, lambda: (torch.ones(1, dtype=torch.float64, device=device),), 0.0, 0.0, 0.0)
+
+
+def _alone(name: str, call: Callable[[], Tensors], truth: Callable[[], Tensors], allowed: float, *counts: float) -> Work:
+    return Work({name: lambda: Peer(call, call)}, lambda _: truth(), allowed, *counts)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,71 @@
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from recurrent_lm.lm.base.progress import Display, clock, figures, shown_perplexity
+
+
+def test_a_step_fits_into_80_columns():
+    values = {"loss": 7.123, "perplexity": 1240.1, "bits_per_byte": 2.345, "grad_norm": 3.45, "tokens_per_second": 12345}
+    assert len(f"98% epoch 14 {figures(values)} 9:59 left") <= 80
+    assert figures({"loss": 1.5, "perplexity": 4.4817}) == "loss 1.500 ppl 4.5"
+
+
+def test_the_perplexity_of_a_spoilt_model_fits_into_a_line():
+    shown = {loss: figures({"loss": loss, "perplexity": math.exp(loss)}) for loss in (7.0, 20.0, 21.0, 699.0)}
+    assert [text.split("ppl ")[1] for text in shown.values()] == ["1,097", "485,165,195", "1.32e+09", "3.73e+303"]
+    assert shown_perplexity(math.inf) == "inf"
+    assert (shown_perplexity(76.021), shown_perplexity(813.9, 1), shown_perplexity(12345.678)) == (
+        "76.02",
+        "813.9",
+        "12,345.68",
+    )
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (86399, "23:59:59")]
+)
+def test_clock(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_plain_lines_come_at_intervals_and_tell_the_time_left(monkeypatch, capsys):
+    now = [1000.0]
+    monkeypatch.setattr("recurrent_lm.lm.base.progress.time.monotonic", lambda: now[0])
+    with Display(total=100, done=0) as display:
+        for step in range(1, 41):
+            now[0] += 1.0
+            display.step(step, 1, {"loss": 2.0})
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == [
+        "step 11/100 epoch 1 loss 2.000 1:29 left",
+        "step 21/100 epoch 1 loss 2.000 1:19 left",
+        "step 31/100 epoch 1 loss 2.000 1:09 left",
+    ]
+
+
+def test_quiet_says_nothing(capsys):
+    with Display(total=2, done=0, quiet=True) as display:
+        display.line("nothing")
+        display.step(1, 1, {})
+    assert capsys.readouterr().out == ""
+
+
+def test_a_training_goes_on_when_its_reader_goes_away(tmp_path: Path):
+    text = tmp_path / "text.txt"
+    text.write_text("the people of the union stand by the people. " * 40)
+    run = tmp_path / "run"
+    settings = ["--tokens", "char", "--rows", "4", "--bptt", "8", "--hidden-size", "8", "--epochs", "6", "--patience", "0"]
+    command = [sys.executable, "-m", "recurrent_lm.lm", "train", str(text), "--run", str(run), *settings]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("text: 1 document")
+        process.stdout.close()
+        error = process.stderr.read()
+    assert process.returncode == 0, error
+    assert error == ""
+    assert (run / "result.json").exists()

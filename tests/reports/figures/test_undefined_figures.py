@@ -1,0 +1,41 @@
+"""What figures say of measurements of 0, missing or infinite: a caption, or the sentence that there is nothing to draw."""
+
+import pytest
+from test_undefined import PLACES, WRONG, changed, table_of
+
+from recurrent_lm.reports.drawing import listings, plots
+from recurrent_lm.reports.figures.style import WIDE
+from recurrent_lm.studies import InputError, verdicts
+
+SHOWN = ("value", "seconds", "weight_norm", "bits_per_byte", "perplexity", "valid_loss", "tokens_per_second", "nats")
+DRAWN = [(*place, kind) for place in PLACES for kind in ("zero", "missing") if place[1] in SHOWN]
+
+
+@pytest.mark.parametrize(("name", "column"), PLACES)
+@pytest.mark.parametrize("kind", [*WRONG, "same"])
+def test_a_caption_is_text_whatever_was_measured(name, column, kind):
+    table = changed(name, column, kind, table_of(name).index)
+    claims = verdicts(table)
+    for plot in plots(name):
+        try:
+            said = [plot.title(table), plot.caption(table, claims)]
+        except InputError as error:
+            said = [str(error)]
+        assert all(said) and not any("nan%" in text for text in said), said
+    assert all(listing.columns is not None for listing in listings(table))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "column", "kind"), DRAWN)
+def test_a_figure_is_drawn_or_refused_in_a_sentence(name, column, kind):
+    from matplotlib import pyplot
+
+    table = changed(name, column, kind, table_of(name).index)
+    claims = verdicts(table)
+    for plot in plots(name):
+        try:
+            plot.draw(table, claims, WIDE)
+        except InputError as error:
+            assert str(error) and "\n" not in str(error)
+        finally:
+            pyplot.close("all")

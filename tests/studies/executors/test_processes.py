@@ -1,0 +1,209 @@
+"""Cells in processes: the same table as without, whoever dies meanwhile."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from cluster_cases import Cases
+from paths import SUPPORT
+
+from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.studies import load
+from recurrent_lm.studies.cli import app
+from recurrent_lm.studies.engine import store
+from recurrent_lm.studies.engine.run import Run
+from recurrent_lm.studies.executors import processes
+from recurrent_lm.studies.executors.choose import executor
+from recurrent_lm.studies.executors.processes import Processes
+
+
+@pytest.fixture
+def notes(tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    return str(folder)
+
+
+def run(base, study, count=2, **options):
+    return Run(study, "cases", "cpu", base, executor=Processes(count), **options)
+
+
+def test_two_processes_give_the_table_of_one_bit_for_bit(tmp_path, notes, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    study = Cases(numbers=(4, 1, 3, 2), notes=notes)
+    made = run(tmp_path / "a", study)()
+    assert len({process for _, process in study.measured()} - {os.getpid()}) == 2
+    alone = Run(study, "cases", "cpu", tmp_path / "b")()
+    pd.testing.assert_frame_equal(made, alone, check_exact=True)
+    assert list(made["number"]) == [4] * 3 + [1] * 3 + [3] * 3 + [2] * 3
+    one, other = (json.loads((tmp_path / f / "study.json").read_text()) for f in "ab")
+    assert one == other  # either goes on with what the other began
+
+
+@pytest.mark.slow
+def test_each_process_has_its_share_of_the_cores_and_the_folder_says_so(tmp_path, notes, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(processes.os, "sched_getaffinity", lambda _: set(range(6)))
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        made = run(tmp_path / "s", Cases(numbers=(1,), notes=notes))()
+    finally:
+        torch.set_num_threads(before)
+    assert set(made["threads"]) == {3}
+    assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["machine"]["threads"] == 3
+
+
+@pytest.mark.slow
+def test_the_table_of_a_real_study_is_the_same_to_the_bit(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tables = []
+    for where in ("", "local:2"):
+        out = tmp_path / where / "gradient_flow.parquet"
+        arguments = ["run", "gradient_flow", "--preset", "smoke", "--out", str(out), *(["--executor", where] if where else [])]
+        assert run_app(app, "studies", arguments) == 0
+        tables.append(load(out))
+    pd.testing.assert_frame_equal(*tables, check_exact=True)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "measured"), [(1, 2), pytest.param(processes.TRIES, processes.TRIES, marks=pytest.mark.slow)]
+)
+def test_a_process_that_is_killed_loses_no_cell_and_stores_none_twice(deaths, measured, tmp_path, notes, capsys, monkeypatch):
+    study = Cases(notes=notes, deadly=2, deaths=deaths)
+    saved = []
+    known = store.Store.save
+    monkeypatch.setattr(store.Store, "save", lambda self, i, *rest: (saved.append(i), known(self, i, *rest)))
+    going = run(tmp_path / "s", study)
+    made = going()
+    assert [n for n, _ in study.measured()].count(2) == measured
+    assert all([n for n, _ in study.measured()].count(n) == 1 for n in (1, 3, 4))
+    said = capsys.readouterr().out
+    assert said.count("a process was killed by SIGKILL while it measured; its cell is measured again") == measured - 1
+    if deaths == 1:
+        assert sorted(saved) == [0, 1, 2, 3] and set(made["number"]) == {1, 2, 3, 4} and not going.failed
+        return
+    assert sorted(saved) == [0, 2, 3] and set(made["number"]) == {1, 3, 4}
+    reason = f"the process that measured it was killed by SIGKILL, {deaths} times; it may need more memory"
+    assert going.failed == [{"cell": {"number": 2}, "error": reason}]
+    assert f"number 2 failed: {reason}" in said
+    assert set(run(tmp_path / "s", study)()["number"]) == {1, 2, 3, 4}  # and later it is tried again
+    assert [n for n, _ in study.measured()].count(2) == measured + 1
+
+
+def test_a_cell_that_fails_in_a_process_is_noted_like_one_that_fails_here(tmp_path, notes):
+    going = run(tmp_path / "s", Cases(notes=notes, broken=3), count=1)
+    assert set(going()["number"]) == {1, 2, 4}
+    assert going.failed == [{"cell": {"number": 3}, "error": "number 3 is broken"}]
+    noted = json.loads((tmp_path / "s" / "cells" / "0002.error.json").read_text())
+    assert "cluster_cases.py" in "".join(noted["traceback"])
+    with pytest.raises(InputError, match=r"^number 3 is broken$"):
+        run(tmp_path / "t", Cases(numbers=(3,), notes=notes, broken=3), count=1)()
+    assert not (tmp_path / "t").exists()
+
+
+def test_processes_that_cannot_measure_the_same_end_the_run_with_a_sentence(tmp_path, notes, monkeypatch):
+    """Another program than the one that asks: as after a change of the sources while a run goes on."""
+    from recurrent_lm.studies.timing import machine
+
+    monkeypatch.setattr(machine, "sources", lambda: "0" * 16)
+    with pytest.raises(InputError, match=r"^a process that was to measure has sources [0-9a-f]{16} instead of 0{16}$"):
+        run(tmp_path / "s", Cases(notes=notes), count=1)()
+
+
+def test_processes_that_die_before_they_measure_end_the_run(tmp_path, notes, monkeypatch):
+    monkeypatch.setattr(processes.sys, "executable", "/bin/false")
+    with pytest.raises(InputError, match=r"the processes that were to measure ended \(ended with code 1\)"):
+        run(tmp_path / "s", Cases(notes=notes))()
+
+
+SLOW = """
+import sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from cluster_cases import Cases
+from recurrent_lm.studies.executors.processes import Processes
+from recurrent_lm.studies.engine.run import Run, ending_at_once
+going = Run(Cases(numbers=(1, 2, 50, 51), notes={notes!r}, slow=50), "cases", "cpu", Path({base!r}), executor=Processes(2))
+with ending_at_once(going.stopped):
+    going()
+"""
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, -9, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_the_processes_too_and_keeps_what_was_measured(signum, code, tmp_path, notes):
+    base = tmp_path / "s"
+    program = SLOW.format(tests=str(SUPPORT / "studies"), notes=notes, base=str(base))
+    going = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    study = Cases(numbers=(1, 2, 50, 51), notes=notes)
+    until(lambda: {n for n, _ in study.measured()} == {1, 2, 50, 51} and len(list(base.glob("cells/*.parquet"))) == 2)
+    going.send_signal(signum)
+    said = going.communicate(timeout=60)[1]
+    assert going.returncode == code, said
+    if signum != signal.SIGKILL:
+        assert said == f"studies: stopped with 2 of 4 cells in {base}; the same command goes on from there\n"
+    until(lambda: not any(Path(f"/proc/{process}/task").exists() for _, process in study.measured()))
+    assert sorted(path.name for path in base.glob("cells/*.parquet")) == ["0000.parquet", "0001.parquet"]
+
+
+def until(done, seconds=60):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("local:0", "from 1 to 1,024, not '0'"),
+        ("local:x", "from 1 to 1,024, not 'x'"),
+        ("local:-1", "from 1 to 1,024, not '-1'"),
+        ("local:²", "from 1 to 1,024"),
+        ("local:1e3", "from 1 to 1,024"),
+        ("local:99999999999", "from 1 to 1,024"),
+        ("local:", "--executor must be local:N"),
+        ("dask:", "--executor must be local:N"),
+        ("threads:2", "not 'threads:2'"),
+    ],
+)
+def test_an_executor_that_is_none_is_a_sentence(text, words, capsys, tmp_path):
+    arguments = ["run", "weight_tying", "--preset", "smoke", "--executor", text, "--out", str(tmp_path / "t.parquet")]
+    assert run_app(app, "studies", arguments) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["throughput", "training_step", "exchange"])
+@pytest.mark.parametrize("where", ["local:2", "dask:tcp://127.0.0.1:1"])
+def test_times_share_their_device_with_nothing(name, where, capsys, tmp_path):
+    assert run_app(app, "studies", ["run", name, "--executor", where, "--out", str(tmp_path / "t.parquet")]) == 2
+    said = capsys.readouterr().err
+    assert f"{name} measures times, which cells that share a machine would lengthen; leave out --executor" in said
+    assert said.count("\n") == 1 and not any(tmp_path.iterdir())
+
+
+def test_one_process_may_measure_times():
+    assert isinstance(executor("local:1", "throughput", True), Processes)
+
+
+def test_a_study_that_names_seconds_says_that_it_is_timed():
+    from recurrent_lm.studies.engine.study import STUDIES, module_of
+
+    named = {name for name in STUDIES if "seconds" in module_of(name).Study.COLUMNS}
+    assert named == {name for name in STUDIES if module_of(name).Study.TIMED} != set()
