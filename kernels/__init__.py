@@ -15,34 +15,34 @@ if __name__ != "recurrent_lm.kernels":
     raise ImportError("this folder is the package recurrent_lm.kernels: write `from recurrent_lm import kernels`")
 
 _MODULES = {
-    "RNN": "nn",
-    "LSTM": "nn",
-    "GRU": "nn",
-    "CELLS": "rnn.cells",
-    "Cell": "rnn.cells",
-    "step": "rnn.cells",
-    "recurrence": "rnn.recurrence",
-    "cross_entropy": "loss.cross_entropy",
-    "linear_cross_entropy": "loss.linear_cross_entropy",
-    "trace_gradients": "rnn.trace",
-    "GradientTrace": "rnn.trace",
-    "LayerTrace": "rnn.trace",
-    "vector_norm": "rnn.norms",
-    "total_norm": "rnn.norms",
-    "total_norm_on_host": "rnn.norms",
-    "exchange_floor": "bench.exchange_floor",
-    "ExchangeRun": "bench.exchange_run",
-    "constant": "rnn.constants",
-    "CONSTANTS": "rnn.constants",
-    "MEASURED": "rnn.constants",
-    "ESTIMATES": "rnn.plan",
-    "DEVICES": "rnn.plan",
-    "predict": "rnn.plan",
-    "explain": "rnn.explain",
-    "explain_linear_cross_entropy": "loss.plan",
-    "Metrics": "loss.terms",
-    "choose_backend": "backends",
-    "BACKENDS": "backends",
+    "BACKENDS": ".backends",
+    "CELLS": ".rnn.cells",
+    "CONSTANTS": ".rnn.constants",
+    "Cell": ".rnn.cells",
+    "DEVICES": ".rnn.plan",
+    "ESTIMATES": ".rnn.plan",
+    "ExchangeRun": ".bench.exchange_run",
+    "GRU": ".nn",
+    "GradientTrace": ".rnn.trace",
+    "LSTM": ".nn",
+    "LayerTrace": ".rnn.trace",
+    "MEASURED": ".rnn.constants",
+    "Metrics": ".loss.terms",
+    "RNN": ".nn",
+    "choose_backend": ".backends",
+    "constant": ".rnn.constants",
+    "cross_entropy": ".loss.cross_entropy",
+    "exchange_floor": ".bench.exchange_floor",
+    "explain": ".rnn.explain",
+    "explain_linear_cross_entropy": ".loss.plan",
+    "linear_cross_entropy": ".loss.linear_cross_entropy",
+    "predict": ".rnn.plan",
+    "recurrence": ".rnn.recurrence",
+    "step": ".rnn.cells",
+    "total_norm": ".rnn.norms",
+    "total_norm_on_host": ".rnn.norms",
+    "trace_gradients": ".rnn.trace",
+    "vector_norm": ".rnn.norms",
 }
 __all__ = sorted(_MODULES)
 
@@ -81,7 +81,7 @@ def __getattr__(name: str) -> Any:
     """A name of the front door, imported when it is first used (PEP 562)."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    value = getattr(import_module(_MODULES[name], __name__), name)
     globals()[name] = value
     return value
 

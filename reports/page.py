@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from pandas.api.types import is_numeric_dtype
+
 from recurrent_lm.reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
 from recurrent_lm.reports.figures.style import NARROW, WIDE, headline
 from recurrent_lm.reports.ledger import Claim, answer, decided_elsewhere, ledger
@@ -130,7 +132,6 @@ def make(
     """The page of a table that ``studies.load`` gave, under a name that is good for a file; ``older``, from the file of that
     name, is what it is compared with. ``beside`` are the study's other tables by their pages: what they decide is not called
     unmeasured, and where the table ``leads`` them, plots that can show all together do."""
-    from pandas.api.types import is_numeric_dtype
 
     beside = beside or {}
     claims = verdicts(table)

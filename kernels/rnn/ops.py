@@ -32,6 +32,7 @@ from recurrent_lm.kernels.rnn.launch import (  # fmt: skip
 )
 from recurrent_lm.kernels.rnn.plan import faster_than_library, padded
 from recurrent_lm.kernels.rnn.step_norms import step_norms
+from recurrent_lm.kernels.rnn.trace import tracing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DTYPES_INTERPRETED = (torch.float16, torch.float32, torch.float64)  # the interpreter multiplies bfloat16 wrongly
@@ -221,8 +222,6 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 
 def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    from recurrent_lm.kernels.rnn.trace import tracing
-
     cell, plan, exchange, precision, clip, limit, _, recompute = ctx.how
     *inputs, hs, cs, gates = ctx.saved_tensors
     again = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed())

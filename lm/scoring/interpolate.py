@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.optimize import bisect
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -36,7 +37,6 @@ def fit_weight(log_p: "ArrayLike", log_q: "ArrayLike") -> float:
     Raises:
         ValueError: for arrays that do not belong together, NaN, or a token that is impossible under both models.
     """
-    from scipy.optimize import bisect
 
     p, q = _checked(log_p, log_q)
     if not p.size:

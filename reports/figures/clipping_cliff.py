@@ -2,11 +2,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recurrent_lm.reports.figures.style import INK, MUTED, Size, canvas
 from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -41,8 +42,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 
 def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
-    import numpy as np
-
     w, b, error = grid(part)
     heights = axes.contourf(w, b, error, levels=LEVELS, colors=GREYS)
     where: dict[str, Any] = {"orientation": "horizontal", "location": "top", "shrink": 0.9, "aspect": 30, "spacing": "uniform"}

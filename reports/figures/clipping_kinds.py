@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
 from recurrent_lm.studies import InputError
 
@@ -29,7 +31,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     Raises:
         InputError: when the table holds no step.
     """
-    import numpy as np
 
     part = _cosines(table)
     if part.empty:

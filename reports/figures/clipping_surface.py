@@ -2,12 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
 from recurrent_lm.reports.figures.clipping_cliff import PATHS, WINDOW, descents, grid
 from recurrent_lm.reports.figures.style import Size, canvas, legend
 from recurrent_lm.studies import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from matplotlib.figure import Figure
 
@@ -65,7 +67,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 def facets(part: "pd.DataFrame") -> "tuple[np.ndarray[Any, Any], ...]":
     """w, b and E [weights, 2 FACETS + 1] from edge to edge of the window, the ridge in the middle column; and b* [weights]."""
-    import numpy as np
 
     w, b, error = grid(part)
     inside = (w[:, 0] >= WINDOW[0][0] - 1e-9) & (w[:, 0] <= WINDOW[0][1] + 1e-9)
@@ -81,8 +82,6 @@ def facets(part: "pd.DataFrame") -> "tuple[np.ndarray[Any, Any], ...]":
 
 def _surface(axes: Any, w: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]", error: "np.ndarray[Any, Any]") -> None:
     """Facets in shades of E, the steep ones darker, as if lit from above."""
-    import numpy as np
-    from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("shades", SHADES)
     middle = (error[:-1, :-1] + error[1:, 1:] + error[1:, :-1] + error[:-1, 1:]) / 4

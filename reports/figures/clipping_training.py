@@ -3,6 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.ticker import LogLocator
+
 from recurrent_lm.reports.drawing import Listing
 from recurrent_lm.reports.figures.style import DASHES, INK, PALETTE, Size, canvas, legend, plain, tall
 from recurrent_lm.studies import InputError, exp, norm_edges, share, trainings
@@ -62,7 +65,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 def _perplexity(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], look: dict[str, Any], label: str) -> None:
     """The geometric mean over corpora and seeds, where none diverged; faint marks are single trainings."""
-    import numpy as np
 
     known = group.groupby("multiple").filter(lambda g: not g["diverged"].any())
     if known.empty:
@@ -171,9 +173,6 @@ def _nearest(part: "pd.DataFrame") -> float:
 
 
 def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
-    import numpy as np
-    from matplotlib.ticker import LogLocator
-
     edges = norm_edges()
     looks: dict[str, dict[str, Any]] = {
         "before": {"fill": True, "color": PALETTE[1], "alpha": 0.6},

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain
 from recurrent_lm.studies import InputError, by_lag
@@ -67,7 +69,6 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 def lines(table: "pd.DataFrame") -> list[str]:
     """The last layer's curve as bars under a heading; each character less of a bar is an equal factor."""
-    import numpy as np
 
     curve = _curves(table).query("layer == layer.max() and lag in @SHOWN")
     logs = np.log10(curve["median"])

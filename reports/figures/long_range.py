@@ -3,12 +3,14 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
 from recurrent_lm.reports.drawing import Listing, Plot
 from recurrent_lm.reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend
 from recurrent_lm.studies import InputError, summary
 
 if TYPE_CHECKING:
-    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -40,7 +42,6 @@ def _part(table: "pd.DataFrame", name: str, what: str) -> "pd.DataFrame":
 
 def _together(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
     """Temporal order of several tables as one; where two hold the same T, the first counts."""
-    import pandas as pd
 
     kept: list[pd.DataFrame] = []
     budgets: dict[int, int] = {}
@@ -188,7 +189,6 @@ def _curve(rows: "pd.DataFrame") -> tuple[list[float], list[float]]:
 
 def _plain_ticks(axes: "Axes") -> None:
     """Numbers as they are read on a log axis that may hold less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     low, high = axes.get_ylim()
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 1.5, 2, 2.5, 3, 4, 5, 7) if high < 10 * low else (1, 2, 5)))

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.colors import LinearSegmentedColormap
+
 from recurrent_lm.reports.drawing import Listing, Passage, Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, PAPER, Size, canvas, legend
 from recurrent_lm.studies import InputError
@@ -126,7 +129,6 @@ def draw_matrix(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
     Raises:
         InputError: when no model was scored.
     """
-    from matplotlib.colors import LinearSegmentedColormap
 
     found = _matrix(table)
     figure, (axes,) = canvas(size)
@@ -180,7 +182,6 @@ def draw_copying(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
     Raises:
         InputError: when no sample is long enough.
     """
-    import numpy as np
 
     samples = table[(table["part"] == "sample") & table["novel"].notna() & table["repeated"].notna()]
     if samples.empty:

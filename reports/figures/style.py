@@ -6,9 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import seaborn
+from cycler import cycler
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+
 if TYPE_CHECKING:
     import numpy as np
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,6 @@ ROOM = 0.97  # of a figure's width for a line of type
 
 def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any, Any]]":
     """An empty figure, drawn without a display, and its axes [panels]: side by side, or below each other where it is narrow."""
-    import seaborn
-    from cycler import cycler
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     lines = {"axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False, "axes.spines.right": False}

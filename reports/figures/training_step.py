@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.ticker import LogLocator
+
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
 from recurrent_lm.studies import InputError, paired_ratio
@@ -40,9 +43,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 
 def _speed(axes: "Axes", table: "pd.DataFrame", claims: "pd.DataFrame", ratios: "dict[str, pd.Series[float]]") -> None:
-    import numpy as np
-    from matplotlib.ticker import LogLocator
-
     seconds = table.pivot(index="round", columns="variant", values="seconds")
     axes.axvline(1, color=MUTED, linestyle=":", label=f"the {PLAIN}")
     for row, (variant, ratio) in enumerate(ratios.items()):

@@ -5,8 +5,10 @@ batches and masks is the last word. How far two curves may lie apart is what ano
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
 import torch
 
 from recurrent_lm import kernels, lm
@@ -14,9 +16,6 @@ from recurrent_lm.studies.engine.language_models import check_names, trained
 from recurrent_lm.studies.engine.parameters import choice, choices, real, whole
 from recurrent_lm.studies.engine.statistics import UNDEFINED, compare, paired_ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOT = "not measured"
 CELLS = ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid")
@@ -127,8 +126,6 @@ def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame"
     """One row a corpus and cell: ``distance``, the largest over epochs of the mean over seeds of how far the validation losses
     of two backends lie apart, and ``noise``, how far the seeds of the reference do at that epoch, both in nats a token; nan
     where a loss is not finite, or there is one seed."""
-    import numpy as np
-    import pandas as pd
 
     rows = []
     wide = pairs(table, "valid_loss")
@@ -148,7 +145,6 @@ def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame"
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """For each backend beside the first: the same curves, and how its tokens a second compare."""
-    import pandas as pd
 
     reference, *others = table.attrs["parameters"]["backends"]
     rows: list[Claim] = []

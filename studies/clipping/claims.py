@@ -1,15 +1,14 @@
 """What the clipping study's table decides: claims 2, 3, 11 and 12 about gradients, and two that belong to them."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from recurrent_lm.studies.clipping.cliff import UNSTABLE, bifurcations, ridge
 from recurrent_lm.studies.clipping.overflow_claims import overflow, why_overflow
 from recurrent_lm.studies.clipping.table import ONE, ROUNDING, SLIDE, WORDS, Claim, claim_of, trainings
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, mean, ratio
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 FIG6, FIG3 = "Pascanu et al. 2013, Fig. 6", "Pascanu et al. 2013, Fig. 3"
@@ -22,7 +21,6 @@ FORK = ("-2.6556", "-2.3444")  # bifurcations at w = 5
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The cliff and its slope; the bifurcations; thresholds that train; what keeps the gradient's direction; norms that float32
     does not hold."""
-    import pandas as pd
 
     rows = [*_cliff(table[table["part"] == "cliff"]), *_range(table), *_kinds(table[table["part"] == "kinds"])]
     if "overflow" in table.attrs["parameters"].get("parts", ()):  # a part that older tables do not know

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from recurrent_lm.studies.engine.statistics import UNDEFINED
 
 if TYPE_CHECKING:
@@ -29,7 +31,6 @@ def claim_of(claim: str, source: str, setting: str, threshold: str, measured: st
 
 def bin_of(norms: Any) -> Any:
     """The histogram's bin of each norm; the first and the last take what lies beyond."""
-    import numpy as np
 
     with np.errstate(divide="ignore"):
         logs = np.log10(np.asarray(norms, dtype=np.float64))
@@ -38,7 +39,6 @@ def bin_of(norms: Any) -> Any:
 
 def norm_edges() -> Any:
     """The bins' edges [BINS + 1], as norms."""
-    import numpy as np
 
     return 10 ** (LOWEST + np.arange(BINS + 1) / A_DECADE)
 

@@ -2,13 +2,12 @@
 
 import math
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
 from recurrent_lm.studies.engine.study import module_of
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 LEVELS = {"faster": "higher", "slower": "lower"}  # where it is no time that is compared
 
@@ -21,7 +20,6 @@ def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
     measured. The intervals are of 95% each, so that of forty that did not change two seem to. The
     column that was compared is named in ``attrs["of"]``.
     """
-    import pandas as pd
 
     study = module_of(table.attrs["study"]).Study
     keys, value = study.SAMPLES

@@ -4,6 +4,9 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+import numpy as np
+from pandas.api.types import is_numeric_dtype
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -12,8 +15,6 @@ KEY = "digest"  # in a table's ``attrs``
 
 def digest(table: "pd.DataFrame") -> str:
     """SHA-256 of the names and values of all columns and of the ``attrs`` but the digest, which may be any JSON."""
-    import numpy as np
-    from pandas.api.types import is_numeric_dtype
 
     attrs = json.loads(json.dumps({key: value for key, value in table.attrs.items() if key != KEY}))
     total = hashlib.sha256(json.dumps(attrs, sort_keys=True).encode())

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+import torch
 
 from recurrent_lm import lm
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,6 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
     Raises:
         InputError: for settings or a corpus that cannot be trained on.
     """
-    import torch
 
     threads = config.machine.threads or torch.get_num_threads()
     precision = "bf16" if config.machine.precision == "bf16" else "float32"
@@ -79,6 +78,4 @@ def check_names(configs: Iterable[lm.RunConfig]) -> None:
 
 
 def _log(path: Path) -> "pd.DataFrame":
-    import pandas as pd
-
     return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines()])

@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import torch
+
 from recurrent_lm.lm import InputError
 
 
@@ -29,7 +31,6 @@ def allocation_failures() -> Iterator[None]:
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
     """The most bytes that tensors held during a call beyond the least they held before, as of the second call."""
-    import torch
 
     call()  # buffers that live on are made here
     if device != "cpu":

@@ -4,8 +4,11 @@ import math
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+from scipy.special import ndtr, ndtri, stdtrit
+from scipy.stats import binomtest, fisher_exact
+
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
 RESAMPLES = 2_000
@@ -59,7 +62,6 @@ def decided(interval: Interval, low: float = -math.inf, high: float = math.inf) 
 
 def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
     """Median and quartiles of ``column`` over windows, by layer and lag: columns layer, lag, low, median, high."""
-    import numpy as np
 
     grouped = table.groupby(["layer", "lag"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return grouped.set_axis(["low", "median", "high"], axis=1).reset_index()
@@ -70,7 +72,6 @@ def decay(curve: "pd.DataFrame") -> float:
 
     Medians that are 0 or not finite say nothing about a factor; with fewer than two others it is nan.
     """
-    import numpy as np
 
     seen = curve[(curve["median"] > 0) & np.isfinite(curve["median"])]
     if len(seen) < 2:
@@ -85,7 +86,6 @@ def median(samples: Any, confidence: float = 0.95) -> Interval:
     A sample that is not finite leaves no number. There is no interval of samples that are all but alike, and none of so few
     that even their range holds the median less often than ``confidence``: it does with probability 1 - 2 / 2^n.
     """
-    import numpy as np
 
     samples = np.asarray(samples, dtype=np.float64)
     if not len(samples) or not np.isfinite(samples).all():
@@ -105,8 +105,6 @@ def mean(samples: Any, confidence: float = 0.95) -> Interval:
     ``median`` asks nothing of a distribution and needs six samples; this one takes it for normal, and two suffice. A sample
     that is not finite leaves no number, and samples that are all alike show no spread to make an interval of.
     """
-    import numpy as np
-    from scipy.special import stdtrit
 
     samples = np.asarray(samples, dtype=np.float64)
     if not len(samples) or not np.isfinite(samples).all():
@@ -124,7 +122,6 @@ def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confiden
 
     There is no number where one of a pair is not finite and above 0: a clock that stood still says nothing about speed.
     """
-    import numpy as np
 
     a, b = (np.asarray(s, dtype=np.float64) for s in (first, second))
     with np.errstate(all="ignore"):
@@ -141,7 +138,6 @@ def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interva
     It holds the noise within either sample, not what lies between them, such as another day. There is no number of samples
     that are not finite and above 0, and no interval of so few as ``median`` has none of.
     """
-    import numpy as np
 
     samples = [np.asarray(s, dtype=np.float64) for s in (first, second)]
     if any(not len(s) or not (np.isfinite(s) & (s > 0)).all() for s in samples):
@@ -184,8 +180,6 @@ def power_law(sizes: Any, values: Any) -> Interval:
     Args:
         sizes, values: arrays [n], above 0. With fewer than three points there is no interval, with fewer than two no number.
     """
-    import numpy as np
-    from scipy.special import stdtrit
 
     x, y = np.asarray(sizes, dtype=np.float64), np.asarray(values, dtype=np.float64)
     seen = (x > 0) & (y > 0) & np.isfinite(x) & np.isfinite(y)
@@ -203,7 +197,6 @@ def power_law(sizes: Any, values: Any) -> Interval:
 
 def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
     """The share of successes among ``total`` tries, with Wilson's score interval (1927); nan of no try."""
-    from scipy.stats import binomtest
 
     if not total:
         return NOTHING
@@ -213,7 +206,6 @@ def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
 
 def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
     """Two-sided p of Fisher's exact test: how likely two groups differ by as much or more where chance alone decides."""
-    from scipy.stats import fisher_exact
 
     table = [[s, n - s] for s, n in zip(successes, totals, strict=True)]
     return float(fisher_exact(table).pvalue)
@@ -222,15 +214,12 @@ def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
 @cache
 def _draws(count: int, seed: int = 0) -> "np.ndarray[Any, Any]":
     """Which samples each of ``RESAMPLES`` resamples takes, the same each time."""
-    import numpy as np
 
     return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
 def _bca(samples: "np.ndarray[Any, Any]", confidence: float) -> tuple[float, float]:
     """The bias-corrected and accelerated interval of the median, as ``scipy.stats.bootstrap`` has it and in less time."""
-    import numpy as np
-    from scipy.special import ndtr, ndtri
 
     count, middle = len(samples), np.median(samples)
     made = np.median(samples[_draws(count)], axis=1)

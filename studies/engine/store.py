@@ -10,15 +10,14 @@ import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.digest import damaged, sealed
 from recurrent_lm.studies.engine.output import replacing
 from recurrent_lm.studies.engine.study import Cell
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 WORDS = {
     "study": "another study",
@@ -62,7 +61,6 @@ class Store:
 
     def load(self, index: int, cell: Cell) -> "pd.DataFrame | None":
         """The rows of a cell, or None if it was not measured; a file that is damaged or foreign counts as none."""
-        import pandas as pd
 
         path = self._path(index, "parquet")
         if not path.exists():

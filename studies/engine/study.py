@@ -2,14 +2,13 @@
 
 from dataclasses import asdict, replace
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import pandas as pd
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.parameters import Parameters, from_text
 from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 STUDIES = {
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
@@ -80,7 +79,6 @@ class Sweep(Parameters):
 
     def table(self, rows: list[dict[str, Any]]) -> "pd.DataFrame":
         """Rows as a tidy table, one row a measurement."""
-        import pandas as pd
 
         table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
         table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}  # type: ignore[call-overload]

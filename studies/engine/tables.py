@@ -4,15 +4,16 @@ import io
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
+from pandas.api.types import is_string_dtype
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.digest import damaged, sealed
 from recurrent_lm.studies.engine.output import check_writable, replacing
 from recurrent_lm.studies.engine.study import STUDIES, Shared, label, module_of
-
-if TYPE_CHECKING:
-    import pandas as pd
+from recurrent_lm.studies.timing.machine import describe
 
 
 def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
@@ -24,7 +25,6 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
     Raises:
         InputError: when it cannot be written; a file that was there is then unchanged.
     """
-    from recurrent_lm.studies.timing.machine import describe
 
     if "machine" not in more:
         more["machine"] = describe()
@@ -54,7 +54,6 @@ def load(path: Path) -> "pd.DataFrame":
     Raises:
         InputError: when it is missing, damaged, or not what that study writes.
     """
-    import pandas as pd
 
     if path.exists() and not path.is_file():
         raise InputError(f"{path} is no file, and so no table of a study")
@@ -123,7 +122,6 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
     """What values of a column are not of this kind: int, float (at least 0 unless ``signed``, or not a number), or str."""
-    from pandas.api.types import is_string_dtype
 
     if kind is str:
         return "" if is_string_dtype(column) and column.notna().all() else "no text"

@@ -7,20 +7,22 @@ is timed over all steps and over half of them, and the difference is that of ste
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
 import torch
+from scipy.special import stdtrit
 
 from recurrent_lm import kernels
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.parameters import choice, whole, wholes
 from recurrent_lm.studies.engine.statistics import NOTHING, UNDEFINED, Interval, median, ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
+from recurrent_lm.studies.timing.cuda import EventTimer, FreshTimer, Gpu
+from recurrent_lm.studies.timing.measure import race
 from recurrent_lm.studies.timing.watchdog import watchdog
 from recurrent_lm.studies.timing.work import DTYPES, SLACK
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PROTOCOLS = ("sentinel", "counter", "none")  # none: loads from L2 without waiting
 LAUNCH = "launch"
@@ -67,8 +69,6 @@ class Study(Sweep):
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """One row a protocol, number of steps and round: ``seconds`` of the whole launch, ``error`` of the state it left."""
-        from recurrent_lm.studies.timing.cuda import EventTimer, FreshTimer, Gpu
-        from recurrent_lm.studies.timing.measure import race
 
         dtype = DTYPES[self.dtype]
         if cell["protocol"] == LAUNCH:
@@ -118,7 +118,6 @@ def allowed(dtype: torch.dtype) -> float:
 def floors(table: "pd.DataFrame") -> "pd.DataFrame":
     """One row a protocol and size: ``us`` a step with ``low`` and ``high`` (median over rounds, 95% BCa interval), ``gathered``
     bytes that all programs read each step, and ``gbs``, their rate. A ``launch`` has its own time and no size."""
-    import pandas as pd
 
     rows = []
     key: Any
@@ -154,8 +153,6 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
     least half as many programs as the most: fewer are bound by what one multiprocessor can load, which no plan of interest is.
     The intervals hold the scatter about that model, be it noise or that the model is too simple (Student's t).
     """
-    import numpy as np
-    from scipy.special import stdtrit
 
     about = floors(table)
     found = dict.fromkeys(kernels.CONSTANTS, NOTHING)
@@ -189,7 +186,6 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Nobody reads what is not yet written; the sentinel waits less than the counter; what plans predict by is what is here."""
-    import pandas as pd
 
     worst, limit = float(table["error"].max(skipna=False)), allowed(DTYPES[table.attrs["parameters"]["dtype"]])
     rows = [

@@ -8,14 +8,14 @@ import json
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
+from recurrent_lm.studies.timing import machine
 
 # What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
@@ -89,7 +89,6 @@ class Executor:
 
 def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
     """Measure a cell."""
-    import pandas as pd
 
     try:
         with allocation_failures():
@@ -106,7 +105,6 @@ def failed(index: int, error: Exception) -> Outcome:
 
 def describe() -> dict[str, Any]:
     """``studies.timing.machine.describe``, which needs torch."""
-    from recurrent_lm.studies.timing import machine
 
     return machine.describe()
 

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.executors.job import Executor, Job, Outcome
@@ -29,7 +31,6 @@ class Processes(Executor):
 
     def machine(self, job: Job) -> dict[str, Any]:
         """This machine, with the threads of one process: they are part of what a result depends on."""
-        import torch
 
         if self.threads:
             torch.set_num_threads(int(self.threads))

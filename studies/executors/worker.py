@@ -7,6 +7,8 @@ from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
 
+import torch
+
 from recurrent_lm.studies.executors.job import Job, measured
 
 
@@ -17,8 +19,6 @@ def main(descriptor: int, threads: str) -> None:
     Thread(target=_receive, args=(connection, came), daemon=True).start()
     try:
         if threads:  # that many, which the environment's number is only the most of
-            import torch
-
             torch.set_num_threads(int(threads))
         job: Job = pickle.loads(came.get())
         complaint = job.complaint()

@@ -1,15 +1,14 @@
 """What the table of gradient_flow decides: claim 1 and what the lecture says of language models here, theory elsewhere."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, exp, mean, share
 from recurrent_lm.studies.engine.statistics import decided as interval_verdict
 from recurrent_lm.studies.gradient_flow.theory import theory
 from recurrent_lm.studies.gradient_flow.verdicts import EXACT, NOT, Claim, decided, names, of, shown
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 HELP, USUAL = "gates help: the gradient decays more slowly", "vanishing is usual, exploding rarer"
 COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
@@ -17,7 +16,6 @@ COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Claims 1 and 4 to 8, and two of the lecture: gates help, and vanishing is usual."""
-    import pandas as pd
 
     study = table.attrs["parameters"]
     rows = _sums(table) + theory(table, study) + _help(table) + _usual(table, study)

@@ -3,6 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,7 +24,6 @@ def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.Dat
 
 def each(values: list[float], tolerance: float) -> str:
     """holds where every seed is within, ambiguous where only the median is, otherwise fails: for what theory gives exactly."""
-    import numpy as np
 
     found = np.abs(np.asarray(values, dtype=np.float64))
     if not len(found) or np.isnan(found).any():

@@ -11,8 +11,10 @@ import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,9 +24,6 @@ from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import whole
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, by_lag, decay, decided, exp, median
 from recurrent_lm.studies.engine.study import Cell, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -174,7 +173,6 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
     The second is of one model's text: its interval is that of the median over windows of each window's own slope.
     """
-    import pandas as pd
 
     run = table.attrs["parameters"]["run"]
     error = float(table["sum_error"].max(skipna=False))
@@ -205,7 +203,6 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:
     """What the norms of a layer are multiplied by per step back, with the verdict on its being less than 1."""
-    import numpy as np
 
     if table["weight_norm"].isna().all():
         return "not measured", "not measured"

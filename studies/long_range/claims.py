@@ -1,12 +1,12 @@
 """What the long_range study's table decides: shares of success with intervals, and claims."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, fisher, mean, ratio, share
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 KEYS = ["part", "task", "cell", "method", "steps"]
 NOT = "not measured"
@@ -23,7 +23,6 @@ Claim = tuple[str, str, str, str, str, str]
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     """One row a setting: ``seeds``, how many ``solved``, the ``share`` with Wilson's interval (``low``, ``high``), the median
     of ``updates`` of those that solved, and the mean of ``nats`` over seeds."""
-    import pandas as pd
 
     rows = []
     for key, group in table.groupby(KEYS, sort=False):
@@ -37,7 +36,6 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Claims 9, 10 and 13 on clipping and Omega; gates learn longer lags; language models lean on recent tokens."""
-    import pandas as pd
 
     rows = [*_clipping(table), *_gates(table), *_text(table)]
     return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
@@ -196,7 +194,6 @@ def ninety(rows: "pd.DataFrame") -> float:
     Between two measured n on a straight line of the loss over log(1 + n); the history beyond is dropped. nan where the
     history gains nothing.
     """
-    import numpy as np
 
     curve = rows[rows["method"].isin(["dropped", "all"])].sort_values("steps")
     n, loss = curve["steps"].to_numpy(dtype=float), curve["nats"].to_numpy(dtype=float)

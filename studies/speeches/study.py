@@ -7,7 +7,10 @@ pays for the spelling of what it does not know.
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
 
 from recurrent_lm import lm
 from recurrent_lm.studies.engine.language_models import Trained, check_names, trained
@@ -24,9 +27,6 @@ from recurrent_lm.studies.engine.statistics import (
     share,
 )
 from recurrent_lm.studies.engine.study import Cell, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOT = "not measured"
 FEWER = "fewer bits per byte of its test text, by a 95% interval over seeds"
@@ -161,7 +161,6 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Own texts are known best; gates help; counting and networks know different things; what is written is new, or not."""
-    import pandas as pd
 
     scores, samples = table[table["bits_per_byte"].notna()], table[table["part"] == "sample"]
     tokens = table.attrs["parameters"]["tokens"]
@@ -171,8 +170,6 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _own(scores: "pd.DataFrame") -> Claim:
-    import pandas as pd
-
     claim = "a text is predicted best by the model of its own speaker"
     of = scores[scores["way"] == "network"].pivot_table(
         index=["cell", "seed", "text"], columns="corpus", values="bits_per_byte", aggfunc="first"
@@ -247,8 +244,6 @@ def _counting(scores: "pd.DataFrame", tokens: str) -> list[Claim]:
 
 def _fewer(own: "pd.Series[float]", other: "pd.Series[float]") -> tuple[str, str]:
     """The geometric mean of own / other over seeds that have both, with Student's interval; the verdict on its being < 1."""
-    import numpy as np
-    import pandas as pd
 
     both = pd.concat([own, other], axis=1).dropna().to_numpy()
     if not (np.isfinite(both) & (both > 0)).all():

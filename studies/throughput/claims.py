@@ -1,13 +1,13 @@
 """What the throughput study's table decides."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from recurrent_lm.studies.engine.statistics import FLOOR, UNDEFINED, Interval, decided
 from recurrent_lm.studies.throughput.comparison import AXES, NOT, exponents, summary, together
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 OURS = ("kernels:torch", "kernels:triton")
 GRAPH = "kernels:triton-graph"
@@ -23,7 +23,6 @@ Claim = tuple[str, str, str, str, str, str]
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """Right; not slower than torch.nn; steps that wait cost more; time in proportion to T; a loss in less memory."""
-    import pandas as pd
 
     about = summary(table)
     parts = table.attrs["parameters"]["parts"]
@@ -55,8 +54,6 @@ def reason(table: "pd.DataFrame", claim: Any) -> str:
 
 
 def _right(about: "pd.DataFrame") -> Claim:
-    import numpy as np
-
     seen = about[about["error"].notna() | about["status"].isin(["timed", "disagrees"])]
     wrong = seen[seen["status"] == "disagrees"]  # by nan, too: a result that holds one agrees with nothing
     right = seen[(seen["status"] != "disagrees") & np.isfinite(seen["error"])]

@@ -1,13 +1,13 @@
 """What the throughput study's samples come to: medians and rates, comparisons, exponents. Tables in, tables out."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
 
 from recurrent_lm import kernels
 from recurrent_lm.studies.engine.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law, ratio
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 CELL: dict[str, type] = {
     "part": str, "cell": str, "direction": str, "dtype": str, "batch": int, "steps": int, "hidden": int, "vocabulary": int,
@@ -38,7 +38,6 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     variant is faster; ``compared``, the comparison in a word, ambiguous where both were timed and have no ratio, as of a clock
     that stood still. nan stands for what does not apply, was not measured, or is no finite number.
     """
-    import pandas as pd
 
     key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
     if key not in _known:
@@ -50,9 +49,6 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    import numpy as np
-    import pandas as pd
-
     rows: list[dict[str, Any]] = []
     groups = _groups(table)
     seconds = {key: _samples(group) for key, group in groups.items()}
@@ -164,7 +160,6 @@ def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
 
 def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
     """``growth`` of a table that is summed up already."""
-    import pandas as pd
 
     chosen = about.attrs["parameters"]
     rows = []

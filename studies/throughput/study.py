@@ -19,6 +19,7 @@ from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.throughput.claims import reason, verdicts
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from recurrent_lm.studies.timing import losses, machine, recurrences, steps
+from recurrent_lm.studies.timing.cuda import exact_float32
 from recurrent_lm.studies.timing.trial import Entry, trial
 from recurrent_lm.studies.timing.work import DIRECTIONS, DTYPES, Work
 
@@ -81,7 +82,6 @@ class Study(Sweep):
         if self.device == "cuda":
             if not torch.cuda.is_available():
                 raise InputError("device cuda needs a CUDA GPU, and there is none here; take --preset cpu, or --set device=cpu")
-            from recurrent_lm.studies.timing.cuda import exact_float32
 
             exact_float32()
         elif any(v.startswith("kernels:triton") for v in self.variants):

@@ -12,6 +12,7 @@ import torch
 
 import recurrent_lm
 from recurrent_lm import lm
+from recurrent_lm.studies.timing.cuda import Gpu
 from recurrent_lm.studies.timing.recurrences import product_error
 from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_bytes
 
@@ -30,8 +31,6 @@ def describe() -> dict[str, Any]:
         "cudnn": None,
     }
     if torch.cuda.is_available():
-        from recurrent_lm.studies.timing.cuda import Gpu
-
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
         about |= {
             "driver": Gpu().driver() or None,

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 MOST = 10_000  # calls in a sample
 
 
@@ -104,7 +106,6 @@ def race(
 
     Whatever slows the machine down for a while hits all alike, and ratios within a round do not see it.
     """
-    import numpy as np
 
     random = np.random.default_rng(seed)
     names = list(calls)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recurrent_lm.studies.engine.memory import peak_bytes
+from recurrent_lm.studies.timing.cuda import EventTimer, Gpu, graphed
 from recurrent_lm.studies.timing.measure import Timer, WallTimer, Weather, race
 from recurrent_lm.studies.timing.work import Peer, Unavailable, Work, relative_error
 
@@ -69,7 +70,6 @@ def _peer(work: Work, entry: Entry) -> Peer:
     peer = work.peers[entry.variant]()
     if entry.mode == "eager":
         return peer
-    from recurrent_lm.studies.timing.cuda import graphed
 
     return graphed(peer)
 
@@ -77,7 +77,6 @@ def _peer(work: Work, entry: Entry) -> Peer:
 def _instruments(cache: str, device: str) -> tuple[Timer, Callable[[], Weather]]:
     if device == "cpu":
         return WallTimer(), Weather
-    from recurrent_lm.studies.timing.cuda import EventTimer, Gpu
 
     return EventTimer(cold=cache == "cold"), Gpu().weather
 

@@ -6,8 +6,9 @@ in random order, so that the machine's moods hit all alike; ratios are between n
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 from torch import nn
 
@@ -17,9 +18,6 @@ from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, paired_ra
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.timing.measure import WallTimer, race
 from recurrent_lm.studies.timing.steps import Size, plain, trainer
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOT = "not measured"
 PLAIN = "torch.nn loop"
@@ -86,7 +84,6 @@ def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The trainer's three aims: as fast in float32, twice as fast in bf16, half the memory."""
-    import pandas as pd
 
     setting = ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
     seconds = table.pivot(index="round", columns="variant", values="seconds")

@@ -5,8 +5,9 @@ saves U; where d and h differ it needs a linear map from h to d. (Press & Wolf 2
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+import pandas as pd
 import torch
 
 from recurrent_lm import lm
@@ -14,9 +15,6 @@ from recurrent_lm.studies.engine.language_models import check_names, trained
 from recurrent_lm.studies.engine.parameters import choice, real, whole, wholes
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, paired_ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 NOT = "not measured"
 Claim = tuple[str, str, str, str, str, str]
@@ -191,7 +189,6 @@ def complaint(study: Study, table: "pd.DataFrame") -> str:
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     """The slide's counts, which are exact, and what tying does to perplexity, pair by pair of corpus and seed."""
-    import pandas as pd
 
     counts, models = table[table["part"] == "counts"], table[table["part"] == "model"]
     rows: list[Claim] = [_formula(counts), _saving(counts), *_most(counts)]

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.colors import LogNorm
+
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.gradient_flow.rows import DRAWN, NAMES, last_epoch, need, pick, verdict_of
 from recurrent_lm.reports.figures.style import INK, PAPER, RULE, Size, canvas, plain, printable
@@ -21,8 +24,6 @@ def title(table: "pd.DataFrame") -> str:
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """A panel a cell, rows t, columns i, colour the norm on a log scale that both share; words beside the steps where there
     is room."""
-    import numpy as np
-    from matplotlib.colors import LogNorm
 
     rows = last_epoch(pick(table, "map", "part"))
     rows = rows[rows["value"].between(*DRAWN) | (rows["value"] == 0)]

@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+from matplotlib.ticker import LogLocator, NullLocator
+
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, below, draw_band, grid, need, pick
 from recurrent_lm.reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
@@ -20,7 +23,6 @@ def title(table: "pd.DataFrame") -> str:
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """Medians as lines, quartiles as bands, all panels on the same axes."""
-    import numpy as np
 
     rows = pick(table, "curves")
     need(rows[(rows["quantity"] == "median") & (rows["value"] > 0) & (rows["value"] < float("inf"))], "curves")
@@ -50,14 +52,10 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 
 def _decades(span: float) -> "Locator":
-    from matplotlib.ticker import LogLocator
-
     return LogLocator(base=10.0 ** max(1, round(span / 7)), numticks=12)
 
 
 def _none() -> "Locator":
-    from matplotlib.ticker import NullLocator
-
     return NullLocator()
 
 

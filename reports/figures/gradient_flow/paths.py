@@ -1,7 +1,10 @@
 """The lecture's picture of backpropagation through time: four steps, four paths from L(4) to W_h, with real norms."""
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from matplotlib.patches import FancyBboxPatch
 
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, last_epoch, need, pick
@@ -82,8 +85,6 @@ def _write(axes: "Axes", x: float, y: float, text: str, fontsize: float, colour:
 
 
 def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
-    from matplotlib.patches import FancyBboxPatch
-
     def box(x: float, y: float, width: float, height: float, face: str = PAPER, edge: str = INK) -> None:
         shape = f"round,pad=0,rounding_size={1.2}"
         axes.add_patch(
@@ -111,8 +112,6 @@ def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
 
 
 def _nats(probability: float) -> str:
-    import math
-
     return f"{-math.log(probability):.2f}" if probability > 0 else "∞"
 
 

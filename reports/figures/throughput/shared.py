@@ -3,6 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from matplotlib.ticker import LogLocator
+
 from recurrent_lm.reports.figures.style import INK, PALETTE
 from recurrent_lm.studies import AXES, InputError, exponents, summary
 
@@ -122,7 +125,6 @@ def curve(axes: "Axes", rows: "pd.DataFrame", x: str, y: str, scale: float = 1.0
 
 def over_sizes(axes: "Axes", values: Any, name: str, room: float) -> None:
     """A log axis x whose ticks are the sizes that were measured, but for those closer than ``room`` of its length."""
-    import numpy as np
 
     axes.set_xscale("log")
     there = sorted(set(values))
@@ -140,7 +142,6 @@ def over_sizes(axes: "Axes", values: Any, name: str, room: float) -> None:
 
 def log_values(axes: "Axes", name: str) -> None:
     """A log axis y with a label wherever there is room for one."""
-    from matplotlib.ticker import LogLocator
 
     axes.set_yscale("log")
     low, high = axes.get_ylim()

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from matplotlib.ticker import LogLocator
+
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, Size, canvas, legend, plain
 from recurrent_lm.reports.figures.throughput.shared import LOOKS, first, nothing, ours, shown, sizes, speed
@@ -41,7 +43,6 @@ def _compared(rows: "pd.DataFrame") -> "pd.DataFrame":
 
 def draw_speeds(rows: "pd.DataFrame", size: Size) -> "Figure":
     """A row a setting, a mark a variant with its interval, on a log scale with torch.nn at 1."""
-    from matplotlib.ticker import LogLocator
 
     figure, (axes,) = canvas(size)
     axes.axvline(1, color=INK, linewidth=2, label="torch.nn")
