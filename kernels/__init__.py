@@ -17,7 +17,7 @@ if __name__ != "recurrent_lm.kernels":
 _MODULES = {
     "BACKENDS": ".backends",
     "CELLS": ".rnn.cells",
-    "CONSTANTS": ".rnn.constants",
+    "CONSTANTS": ".rnn.plan",
     "Cell": ".rnn.cells",
     "DEVICES": ".rnn.plan",
     "ESTIMATES": ".rnn.plan",
@@ -26,14 +26,14 @@ _MODULES = {
     "GradientTrace": ".rnn.trace",
     "LSTM": ".nn",
     "LayerTrace": ".rnn.trace",
-    "MEASURED": ".rnn.constants",
+    "MEASURED": ".rnn.plan",
     "Metrics": ".loss.terms",
     "RNN": ".nn",
     "choose_backend": ".backends",
-    "constant": ".rnn.constants",
+    "constant": ".rnn.plan",
     "cross_entropy": ".loss.cross_entropy",
     "exchange_floor": ".bench.exchange_floor",
-    "explain": ".rnn.explain",
+    "explain": ".rnn.plan",
     "explain_linear_cross_entropy": ".loss.plan",
     "linear_cross_entropy": ".loss.linear_cross_entropy",
     "predict": ".rnn.plan",
@@ -61,15 +61,15 @@ if TYPE_CHECKING:
     from recurrent_lm.kernels.rnn.cells import CELLS as CELLS
     from recurrent_lm.kernels.rnn.cells import Cell as Cell
     from recurrent_lm.kernels.rnn.cells import step as step
-    from recurrent_lm.kernels.rnn.constants import CONSTANTS as CONSTANTS
-    from recurrent_lm.kernels.rnn.constants import MEASURED as MEASURED
-    from recurrent_lm.kernels.rnn.constants import constant as constant
-    from recurrent_lm.kernels.rnn.explain import explain as explain
     from recurrent_lm.kernels.rnn.norms import total_norm as total_norm
     from recurrent_lm.kernels.rnn.norms import total_norm_on_host as total_norm_on_host
     from recurrent_lm.kernels.rnn.norms import vector_norm as vector_norm
+    from recurrent_lm.kernels.rnn.plan import CONSTANTS as CONSTANTS
     from recurrent_lm.kernels.rnn.plan import DEVICES as DEVICES
     from recurrent_lm.kernels.rnn.plan import ESTIMATES as ESTIMATES
+    from recurrent_lm.kernels.rnn.plan import MEASURED as MEASURED
+    from recurrent_lm.kernels.rnn.plan import constant as constant
+    from recurrent_lm.kernels.rnn.plan import explain as explain
     from recurrent_lm.kernels.rnn.plan import predict as predict
     from recurrent_lm.kernels.rnn.recurrence import recurrence as recurrence
     from recurrent_lm.kernels.rnn.trace import GradientTrace as GradientTrace

@@ -8,6 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from recurrent_lm.reports.figures.style import COLOURS, printable
@@ -28,8 +29,6 @@ def render(template: str, **values: Any) -> bytes:
 
 @cache
 def _environment(markdown: bool) -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     environment = Environment(
         loader=PackageLoader("reports"),
         autoescape=True,

@@ -16,7 +16,7 @@ if __name__ != "recurrent_lm.studies":
 _MODULES = {
     "AXES": ".throughput.comparison",
     "InputError": "recurrent_lm.lm",
-    "STUDIES": ".engine.study",
+    "STUDIES": ".engine.catalogue",
     "by_lag": ".engine.statistics",
     "changes": ".engine.changes",
     "check_writable": ".engine.output",
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from recurrent_lm.lm import run_app as run_app
     from recurrent_lm.studies.clipping.table import norm_edges as norm_edges
     from recurrent_lm.studies.clipping.table import trainings as trainings
+    from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
     from recurrent_lm.studies.engine.changes import changes as changes
     from recurrent_lm.studies.engine.output import check_writable as check_writable
     from recurrent_lm.studies.engine.output import replacing as replacing
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.statistics import paired_ratio as paired_ratio
     from recurrent_lm.studies.engine.statistics import ratio as ratio
     from recurrent_lm.studies.engine.statistics import share as share
-    from recurrent_lm.studies.engine.study import STUDIES as STUDIES
     from recurrent_lm.studies.engine.study import growth as growth
     from recurrent_lm.studies.engine.study import summary as summary
     from recurrent_lm.studies.engine.study import verdicts as verdicts

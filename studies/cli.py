@@ -3,15 +3,14 @@
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from recurrent_lm import studies
 from recurrent_lm.lm import InputError, run_app
-from recurrent_lm.studies.engine.memory import allocation_failures
-from recurrent_lm.studies.engine.output import say
-from recurrent_lm.studies.engine.study import STUDIES, make, summary, usual_preset, verdicts
-from recurrent_lm.studies.engine.tables import check_place, failures, load, save
+from recurrent_lm.studies.engine.catalogue import STUDIES
+from recurrent_lm.studies.engine.output import ending_at_once, say
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Answer questions with numbers."
@@ -43,9 +42,6 @@ def run(
     [dim]studies run throughput --preset cpu --set hidden=256,512[/dim]
     [dim]studies run speeches --executor local:4[/dim]
     """
-    from recurrent_lm.studies.engine.run import Run, ending_at_once
-    from recurrent_lm.studies.executors.choose import executor
-
     pairs = {}
     for setting in settings or []:
         key, equals, value = setting.partition("=")
@@ -55,8 +51,14 @@ def run(
     # torch's memory profiler is chatty; these are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    going: list[Run] = []
+    going: list[Any] = []
     with ending_at_once(lambda: going[0].stopped() if going else "stopped before the first cell; nothing was measured"):
+        from recurrent_lm.studies.engine.memory import allocation_failures
+        from recurrent_lm.studies.engine.run import Run
+        from recurrent_lm.studies.engine.study import make, usual_preset
+        from recurrent_lm.studies.engine.tables import check_place, save
+        from recurrent_lm.studies.executors.choose import executor
+
         preset = preset or usual_preset(name)
         study = make(name, pairs, preset)
         path = out or Path("runs") / "studies" / f"{name}.parquet"
@@ -80,7 +82,7 @@ def show(
     [dim]studies show runs/studies/throughput.parquet[/dim]
     """
     if as_csv:
-        say(summary(load(table)).to_csv(index=False).rstrip("\n"))
+        say(studies.summary(studies.load(table)).to_csv(index=False).rstrip("\n"))
     else:
         _claims(table)
 
@@ -96,7 +98,7 @@ def constants(
     """
     from recurrent_lm.studies.exchange.measured_constants import DEFAULT, record
 
-    say(record(load(table), out or DEFAULT))
+    say(record(studies.load(table), out or DEFAULT))
 
 
 @app.command()
@@ -115,10 +117,10 @@ def scale(
 
 
 def _claims(path: Path) -> None:
-    table = load(path)
+    table = studies.load(path)
     if subject := table.attrs.get("subject"):
         say(f"{subject}\n")
-    for claim in verdicts(table).itertuples():
+    for claim in studies.verdicts(table).itertuples():
         say(
             f"Claim      {claim.claim}\n"
             f"Source     {claim.source}\n"
@@ -127,7 +129,7 @@ def _claims(path: Path) -> None:
             f"Measured   {claim.measured}\n"
             f"Verdict    {claim.verdict}\n" + (f"Reason     likely: {claim.reason!s}\n" if claim.reason else "")
         )
-    for cell, error in failures(table):
+    for cell, error in studies.failures(table):
         say(f"failed: {cell or 'all'}: {error}")
 
 

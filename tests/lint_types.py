@@ -1,7 +1,7 @@
 """mypy over the package as an installation has it: ``python tests/lint_types.py``.
 
-mypy does not follow ``__path__`` and would say Success after one file, so it gets a folder of links, and the number of files that
-it says it checked must be that of the modules.
+mypy does not follow ``__path__`` and would say Success after one file, so it gets a folder of links, and the
+number of files that it says it checked must be that of the modules.
 """
 
 import re

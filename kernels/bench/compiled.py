@@ -7,8 +7,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from recurrent_lm.kernels.bench.compiler import machine_code
 from recurrent_lm.kernels.rnn import plan as plans
+from recurrent_lm.kernels.rnn import scan
 from recurrent_lm.kernels.rnn.cells import CELLS
 
 STEPS = 100
@@ -75,11 +80,6 @@ class Facts:
 
 def compile_here(configuration: Configuration) -> Facts:
     """Compile in this process."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from recurrent_lm.kernels.rnn import scan
 
     c, device = configuration, plans.DEVICES[configuration.device]
     plan = plans.choose(c.batch, STEPS, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)

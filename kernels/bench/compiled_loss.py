@@ -5,9 +5,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from recurrent_lm.kernels.bench.compiled import SPILLS, spills_in_loops
 from recurrent_lm.kernels.bench.compiler import machine_code
 from recurrent_lm.kernels.loss import plan as loss_plan
+from recurrent_lm.kernels.loss import rows as loss_rows
+from recurrent_lm.kernels.loss import tiles as loss_tiles
 from recurrent_lm.kernels.rnn.plan import Device
 
 SHORT = {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32", "float64": "fp64"}
@@ -58,12 +64,6 @@ class Facts:
 
 def compile_here(configuration: Configuration) -> Facts:
     """Compile in this process."""
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    from recurrent_lm.kernels.loss import rows as loss_rows
-    from recurrent_lm.kernels.loss import tiles as loss_tiles
 
     c = configuration
     function: Any = getattr(loss_rows if c.body.startswith("rows") else loss_tiles, c.body)

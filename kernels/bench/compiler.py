@@ -18,6 +18,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import triton
+
 import recurrent_lm
 
 SECONDS = 300  # a compilation that takes longer has failed
@@ -111,7 +113,6 @@ def _compile(module: str, values: dict[str, Any], told: int, complained: int) ->
 
 def machine_code(cubin: bytes, what: str) -> str:
     """What cuobjdump, which comes with Triton, says of a cubin: ``-sass`` or ``-res-usage``."""
-    import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:

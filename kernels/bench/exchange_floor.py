@@ -4,8 +4,7 @@ from math import ceil, nan
 
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.cells import CELLS
-from recurrent_lm.kernels.rnn.constants import measured
-from recurrent_lm.kernels.rnn.plan import Device, Tiles
+from recurrent_lm.kernels.rnn.plan import Device, Tiles, measured
 
 
 def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str | Device = "sm_90") -> tuple[float, float]:

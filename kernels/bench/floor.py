@@ -1,4 +1,6 @@
-"""Two numbers before any tuning, and a third: what no version can beat. ``python -m recurrent_lm.kernels.bench.floor --help``; no GPU is needed.
+"""Two numbers before any tuning, and a third: what no version can beat.
+
+``python -m recurrent_lm.kernels.bench.floor --help``; no GPU is needed.
 
 A recurrent layer, its input's product included, takes at least the time to move its bytes, the time to do its operations, and,
 where W_h is spread over programs, T exchanges of the state, which wait for each other. Rates are those of a datasheet until

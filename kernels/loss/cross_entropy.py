@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm.kernels.backends import check_interpreter, choose_backend
+from recurrent_lm.kernels.loss.launch import rows_gradient, rows_loss
 from recurrent_lm.kernels.loss.terms import (
     FirstOrder,
     GradientsOnly,
@@ -105,7 +106,6 @@ def _make_rows(
     inplace: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Losses [N], log-sum-exp [N], the two numbers it is the sum of, and the best class [N] if asked for."""
-    from recurrent_lm.kernels.loss.launch import rows_loss
 
     check_classes(target, ignore_index, logits.shape[1])
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
@@ -193,7 +193,6 @@ def _write(
     grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, top: Tensor, log_sum: Tensor, upstream: Tensor,
     upstream_lse: Tensor | None, terms: Terms,
 ) -> None:  # fmt: skip
-    from recurrent_lm.kernels.loss.launch import rows_gradient
 
     readable = _readable(logits)
     written = readable if grad is logits else grad

@@ -2,10 +2,9 @@
 
 With torch, the gradients of a mean or a sum are made while a chunk's softmax is at hand, so each logit is computed once: three
 products of N V d instead of four, and a peak of one chunk instead of several N x V. Softmax, loss and the accumulated weight
-gradient are float32 whatever the products use. What Triton does is in ``loss_plan``.
+gradient are float32 whatever the products use. What Triton does is in ``plan``.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -13,12 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm.kernels.backends import check_interpreter, choose_backend
+from recurrent_lm.kernels.loss.chunks import NegativeLogLikelihood
 from recurrent_lm.kernels.loss.ops import run_rows, run_total
 from recurrent_lm.kernels.loss.plan import choose_loss_plan
 from recurrent_lm.kernels.loss.terms import (
-    FirstOrder,
-    Gradients,
-    Rows,
     Terms,
     accumulator,
     check_devices,
@@ -30,12 +27,6 @@ from recurrent_lm.kernels.loss.terms import (
     without_autocast,
     z_penalty,
 )
-
-ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
-LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
-ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
-BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
-LOG2_E = 1.4426950408889634
 
 
 def linear_cross_entropy(
@@ -120,7 +111,7 @@ def linear_cross_entropy(
     alone = terms.plain and weight is None and not (return_lse or return_metrics or any(differentiable))
     alike = dtype == input.dtype == linear_weight.dtype == accumulator(dtype)
     if alone and alike and chosen == "torch" and input.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _Nll.apply(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
+        return NegativeLogLikelihood.apply(input, linear_weight, linear_bias, target.long(), ignore_index, reduction)
     how = "torch" if chosen == "torch" else plan.strategy
     tensors = (input, linear_weight, linear_bias, target, weight)
     call = (*tensors, ignore_index, label_smoothing, 0.0 if z_apart else z_loss, softcap, dtype, how, return_metrics)
@@ -136,157 +127,3 @@ def linear_cross_entropy(
 @without_autocast
 def _linear(input: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
     return F.linear(input.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-
-
-def _chunks(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    class_weight: Tensor | None,
-    upstream: Tensor | None,
-    upstream_lse: Tensor | None,
-    terms: Terms,
-    dtype: torch.dtype,
-    need: tuple[bool, bool, bool],
-    best: bool,
-    every: bool,
-) -> tuple[Rows, Gradients]:
-    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse); None is 1 and 0."""
-    v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
-    d_input = torch.empty_like(input) if need[0] else None
-    d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
-    d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
-    x, w = input.to(dtype), weight.to(dtype)
-    # What rows have one of is [N, 1] and made for all rows at once where it can be: a call that small costs more than its work.
-    index = target.unsqueeze(1).long()
-    counts = torch.ones_like(index, dtype=acc)
-    if not every:
-        counts, index = _counts(index, terms.ignore_index, v, acc)
-    of_target = counts if class_weight is None else counts * class_weight.to(acc)[index]
-    spread = None  # [V]: the part of each class in a smoothed target
-    if smoothing > 0:
-        of_target = of_target * (1 - smoothing)
-        spread = smoothing / v * (counts.new_ones(v) if class_weight is None else class_weight.to(acc))
-    chosen, top, total, uniform = (torch.empty_like(counts) for _ in range(4))
-    classes = index.new_empty(len(input) if best else 0)
-    if any(need):
-        onehot, factor = of_target, counts
-        if upstream is not None:  # that of a mean over no row is infinite
-            scale = upstream.unsqueeze(1) if every else upstream.unsqueeze(1).masked_fill(counts == 0, 0.0)
-            onehot, factor = onehot * scale, factor * scale
-        softmax = onehot if spread is None else onehot + spread.sum() * factor
-        softmax = softmax if upstream_lse is None else softmax + upstream_lse.unsqueeze(1)
-    for part, z, product in _logits(x, w, bias, acc):
-        slope = None
-        if terms.softcap is not None:
-            z.div_(terms.softcap).tanh_()
-            slope = 1 - z.square() if any(need) else None
-            z.mul_(terms.softcap)
-        torch.gather(z, 1, index[part], out=chosen[part])
-        if best:
-            torch.argmax(z, dim=1, out=classes[part])
-        # In place: torch.logsumexp would hold a second chunk, and its exponentials are needed again. By exp2: exp of float32
-        # is MKL's, which took 3.5 times as long on an AMD EPYC.
-        z.sub_(torch.amax(z, dim=1, keepdim=True, out=top[part]).clamp_(min=torch.finfo(acc).min))  # -inf - -inf is nan
-        if spread is not None:
-            uniform[part, 0] = z.mv(spread)
-        e = z.mul_(LOG2_E).exp2_()
-        torch.sum(e, dim=1, keepdim=True, out=total[part])
-        if not any(need):
-            continue
-        of_softmax = softmax[part]
-        if terms.z_loss > 0:
-            of_softmax = of_softmax + 2 * terms.z_loss * (top[part] + total[part].log()) * factor[part]
-        d = e.mul_(of_softmax / total[part]).scatter_add_(1, index[part], -onehot[part])
-        if spread is not None:
-            d.addr_(factor[part, 0], spread, alpha=-1)
-        if slope is not None:
-            d *= slope
-        if d_bias is not None:
-            d_bias += d.sum(dim=0)
-        if product.dtype != acc:
-            d = product.copy_(d)
-        if d_input is not None:
-            d_input[part] = torch.mm(d, w)
-        if d_weight is not None and d.dtype == acc:
-            d_weight.addmm_(d.t(), x[part])
-        elif d_weight is not None:
-            for left in range(0, v, BLOCK):
-                d_weight[left : left + BLOCK] += torch.mm(d[:, left : left + BLOCK].t(), x[part])
-    log_sum = total.log()
-    loss = of_target * (log_sum + (top - chosen))
-    if spread is not None:
-        loss += counts * (spread.sum() * log_sum - uniform)
-    if terms.z_loss > 0:
-        loss += terms.z_loss * counts * (top + log_sum).square()
-    if not every:
-        loss.masked_fill_(counts == 0, 0.0)
-    return Rows(loss.squeeze(1), top.squeeze(1), log_sum.squeeze(1), classes), (d_input, d_weight, d_bias)
-
-
-@without_autocast
-def _nll(x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str) -> Tensor:
-    """-log P(target) and nothing else, by torch.nn's kernels in place: the sixty calls of ``_chunks`` would take longer."""
-    losses = []
-    for part, z, _ in _logits(x, w, bias, x.dtype):
-        if z.is_contiguous():
-            torch.log_softmax(z, dim=1, out=z)
-            if len(z) == len(x):
-                return F.nll_loss(z, target, ignore_index=ignore_index, reduction=reduction)
-        else:  # of which log_softmax would make copies: it gets the padding, too
-            rows = z.as_strided((len(z), z.stride(0)), z.stride())
-            rows[:, z.shape[1] :] = -torch.inf
-            torch.log_softmax(rows, dim=1, out=rows)
-        losses.append(F.nll_loss(z, target[part], ignore_index=ignore_index, reduction="none"))
-    return reduce(torch.cat(losses) if losses else x.new_empty(0), target, None, Terms(ignore_index), len(w), reduction)
-
-
-class _Nll(FirstOrder):
-    """``_nll``, which takes no gradients, as what refuses the other derivatives by name."""
-
-    forward = staticmethod(_nll)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        ctx.mark_non_differentiable(output)
-
-
-def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows, their logits, which the next rows' will overwrite, and the same room in the dtype of the product."""
-    logits, products = _buffers(len(x), len(w), acc, x.dtype, x.device)
-    size = max(1, len(logits))
-    for begin in range(0, len(x), size):
-        part = slice(begin, min(begin + size, len(x)))
-        z, product = logits[: part.stop - begin], products[: part.stop - begin]
-        if bias is not None and bias.dtype == x.dtype == acc:
-            torch.addmm(bias, x[part], w.t(), out=z)
-        else:
-            torch.mm(x[part], w.t(), out=product)
-            if x.dtype != acc:
-                z.copy_(product)
-            if bias is not None:
-                z += bias
-        yield part, z, product
-
-
-def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
-
-    Chunks are of one size but for the last, which may be a few rows shorter. Those with two rooms have half of ROWS at least.
-    The padding behind each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply what stands there by zeros of their
-    own, and a NaN left there by other work would reach the result.
-    """
-    chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
-    rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
-    logits = torch.empty(rows, stride, dtype=acc, device=device)
-    products = logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)
-    products[:, v:] = 0
-    z = logits[:, :v]
-    return z, z if dtype == acc else products[:, :v]
-
-
-def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
-    counted, index = target != ignore_index, target.clamp(0, v - 1)
-    return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index

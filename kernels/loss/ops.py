@@ -1,7 +1,8 @@
 """The linear loss as torch operations: one that makes gradients in the forward pass, one that waits for each row's factor.
 
-``kernels::linear_cross_entropy`` gives a mean or a sum, its gradients already made, in chunks of rows.
-``kernels::linear_cross_entropy_rows`` gives each row's loss and log-sum-exp, and makes the logits again in the backward pass.
+``recurrent_lm::linear_cross_entropy`` gives a mean or a sum, its gradients already made, in chunks of rows.
+``recurrent_lm::linear_cross_entropy_rows`` gives each row's loss and log-sum-exp, and makes the logits
+again in the backward pass.
 ``run_total`` and ``run_rows`` call them within torch.compile; elsewhere they call autograd functions of the same bodies, which
 know ``torch.func`` and refuse by name what they cannot do.
 """
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurrent_lm.kernels.loss.chunks import torch_chunks
+from recurrent_lm.kernels.loss.launch import chunked_gradients, cut_gradients, cut_loss
 from recurrent_lm.kernels.loss.terms import (
     FirstOrder,
     Gradients,
@@ -158,8 +161,6 @@ def _make_single(
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     tensors = (input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
-        from recurrent_lm.kernels.loss.launch import cut_loss
-
         rows = cut_loss(*_readable(tensors, dtype), terms, best)
     else:
         rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best, every)
@@ -212,8 +213,6 @@ def _make_gradients(
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
     tensors = (input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
-        from recurrent_lm.kernels.loss.launch import cut_gradients
-
         top, log_sum = (t.to(accumulator(dtype)) for t in (top, log_sum))
         gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
     else:
@@ -297,14 +296,14 @@ class _Single(FirstOrder):
 
 
 def run_total(*arguments: Any) -> tuple[Tensor, ...]:
-    """``kernels::linear_cross_entropy``, or its body as an autograd function, which scales the gradients where they are."""
+    """``recurrent_lm::linear_cross_entropy``, or its body as an autograd function, which scales in place."""
     return (
         torch.ops.recurrent_lm.linear_cross_entropy(*arguments) if torch.compiler.is_compiling() else _Total.apply(*arguments)
     )
 
 
 def run_rows(*arguments: Any) -> tuple[Tensor, ...]:
-    """``kernels::linear_cross_entropy_rows``, or its body as an autograd function."""
+    """``recurrent_lm::linear_cross_entropy_rows``, or its body as an autograd function."""
     run = torch.ops.recurrent_lm.linear_cross_entropy_rows if torch.compiler.is_compiling() else _Single.apply
     return run(*arguments)
 
@@ -325,10 +324,7 @@ def _chunks(
     Where ``upstream`` is None it is 1 in each row. ``every`` says that no row is ignored, if that is known.
     """
     if strategy == "torch":
-        from recurrent_lm.kernels.loss.linear_cross_entropy import _chunks as torch_chunks
-
         return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best, every)
-    from recurrent_lm.kernels.loss.launch import chunked_gradients
 
     if upstream is None:
         upstream = tensors[0].new_ones((), dtype=accumulator(tensors[0].dtype)).expand(len(tensors[0]))

@@ -17,7 +17,7 @@ from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.cells import CELLS
 from recurrent_lm.kernels.rnn.plan import Device, Plan, Tiles
 from recurrent_lm.kernels.rnn.scan import constants, scan_backward, scan_forward
-from recurrent_lm.kernels.rnn.step_norms import products
+from recurrent_lm.kernels.rnn.trace import products
 
 PROGRAMS_AT_ONCE = False  # whether something runs the interpreter's programs side by side, as a GPU does
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -31,8 +31,7 @@ from recurrent_lm.kernels.rnn.launch import (  # fmt: skip
     unpack,
 )
 from recurrent_lm.kernels.rnn.plan import faster_than_library, padded
-from recurrent_lm.kernels.rnn.step_norms import step_norms
-from recurrent_lm.kernels.rnn.trace import tracing
+from recurrent_lm.kernels.rnn.trace import step_norms, tracing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DTYPES_INTERPRETED = (torch.float16, torch.float32, torch.float64)  # the interpreter multiplies bfloat16 wrongly

@@ -1,16 +1,39 @@
 """Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
 
 Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
-own kernels included. The constants of the model are estimates where ``constants.py`` has none that were measured; they decide
+own kernels included. The constants of the model are estimates where ``measured.json`` has none that were measured; they decide
 between strategies, no more.
 """
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from math import ceil
+from pathlib import Path
+from typing import Any
 
 from recurrent_lm.kernels.rnn.cells import CELLS
-from recurrent_lm.kernels.rnn.constants import constant
+
+MEASURED = Path(__file__).with_name("measured.json")
+CONSTANTS = ("LAUNCH", "WAIT.sentinel", "WAIT.counter", "L2_BYTES")
+
+
+def constant(device: str, name: str, estimate: float) -> float:
+    """The value of one of ``CONSTANTS`` on a device: the measured one, or the estimate where there is none."""
+    return float(measured(device).get(name, {}).get("value", estimate))
+
+
+def measured(device: str) -> dict[str, Any]:
+    """All that was measured on a device of this name; empty if nothing was."""
+    found: dict[str, Any] = _read().get(device, {})
+    return found
+
+
+@cache
+def _read() -> dict[str, Any]:
+    return json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
+
 
 STRATEGIES = ("stepwise", "resident", "cooperative")
 EXCHANGES = ("sentinel", "counter")
@@ -311,3 +334,58 @@ def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf3
     rate = (4e6 if BYTES[dtype] == 2 else 2e6 if tf32 and dtype == "float32" else 2 * FMA) * device.multiprocessors / 2
     weights = hidden * hidden * CELLS[cell].gates * BYTES[dtype] / constant(device.name, "L2_BYTES", L2_BYTES)
     return LIBRARY_STEP + weights + work / rate
+
+
+def explain(
+    batch: int,
+    steps: int,
+    hidden: int,
+    cell: str = "lstm",
+    dtype: str = "bfloat16",
+    device: str | Device = "sm_90",
+    plan: str | None = None,
+    tf32: bool = True,
+) -> None:
+    """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and which one runs.
+
+    Args:
+        batch, steps, hidden: B, T, H.
+        cell: a key of ``kernels.CELLS``.
+        dtype: "float16", "bfloat16" or "float32".
+        device: "sm_80", "sm_90", "sm_100" or a ``Device``.
+        plan: one to ask for by name.
+        tf32: whether the library multiplies float32 as TF32, as torch lets cuDNN unless it is told otherwise.
+
+    Raises:
+        ValueError: for unknown names and for a plan that does not fit.
+    """
+    if isinstance(device, str):
+        if device not in DEVICES:
+            raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
+        device = DEVICES[device]
+    for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, BYTES)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    chosen = choose(batch, steps, hidden, cell, dtype, device, plan)
+    weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] / KB
+    sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
+    print(f"{cell}, {sizes}, {dtype}, {device.name}: W_h {weights:.0f} KB")
+    source = "predicted from measured constants" if measured(device.name) else "estimated"
+    for prediction in sorted(found.values(), key=lambda p: p.total):
+        if prediction.forward is None or prediction.backward is None:
+            print(f"  {prediction.strategy:12} does not fit")
+            continue
+        forward, backward = prediction.forward / steps, prediction.backward / steps
+        print(f"  {prediction.strategy:12} {forward:7.2f} us a step forward, {backward:7.2f} backward ({source})")
+    print(f"  triton runs {chosen.strategy}: forward {_tiles(chosen.forward)}; backward {_tiles(chosen.backward)}")
+    if plan is None and faster_than_library(batch, steps, hidden, cell, dtype, device, tf32=tf32):
+        print("  with the choice left open, triton runs: it is predicted to be faster than the library")
+    elif plan is None:
+        print("  with the choice left open, torch runs: the library is predicted to be faster")
+
+
+def _tiles(tiles: Tiles) -> str:
+    how = f"{tiles.block_b} rows x {tiles.block_h} units, K by {tiles.block_k} x {tiles.split}, {tiles.warps} warps"
+    how += f", {tiles.parts} programs share K" if tiles.parts > 1 else ""
+    return how + ", W first" * tiles.w_first

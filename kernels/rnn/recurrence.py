@@ -11,6 +11,7 @@ from torch import Tensor
 from recurrent_lm.kernels.backends import asked_backend, choose_backend
 from recurrent_lm.kernels.rnn.cells import CELLS, State
 from recurrent_lm.kernels.rnn.host import host_recurrence, traced, transformed, under_autocast
+from recurrent_lm.kernels.rnn.ops import better_than_library, triton_recurrence
 from recurrent_lm.kernels.rnn.watched import Clip
 
 
@@ -68,15 +69,11 @@ def recurrence(
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     chosen = choose_backend(backend, input.device)
     if asked_backend(backend) is None and input.is_cuda:
-        from recurrent_lm.kernels.rnn.ops import better_than_library
-
         wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
         chosen = "triton" if wished or better_than_library(cell, input, weight_hh, training) else "torch"
     if plan is not None and chosen != "triton":
         raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
     if chosen == "triton" and not (transformed() or traced() or input.is_meta):
-        from recurrent_lm.kernels.rnn.ops import triton_recurrence
-
         return triton_recurrence(
             cell, input, state, *weights, reset, plan=plan, clip=clip_recurrent, recompute=recompute, precision=precision
         )

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.rnn.cells import CELLS, Gates
 from recurrent_lm.kernels.rnn.norms import scaled_norm, vector_norm
-from recurrent_lm.kernels.rnn.step_norms import step_norms
-from recurrent_lm.kernels.rnn.trace import GradientTrace, LayerTrace, tracing
+from recurrent_lm.kernels.rnn.trace import GradientTrace, LayerTrace, step_norms, tracing
 
 Clip = tuple[str, float]  # ("value", c): each element to [-c, c]; ("norm", c): each row's norm to at most c
 

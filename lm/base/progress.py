@@ -5,6 +5,8 @@ import time
 from types import TracebackType
 from typing import Any
 
+from rich.progress import BarColumn, Progress, TextColumn
+
 from recurrent_lm.lm.base.console import say
 
 PLAIN_EVERY = 10.0  # seconds between plain lines
@@ -47,8 +49,6 @@ class Display:
         self._quiet = quiet
         self._bar: Any = None
         if not quiet and sys.stdout and sys.stdout.isatty():
-            from rich.progress import BarColumn, Progress, TextColumn
-
             self._bar = Progress(TextColumn("{task.percentage:.0f}% {task.description}"), refresh_per_second=4)
             if self._bar.console.width >= 100:
                 self._bar.columns = (*self._bar.columns, BarColumn(bar_width=self._bar.console.width - 84))

@@ -13,12 +13,12 @@ import typer
 
 from recurrent_lm.lm.base.console import say, silence, unwritten
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
+from recurrent_lm.lm.base.launched import follows
 from recurrent_lm.lm.base.signals import ending_at_once
 from recurrent_lm.lm.commands import ask
 from recurrent_lm.lm.commands.ask import RunArgument
 from recurrent_lm.lm.commands.usual import meant
 from recurrent_lm.lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
-from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.version import program_version
 
 app = typer.Typer(
@@ -87,7 +87,7 @@ def train(
 
     [dim]lm train obama --tokens char --cell gru --epochs 20[/dim]
     """
-    if processes.follows():
+    if follows():
         _follow()
         return
     if config and preset_name:
@@ -102,9 +102,9 @@ def train(
         given["source"] = ""
     chosen = base.replace(**given)
     with ending_at_once("stopped before the first step; nothing was kept"):
-        from recurrent_lm.lm.training import start as launch
+        from recurrent_lm.lm.training import start
 
-        _run_training(lambda: launch.new_training(launch.inherit(chosen, given, named, file), run), quiet)
+        _run_training(lambda: start.new_training(start.inherit(chosen, given, named, file), run), quiet)
 
 
 @app.command()
@@ -122,22 +122,23 @@ def resume(
     [dim]lm resume runs/obama-word-lstm[/dim]
     [dim]lm resume runs/obama-word-lstm --epochs 80[/dim]
     """
-    if processes.follows():
+    if follows():
         _follow()
         return
     with ending_at_once(f"stopped before another step; {run} is as it was"):
-        from recurrent_lm.lm.training import start as launch
+        from recurrent_lm.lm.training import start
 
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
-        _run_training(lambda: launch.resume(run, device, corpus, **limits), quiet)
+        _run_training(lambda: start.resume(run, device, corpus, **limits), quiet)
 
 
 def _run_training(make: Callable[[], Any], quiet: bool) -> None:
     from recurrent_lm.lm.commands.display import introduction, result
+    from recurrent_lm.lm.training import process_group
 
-    with processes.one_voice(_sentence):
-        processes.join()
+    with process_group.one_voice(_sentence):
+        process_group.join()
         training = make()
         with training.signals():
             for note in training.notes:
@@ -150,10 +151,10 @@ def _run_training(make: Callable[[], Any], quiet: bool) -> None:
 
 def _follow() -> None:
     """A process of several that is not the first: its settings come from there, and it prints nothing."""
-    from recurrent_lm.lm.training import start as launch
+    from recurrent_lm.lm.training import process_group, start
 
-    with processes.one_voice(_sentence):
-        training = launch.follow()
+    with process_group.one_voice(_sentence):
+        training = start.follow()
         with training.signals():
             training.run(quiet=True)
 
@@ -356,8 +357,10 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
         message, code = _of_typer(error, sys.argv[1:] if arguments is None else arguments), 2
         if not message:  # only the help was asked for
             return 2
-        if processes.follows():
-            processes.wait_for_the_first()
+        if follows():
+            from recurrent_lm.lm.training.process_group import wait_for_the_first
+
+            wait_for_the_first()
             return code
     print(f"{name}: {message}", file=sys.stderr)
     return code

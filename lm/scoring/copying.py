@@ -1,7 +1,7 @@
 """How much of a generated text is copied from the training text: its longest overlap and its share of new 5-grams.
 
-Both count words and marks as ``lm.text.words`` cuts them, or what spaces cut where a text is cut so, whatever tokens the model has,
-so that models compare.
+Both count words and marks as ``lm.text.words`` cuts them, or what spaces cut where a text is cut so,
+whatever tokens the model has, so that models compare.
 """
 
 import re

@@ -10,6 +10,8 @@ from collections import Counter
 from typing import Any
 
 import regex
+from tokenizers import Regex, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer as Library
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.signals import in_thread
@@ -100,8 +102,6 @@ class BpeTokenizer(Tokenizer):
     kind = "bpe"
 
     def __init__(self, model: str) -> None:
-        from tokenizers import Tokenizer as Library
-
         self._model = model
         self._library = Library.from_str(model)
         alphabet = {c: byte for byte, c in enumerate(_byte_characters())}
@@ -195,9 +195,6 @@ def _keep(counts: "Counter[str]", config: TokensConfig, special: int) -> tuple[l
 
 
 def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
-    from tokenizers import Regex, models, pre_tokenizers, trainers
-    from tokenizers import Tokenizer as Library
-
     most = 257 + sum(len(text.encode("utf-8")) for text in texts)  # every merge shortens the text; larger sizes fill the memory
     library = Library(models.BPE())
     # The library's time grows with the square of a piece, and DNA or Chinese has no spaces: a piece is cut, between characters.

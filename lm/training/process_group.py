@@ -14,8 +14,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+import torch.distributed as dist
+from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
+
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
+from recurrent_lm.lm.base.launched import place
 from recurrent_lm.lm.config import RunConfig
+from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.training.ranks import ALONE, TIMEOUT, Alone, Ranks
 
 if TYPE_CHECKING:
@@ -28,17 +34,6 @@ LEAD, SPEAKER, SAID, HERE = "lm/lead", "lm/speaker", "lm/said", "lm/here"  # key
 GRACE = 2.0  # seconds in which the first process may say what all know
 PATIENCE = 10.0  # seconds to wait for the sentence of another process
 _current: Alone = ALONE
-
-
-def place() -> tuple[int, int]:
-    """(rank, number of processes) as torchrun says in the environment; (0, 1) without it."""
-    rank, size = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE"))
-    return (int(rank), int(size)) if rank.isdecimal() and size.isdecimal() else (0, 1)
-
-
-def follows() -> bool:
-    """Whether this process takes over what the first one sends."""
-    return place()[0] > 0
 
 
 def current() -> Alone:
@@ -56,9 +51,6 @@ def join() -> Alone:
     rank, size = place()
     if size == 1 or _current.size > 1:
         return _current
-    import torch
-    import torch.distributed as dist
-    from torch.distributed import PrefixStore, TCPStore  # type: ignore[attr-defined]
 
     address, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not address or not port.isdecimal():
@@ -104,7 +96,6 @@ def lead(training: "Training") -> None:
     ranks = _current
     if not isinstance(ranks, Ranks):
         return
-    from recurrent_lm.lm.runs import checkpoint
 
     data = training.data
     data = replace(data, corpus=replace(data.corpus, documents=[], presplit={}))  # they need the streams only
@@ -142,8 +133,6 @@ def follow(assemble: "Callable[[RunConfig, Data, Path, str], Training]") -> "Tra
 
 
 def _take_device(config: RunConfig) -> None:
-    import torch
-
     torch.set_num_threads(config.machine.threads)
     if config.machine.device == "cuda":
         local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()

@@ -17,7 +17,11 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import torch
+import torch.distributed as dist
+
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.model import flatten, unflatten
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -99,15 +103,10 @@ class Ranks(Alone):
         return slice(self.rank * k // self.size, (self.rank + 1) * k // self.size)
 
     def part(self, state: "State") -> "State":
-        from recurrent_lm.lm.model import flatten, unflatten
-
         pairs = bool(state) and isinstance(state[0], tuple)
         return unflatten([t[:, self.rows(t.shape[1])] for t in flatten(state)], pairs)
 
     def whole(self, tensors: "list[Tensor]") -> "list[Tensor]":
-        import torch
-        import torch.distributed as dist
-
         gathered = []
         for tensor in tensors:
             mine = tensor.detach().cpu().contiguous()
@@ -117,14 +116,9 @@ class Ranks(Alone):
         return gathered
 
     def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
-        import torch
-
         return torch.full_like(loss, 1 / whole)  # before the gradients are made: sums over all tokens overflow first
 
     def reduce(self, model: "nn.Module", loss: "Tensor", counted: int, signum: int) -> float:
-        import torch
-        import torch.distributed as dist
-
         parameters = [p for p in model.parameters() if p.grad is not None]
         more = loss.new_tensor([counted, *(signum == s for s in SIGNALS)])
         gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
@@ -139,9 +133,6 @@ class Ranks(Alone):
         return nats / tokens
 
     def agree(self, signum: int) -> int:
-        import torch
-        import torch.distributed as dist
-
         flags = torch.tensor([float(self._done), *(float(signum == s) for s in SIGNALS)])
         self._exchange(dist.all_reduce, flags)
         done, *signals = flags.tolist()
@@ -172,8 +163,6 @@ class Ranks(Alone):
         return self.send(result)
 
     def check_same(self, model: "nn.Module") -> None:
-        import torch
-
         bits = [int(p.detach().view(torch.int32).sum(dtype=torch.int64)) for p in model.parameters()]
         sums = self.collect(bits)
         if other := [rank for rank, found in enumerate(sums) if found != sums[0]]:
@@ -184,8 +173,6 @@ class Ranks(Alone):
 
     def send(self, thing: T | None) -> T:
         """What the first rank gives, on every rank."""
-        import torch
-        import torch.distributed as dist
 
         box: list[Any] = [thing]
         self._exchange(dist.broadcast_object_list, box, src=0, device=torch.device("cpu"))
@@ -193,7 +180,6 @@ class Ranks(Alone):
 
     def collect(self, thing: T) -> list[T]:
         """What each rank gives, on every rank."""
-        import torch.distributed as dist
 
         box: list[Any] = [None] * self.size
         self._exchange(dist.all_gather_object, box, thing)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
-from recurrent_lm.studies.engine.study import module_of
 
 LEVELS = {"faster": "higher", "slower": "lower"}  # where it is no time that is compared
 

@@ -2,11 +2,12 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, handled
 
 
 def check_writable(path: Path) -> None:
@@ -48,3 +49,19 @@ def _refusal(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error.strerror or error}; choose another --out") from None
+
+
+@contextmanager
+def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
+    """SIGINT and SIGTERM end the process in that moment, with a sentence and 128 + the signal's number.
+
+    Every finished cell is on disk, so there is nothing to save. An exception could be lost in whatever it interrupts.
+    """
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        with suppress(OSError):  # nobody listens
+            os.write(2, f"studies: {sentence()}\n".encode())
+        os._exit(128 + signum)
+
+    with handled(end):
+        yield

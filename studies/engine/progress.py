@@ -4,6 +4,9 @@ import sys
 import time
 from typing import Any
 
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
 from recurrent_lm.studies.engine.output import say
 
 PLAIN_EVERY = 5.0  # seconds between plain lines
@@ -18,8 +21,6 @@ class Display:
         self._bar: Any = None
         self._running: list[str] = []
         if sys.stdout and sys.stdout.isatty():
-            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
             columns = (MofNCompleteColumn(), BarColumn(bar_width=20), TextColumn("{task.fields[left]:>12} {task.description}"))
             self._bar = Progress(*columns, refresh_per_second=4)
             self._task = self._bar.add_task("", total=total, completed=done, left="")
@@ -53,8 +54,6 @@ class Display:
 
     def _describe(self) -> None:
         if self._bar and self._running:
-            from rich.markup import escape
-
             more = f" and {len(self._running) - 1} more" if len(self._running) > 1 else ""
             self._bar.update(self._task, description=escape(self._running[0]) + more)
 

@@ -1,13 +1,10 @@
 """Runs a study cell by cell: each is stored as it finishes, what was stored is not measured again, what fails is noted."""
 
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.lm import InputError, handled
+from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.progress import Display
 from recurrent_lm.studies.engine.study import Cell, Sweep, label
@@ -129,19 +126,3 @@ class Run:
             yield f"all {self.total} cells are in {place.folder} already; --fresh measures them again"
         elif self.done:
             yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
-
-
-@contextmanager
-def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
-    """SIGINT and SIGTERM end the process in that moment, with a sentence and 128 + the signal's number.
-
-    Every finished cell is on disk, so there is nothing to save. An exception could be lost in whatever it interrupts.
-    """
-
-    def end(signum: int, frame: FrameType | None) -> None:
-        with suppress(OSError):  # nobody listens
-            os.write(2, f"studies: {sentence()}\n".encode())
-        os._exit(128 + signum)
-
-    with handled(end):
-        yield

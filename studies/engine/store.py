@@ -15,9 +15,9 @@ from typing import Any
 import pandas as pd
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.digest import damaged, sealed
 from recurrent_lm.studies.engine.output import replacing
 from recurrent_lm.studies.engine.study import Cell
+from recurrent_lm.studies.engine.tables import damaged, sealed
 
 WORDS = {
     "study": "another study",

@@ -1,27 +1,15 @@
 """What all studies share: their names, their parameters and presets, their cells, their claims."""
 
 from dataclasses import asdict, replace
-from importlib import import_module
 from typing import Any, ClassVar
 
 import pandas as pd
 
 from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.parameters import Parameters, from_text
 from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
 
-STUDIES = {
-    "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
-    "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
-    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
-    "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
-    "speeches": "how well each cell models each speaker, and what the models write",
-    "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
-    "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
-    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
-    "backends": "whether all backends teach a model the same, and how fast",
-    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
-}
 CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 OPEN = ("fails", "ambiguous")  # verdicts that ask why
 
@@ -90,14 +78,6 @@ class Sweep(Parameters):
         """Measure all cells; the table is stored nowhere."""
         self.prepare()
         return self.table([row for cell in self.cells() for row in self.measure(cell)])
-
-
-def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables; where
-    something is known of it, ``reason(table, claim)``, the likely reason why a claim fails or is ambiguous."""
-    if name not in STUDIES:
-        raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
-    return import_module(f"recurrent_lm.studies.{name}.study")
 
 
 def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:

@@ -1,19 +1,54 @@
 """Tables on disk: stored with what made them, and checked when they come back."""
 
+import hashlib
 import io
+import json
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
-from pandas.api.types import is_string_dtype
+from pandas.api.types import is_numeric_dtype, is_string_dtype
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.digest import damaged, sealed
+from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
 from recurrent_lm.studies.engine.output import check_writable, replacing
-from recurrent_lm.studies.engine.study import STUDIES, Shared, label, module_of
+from recurrent_lm.studies.engine.study import Shared, label
 from recurrent_lm.studies.timing.machine import describe
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+KEY = "digest"  # in a table's ``attrs``
+
+
+def digest(table: "pd.DataFrame") -> str:
+    """SHA-256 of the names and values of all columns and of the ``attrs`` but the digest, which may be any JSON."""
+
+    attrs = json.loads(json.dumps({key: value for key, value in table.attrs.items() if key != KEY}))
+    total = hashlib.sha256(json.dumps(attrs, sort_keys=True).encode())
+    for name, column in table.items():
+        total.update(f"\0{name}\0".encode())
+        if is_numeric_dtype(column) and isinstance(column.dtype, np.dtype):
+            values = column.to_numpy()
+            values = np.where(values != values, np.nan, values).astype(values.dtype)  # one of the many kinds of nan
+            total.update(values.dtype.str.encode() + values.tobytes())
+        else:
+            total.update("\0".join(map(str, column)).encode("utf-8", "surrogatepass"))
+    return total.hexdigest()
+
+
+def sealed(table: "pd.DataFrame") -> "pd.DataFrame":
+    """The table, with its digest in its ``attrs``."""
+    table.attrs[KEY] = digest(table)
+    return table
+
+
+def damaged(table: "pd.DataFrame") -> bool:
+    """Whether a table is not what was sealed; one without a digest, as older versions wrote it, is believed."""
+    return KEY in table.attrs and table.attrs[KEY] != digest(table)
 
 
 def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:

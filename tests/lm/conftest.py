@@ -31,7 +31,9 @@ FLAGS = {"kind": "--tokens"}
 # Imports once and then forks, so that a process to be killed costs milliseconds. No torch operation may run before the fork.
 NURSERY = """
 import json, os, resource, sys, traceback
-import recurrent_lm.lm, recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display, recurrent_lm.lm.training.loop, safetensors.torch, tomli_w, rich.table, torch._dynamo
+import recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display
+import recurrent_lm.lm.training.loop
+import safetensors.torch, tomli_w, rich.table, torch._dynamo
 from recurrent_lm.lm.commands.cli import app, run_app
 from faulty_disk import die, failing
 

@@ -13,7 +13,7 @@ from recurrent_lm.reports.cli import app
 from recurrent_lm.reports.ledger import ORDER, Claim
 from recurrent_lm.reports.since import Change, Since, conditions, pairs
 from recurrent_lm.studies import load, run_app
-from recurrent_lm.studies.engine.digest import sealed
+from recurrent_lm.studies.engine.tables import sealed
 
 
 def claim(name, verdict="holds", setting="s", measured="1"):

@@ -257,7 +257,10 @@ def test_a_state_that_is_wrong_is_not_timed(device):
 
 
 def test_the_watchdog_ends_what_does_not_end():
-    program = "import time\nfrom recurrent_lm.studies.timing.watchdog import watchdog\nwith watchdog(0.2, 'it hangs'):\n    time.sleep(60)\n"
+    program = (
+        "import time\nfrom recurrent_lm.studies.timing.watchdog import watchdog\n"
+        "with watchdog(0.2, 'it hangs'):\n    time.sleep(60)\n"
+    )
     begin = time.monotonic()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=50)
     assert done.returncode == 3 and time.monotonic() - begin < 50

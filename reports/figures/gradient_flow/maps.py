@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LogNorm
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import DRAWN, NAMES, last_epoch, need, pick, verdict_of
+from recurrent_lm.reports.figures.gradient_flow.selection import DRAWN, NAMES, last_epoch, need, pick, verdict_of
 from recurrent_lm.reports.figures.style import INK, PAPER, RULE, Size, canvas, plain, printable
 
 if TYPE_CHECKING:

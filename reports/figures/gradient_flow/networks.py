@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, below, draw_band, grid, need, pick
+from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, below, draw_band, grid, need, pick
 from recurrent_lm.reports.figures.style import DASHES, PALETTE, Size, canvas, legend, plain
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from recurrent_lm.reports.drawing import Listing
-from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, last_epoch, pick
+from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, last_epoch, pick
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.patches import FancyBboxPatch
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, last_epoch, need, pick
+from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, last_epoch, need, pick
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, PAPER, RULE, Size, canvas, plain, printable
 
 if TYPE_CHECKING:

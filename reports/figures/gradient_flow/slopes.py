@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, below, grid, need, pick
-from recurrent_lm.reports.figures.gradient_flow.theory import THEORY
+from recurrent_lm.reports.figures.gradient_flow.beside_theory import THEORY
+from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, below, grid, need, pick
 from recurrent_lm.reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain, tall
-from recurrent_lm.reports.figures.throughput.recurrence import rows_of
+from recurrent_lm.reports.figures.throughput.layers import rows_of
 from recurrent_lm.reports.figures.throughput.shared import (  # fmt: skip
     LOOKS,
     NAMES,

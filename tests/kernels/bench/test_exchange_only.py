@@ -13,7 +13,7 @@ import pytest
 import torch
 from paths import ROOT, SUPPORT
 
-import recurrent_lm.kernels.rnn.constants
+import recurrent_lm.kernels.rnn.plan
 from recurrent_lm.kernels import CONSTANTS, ESTIMATES, ExchangeRun, constant, exchange_floor, explain
 from recurrent_lm.kernels.bench.exchange_only import slices
 from recurrent_lm.kernels.rnn.plan import DEVICES, choose, predict
@@ -148,10 +148,10 @@ MEASURED = {"LAUNCH": 3.0, "WAIT.sentinel": 0.5, "WAIT.counter": 2.0, "L2_BYTES"
 def sm_90_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "measured.json"
     path.write_text(json.dumps({"sm_90": {name: {"value": value} for name, value in MEASURED.items()}}))
-    monkeypatch.setattr(recurrent_lm.kernels.rnn.constants, "MEASURED", path)
-    recurrent_lm.kernels.rnn.constants._read.cache_clear()
+    monkeypatch.setattr(recurrent_lm.kernels.rnn.plan, "MEASURED", path)
+    recurrent_lm.kernels.rnn.plan._read.cache_clear()
     yield  # type: ignore[misc]
-    recurrent_lm.kernels.rnn.constants._read.cache_clear()
+    recurrent_lm.kernels.rnn.plan._read.cache_clear()
 
 
 def test_plans_predict_by_what_was_measured_and_say_so(sm_90_measured: None, capsys: pytest.CaptureFixture[str]) -> None:
@@ -183,14 +183,14 @@ def test_the_floor_of_programs_that_share_k_has_two_exchanges(sm_90_measured: No
 
 
 def test_no_floor_without_a_measurement() -> None:
-    for device in {"sm_70", *DEVICES} - {d for d in DEVICES if recurrent_lm.kernels.rnn.constants.measured(d)}:
+    for device in {"sm_70", *DEVICES} - {d for d in DEVICES if recurrent_lm.kernels.rnn.plan.measured(d)}:
         assert all(math.isnan(value) for value in exchange_floor(16, 512, "lstm", "bfloat16", device))
 
 
 def test_what_is_shipped_holds_every_constant() -> None:
     shipped = (
-        json.loads(recurrent_lm.kernels.rnn.constants.MEASURED.read_text())
-        if recurrent_lm.kernels.rnn.constants.MEASURED.exists()
+        json.loads(recurrent_lm.kernels.rnn.plan.MEASURED.read_text())
+        if recurrent_lm.kernels.rnn.plan.MEASURED.exists()
         else {}
     )
     for device, found in shipped.items():

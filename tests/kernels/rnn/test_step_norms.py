@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from recurrent_lm.kernels.rnn import step_norms as file
-from recurrent_lm.kernels.rnn.step_norms import step_norms
+from recurrent_lm.kernels.rnn import trace as file
+from recurrent_lm.kernels.rnn.trace import step_norms
 
 # T, B, H, W: few rows, for which products of rows are cheaper, as many as make both alike, and many; one of everything
 SIZES = [(5, 3, 7, 28), (3, 4, 8, 8), (4, 40, 6, 24), (1, 1, 1, 1)]

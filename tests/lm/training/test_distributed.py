@@ -26,7 +26,9 @@ Make = Callable[..., Any]
 
 NURSERY = """
 import json, os, signal, sys, time, traceback
-import recurrent_lm.lm, recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display, recurrent_lm.lm.training.loop, safetensors.torch, tomli_w, rich.table, torch._dynamo, torch.distributed
+import recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display
+import recurrent_lm.lm.training.loop
+import safetensors.torch, tomli_w, rich.table, torch._dynamo, torch.distributed
 from recurrent_lm.lm.commands.cli import app, run_app
 
 os.fsync = lambda descriptor: None
@@ -78,7 +80,8 @@ recurrent_lm.lm.training.process_group._say = lambda *arguments: (time.sleep(0.4
 WEIGHTS = """
 import hashlib, os, recurrent_lm.lm.training.start, recurrent_lm.lm.training.loop
 if os.environ["RANK"] != "0":
-    recurrent_lm.lm.training.start.prepare = recurrent_lm.lm.training.start.runs.read_settings = recurrent_lm.lm.training.start.checkpoint.load = recurrent_lm.lm.training.start.checkpoint.save = None
+    start = recurrent_lm.lm.training.start
+    start.prepare = start.runs.read_settings = start.checkpoint.load = start.checkpoint.save = None
 real_conclude = recurrent_lm.lm.training.loop.Training.conclude
 def conclude(self):
     held = [*self.model.state_dict().values(), *recurrent_lm.lm.training.loop.optimizer.tensors(self.optimizer).values()]
@@ -322,7 +325,8 @@ def test_a_validation_may_take_longer_than_ranks_wait_for_each_other(tmp_path: P
 
 @pytest.mark.slow
 def test_a_rank_that_does_not_answer_is_not_waited_for_without_end(tmp_path: Path, together: Any, command: Make) -> None:
-    first = "import datetime, recurrent_lm.lm.training.process_group; recurrent_lm.lm.training.process_group.TIMEOUT = datetime.timedelta(seconds=5)"
+    first = "import datetime\nfrom recurrent_lm.lm.training import process_group\n"
+    first += "process_group.TIMEOUT = datetime.timedelta(seconds=5)"
     first += AT_STEP.format(rank=1, step=4, what="import time; time.sleep(12); os._exit(0)")
     done = together(2, command(tmp_path / "run"), first)
     assert "does not answer after step 4" in done.sentence(2, 0)

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from recurrent_lm.studies import changes
+from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
 from recurrent_lm.studies.engine.statistics import unpaired_ratio
-from recurrent_lm.studies.engine.study import STUDIES, module_of
 
 
 def steps(seconds):

@@ -19,11 +19,10 @@ from hypothesis import strategies as st
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine import store
-from recurrent_lm.studies.engine.digest import digest
 from recurrent_lm.studies.engine.parameters import whole, wholes
 from recurrent_lm.studies.engine.run import Run
 from recurrent_lm.studies.engine.study import Sweep
-from recurrent_lm.studies.engine.tables import load, save
+from recurrent_lm.studies.engine.tables import digest, load, save
 from recurrent_lm.studies.exchange.measured_constants import record
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.timing import machine

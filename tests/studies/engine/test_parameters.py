@@ -11,9 +11,10 @@ import torch
 from recurrent_lm.lm import InputError, run_app
 from recurrent_lm.studies import STUDIES
 from recurrent_lm.studies.cli import app
+from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.memory import allocation_failures, check_memory
 from recurrent_lm.studies.engine.parameters import Parameters, from_text, real, reals
-from recurrent_lm.studies.engine.study import make, module_of, usual_preset
+from recurrent_lm.studies.engine.study import make, usual_preset
 from recurrent_lm.studies.throughput.study import Study as Throughput
 from recurrent_lm.studies.training_step.study import Study as TrainingStep
 

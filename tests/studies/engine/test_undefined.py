@@ -18,7 +18,7 @@ from report_cases import CLIPPED, clippings, costs, norms, reaches, speech_score
 
 from recurrent_lm import studies
 from recurrent_lm.studies.backends.study import Study as Backends
-from recurrent_lm.studies.engine.study import module_of
+from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.exchange import study as exchange
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.long_range import study as long_range

@@ -133,7 +133,10 @@ def test_where_no_scheduler_answers_a_sentence_says_so(address, tmp_path, notes,
 
 
 def test_an_address_that_is_none_is_told_without_a_traceback():
-    code = "from recurrent_lm.studies.executors.cluster import Cluster\ntry:\n Cluster('nowhere')._connected()\nexcept Exception as error:\n print(error)"
+    code = (
+        "from recurrent_lm.studies.executors.cluster import Cluster\n"
+        "try:\n Cluster('nowhere')._connected()\nexcept Exception as error:\n print(error)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.stderr, done.returncode) == ("", 0)
     assert done.stdout.startswith("no Dask scheduler answers at nowhere: ")

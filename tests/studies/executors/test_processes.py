@@ -203,7 +203,7 @@ def test_one_process_may_measure_times():
 
 
 def test_a_study_that_names_seconds_says_that_it_is_timed():
-    from recurrent_lm.studies.engine.study import STUDIES, module_of
+    from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
 
     named = {name for name in STUDIES if "seconds" in module_of(name).Study.COLUMNS}
     assert named == {name for name in STUDIES if module_of(name).Study.TIMED} != set()

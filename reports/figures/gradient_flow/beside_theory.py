@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import NAMES, draw_band, need, pick, verdict_of
+from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, draw_band, need, pick, verdict_of
 from recurrent_lm.reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain, tall
 from recurrent_lm.studies import exp
 

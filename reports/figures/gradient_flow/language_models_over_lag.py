@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from recurrent_lm.reports.drawing import Plot
-from recurrent_lm.reports.figures.gradient_flow.rows import (
+from recurrent_lm.reports.figures.gradient_flow.selection import (
     DRAWN,
     NAMES,
     below,

@@ -1,0 +1,27 @@
+"""Which studies there are; light, so that commands can list them. A new study is a folder and a line here."""
+
+from importlib import import_module
+from typing import Any
+
+from recurrent_lm.lm import InputError
+
+STUDIES = {
+    "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
+    "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
+    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
+    "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
+    "speeches": "how well each cell models each speaker, and what the models write",
+    "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
+    "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
+    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
+    "backends": "whether all backends teach a model the same, and how fast",
+    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
+}
+
+
+def module_of(name: str) -> Any:
+    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables; where
+    something is known of it, ``reason(table, claim)``, the likely reason why a claim fails or is ambiguous."""
+    if name not in STUDIES:
+        raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
+    return import_module(f"recurrent_lm.studies.{name}.study")
