@@ -1,7 +1,10 @@
 """Files on disk. What is written says that ``reports`` made it, and nothing else is written over."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from recurrent_lm.reports.figures.style import boxes_for_glyphs
 from recurrent_lm.studies import InputError, check_writable, replacing
@@ -42,6 +45,17 @@ def save(drawing: "Figure", path: Path) -> None:
     metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
     with replacing(path) as temporary, boxes_for_glyphs():
         drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
+        if path.suffix == ".png":
+            _with_a_palette(temporary, metadata)
+
+
+def _with_a_palette(path: Path, metadata: dict[str, Any]) -> None:
+    """256 colours instead of 16 million: a figure looks the same and takes a third of the room."""
+    text = PngInfo()
+    for key, value in metadata.items():
+        text.add_text(key, value)
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256).save(path, format="PNG", optimize=True, pnginfo=text, dpi=image.info["dpi"])
 
 
 def replaceable(path: Path) -> bool:

@@ -31,7 +31,7 @@ def inline(drawing: "Figure", prefix: str, label: str) -> str:
                 parent.remove(child)
     for element in root.iter():
         for key, value in list(element.attrib.items()):
-            element.set(key, _variables(_prefixed(key, value, prefix)))
+            element.set(key, value if value.startswith("data:") else _rounded(_variables(_prefixed(key, value, prefix))))
             if key == LINK:
                 element.set("href", element.attrib.pop(key))
     for size in ("width", "height", "version"):
@@ -46,6 +46,11 @@ def _prefixed(key: str, value: str, prefix: str) -> str:
     if key in (LINK, "href") and value.startswith("#"):
         return f"#{prefix}-{value[1:]}"
     return value.replace("url(#", f"url(#{prefix}-")
+
+
+def _rounded(value: str) -> str:
+    """Coordinates to a hundredth of a point: matplotlib writes six digits, which no screen shows and every page carries."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split()))
 
 
 def _variables(value: str) -> str:

@@ -17,6 +17,7 @@ NAMES = {
     "temporal": "elements of\neach step's part",
     "hidden": "elements of\ndL/dh(t)",
 }
+MANY = 500  # points: above it they are an image, where each would be an element of the page
 SPREAD = 0.3  # of a kind's place
 
 
@@ -46,7 +47,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
             x = place - SPREAD + (i + 0.5) * width
             jitter = np.linspace(-0.35, 0.35, len(values)) * width
             look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "markeredgewidth": 0, "alpha": 0.6}
-            axes.plot(x + jitter, values, "o", markersize=5 if size.narrow else 7, **look)
+            axes.plot(x + jitter, values, "o", markersize=5 if size.narrow else 7, rasterized=len(part) > MANY, **look)
             axes.plot([x - 0.4 * width, x + 0.4 * width], [np.median(values)] * 2, "-", color=INK, linewidth=3)
     axes.axhline(0, color=MUTED, linestyle=":")
     low = min(-0.18, float(part["value"].min()) - 0.05)
