@@ -1,0 +1,1 @@
+"""PTX as text to Python that executes it, one generator a kernel."""

@@ -1,0 +1,79 @@
+"""Where a kernel's code goes: its blocks, and the loops in which it polls."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components
+
+from recurrent_lm.kernels.bench.ptx.code.parse import Instruction, Kernel, Refused, Symbol
+
+
+def block_starts(kernel: Kernel) -> list[int]:
+    """Indices of the instructions that begin a block: labels, and what follows a branch."""
+    starts = {0, *kernel.labels.values()}
+    starts |= {i + 1 for i, ins in enumerate(kernel.instructions) if ins.parts[0] in ("bra", "ret")}
+    return sorted(i for i in starts if i < len(kernel.instructions))
+
+
+def target(kernel: Kernel, branch: Instruction) -> int:
+    """The index of the instruction that a branch goes to."""
+    (label,) = branch.operands
+    if not isinstance(label, Symbol) or label.name not in kernel.labels:
+        raise Refused(f"line {branch.line}: a branch to {label}")
+    return kernel.labels[label.name]
+
+
+@dataclass(frozen=True)
+class Poll:
+    """A loop that waits for others: its instructions, and for each conditional branch that may leave it, by line, whether
+    taking it does."""
+
+    instructions: list[Instruction]
+    exits: dict[int, bool]
+
+
+def polls(kernel: Kernel) -> list[Poll]:
+    """The innermost loops that load what others store, and store nothing themselves to global memory."""
+    starts = block_starts(kernel)
+    ends = [*starts[1:], len(kernel.instructions)]
+    number = {start: block for block, start in enumerate(starts)}
+    bodies = [kernel.instructions[a:b] for a, b in zip(starts, ends, strict=True)]
+    after: list[list[int]] = []
+    for block, body in enumerate(bodies):
+        last = body[-1]
+        to = [number[target(kernel, last)]] if last.parts[0] == "bra" and target(kernel, last) in number else []
+        falls = last.guard is not None or last.parts[0] not in ("bra", "ret")
+        after.append(to + ([block + 1] if falls and block + 1 < len(bodies) else []))
+    found = []
+    for loop in _innermost(after, set(range(len(bodies)))):
+        inside = [ins for block in sorted(loop) for ins in bodies[block]]
+        looks = any(part in ins.parts for ins in inside for part in ("volatile", "acquire", "relaxed"))
+        if looks and not any(ins.op.startswith("st.global") for ins in inside):
+            exits = {}
+            for block in loop:
+                last = bodies[block][-1]
+                if last.parts[0] == "bra" and last.guard and any(to not in loop for to in after[block]):
+                    exits[last.line] = number[target(kernel, last)] not in loop
+            found.append(Poll(inside, exits))
+    return found
+
+
+def _innermost(after: list[list[int]], nodes: set[int]) -> Iterator[set[int]]:
+    """Cycles of blocks without a smaller one within, once where they are entered is taken away."""
+    order = sorted(nodes)
+    place = {node: i for i, node in enumerate(order)}
+    edges = [(place[a], place[b]) for a in order for b in after[a] if b in nodes]
+    if not edges:
+        return
+    rows, columns = np.array(edges).T
+    graph = csr_array((np.ones(len(edges)), (rows, columns)), shape=(len(order), len(order)))
+    _, labels = connected_components(graph, directed=True, connection="strong")
+    for label in np.unique(labels):
+        cycle = {order[i] for i in np.flatnonzero(labels == label)}
+        if len(cycle) == 1 and not any(node in after[node] for node in cycle):
+            continue
+        entered = {b for a in range(len(after)) if a not in cycle for b in after[a] if b in cycle}
+        within = list(_innermost(after, cycle - (entered or {min(cycle)})))
+        yield from within or [cycle]

@@ -1,0 +1,78 @@
+"""What a step of a scan costs a program: counted in the PTX of its launch, executed for one program alone.
+
+The program finds what it waits for: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left
+after its first round. So numbers are garbage, and counts are those of a step in which all others are in time.
+"""
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+
+from recurrent_lm.kernels.bench.compiled import spills_in_loops
+from recurrent_lm.kernels.bench.compiler import machine_code
+from recurrent_lm.kernels.bench.ptx.cases import Layer
+from recurrent_lm.kernels.bench.ptx.code.flow import polls
+from recurrent_lm.kernels.bench.ptx.counts import Total
+from recurrent_lm.kernels.bench.ptx.execution import Machine
+from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, parsed
+
+STEPS = (2, 4)  # the difference is two steps: neither the first nor what stands before the loop
+MORE = STEPS[1] - STEPS[0]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of one program, of each of its batch tiles where it has several.
+
+    ``instructions`` are of warps, by kind; ``look`` the barriers of each further look of the costliest poll; ``spills`` the
+    accesses to registers' copies in memory in the machine code of the loop over time, as ``bench.compiled`` counts them.
+    """
+
+    grid: tuple[int, int, int]
+    warps: int
+    instructions: dict[str, float]
+    memory: Total
+    look: int
+    spills: int
+
+    @property
+    def barriers(self) -> float:
+        return self.instructions.get("barriers", 0.0) / self.warps
+
+
+def alone(launch: Launch) -> Machine:
+    """Run program 0 of a launch by itself, counting."""
+    for value in launch.arguments:
+        if hasattr(value, "untyped_storage"):
+            value.detach().fill_(1 << 20 if str(value.dtype) == "torch.int32" else 0)
+    return execute(launch, in_step=True, counting=True, alone=True)
+
+
+def executed(machine: Machine) -> Counter[str]:
+    """Instructions of warps, by kind."""
+    total: Counter[str] = Counter()
+    for gang in (gang for gangs in machine.gangs for gang in gangs):
+        for times, kinds in zip(gang.entered, machine.code.kinds, strict=True):
+            for kind, count in kinds.items():
+                total[kind] += times * count * gang.warps
+    return total
+
+
+def steps_of(layer: Layer) -> dict[str, Step]:
+    """A step of each direction of a resident or cooperative layer, by the kernel's name."""
+    found: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
+
+    def run(launch: Launch) -> None:
+        machine = alone(launch)
+        found.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
+
+    for steps in STEPS:
+        replace(layer, steps=steps).launch(run)
+    costs = {}
+    for name, ((launch, few, before), (_, many, after)) in found.items():
+        instructions = {kind: (many[kind] - few[kind]) / MORE for kind in sorted(many) if many[kind] > few[kind]}
+        memory = {what: (number - asdict(before)[what]) / MORE for what, number in asdict(after).items()}
+        loops = polls(parsed(launch.ptx))
+        look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
+        spills = spills_in_loops(machine_code(launch.cubin, "-sass"), depth=2)
+        costs[name] = Step(launch.grid, launch.warps, instructions, Total(**memory), look, spills)
+    return costs

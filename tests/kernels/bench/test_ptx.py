@@ -1,0 +1,221 @@
+"""The kernels' PTX, executed: every cell, plan, exchange and type through the project's own launches, against float64.
+
+What runs is what Triton compiles for a GPU, under a schedule that a seed decides, with stores that others see late. A report of
+the machine (a race, an access out of bounds, a deadlock, ...) fails a test as wrong numbers do.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+from paths import ROOT, SUPPORT
+
+from recurrent_lm.kernels.rnn.cells import CELLS
+
+Ask = Callable[[dict[str, Any]], dict[str, Any]]
+FLOAT32 = 1e-6  # the largest error of float32, relative in norm; some ten roundings
+WORSE = 1.5  # than eager torch in the same 16 bits: the kernels keep sums in float32
+NO_KINK = 1  # numbers with which no unit of relu is so near zero that one rounding decides its gradient
+NARROW = {"block_h": 16, "block_k": 16, "split": 1, "ahead": 4, "warps": 4}  # four programs of 64 units
+TURNED = {"block_h": 16, "block_k": 64, "split": 1, "ahead": 1, "warps": 4}  # one wgmma a step and 16 of K, with w_first
+
+
+@pytest.fixture(scope="module")
+def ask() -> Iterator[Ask]:
+    """A process in which kernels are compiled, not interpreted."""
+    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT, SUPPORT / "kernels"))), "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(
+        [sys.executable, SUPPORT / "kernels" / "executed.py"],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdin is not None
+    assert server.stdout is not None
+
+    def question(of: dict[str, Any]) -> dict[str, Any]:
+        print(json.dumps(of), file=server.stdin, flush=True)
+        answer = server.stdout.readline()
+        assert answer, f"the process ended with {server.wait()}"
+        return json.loads(answer)
+
+    yield question
+    server.stdin.close()
+    server.terminate()  # it has nothing to lose, and takes seconds to go by itself
+    server.wait()
+    server.stdout.close()
+
+
+def check_scan(ask: Ask, spec: dict[str, Any]) -> None:
+    answer = ask({"scan": spec})
+    assert "fault" not in answer, answer["fault"]
+    states = CELLS[spec["cell"]].states
+    assert len(answer["errors"]) == 1 + states + 1 + states + 4  # output and states; gradients of input, states and weights
+    for ours, eager in zip(answer["errors"], answer["eager"], strict=True):
+        assert ours <= (FLOAT32 if spec["dtype"] == "float32" else WORSE * eager), answer
+
+
+def case(cell: str, plan: str, dtype: str, device: str, **more: Any) -> dict[str, Any]:
+    """Fields of ``kernels.bench.ptx.layers.Layer``, and of how it is executed."""
+    return {"cell": cell, "plan": plan, "dtype": dtype, "device": device, "hidden": 64, **more}
+
+
+QUICK = {
+    "tanh": case("rnn-tanh", "resident", "bfloat16", "sm_80"),
+    "relu": case("rnn-relu", "stepwise", "float32", "sm_90", steps=2),
+    "sigmoid": case("rnn-sigmoid", "cooperative", "float16", "sm_80", tiles=NARROW),
+    "linear": case("rnn-identity", "cooperative", "float32", "sm_90", exchange="counter", tiles=NARROW),
+    "lstm wgmma": case("lstm", "cooperative", "bfloat16", "sm_90", tiles=TURNED, forward={"w_first": True}),
+    "lstm counter": case("lstm", "cooperative", "float16", "sm_80", exchange="counter", tiles=NARROW, batch=20),
+    "lstm resident": case("lstm", "resident", "float16", "sm_90", hidden=20),
+    "lstm norm": case("lstm", "cooperative", "bfloat16", "sm_90", clip=["norm", 1.0], reset=True, tiles=NARROW, in_step=True),
+    "gru parts": case("gru", "cooperative", "bfloat16", "sm_80", reset=True, tiles=NARROW, backward={"parts": 4}),
+    "gru stepwise": case("gru", "stepwise", "bfloat16", "sm_90", steps=2, reset=True),
+    "gru planned": case("gru", "cooperative", "bfloat16", "sm_90", hidden=128, in_step=True),
+}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_layer_and_its_gradients_are_right(ask: Ask, name: str) -> None:
+    check_scan(ask, QUICK[name])
+
+
+def combinations() -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every cell, plan, exchange, type and architecture."""
+    plans = [("stepwise", ""), ("resident", ""), ("cooperative", "sentinel"), ("cooperative", "counter")]
+    for cell, (plan, exchange), dtype, device in product(CELLS, plans, ("bfloat16", "float16", "float32"), ("sm_80", "sm_90")):
+        more = {"exchange": exchange, "tiles": NARROW} if exchange else {}
+        hidden = 16 if plan == "resident" and dtype == "float32" else 64
+        spec = case(cell, plan, dtype, device, **more) | {"hidden": hidden, "schedule": 1, "seed": NO_KINK}
+        yield f"{cell} {plan} {exchange} {dtype} {device}".replace("  ", " "), spec
+    for cell, device in product(("lstm", "gru", "rnn-tanh"), ("sm_80", "sm_90")):
+        for switch in ({"clip": ["value", 0.1]}, {"clip": ["norm", 0.5]}, {"recompute": True}, {"trace": True}, {"batch": 40}):
+            for exchange, reset in (("sentinel", True), ("counter", False)):
+                spec = case(cell, "cooperative", "bfloat16", device, tiles=NARROW, exchange=exchange, reset=reset, **switch)
+                yield f"{cell} {exchange} {next(iter(switch))} {device}", spec | {"schedule": 2}
+    for cell, dtype, device in product(("lstm", "gru", "rnn-tanh"), ("bfloat16", "float32"), ("sm_80", "sm_90")):
+        for batch, hidden in ((16, 512), (64, 1024)):
+            if (batch, dtype) != (64, "float32"):
+                sizes = {"batch": batch, "hidden": hidden, "in_step": True, "steps": 2}
+                yield f"{cell} {dtype} {device} {hidden}", case(cell, "cooperative", dtype, device) | sizes
+
+
+ALL = dict(combinations())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", ALL)
+def test_every_layer_is_right(ask: Ask, name: str) -> None:
+    check_scan(ask, ALL[name])
+
+
+@pytest.mark.parametrize(("device", "exchange"), [("sm_80", "sentinel"), ("sm_90", "counter")])
+def test_the_exchange_alone_is_right(ask: Ask, device: str, exchange: str) -> None:
+    """Five programs, of which the last ones own nothing, under several schedules."""
+    for schedule in range(3):
+        spec = {"exchange": exchange, "programs": 5, "bytes": 1024, "dtype": "float16", "device": device, "schedule": schedule}
+        answer = ask({"exchange": spec})
+        assert "fault" not in answer, answer["fault"]
+        assert answer["error"] <= 2e-3  # two roundings of numbers below 2
+
+
+def check_loss(ask: Ask, spec: dict[str, Any]) -> None:
+    answer = ask({"loss": spec})
+    assert "fault" not in answer, answer["fault"]
+    single = spec["dtype"] == "float32"
+    assert answer["best"][0] == 1.0
+    assert answer["best"][1] == 1.0 or not single  # of logits that are rounded to 16 bits the largest may be another
+    assert answer["cut"][0] <= FLOAT32  # its logits are never rounded to the dtype
+    allowed = FLOAT32 if single else 5e-3  # gradients of 16 bits are rounded to them
+    assert max(answer["cut"] + answer["chunked"]) <= allowed, answer
+
+
+HARD = {"softcap": 2.0, "label_smoothing": 0.1, "z_loss": 1e-3}
+LOSSES = {
+    "plain sm_90": {"n": 40, "d": 72, "v": 300, "dtype": "bfloat16", "device": "sm_90"},
+    "all terms sm_80": {"n": 20, "d": 40, "v": 200, "dtype": "float32", "device": "sm_80", "weight": True, "terms": HARD},
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_and_its_gradients_are_right(ask: Ask, name: str) -> None:
+    check_loss(ask, LOSSES[name] | {"in_step": True})
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("device", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("terms", [{}, HARD])
+def test_every_loss_is_right(ask: Ask, device: str, dtype: str, terms: dict[str, Any]) -> None:
+    sizes = {"n": 150, "d": 136, "v": 600, "weight": bool(terms), "schedule": 1, "in_step": True}
+    check_loss(ask, {"dtype": dtype, "device": device, "terms": terms, **sizes})
+
+
+EXCHANGED = {"cell": "lstm", "hidden": 64, "plan": "cooperative"}
+BY_SENTINEL = EXCHANGED | {"tiles": TURNED, "forward": {"w_first": True}}
+BY_COUNTER = EXCHANGED | {"exchange": "counter", "device": "sm_80", "tiles": NARROW}
+OF_SENTINEL = [
+    "volatile weak",
+    "trans dropped",
+    "fence dropped",
+    "swizzle changed",
+    "product not waited for",
+    "branch inverted",
+]
+OF_COUNTER = ["acquire relaxed", "release relaxed", "trans dropped", "branch inverted"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "kinds"), [(BY_SENTINEL, OF_SENTINEL), (BY_COUNTER, OF_COUNTER)], ids=["sentinel", "counter"]
+)
+def test_changes_of_the_code_are_noticed(ask: Ask, layer: dict[str, Any], kinds: list[str]) -> None:
+    """The first places of each kind of change; the rest, and each barrier, in the slow test."""
+    answer = ask({"mutants": {"layer": layer, "kinds": kinds, "most": 1, "seeds": [1]}})
+    assert set(answer) == set(kinds)
+    assert [kind for kind in kinds if answer[kind]["missed"]] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    ("layer", "kinds"), [(BY_SENTINEL, OF_SENTINEL), (BY_COUNTER, OF_COUNTER)], ids=["sentinel", "counter"]
+)
+def test_every_change_of_the_code_is_noticed(ask: Ask, layer: dict[str, Any], kinds: list[str]) -> None:
+    """Some barriers may go unnoticed: of two in a row one is enough, and some separate lanes of one warp."""
+    answer = ask({"mutants": {"layer": layer, "kinds": [*kinds, "barrier dropped"]}})
+    barriers = answer.pop("barrier dropped")
+    assert {kind: found["missed"] for kind, found in answer.items() if found["missed"]} == {}
+    noticed = len(barriers["noticed"])
+    assert noticed >= 0.85 * (noticed + len(barriers["missed"])), barriers["missed"]
+
+
+# What a step of one program costs, at most: bank conflicts as a factor, barriers of each warp, instructions of all warps. These
+# are what Triton 3.9 makes of the kernels today, and some 5 to 10% more: a change that makes a step longer fails.
+COSTS = {
+    "lstm bfloat16 sm_90": {"scan_forward": (1.02, 15, 3_000), "scan_backward": (3.2, 34, 12_600)},
+    "lstm float32 sm_90": {"scan_forward": (6.4, 20, 16_700), "scan_backward": (1.05, 31, 16_200)},
+    "gru bfloat16 sm_80": {"scan_forward": (2.9, 33, 5_500), "scan_backward": (3.3, 31, 11_600)},
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_a_step_costs_no_more_than_it_did(ask: Ask, name: str) -> None:
+    cell, dtype, device = name.split()
+    answer = ask({"cost": {"cell": cell, "hidden": 512, "batch": 16, "plan": "cooperative", "dtype": dtype, "device": device}})
+    assert set(answer) == set(COSTS[name])
+    for kernel, (conflicts, barriers, instructions) in COSTS[name].items():
+        step = answer[kernel]
+        assert 0 < step["memory"]["least"] <= step["memory"]["wavefronts"] <= conflicts * step["memory"]["least"], step
+        assert 0 < step["instructions"]["barriers"] <= barriers * step["warps"], step
+        assert sum(step["instructions"].values()) <= instructions, step
+        assert 0 < step["look"] <= barriers
+        assert step["spills"] == 0

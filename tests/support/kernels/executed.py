@@ -1,0 +1,168 @@
+"""Runs launches of the kernels on the PTX machine: answers each line of JSON by one.
+
+A script, because kernels are decorated for the compiler here and for the interpreter in the tests. ``{"scan": {..}}`` gives the
+errors of a layer, forward and backward; ``{"loss": {..}}`` those of the losses, ``{"exchange": {..}}`` that of the exchange
+alone; ``{"mutants": {..}}`` which changes of the PTX are noticed; ``{"cost": {..}}`` what a step costs. A report of the machine
+comes as ``{"fault": ..}``.
+"""
+
+import json
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+os.environ["TRITON_INTERPRET"] = "0"
+
+import numpy as np
+import torch
+
+from recurrent_lm.kernels.bench.exchange_run import ExchangeRun
+from recurrent_lm.kernels.bench.ptx.cases import Layer, relative
+from recurrent_lm.kernels.bench.ptx.code.parse import Refused
+from recurrent_lm.kernels.bench.ptx.cost import steps_of
+from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, on_machine
+from recurrent_lm.kernels.bench.ptx.storage import Fault
+from recurrent_lm.kernels.loss import launch as losses
+from recurrent_lm.kernels.loss.terms import Terms
+from recurrent_lm.kernels.rnn.plan import DEVICES
+
+torch.utils.deterministic.fill_uninitialized_memory = True  # by NaN: what was never written shows
+torch.use_deterministic_algorithms(True)
+
+
+def loss(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:
+    """Errors of both ways of the linear loss, ``cut`` and ``chunked``: of the loss, and of the gradients of x, w and b."""
+    torch.manual_seed(spec.get("seed", 0))
+    n, d, v = spec["n"], spec["d"], spec["v"]
+    dtype, terms = getattr(torch, spec["dtype"]), Terms(**spec.get("terms", {}))
+    x, w, b = torch.randn(n, d).to(dtype), (torch.randn(v, d) * d**-0.5).to(dtype), torch.randn(v).to(dtype)
+    target, upstream = torch.randint(0, v, (n,)), torch.rand(n)
+    target[::5] = terms.ignore_index
+    weight = torch.rand(v) if spec.get("weight") else None
+    need = (True, True, True)
+    with on_machine(DEVICES[spec["device"]], run):
+        cut = losses.cut_loss(x, w, b, target, weight, terms, True)
+        gradients = losses.cut_gradients(x, w, b, target, weight, cut.top, cut.log_sum, upstream, None, terms, need)
+        chunked, chunked_gradients = losses.chunked_gradients(x, w, b, target, weight, upstream, None, terms, need, True)
+    leaves = [t.double().requires_grad_() for t in (x, w, b)]
+    z = leaves[0] @ leaves[1].t() + leaves[2]
+    z = terms.softcap * torch.tanh(z / terms.softcap) if terms.softcap else z
+    scales = torch.ones(v, dtype=torch.float64) if weight is None else weight.double()
+    live, y, lse, smooth = target >= 0, target.clamp(min=0), z.logsumexp(1), terms.label_smoothing
+    rows = (1 - smooth) * scales[y] * (lse - z.gather(1, y[:, None])[:, 0]) + terms.z_loss * lse**2
+    rows = rows + smooth / v * (scales * (lse[:, None] - z)).sum(1)
+    rows = torch.where(live, rows, 0.0)
+    truth = [rows.detach(), *torch.autograd.grad((rows * upstream.double()).sum(), leaves)]
+    best = z.argmax(1)
+    return {
+        "cut": [relative(a, t) for a, t in zip((cut.loss, *gradients), truth, strict=True)],
+        "chunked": [relative(a, t) for a, t in zip((chunked.loss, *chunked_gradients), truth, strict=True)],
+        "best": [float((r.best == best).double().mean()) for r in (cut, chunked)],
+    }
+
+
+def exchange(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:
+    """The error of the exchange alone."""
+    alone = ExchangeRun(spec["exchange"], spec["programs"], spec["bytes"], 4, getattr(torch, spec["dtype"]), device="cpu")
+    alone.refill()
+    with on_machine(DEVICES[spec["device"]], run):
+        alone()
+    return {"error": alone.error()}
+
+
+# Mutants: changes of the PTX that a machine must notice
+
+KINDS: dict[str, tuple[str, str]] = {  # a pattern whose matches are changed one after the other, and what each becomes
+    "barrier dropped": (r"bar\.sync\s+0;", ""),
+    "acquire relaxed": (r"ld\.global\.gpu\.acquire", "ld.global.gpu.relaxed"),
+    "release relaxed": (r"red\.global\.gpu\.release", "red.global.gpu.relaxed"),
+    "volatile weak": (r"ld\.volatile\.global", "ld.global"),
+    "trans dropped": (r"(ldmatrix|stmatrix)(\S+)\.trans", r"\1\2"),
+    "fence dropped": (r"fence\.proxy\.async\S*;", ""),
+    "swizzle changed": (r"(?<=, )-?(?:46116|92233)\d{14}(?=;)", "mode"),
+    "wait dropped": (r"cp\.async\.wait_group\s+\d+;", ""),
+    "product not waited for": (r"wgmma\.wait_group\S*\s+\d+;", ""),
+    "branch inverted": (r"^\s*@%(p\d+) bra", r"@!%\1 bra"),
+    "other branch inverted": (r"^\s*@!%(p\d+) bra", r"@%\1 bra"),
+}
+
+
+def mutants(spec: dict[str, Any]) -> dict[str, Any]:
+    """Of each kind the lines of the changes that are noticed, and of those that are not, over some seeds."""
+    launches: list[tuple[Launch, list[Any]]] = []
+
+    def keep(launch: Launch) -> None:
+        before = [b.copy() for b in launch.storages().values()]
+        execute(launch, 0, spec.get("in_step", False))
+        launches.append((launch, before))
+
+    Layer(**spec["layer"]).launch(keep)
+    signal.signal(signal.SIGALRM, too_long)
+    outcome: dict[str, dict[str, list[str]]] = {}
+    for number, (launch, before) in enumerate(launches):
+        after = [b.copy() for b in launch.storages().values()]
+        for kind in spec["kinds"]:
+            pattern, into = KINDS[kind]
+            found = list(re.finditer(pattern, launch.ptx, re.MULTILINE))
+            for match in found[:: max(1, len(found) // spec.get("most", 1000))]:
+                new = str(int(match[0]) ^ (1 << 62)) if into == "mode" else match.expand(into)
+                text = launch.ptx[: match.start()] + new + launch.ptx[match.end() :]
+                line = launch.ptx[: match.start()].count("\n") + 1
+                report = noticed(launch, before, after, text, spec.get("seeds", [1, 2]), spec.get("in_step", False))
+                key = "noticed" if report else "missed"
+                outcome.setdefault(kind, {"noticed": [], "missed": []})[key].append(
+                    f"{launch.name} {number} line {line}: {report}"
+                )
+    return outcome
+
+
+def too_long(*_: object) -> None:
+    raise Fault("no end")
+
+
+def noticed(launch: Launch, before: list[Any], after: list[Any], text: str, seeds: list[int], in_step: bool) -> str:
+    """How a changed kernel shows, or nothing."""
+    for seed in seeds:
+        for buffer, value in zip(launch.storages().values(), before, strict=True):
+            buffer[:] = value
+        signal.alarm(60)
+        try:
+            execute(launch, seed, in_step, text=text)
+        except (Fault, Refused) as error:
+            return str(error)
+        finally:
+            signal.alarm(0)
+        if not all(np.array_equal(buffer, value) for buffer, value in zip(launch.storages().values(), after, strict=True)):
+            return "other numbers"
+    return ""
+
+
+def answer(question: dict[str, Any]) -> dict[str, Any]:
+    ((kind, spec),) = question.items()
+    if kind == "mutants":
+        return mutants(spec)
+    if kind == "cost":
+        return {name: asdict(step) for name, step in steps_of(Layer(**spec)).items()}
+    how = {"seed": spec.pop("schedule", 0), "in_step": spec.pop("in_step", False)}
+    start = time.process_time()
+
+    def run(launch: Launch) -> None:
+        execute(launch, **how)
+
+    try:
+        if kind == "scan":
+            errors, eager = Layer(**spec).errors(run)
+            return {"errors": errors, "eager": eager, "seconds": time.process_time() - start}
+        return exchange(spec, run) if kind == "exchange" else loss(spec, run)
+    except (Fault, Refused) as error:
+        return {"fault": str(error)}
+
+
+if __name__ == "__main__":
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
