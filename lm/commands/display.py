@@ -142,7 +142,7 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         return
     console = _console()
     narrow = console.width < 100  # such as 80 columns: then names of runs tell the corpus, too
-    figures = {"types": "|V|", "epochs": "epochs", "perplexity": "ppl"}
+    figures = {"types": "|V|", "epochs": "epochs", "perplexity": "ppl", "unknown": "unk"}
     figures |= {"bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
     texts = ["run", *([] if narrow else ["corpus"]), "tokens", "types", "model", "epochs"]
     table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
@@ -151,8 +151,8 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         justify: Any = "right" if name in figures else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
     for row in rows:
-        figure = {"perplexity": shown_perplexity}
-        numbers = [figure.get(k, "{:.3f}".format)(row[k]) if row.get(k) else "" for k in list(figures)[2:]]
+        figure = {"perplexity": shown_perplexity, "unknown": "{:.1%}".format}
+        numbers = ["" if row.get(k) is None else figure.get(k, "{:.3f}".format)(row[k]) for k in list(figures)[2:]]
         table.add_row(*map(escape, [*("" if row.get(k) is None else str(row[k]) for k in texts), *numbers, row["state"]]))
     console.print(table)
 

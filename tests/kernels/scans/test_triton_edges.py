@@ -70,7 +70,6 @@ def test_an_infinity_stays_where_it_is(cell: str, plan: str, sign: int, where: s
     assert expected[0].isfinite().any()
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("exchange", ["sentinel", "counter"])
 @EVERY
 def test_a_state_that_is_nan_with_every_bit_set_ends(cell: str, exchange: str) -> None:

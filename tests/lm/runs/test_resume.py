@@ -61,7 +61,7 @@ def lines(run: Path) -> int:
 
 
 def wait_for(condition: Callable[[], bool], child: Any) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < end, child.err.read_text()
         time.sleep(0.0005)
