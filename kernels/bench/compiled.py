@@ -28,7 +28,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction;
     "clip norm": {"backward": {"CLIP": "norm"}},
     "trace": {"backward": {"TRACE": True}},
 }
-IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_squares", "p_squares_after")
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms", "p_norms_after")
 
 
 @dataclass(frozen=True)
@@ -117,9 +117,9 @@ def compile_here(configuration: Configuration) -> Facts:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found, usage
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
-    if c.switch == "clip norm" or c.exchange == "counter":  # partial squares, and the counter: a number at a time, on purpose
+    if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter: a number at a time, on purpose
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
-    if c.switch == "clip norm":  # squares of two neighbouring rows; without the switch the state's loads are counted in full
+    if c.switch == "clip norm":  # norms of two neighbouring rows; without the switch the state's loads are counted in full
         loads = [load for load in loads if ".64" not in load]
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.norms import vector_norm
 from recurrent_lm.kernels.rnn.plan import Device, Plan, Tiles
 from recurrent_lm.kernels.rnn.scan import constants, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import products
@@ -197,12 +198,12 @@ def run_forward(
 
 @dataclass(frozen=True)
 class Backward:
-    """What ``run_backward`` gives: d [T, B, width], dL/dh before the first step, dL/dc [B, P], squares of norms."""
+    """What ``run_backward`` gives: d [T, B, width], dL/dh before the first step, dL/dc [B, P], norms of dL/dh[t]."""
 
     d: Tensor
     dh: Tensor
     dc: Tensor
-    squares: Tensor | None  # [T, B]
+    norms: Tensor | None  # [T, B]
 
 
 def run_backward(
@@ -231,7 +232,7 @@ def run_backward(
         dh, dc: [B, P] in the accumulator's type, dL/d final state; overwritten.
         reset: [T, B] bool.
         clip: "none", "value" (each element of dL/dh[t] to [-limit, limit]) or "norm" (each row's norm to ``limit``).
-        trace: also give ||dL/dh[t]||^2.
+        trace: also give ||dL/dh[t]||.
     """
     steps, batch, _ = grad.shape
     plan, tiles, lstm = layer.plan, layer.plan.backward, layer.cell == "lstm"
@@ -241,7 +242,7 @@ def run_backward(
     grid, options = _grid(layer, tiles, batch, grad)
     arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), dtype=torch.int32, device=grad.device)
     parts = dh.new_zeros(2, batch, tiles.parts, plan.hidden) if tiles.parts > 1 else dh
-    squares = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
+    norms = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
     if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
@@ -255,7 +256,7 @@ def run_backward(
         scan_backward[grid](
             grad[t:], gates[t:] if layer.slots > 1 else grad, h0 if t == 0 else hs[t - 1], hs[t:], cs[t:] if lstm else grad,
             d[t:], after if last else d[t + 1], dh, dc, layer.w, starts if reset is None else starts[t:], arrivals, parts,
-            squares[t:] if trace or deferred else squares, none_after if last or not deferred else squares[t + 1],
+            norms[t:] if trace or deferred else norms, none_after if last or not deferred else norms[t + 1],
             e[t:], after if last else e[t + 1], dc_alone, count, batch, layer.hidden, limit, **options,
         )  # fmt: skip
 
@@ -267,14 +268,14 @@ def run_backward(
                 launch(t, 1)
         else:
             launch(0, steps)
-    total = squares.sum(1) if trace or deferred else None
+    total = vector_norm(norms, dim=1) if trace or deferred else None
     first = products(d[:1], layer.w[None])[0]
     dh = dh + first if reset is None else dh + first.masked_fill(reset[0, :, None], 0)
     if deferred:
         assert total is not None
-        scale = torch.where(total > limit * limit, limit / total.sqrt(), 1.0)[:, :, None]
+        scale = torch.where(total > limit, limit / total, 1.0)[:, :, None]
         dh, d = dh * scale[0], (d * scale).to(d.dtype)
-        total = total.clamp(max=limit * limit)
+        total = total.clamp(max=limit)
         if lstm:
             first = products(e[:1], layer.w[None])[0]
             dh += first if reset is None else first.masked_fill(reset[0, :, None], 0)

@@ -75,6 +75,8 @@ def _bounds(count: int, dtype: torch.dtype, most: float) -> tuple[float, float]:
 
 def _all_right(plain: Tensor, count: int, most: float = math.inf) -> bool:
     least, most = _bounds(count, plain.dtype, most)
+    if not plain.numel():
+        return True
     low, high = plain.aminmax()
     return least <= float(low) and float(high) <= most  # neither with a nan
 

@@ -172,8 +172,8 @@ def recurrence_backward(
 
     hidden_norms, weight_norms = input.new_empty(0, dtype=acc), input.new_empty(0, dtype=acc)
     if trace:
-        assert done.squares is not None
-        hidden_norms = done.squares.sqrt()
+        assert done.norms is not None
+        hidden_norms = done.norms
         d = done.d
         if len(kind.hidden_slots) < kind.slots:
             by_slot = d.view(steps, batch, units, kind.slots)

@@ -221,19 +221,31 @@ def scan_forward(
 
 
 @triton.jit
-def scale_of(squares, limit):
-    """What brings a row of this sum of squares to a norm of at most ``limit``."""
-    above = squares > limit * limit
-    return tl.where(above, limit / tl.sqrt(tl.where(above, squares, 1.0)), 1.0)
+def norms_of(x, AXIS: tl.constexpr):
+    """The norms along an axis, also where the squares of its elements are no float32.
+
+    Rows that are that large or small are first multiplied by a power of two: no other row changes, and no digit is lost.
+    """
+    largest = tl.max(tl.abs(x), axis=AXIS)
+    large, small = largest > 2.0**50, largest < 2.0**-40
+    x = x * tl.expand_dims(tl.where(large, 2.0**-80, tl.where(small, 2.0**86, 1.0)), AXIS)
+    return tl.sqrt(tl.sum(x * x, axis=AXIS)) * tl.where(large, 2.0**80, tl.where(small, 2.0**-86, 1.0))
+
+
+@triton.jit
+def scale_of(norms, limit):
+    """What brings rows of these norms to a norm of at most ``limit``."""
+    above = norms > limit
+    return tl.where(above, limit / tl.where(above, norms, 1.0), 1.0)
 
 
 @triton.jit
 def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.constexpr, EXCHANGE: tl.constexpr):
-    """``scale_of`` each row, from the partial squares [BLOCKS, B] that came with the tiles of a step."""
+    """``scale_of`` each row, from the norms [BLOCKS, B] of its parts, which came with the tiles of a step."""
     blocks = tl.arange(0, triton.next_power_of_2(BLOCKS))[:, None]
     mask = (blocks < BLOCKS) & live[None, :]
-    squares = gather(p, blocks * batch + rows[None, :], mask, p_arrivals, target, EXCHANGE, 1, 0)
-    return scale_of(tl.sum(squares[0], axis=0), limit)
+    norms = gather(p, blocks * batch + rows[None, :], mask, p_arrivals, target, EXCHANGE, 1, 0)
+    return scale_of(norms_of(norms[0], 0), limit)
 
 
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
@@ -251,8 +263,8 @@ def scan_backward(
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
     p_arrivals,  # [batch tiles, then batch tiles x groups]: zeros
     p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
-    p_squares,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the parts of ||dL/dh[t]||^2
-    p_squares_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
+    p_norms,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
+    p_norms_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
     p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
     p_e_after,  # [B, width]
     p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
@@ -281,8 +293,8 @@ def scan_backward(
 ):
     """Grid: (blocks of hidden units, batch tiles or fewer).
 
-    Clipping by norm needs the sum of squares over all units, which no program has when it stores its tile of d[t]. d is
-    linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, partial squares beside it,
+    Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is
+    linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it,
     and whoever reads both scales the product: s * (d W^T) + e W^T. One exchange, as without clipping.
 
     A row of d has SLOTS * HIDDEN numbers, and every program reading all of them takes longer than its product. With PARTS > 1
@@ -351,7 +363,7 @@ def scan_backward(
             )  # fmt: skip
             if DEFER:
                 scale = clip_scale(
-                    tl.where(s > 0, p_squares + (now + 1) * tl.num_programs(0) * batch, p_squares_after), rows, live, batch,
+                    tl.where(s > 0, p_norms + (now + 1) * tl.num_programs(0) * batch, p_norms_after), rows, live, batch,
                     limit, p_arrivals + tile, s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
                 )[:, None]  # fmt: skip
                 acc = acc * scale
@@ -373,11 +385,11 @@ def scan_backward(
             if CLIP == "value":
                 dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
             elif CLIP == "norm" and not DEFER:
-                dh = dh * scale_of(tl.sum(dh * dh, axis=1), limit)[:, None]
-            p_part = p_squares + (now * tl.num_programs(0) + tl.program_id(0)) * batch
+                dh = dh * scale_of(norms_of(dh, 1), limit)[:, None]
+            p_part = p_norms + (now * tl.num_programs(0) + tl.program_id(0)) * batch
             arrived = dh
             if DEFER:
-                put(p_part, rows, tl.sum(dh * dh, axis=1), live, EXCHANGE)
+                put(p_part, rows, norms_of(dh, 1), live, EXCHANGE)
             if DEFER and CELL == "lstm":
                 nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
                 e, _, dc_alone = step_gradient(nothing, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
@@ -389,7 +401,7 @@ def scan_backward(
             put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
             if TRACE and not DEFER:  # nobody waits for these
-                tl.store(p_part + rows, tl.sum(arrived * arrived, axis=1), mask=live)
+                tl.store(p_part + rows, norms_of(arrived, 1), mask=live)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)

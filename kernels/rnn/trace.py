@@ -15,8 +15,7 @@ from recurrent_lm.kernels.rnn.norms import widened
 class LayerTrace:
     """One layer: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||dL/dW_h restricted to step t||_F.
 
-    They are right for any size of gradient, but for ``hidden_norms`` of the Triton kernels, which sum squares in the
-    accumulator's type: in float32 these are inf above 1.8e19 and 0 below 2.6e-23, as is what clipping by norm goes by there.
+    They are right for any size of gradient: inf only where a norm itself is above the largest number of its type.
     """
 
     hidden_norms: Tensor
@@ -69,6 +68,8 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
         d: [T, B, W]. A row's numbers lie side by side, in h as well.
     """
     steps, batch, width = d.shape
+    if batch == 0:
+        return d.new_zeros(steps, dtype=torch.promote_types(d.dtype, torch.float32))
     hidden = h0.shape[1]
     of_rows = batch * (hidden + width) <= hidden * width
     count = max(1, ELEMENTS // max(1, batch * batch if of_rows else hidden * width, batch * (hidden + width)))

@@ -24,6 +24,7 @@ def figures(values: dict[str, float]) -> str:
         "train_loss": "train {:.3f}",
         "valid_loss": "valid {:.3f}",
         "perplexity": "ppl {}",
+        "unknown": "({:.1%} unk)",
         "bits_per_byte": "{:.3f} bits/byte",
         "grad_norm": "|g| {:.2f}",
         "tokens_per_second": "{:.1f}k tok/s",

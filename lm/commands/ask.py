@@ -195,7 +195,6 @@ def eval_(
     """
     from recurrent_lm.lm.commands.display import evaluation_table
     from recurrent_lm.lm.scoring.compare import How, compare, other_corpus
-    from recurrent_lm.lm.text.advice import doubts
 
     how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
     model = _opened(run, device)
@@ -203,9 +202,8 @@ def eval_(
     compared = compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
         scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
-        warnings = doubts(model.tokenizer, compared.stream.unknown, len(compared.stream.ids))
         what = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
-        print(json.dumps(what | {"scores": scores, "warnings": warnings}, indent=1))
+        print(json.dumps(what | {"scores": scores, "warnings": compared.warnings}, indent=1))
     else:
         evaluation_table(model, how, compared)
 

@@ -23,12 +23,9 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.runs.folder import Run
     from recurrent_lm.lm.scoring.compare import Compared, How
     from recurrent_lm.lm.scoring.evaluate import Score
-    from recurrent_lm.lm.text.data import Data
     from recurrent_lm.lm.training.loop import Training
 
 LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
-FEW_WORDS = 5_000  # of which a tenth is held out, too little for a perplexity that another tenth would repeat
-FEW_CHARACTERS = 8 * FEW_WORDS  # more are not little, also where no spaces stand between words
 TRIMMED = 0.01  # share of the training tokens from which their loss is worth a line
 WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
 
@@ -63,20 +60,6 @@ def introduction(training: "Training") -> str:
     return "\n".join(lines)
 
 
-def little_text(data: "Data", config: RunConfig) -> str:
-    """A warning where a corpus is too small for its perplexity to mean much; "" otherwise."""
-    documents = [text for _, text in data.corpus.documents]
-    if sum(map(len, documents)) >= FEW_CHARACTERS:
-        return ""
-    words = word_counts(documents, config.tokens.split, config.tokens.lower).total()
-    if words >= FEW_WORDS:
-        return ""
-    return (
-        f"warning: {data.corpus.name} has {words:,} words; below {FEW_WORDS:,} a perplexity means little, "
-        "as it hangs on the few words held out: take more text"
-    )
-
-
 def result(training: "Training", scores: "dict[str, Score]") -> str:
     """The best model's figures, and what to do with it."""
     at, raw = training.at, training.data.tokenizer.raw_is
@@ -88,8 +71,7 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
             f"{shown_perplexity(score.perplexity)}, {score.bits_per_byte:.3f} bits per byte{of}; "
             f"{advice.unknown_share(score.unknown_tokens, score.tokens)}"
         )
-    if warning := little_text(training.data, training.config):
-        lines.append(warning)
+    lines += advice.little_text(training.data.corpus, training.config.tokens)
     unknown, tokens = (sum(getattr(score, name) for score in scores.values()) for name in ("unknown_tokens", "tokens"))
     lines += advice.doubts(training.data.tokenizer, unknown, tokens)
     prompt = _known_prompt(training)
@@ -114,8 +96,8 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     for name, score in compared.scores:
         table.add_row(name, f"{score.loss:.4f}", shown_perplexity(score.perplexity), f"{score.bits_per_byte:.3f}")
     _console().print(table)
-    for doubt in advice.doubts(run.tokenizer, stream.unknown, len(stream.ids)):
-        print(doubt)
+    for warning in compared.warnings:
+        print(warning)
 
 
 def _known_prompt(training: "Training") -> str:
@@ -142,7 +124,7 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         return
     console = _console()
     narrow = console.width < 100  # such as 80 columns: then names of runs tell the corpus, too
-    figures = {"types": "|V|", "epochs": "epochs", "perplexity": "ppl"}
+    figures = {"types": "|V|", "epochs": "epochs", "perplexity": "ppl", "unknown": "unk"}
     figures |= {"bits_per_byte": "valid b/B", "test_bits_per_byte": "test b/B"}
     texts = ["run", *([] if narrow else ["corpus"]), "tokens", "types", "model", "epochs"]
     table = Table(box=None, pad_edge=False, padding=(0, 1 if narrow else 2, 0, 0))
@@ -151,8 +133,8 @@ def runs_table(folder: Path, as_csv: bool = False) -> None:
         justify: Any = "right" if name in figures else "left"
         table.add_column(heading, justify=justify, overflow="fold", no_wrap=name not in ("run", "corpus", "state"))
     for row in rows:
-        figure = {"perplexity": shown_perplexity}
-        numbers = [figure.get(k, "{:.3f}".format)(row[k]) if row.get(k) else "" for k in list(figures)[2:]]
+        figure = {"perplexity": shown_perplexity, "unknown": "{:.1%}".format}
+        numbers = ["" if row.get(k) is None else figure.get(k, "{:.3f}".format)(row[k]) for k in list(figures)[2:]]
         table.add_row(*map(escape, [*("" if row.get(k) is None else str(row[k]) for k in texts), *numbers, row["state"]]))
     console.print(table)
 
@@ -209,7 +191,7 @@ def corpus_report(config: RunConfig, top: int) -> None:
         table.add_row(name, f"{len(stream.ids):,}", f"{len(set(stream.ids.tolist())):,}", share, f"{stream.bytes:,}", f"{ends}")
     _console().print(table)
     more = LLAMA_TOKENS / max(len(data.train.ids), 1) / 1e6
-    if warning := little_text(data, config):
+    for warning in advice.little_text(data.corpus, config.tokens):
         print(warning)
     print(f"Llama 3 was trained on {more:,.0f} million times as many tokens as the training split holds")
     print(f"vocabulary of the {config.tokens.kind} tokenizer, from the training split: {data.tokenizer.size:,} types")

@@ -188,12 +188,21 @@ def _summary(path: Path) -> dict[str, Any]:
         "epochs": len(epochs),
         "best_epoch": best.get("epoch"),
         "perplexity": best.get("valid_perplexity"),
+        "unknown": _share(corpus, "valid"),
         "bits_per_byte": best.get("valid_bits_per_byte"),
         **_tested(path / "result.json", meta),
         "seconds": round(sum(r["seconds"] for r in epochs), 1),
         "command": about.get("command"),
         "commit": about.get("commit"),
     }
+
+
+def _share(corpus: dict[str, Any], split: str) -> float | None:
+    """Which part of a split's tokens the vocabulary lacks; runs of older versions do not know."""
+    try:
+        return float(corpus["unknown_tokens"][split] / max(corpus["tokens"][split], 1))
+    except (KeyError, TypeError):
+        return None
 
 
 def _meta(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from recurrent_lm.lm.scoring.dynamic import RATES, dynamic_losses
 from recurrent_lm.lm.scoring.evaluate import EXPLODED, Score, token_losses
 from recurrent_lm.lm.scoring.interpolate import fit_weight, mix
 from recurrent_lm.lm.scoring.ngram import NGram
-from recurrent_lm.lm.text.advice import seen_in_training, twice
+from recurrent_lm.lm.text.advice import doubts, little_text, seen_in_training, twice
 from recurrent_lm.lm.text.batches import Stream, encode
 from recurrent_lm.lm.text.corpora import EMBEDDED, SPLITS, Corpus, Piece, open_corpus
 from recurrent_lm.lm.text.data import Data, missing, trained_on
@@ -64,11 +64,12 @@ class How:
 
 @dataclass(frozen=True)
 class Compared:
-    """The text that was scored, and (name, score) of each way to score it."""
+    """The text that was scored, (name, score) of each way to score it, and what to doubt of these scores."""
 
     corpus: str
     stream: Stream
     scores: list[tuple[str, Score]]
+    warnings: list[str]
 
 
 def compare(
@@ -104,9 +105,9 @@ def compare(
         if how.ngram or how.fits:  # what reads the run's own corpus anyway
             for sentence in seen_in_training(pieces_of(corpus, how.split), judge.data.corpus.splits()["train"]):
                 note(sentence)
-        name, stream = corpus.name, stream_of(corpus, run.tokenizer, how.split)
+        stream = stream_of(corpus, run.tokenizer, how.split)
     else:
-        name, stream = judge.data.corpus.name, judge.split(how.split)
+        corpus, stream = judge.data.corpus, judge.split(how.split)
     plain = token_losses(run.model, stream.ids, rows=how.rows, warmup=how.warmup, resets=judge.resets)
     scores = [("model", Score.of(plain, stream))]
     best, lr = plain, None
@@ -122,7 +123,8 @@ def compare(
             weight = fit_weight(-judge.valid_losses(lr), counted.log_probs(judge.data.valid.ids))
             mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
             scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
-    return Compared(name, stream, scores)
+    warnings = little_text(corpus, run.config.tokens) + doubts(run.tokenizer, stream.unknown, len(stream.ids))
+    return Compared(corpus.name, stream, scores, warnings)
 
 
 class _Judge:

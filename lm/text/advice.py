@@ -10,8 +10,11 @@ from recurrent_lm.lm.text.corpora import SPLITS, Corpus, Piece
 from recurrent_lm.lm.text.data import Data
 from recurrent_lm.lm.text.tokenizer import Tokenizer
 from recurrent_lm.lm.text.tokens import LONGEST_PIECE, long_pieces
+from recurrent_lm.lm.text.words import word_counts
 
 FEW_WORDS, MUCH_UNKNOWN = 100, 0.3  # known words, and share of unknown tokens, beyond which a perplexity says little
+LITTLE_WORDS = 5_000  # of which a tenth is held out, too little for a perplexity that another tenth would repeat
+LITTLE_CHARACTERS = 8 * LITTLE_WORDS  # more are not little, also where no spaces stand between words
 UNSPACED = regex.compile(r"[\p{LB=SA}\p{Han}\p{Hiragana}\p{Katakana}]+")  # scripts that put no spaces between words
 UNSPACED_SHARE = 0.1  # of the letters, from which on it matters
 NO_LETTERS = regex.compile(r"\P{L}+")
@@ -39,6 +42,20 @@ def doubts(tokenizer: Tokenizer, unknown: int, tokens: int) -> list[str]:
             "--tokens char or bpe"
         )
     return warnings
+
+
+def little_text(corpus: Corpus, tokens: TokensConfig) -> list[str]:
+    """A warning where a corpus is too small for its perplexity to mean much."""
+    documents = [text for _, text in corpus.documents]
+    if sum(map(len, documents)) >= LITTLE_CHARACTERS:
+        return []
+    words = word_counts(documents, tokens.split, tokens.lower).total()
+    if words >= LITTLE_WORDS:
+        return []
+    return [
+        f"warning: {corpus.name} has {words:,} words; below {LITTLE_WORDS:,} a perplexity means little, "
+        "as it hangs on the few words held out: take more text"
+    ]
 
 
 def of_data(data: Data, tokens: TokensConfig) -> list[str]:

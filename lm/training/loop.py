@@ -250,6 +250,8 @@ class Training:
             self.logs[1].write(record)
         self.save(best=improved)
         shown = {"train_loss": train_loss, "valid_loss": score.loss, "perplexity": score.perplexity}
+        if self.data.valid.unknown:
+            shown["unknown"] = self.data.valid.unknown / len(self.data.valid.ids)
         shown |= {"bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
         verdict = "best" if improved else f"next lr {at.lr:.3g}"
         self.display.line(f"epoch {at.epoch}: {figures(shown)} {clock(seconds)} {verdict}")

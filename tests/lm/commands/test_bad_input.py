@@ -275,7 +275,7 @@ def test_a_reader_who_has_enough_is_no_error(trained: Path) -> None:
         process.stdout.readline()
         process.stdout.close()
         err = process.stderr.read().decode()
-        process.wait(timeout=60)
+        process.wait(timeout=600)
     assert "Traceback" not in err
     assert "Exception" not in err
     assert process.returncode in (0, 141)

@@ -108,7 +108,7 @@ def test_the_table_is_readable_in_80_columns(
     assert all(len(line) <= 80 for line in out.splitlines())
     first, second, *rows = out.splitlines()
     assert first.split() == ["valid", "test"]
-    assert second.split() == ["run", "tokens", "|V|", "model", "epochs", "ppl", "b/B", "b/B", "state"]
+    assert second.split() == ["run", "tokens", "|V|", "model", "epochs", "ppl", "unk", "b/B", "b/B", "state"]
     assert len(rows) == 2, "no row is folded"
     best = min(map(json.loads, (trained / "epochs.jsonl").read_text().splitlines()), key=lambda r: r["valid_loss"])
     test = json.loads((trained / "result.json").read_text())["test"]
@@ -116,8 +116,21 @@ def test_the_table_is_readable_in_80_columns(
     types = json.loads((trained / "about.json").read_text())["corpus"]["types"]
     assert cells[:6] == ["runs/obama-word-lstm", "char", f"{types}", "lstm", "1x16", "6"]
     assert cells[6:] == [
-        f"{best['valid_perplexity']:.2f}", f"{best['valid_bits_per_byte']:.3f}", f"{test['bits_per_byte']:.3f}", "done"
+        f"{best['valid_perplexity']:.2f}", "0.0%", f"{best['valid_bits_per_byte']:.3f}", f"{test['bits_per_byte']:.3f}", "done"
     ]  # fmt: skip
+
+
+def test_the_table_shows_what_is_unknown_beside_the_perplexity(trained_words: Path, lm_command: Any, tmp_path: Path) -> None:
+    run = tmp_path / "words"
+    shutil.copytree(trained_words, run)
+    counts = json.loads((run / "about.json").read_text())["corpus"]
+    share = counts["unknown_tokens"]["valid"] / counts["tokens"]["valid"]
+    heading, row = lm_command("runs", run.parent)[1].splitlines()
+    perplexity = heading.split().index("ppl")
+    assert heading.split()[perplexity + 1] == "unk"
+    assert f"{share:.1%}" in row.split()
+    (found,) = csv.DictReader(lm_command("runs", run.parent, "--csv")[1].splitlines())
+    assert float(found["unknown"]) == pytest.approx(share)
 
 
 def test_a_wide_table_names_the_corpus_and_what_was_scored(folder: Path, lm_command: Any) -> None:

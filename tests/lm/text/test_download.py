@@ -115,16 +115,16 @@ class Handler(BaseHTTPRequestHandler):
         self.send(TEXT, 500)
 
     def silent(self) -> None:
-        self.server.over.wait(30)
+        self.server.over.wait(600)
 
     def stalled(self) -> None:
         self.send(TEXT[:1000], length=len(TEXT))
-        self.server.over.wait(30)
+        self.server.over.wait(600)
 
     def interrupted(self) -> None:
         self.send(TEXT[: len(TEXT) // 2], length=len(TEXT))
         os.kill(os.getpid(), signal.SIGINT)
-        self.server.over.wait(30)
+        self.server.over.wait(600)
 
 
 @pytest.fixture(autouse=True)

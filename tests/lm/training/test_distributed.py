@@ -309,7 +309,7 @@ def test_a_signal_to_a_rank_that_waits_stops_the_validation(
     tmp_path: Path, together: Any, command: Make, whole: Any, read_log: Log
 ) -> None:
     run = tmp_path / "run"
-    done = together(2, command(run, **KINDS["noise"]), VALIDATING.format(timeout=60, signal=2, seconds=60))
+    done = together(2, command(run, **KINDS["noise"]), VALIDATING.format(timeout=600, signal=2, seconds=600))
     assert "stopped after step 10" in done.sentence(130)
     assert done.err[0], "after the first rank's last line on the screen"
     assert not (run / "best.json").exists(), "the validation was not done"

@@ -138,14 +138,14 @@ def test_torchrun_itself(tmp_path: Path, corpus: Path, flags: Make, fit: Make, r
 
     run = tmp_path / "run"
     with start("torch.distributed.run", "--", "lm", "train", corpus, "--run", run, *flags()) as ended:
-        out, err = ended.communicate(timeout=200)
+        out, err = ended.communicate(timeout=900)
     assert ended.returncode == 0, err
     fit(tmp_path / "one", corpus)
     losses = [[r["loss"] for r in read_log(path / "steps.jsonl")] for path in (run, tmp_path / "one")]
     assert losses[0] == pytest.approx(losses[1], rel=2e-5)
 
     with start("recurrent_lm.lm.training.torchrun", "lm", "train", corpus, "--run", tmp_path / "no", *flags(rows=3)) as refused:
-        out, err = refused.communicate(timeout=200)
+        out, err = refused.communicate(timeout=900)
     assert refused.returncode == 2
     assert err.startswith("lm: 3 rows cannot be divided over 2 processes")
     assert (out, err.count("\n")) == ("", 1)
@@ -164,7 +164,7 @@ def test_torchrun_itself(tmp_path: Path, corpus: Path, flags: Make, fit: Make, r
             if line.startswith("epoch 2:"):
                 break
         stopped.send_signal(signal.SIGTERM)
-        out, err = stopped.communicate(timeout=200)
+        out, err = stopped.communicate(timeout=900)
     assert stopped.returncode == 143
     assert err.startswith("lm: stopped after step ")
     assert err.count("\n") == 1

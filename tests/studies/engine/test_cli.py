@@ -87,10 +87,10 @@ def test_an_output_that_cannot_be_written_is_a_sentence():
     """What stands on standard error speaks of the output, not of a disk or a run; a closed output is no error."""
     command = [sys.executable, "-m", "recurrent_lm.studies", "list"]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=600)
     assert done.returncode == 2
     assert done.stderr == "studies: the standard output cannot be written: No space left on device\n"
-    closed = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=60, preexec_fn=lambda: os.close(1))
+    closed = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=600, preexec_fn=lambda: os.close(1))
     assert (closed.returncode, closed.stderr) == (0, "")
 
 

@@ -113,7 +113,7 @@ def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
     code = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30)); from recurrent_lm.studies.cli import main; main()"
     sets = [x for s in ("vocabulary=2", "hidden=1", "layers=1", "rows=10000", "bptt=10000") for x in ("--set", s)]
     command = [sys.executable, "-c", code, "run", "training_step", *sets, "--out", str(tmp_path / "t.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 2, done.stderr
     assert "memory is not enough" in done.stderr or "GB of memory or more" in done.stderr
     assert done.stderr.count("\n") == 1

@@ -152,7 +152,7 @@ def test_a_signal_ends_the_processes_too_and_keeps_what_was_measured(signum, cod
     study = Cases(numbers=(1, 2, 50, 51), notes=notes)
     until(lambda: {n for n, _ in study.measured()} == {1, 2, 50, 51} and len(list(base.glob("cells/*.parquet"))) == 2)
     going.send_signal(signum)
-    said = going.communicate(timeout=60)[1]
+    said = going.communicate(timeout=600)[1]
     assert going.returncode == code, said
     if signum != signal.SIGKILL:
         assert said == f"studies: stopped with 2 of 4 cells in {base}; the same command goes on from there\n"
@@ -160,7 +160,7 @@ def test_a_signal_ends_the_processes_too_and_keeps_what_was_measured(signum, cod
     assert sorted(path.name for path in base.glob("cells/*.parquet")) == ["0000.parquet", "0001.parquet"]
 
 
-def until(done, seconds=60):
+def until(done, seconds=600):
     end = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < end, "it did not happen"
