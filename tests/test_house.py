@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 import tomllib
@@ -140,6 +141,24 @@ def test_the_installation_has_every_folder() -> None:
     assert setuptools["package-dir"] == {"recurrent_lm": "recurrent_lm", **folders}
     assert sorted(setuptools["packages"]) == sorted(setuptools["package-dir"])
     assert {path.parent for path in FILES} == {path.parent for path in FILES if path.name == "__init__.py"}
+
+
+def test_what_programs_in_texts_import_is_there() -> None:
+    """Examples of pages, and programs that tests hand to another Python, which no linter reads."""
+    line = re.compile(r"^(?:[ >]*|.*[\"';] *)from recurrent_lm\.([\w.]+) import ([\w, ]+)", re.MULTILINE)
+    texts = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
+    found = {(where, names) for path in texts for where, names in line.findall(path.read_text())}
+    assert len(found) > 100
+    for where, names in sorted(found):
+        folder = ROOT / where.replace(".", "/")
+        source = (folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")).read_text()
+        for name in filter(None, (part.split(" as ")[0].strip() for part in names.split(","))):
+            module = (folder / f"{name}.py").exists() or (folder / name).is_dir()
+            assert module or re.search(rf"\b{name}\b", source), f"from recurrent_lm.{where} import {name}"
+    for page in (*(ROOT / "docs").glob("*.md"), ROOT / "README.md"):
+        assert not re.search(rf"^ *import ({'|'.join(ROOMS)})$", page.read_text(), re.MULTILINE), page
+        for path in re.findall(rf"\b(?:{'|'.join(ROOMS)}|tests|docs)/[\w/]+\.(?:py|md)\b", page.read_text()):
+            assert (ROOT / path).exists(), f"{page.name} names {path}"
 
 
 @pytest.mark.parametrize("room", ROOMS)

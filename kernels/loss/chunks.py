@@ -116,6 +116,8 @@ def torch_chunks(
             d_input[part] = torch.mm(d, w)
         if d_weight is not None and d.dtype == acc:
             d_weight.addmm_(d.t(), x[part])
+        elif d_weight is not None and d.is_cpu and d.dtype == torch.float16:  # no slower than a product of float16
+            d_weight.addmm_(z.t(), x[part].to(acc))
         elif d_weight is not None:
             for left in range(0, v, BLOCK):
                 d_weight[left : left + BLOCK] += torch.mm(d[:, left : left + BLOCK].t(), x[part])

@@ -67,6 +67,8 @@ def cross_entropy(
         ValueError: for shapes, types and numbers that do not fit, and for bfloat16 in Triton's interpreter.
         IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
         RuntimeError: by ``triton``, for a second derivative, forward mode (``jvp``) and ``vmap``.
+            Inside a compiled function torch.func's gradients are refused by torch, and a block of ``dual_level`` by us, whether
+            or not the arguments have tangents; use autograd there.
     """
     if logits.dim() != 2:
         raise ValueError(f"logits must be [N, V], not {list(logits.shape)}")

@@ -76,6 +76,8 @@ def linear_cross_entropy(
         ValueError: for shapes, types, numbers and names that do not fit, and for bfloat16 in Triton's interpreter.
         IndexError: on CPU, for a target outside [0, V) that is not ``ignore_index``.
         RuntimeError: for a second derivative, forward mode (``jvp``) and ``vmap``, which ``eager`` alone has.
+            Inside a compiled function torch.func's gradients are refused by torch, and a block of ``dual_level`` by us, whether
+            or not the arguments have tangents; use autograd there.
     """
     ignore_index = -100 if ignore_index is None else ignore_index
     if input.dim() != 2 or linear_weight.dim() != 2 or input.shape[1] != linear_weight.shape[1]:

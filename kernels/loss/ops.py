@@ -51,7 +51,9 @@ def _make_total(
     """The loss, lse and argmax [N], and gradients that ``rest`` divides; what was not asked for is empty.
 
     A mean's gradients are divided by its count in two parts: within each row by a number from 1 to 2, before the products, and
-    by ``rest``, a power of two, after them: so dividing rounds nothing, and float16 loses no small ones.
+    by ``rest``, a power of two, after them, which rounds nothing and loses no small numbers. In float16 the first part is 1:
+    the target's element is then close to -1, where float16 is at its finest, and that is worth more than one rounding less
+    (for N = 1000 half as many elements differ from the float32 result, rounded once; in bfloat16 it is the other way round).
     """
     n, v, acc = len(input), len(linear_weight), accumulator(input.dtype)
     every = check_classes(target, ignore_index, v)
@@ -61,7 +63,7 @@ def _make_total(
     if mean:
         alike = every and weight is None
         count = input.new_full((), n, dtype=acc) if alike else divisor(target, weight, ignore_index, v, acc)
-        part = 2 * torch.frexp(count).mantissa
+        part = torch.ones_like(count) if dtype == torch.float16 else 2 * torch.frexp(count).mantissa
         rest = torch.where(count == 0, 1.0, count / part)
         upstream = part.reciprocal().expand(n)
     rows, gradients = _chunks(

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, ParamSpec, TypeVar
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 REDUCTIONS = ("mean", "sum", "none")
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of input, weight and bias
@@ -184,14 +184,16 @@ FORWARD_MODE = "the fused cross-entropy has no forward-mode derivative (jvp); us
 
 
 def check_forward_mode(*tensors: Tensor | None) -> None:
-    """Refuse ``jvp`` within torch.compile, whose operations would give tangents of 0.
+    """Refuse forward mode within torch.compile, whose operations would give tangents of 0.
 
     Raises:
-        RuntimeError: where a tensor has a tangent.
+        RuntimeError: where a tensor has a tangent, or may have one: of an argument of the compiled function none is seen.
     """
     if torch.compiler.is_compiling():
+        if forward_ad._current_level >= 0:
+            raise RuntimeError(FORWARD_MODE)
         for tensor in tensors:
-            if tensor is not None and unpack_dual(tensor).tangent is not None:
+            if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
                 raise RuntimeError(FORWARD_MODE)
 
 

@@ -51,7 +51,9 @@ def recurrence(
         The outputs h(1) .. h(T) as [T, B, H], and the state after the last step; under autocast in its dtype.
 
     Under torch.func (grad, jacrev, jvp, vmap) and forward-mode differentiation every backend runs unrolled, as ``eager`` does;
-    second derivatives are made that way, too.
+    second derivatives are made that way, too. A function that torch.compile compiled with AOTAutograd (its default) may call
+    torch.func inside; given dual numbers from outside it raises torch's NotImplementedError. No second derivative is taken of
+    what it returns: torch refuses that.
 
     Raises:
         ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.

@@ -222,12 +222,3 @@ def test_results_are_contiguous(name: str, backend: str) -> None:
     output, state = PAIRS[name][0](3, 5, backend=backend)(torch.randn(4, 2, 3))
     assert output.is_contiguous()
     assert all(s.is_contiguous() for s in states(state))
-
-
-@pytest.mark.parametrize("room", ["kernels", "lm", "studies", "reports"])
-def test_every_name_at_the_door_is_listed(room: str) -> None:
-    """``dir`` shows names before their first use."""
-    import importlib
-
-    door = importlib.import_module(room)
-    assert set(door.__all__) <= set(dir(door))

@@ -71,10 +71,12 @@ MUTANTS = {
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_a_broken_exchange_is_seen(mutant: str, tmp_path: Path) -> None:
     file, right, wrong, changed = MUTANTS[mutant]
-    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    source = (tmp_path / "kernels" / file).read_text()
+    for folder in ("kernels", "recurrent_lm"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    (path,) = (tmp_path / "kernels").rglob(file)
+    source = path.read_text()
     assert right in source, "the line to break is gone"
-    (tmp_path / "kernels" / file).write_text(source.replace(right, wrong))
+    path.write_text(source.replace(right, wrong))
     result = run(tmp_path, **{"exchange": mutant.partition(":")[0], "repetitions": 4, "steps": 8} | changed)
     assert "hang" in result or max(result["errors"]) > 1e-2
 

@@ -1,6 +1,6 @@
 """The fused losses on a GPU, compiled; ``make gpu-check`` does these and more.
 
-TRITON_INTERPRET=0 python -m pytest tests/kernels/test_cross_entropy_gpu.py
+TRITON_INTERPRET=0 python -m pytest tests/kernels/loss/test_cross_entropy_gpu.py
 """
 
 import os

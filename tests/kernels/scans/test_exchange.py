@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from paths import ROOT
 
-SCRIPT = ROOT / "tests" / "kernels" / "programs_at_once.py"
+SCRIPT = ROOT / "tests" / "support" / "kernels" / "programs_at_once.py"
 SPEC = {
     "seed": 0, "cell": "rnn-tanh", "steps": 5, "batch": 3, "hidden": 64, "dtype": "float32", "programs": 4, "repetitions": 1,
     "parts": 1, "w_first": False, "exchange": "sentinel", "reset": False, "clip": None, "nan": False, "deadline": 300.0,
@@ -185,13 +185,15 @@ MUTANTS = {
 def test_a_broken_exchange_is_seen(mutant: str, tmp_path: Path) -> None:
     """Each of the ways to get an exchange wrong gives wrong numbers or hangs here."""
     file, rights, wrongs, changed = MUTANTS[mutant]
-    shutil.copytree(ROOT / "kernels", tmp_path / "kernels", ignore=shutil.ignore_patterns("__pycache__"))
-    source = (tmp_path / "kernels" / file).read_text()
+    for folder in ("kernels", "recurrent_lm"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    broken = tmp_path / "kernels" / "rnn" / file
+    source = broken.read_text()
     pairs = [(rights, wrongs)] if isinstance(rights, str) else zip(rights, wrongs, strict=True)
     for right, wrong in pairs:
         assert right in source, "the line to break is gone"
         source = source.replace(right, wrong)
-    (tmp_path / "kernels" / file).write_text(source)
+    broken.write_text(source)
     exchange = mutant.partition(":")[0]
     result = run(tmp_path, **{"exchange": exchange, "steps": 8} | changed)
     assert "hang" in result or max(result["errors"]) > 1e-3

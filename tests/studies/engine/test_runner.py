@@ -202,7 +202,7 @@ sys.path.insert(0, {tests!r})
 import test_runner
 from pathlib import Path
 from test_runner import Squares, run
-from recurrent_lm.studies.engine.run import ending_at_once
+from recurrent_lm.studies.engine.output import ending_at_once
 def measure(self, cell, known=Squares.measure):
     if cell["number"] == 3:
         os.kill(os.getpid(), {signum})

@@ -130,7 +130,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from cluster_cases import Cases
 from recurrent_lm.studies.executors.processes import Processes
-from recurrent_lm.studies.engine.run import Run, ending_at_once
+from recurrent_lm.studies.engine.output import ending_at_once
+from recurrent_lm.studies.engine.run import Run
 going = Run(Cases(numbers=(1, 2, 50, 51), notes={notes!r}, slow=50), "cases", "cpu", Path({base!r}), executor=Processes(2))
 with ending_at_once(going.stopped):
     going()

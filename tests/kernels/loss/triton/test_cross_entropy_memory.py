@@ -14,7 +14,8 @@ from paths import ROOT
 COMMON = """
 import ctypes, mmap, sys, warnings
 import torch
-from recurrent_lm.kernels import cross_entropy, linear_cross_entropy, loss_plan
+from recurrent_lm.kernels import cross_entropy, linear_cross_entropy
+from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss.tiles import tiles_backward, tiles_forward
 warnings.simplefilter("ignore")
 """

@@ -158,6 +158,13 @@ def test_compiled(backend: str, strategy: str | None) -> None:
         with pytest.raises(Exception, match=r"has no (forward-mode derivative|vmap)|FORWARD_MODE"):
             torch.compile(call, backend="eager", fullgraph=True)(*tensors)
     torch._dynamo.reset()
+    compiled = torch.compile(loss, backend="eager", fullgraph=True)
+    expected = compiled(*tensors)
+    words = r"has no forward-mode derivative|FORWARD_MODE"
+    with forward_mode.dual_level(), pytest.raises(RuntimeError, match=words):  # the operation would lose the tangent
+        compiled(forward_mode.make_dual(tensors[0], torch.ones_like(tensors[0])), *tensors[1:])
+    torch.testing.assert_close(compiled(*tensors), expected)  # outside of the block it runs again
+    torch._dynamo.reset()
     made = leaves(tensors)
     (gradient, *_) = torch.autograd.grad(torch.compile(loss, backend="eager")(*made), made, create_graph=True)
     refused("second derivative", lambda: gradient.square().sum().backward())
