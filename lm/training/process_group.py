@@ -151,7 +151,7 @@ def _settle(ranks: Ranks, error: str) -> None:
 
 def _divide(training: "Training", ranks: Ranks) -> None:
     k = training.config.batches.rows
-    training.ranks = ranks
+    training.step.ranks = ranks
     training.state = ranks.part(training.state)
     training.model.share = (k, ranks.rows(k))
 
