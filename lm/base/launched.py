@@ -1,4 +1,4 @@
-"""What torchrun says of this process in its environment; light, for commands that begin."""
+"""What torch's launcher says of this process in its environment; light, for commands that begin."""
 
 import os
 

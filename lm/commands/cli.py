@@ -13,7 +13,7 @@ import typer
 
 from recurrent_lm.lm.base.console import say, silence, unwritten
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
-from recurrent_lm.lm.base.launched import follows
+from recurrent_lm.lm.base.launched import follows, place
 from recurrent_lm.lm.base.signals import ending_at_once
 from recurrent_lm.lm.commands import ask
 from recurrent_lm.lm.commands.ask import RunArgument
@@ -32,6 +32,7 @@ corpora_app = typer.Typer(no_args_is_help=True, help="List the corpora, show wha
 app.add_typer(corpora_app, name="corpora")
 
 SOURCES = "obama, another name of lm corpora list, a text file, or a folder of .txt files (./obama for one of that name)"
+PROCESSES = "processes on this machine that share the rows of each batch; across machines let torchrun start them"
 # How often a waiting thread of torch's OpenMP (GNU's) looks before it sleeps: 25 to 50 microseconds, about the time between
 # two parallel pieces of work. Sleeping at once costs speed on an idle machine. Longer looking stops a busy one, where the
 # thread that is waited for has been put aside; with the default, a training there ran at a tenth of the speed.
@@ -73,6 +74,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="print the ver
 @app.command()
 @with_settings
 def train(
+    context: typer.Context,
     corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
     *,
     run: Annotated[Path | None, typer.Option(help="the new run's folder; runs/NAME if left out")] = None,
@@ -80,6 +82,7 @@ def train(
     preset_name: Annotated[
         str, typer.Option("--preset", help=f"settings that come with the program: {', '.join(presets())}")
     ] = "",
+    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
     **settings: Any,
 ) -> None:
@@ -102,6 +105,7 @@ def train(
         given["source"] = ""
     chosen = base.replace(**given)
     with ending_at_once("stopped before the first step; nothing was kept"):
+        _in_processes(processes, lambda: chosen, context)
         from recurrent_lm.lm.training import start
 
         _run_training(lambda: start.new_training(start.inherit(chosen, given, named, file), run), quiet)
@@ -109,12 +113,14 @@ def train(
 
 @app.command()
 def resume(
+    context: typer.Context,
     run: RunArgument,
     epochs: Annotated[int | None, typer.Option(help="train until so many epochs are done, a finished run too")] = None,
     max_steps: Annotated[int | None, typer.Option(help="or until so many updates are made; 0 for no such limit")] = None,
     patience: Annotated[int | None, typer.Option(help="or so many epochs without a better validation loss; 0 never")] = None,
     corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
+    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
     """Go on with a training where its last checkpoint stands, with its own threads, or train a finished run longer.
@@ -126,11 +132,28 @@ def resume(
         _follow()
         return
     with ending_at_once(f"stopped before another step; {run} is as it was"):
+        from recurrent_lm.lm.runs import folder
         from recurrent_lm.lm.training import start
 
+        _in_processes(processes, lambda: folder.read_settings(run)[0], context)
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
         _run_training(lambda: start.resume(run, device, corpus, **limits), quiet)
+
+
+def _in_processes(processes: int, config: Callable[[], RunConfig], context: typer.Context) -> None:
+    """Where several processes are wished and not started yet: run this command line in each, and exit when they have ended."""
+    started = place()[1]
+    if processes < 1:
+        raise InputError(f"--processes must be at least 1, not {shown(processes)}")
+    if processes == 1 or processes == started:
+        return
+    if started > 1:
+        raise InputError(f"--processes {shown(processes)}, but torchrun has started {started}; leave --processes out")
+    from recurrent_lm.lm.training import launcher, process_group
+
+    process_group.check(config(), processes)
+    raise typer.Exit(launcher.launch(processes, context.obj))
 
 
 def _run_training(make: Callable[[], Any], quiet: bool) -> None:
@@ -340,8 +363,9 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
             stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
     # Only what stands above UsageError is shared by all of typer's complaints about a command line.
     usage_error: Any = typer.BadParameter.__mro__[2]
+    typed = sys.argv[1:] if arguments is None else arguments
     try:
-        code = application(args=arguments, prog_name=name, standalone_mode=False)
+        code = application(args=arguments, prog_name=name, standalone_mode=False, obj=typed)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except (BrokenPipeError, SystemExit) as error:  # typer makes a SystemExit of a broken pipe
@@ -354,7 +378,7 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
     except (InputError, OSError, Diverged, Stopped) as error:
         message, code = _sentence(error) or ("", 1)
     except usage_error as error:
-        message, code = _of_typer(error, sys.argv[1:] if arguments is None else arguments), 2
+        message, code = _of_typer(error, typed), 2
         if not message:  # only the help was asked for
             return 2
         if follows():

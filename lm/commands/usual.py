@@ -57,6 +57,7 @@ _USUAL: dict[str, str] = {
     "--run, --html": "--out --out-dir --outdir --output --output-dir --save --save-dir --savefile "
     "--logdir --log-dir --run-dir --name",
     # the machine
+    "--processes": "--nproc-per-node --num-processes --nproc --n-procs --world-size",
     "--device cuda": "--cuda --gpu --gpus --use-cuda --use-gpu",
     "--device cpu": "--cpu --no-cuda --use-cpu",
     "--device": "--accelerator --gpuid --gpu-id",

@@ -12,46 +12,32 @@ from torch import Tensor
 from recurrent_lm import kernels
 
 
-def clip(gradients: list[Tensor], kind: str, threshold: float) -> tuple[float, bool]:
-    """Clip in place; the norm before clipping, and whether anything was changed.
+def clip(gradients: list[Tensor], kind: str, threshold: float, look: bool = True) -> tuple[Tensor, Tensor]:
+    """Clip in place; the norm before clipping (float64) and whether anything was changed, as scalars.
 
     ``norm`` is Algorithm 1 of Pascanu, Mikolov & Bengio 2013 over all gradients together: if ||g|| >= threshold then
-    g <- threshold / ||g|| g. ``value`` limits every element to [-threshold, threshold]. ``none`` only measures. A norm
-    that is not finite is returned and nothing is changed.
+    g <- threshold / ||g|| g. ``value`` limits every element to [-threshold, threshold]. ``none`` only measures.
+
+    Args:
+        look: read the norm and what follows from it, to leave out passes that would change nothing; a norm that is not
+            finite then leaves the gradients as they are. False, for a CUDA graph, reads no number of a GPU.
     """
-    norm = kernels.total_norm_on_host(gradients)
-    if kind == "norm" and threshold <= norm < math.inf:
-        factor = threshold / norm
-        for step in (factor,) if factor >= _tiny(gradients) else (math.sqrt(factor),) * 2:
-            _multiply(gradients, step)
-        return norm, norm > threshold
-    if kind == "value" and norm < math.inf:
-        over = any(bool(g.abs().amax() > threshold) for g in gradients if g.numel())
-        if over:
+    norm = _scalar(kernels.total_norm_on_host(gradients)) if look else kernels.total_norm(gradients)
+    if kind == "none" or (look and not norm.isfinite()):
+        return norm, torch.zeros_like(norm, dtype=torch.bool)
+    if kind == "value":
+        clipped = torch.nn.utils.get_total_norm([g for g in gradients if g.numel()], math.inf) > threshold
+        clipped = clipped.cpu() if look else clipped
+        if not look or clipped:
             torch._foreach_clamp_min_(gradients, -threshold)
             torch._foreach_clamp_max_(gradients, threshold)
-        return norm, over
-    return norm, False
-
-
-def clip_on_device(gradients: list[Tensor], kind: str, threshold: float) -> tuple[Tensor, Tensor]:
-    """``clip`` without a look at any number, for a CUDA graph: the same norm, and whether anything was changed, as scalars.
-
-    A norm that is not finite leaves gradients that are of no use.
-    """
-    norm = kernels.total_norm(gradients)
-    if kind == "norm":
-        factor = (threshold / norm).clamp(max=1.0)
-        root = torch.where(factor < _tiny(gradients), factor.sqrt(), 1.0)
-        for step in (root, factor / root):
+        return norm, clipped
+    factor = (threshold / norm).clamp(max=1.0)
+    tiny = factor < _tiny(gradients)
+    for step in (torch.where(tiny, factor.sqrt(), 1.0), torch.where(tiny, factor.sqrt(), factor)):
+        if not (step.is_cpu and step == 1):
             _multiply(gradients, step)
-        return norm, norm > threshold
-    if kind == "value":
-        largest = torch.nn.utils.get_total_norm([g for g in gradients if g.numel()], math.inf)
-        torch._foreach_clamp_min_(gradients, -threshold)
-        torch._foreach_clamp_max_(gradients, threshold)
-        return norm, largest > threshold
-    return norm, torch.zeros_like(norm, dtype=torch.bool)
+    return norm, norm > threshold
 
 
 def not_finite(gradients: list[Tensor]) -> Tensor:
@@ -64,12 +50,16 @@ def _tiny(gradients: list[Tensor]) -> float:
     return max((torch.finfo(torch.promote_types(g.dtype, torch.float32)).tiny for g in gradients), default=0.0)
 
 
-def _multiply(gradients: list[Tensor], factor: float | Tensor) -> None:
+def _scalar(number: float) -> Tensor:
+    return torch.tensor(number, dtype=torch.float64)
+
+
+def _multiply(gradients: list[Tensor], factor: Tensor) -> None:
     """In place, halves as float32: torch would round the factor to a half first."""
     for dtype in dict.fromkeys(g.dtype for g in gradients):
         those = [g for g in gradients if g.dtype == dtype]
         if dtype.itemsize > 2:
-            torch._foreach_mul_(those, factor.to(dtype) if isinstance(factor, Tensor) else factor)
+            torch._foreach_mul_(those, float(factor) if factor.is_cpu else factor.to(dtype))
         else:
             for g in those:
-                g.copy_(g.float() * (factor.float() if isinstance(factor, Tensor) else factor))
+                g.copy_(g.float() * factor.float())

@@ -2,9 +2,10 @@
 
 An update of a small model is some hundred kernels, each shorter than its launch by the host. Recorded, they follow each
 other without the host. Kernels know their tensors by address, so what differs between updates lies in buffers that stay:
-tokens [k, L], targets [k, L], where documents begin, the carried state, the learning rate. Nothing in an update may depend on
-a number that the host would have to wait for: clipping is done on the device, and loss and norm are read while the
-next update already runs. So a divergence is noticed one update late, when the weights are spoilt; the checkpoints are not.
+tokens [k, L], targets [k, L], where documents begin, the carried state, the learning rate, the number of updates. Nothing
+in an update may depend on a number that the host would have to wait for: the update (``step.py``) is made without a judge,
+and loss and norm are read while the next one already runs. So a divergence is noticed one update late, when the weights are
+spoilt; the checkpoints are not.
 
 The first updates, and an epoch's last one where it is shorter than L, run without the graph.
 """
@@ -20,15 +21,13 @@ from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.config import RunConfig
 from recurrent_lm.lm.model import flatten, unflatten
 from recurrent_lm.lm.text.batches import Batch
-from recurrent_lm.lm.training.clip import clip_on_device, not_finite
+from recurrent_lm.lm.training.step import Update
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 WARM = 3  # updates before the recording: kernels are compiled, libraries set up, the optimizer makes what it remembers
 AHEAD = 1  # updates that run while one is looked at; a buffer on the host for each, and one more
-
-Update = tuple[float, float, bool]  # mean loss in nats a token, gradient norm before clipping, was it clipped
 
 
 def check(config: RunConfig, processes: int) -> None:
@@ -61,6 +60,7 @@ class Graph:
         self._begins = torch.zeros(size, dtype=torch.bool, device=device) if config.state == "document" else None
         self._state = [torch.zeros_like(t, memory_format=torch.contiguous_format) for t in flatten(training.state)]
         self._rate = torch.zeros((), device=device)
+        self._count = torch.zeros((), dtype=torch.float64, device=device)  # of the updates before
         results = 3 + len(list(training.model.parameters()))
         self._results = torch.zeros(results, dtype=torch.float64, device=device)  # a norm may be beyond float32
         self._host = [_Host(size, results, cuda) for _ in range(AHEAD + 1)]
@@ -68,7 +68,7 @@ class Graph:
         self._warm = 0
         self._side = torch.cuda.Stream(device) if cuda else None
         self._graph: torch.cuda.CUDAGraph | None = None
-        for group in training.optimizer.param_groups:
+        for group in training.step.optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = cuda
 
@@ -82,7 +82,7 @@ class Graph:
         """Whether updates are replayed by now."""
         return self._graph is not None
 
-    def updates(self) -> Iterator[tuple[Batch, float, float, bool]]:
+    def updates(self) -> Iterator[tuple[Batch, Update]]:
         """The rest of the running epoch's updates, in order, each with its batch.
 
         No update runs ahead of one after which a checkpoint is due, nor after a signal, so that weights and step agree there.
@@ -93,7 +93,7 @@ class Graph:
             if not self._waiting:
                 return
             batch, read = self._waiting.popleft()
-            yield batch, *read()
+            yield batch, read()
 
     def _next(self) -> Batch | None:
         """The batch that may be begun now."""
@@ -132,9 +132,8 @@ class Graph:
                 mine.copy_(carried.detach())
         training.state = unflatten(self._state, pairs=training.config.model.cell == "lstm")
         self._rate.fill_(training.at.lr)
+        self._count.fill_(before)
         self._run()
-        if training.average:
-            training.average.update(training.model, before)
         host.results.copy_(self._results, non_blocking=True)
         host.record()
         return partial(self._read, host)
@@ -142,7 +141,7 @@ class Graph:
     def _read(self, host: "_Host") -> Update:
         loss, norm, clipped, *counts = host.wait()
         self._training.judge(loss, norm, counts)
-        return loss, norm, bool(clipped)
+        return Update(loss, norm, bool(clipped))
 
     def _run(self) -> None:
         """The update, recorded or not."""
@@ -167,27 +166,20 @@ class Graph:
                 self._update()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            self._training.display.line(f"updates cannot be recorded as a CUDA graph ({reason}); going on without one")
+            self._training.journal.line(f"updates cannot be recorded as a CUDA graph ({reason}); going on without one")
             return None
         return graph
 
     def _update(self) -> None:
-        """What ``Training.update`` does, from the buffers to the buffers; the host reads nothing."""
+        """The update, from the buffers to the buffers."""
         training = self._training
-        for group in training.optimizer.param_groups:
-            group["lr"] = self._rate
-        training.optimizer.zero_grad()
         inputs, targets = self._tokens
-        loss, after = training.loss_of(inputs, targets, self._begins, training.state)
-        loss.backward()
-        gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
-        counts = not_finite(gradients)
-        norm, clipped = clip_on_device(gradients, *training.clip)
-        training.optimizer.step()
+        figures, after = training.step(inputs, targets, self._begins, training.state, self._rate, self._count)
         for mine, last in zip(self._state, flatten(after), strict=True):
-            mine.copy_(last.detach())
-        self._results[:3].copy_(torch.stack([loss.detach().double(), norm, clipped.double()]))
-        self._results[3 : 3 + len(counts)].copy_(counts)
+            mine.copy_(last)
+        self._results[:3].copy_(torch.stack([number.double() for number in figures[:3]]))
+        assert figures.not_finite is not None
+        self._results[3 : 3 + len(figures.not_finite)].copy_(figures.not_finite)
 
 
 class _Host:

@@ -1,4 +1,4 @@
-"""How the processes that torchrun has started begin one training together, and speak with one voice.
+"""How the processes that torch's launcher has started begin one training together, and speak with one voice.
 
 The first process does what one process does, and sends its settings, streams and first checkpoint to the others, which read
 no file. What ends them all is said once: whoever comes first claims the right to speak in the store that torchrun keeps, and
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.text.data import Data
     from recurrent_lm.lm.training.loop import Training
 
-LEAD, SPEAKER, SAID, HERE = "lm/lead", "lm/speaker", "lm/said", "lm/here"  # keys in the store
+LEAD, SPEAKER, SAID, HERE, MET = "lm/lead", "lm/speaker", "lm/said", "lm/here", "lm/met"  # keys in the store
 GRACE = 2.0  # seconds in which the first process may say what all know
 PATIENCE = 10.0  # seconds to wait for the sentence of another process
 _current: Alone = ALONE
@@ -59,13 +59,9 @@ def join() -> Alone:
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     try:
         store = TCPStore(address, int(port), None, keeps, TIMEOUT, wait_for_workers=False)
-        store.add(HERE, 1)
-        end = time.monotonic() + TIMEOUT.total_seconds()
-        while (there := store.add(HERE, 0)) < size:  # in Python, so that a signal can end it
-            if time.monotonic() > end:
-                raise InputError(f"only {there} of {size} processes have come; start the others, or fewer")
-            time.sleep(0.02)
+        _all_at(HERE, store, size)
         dist.init_process_group(backend, store=PrefixStore("lm", store), rank=rank, world_size=size, timeout=TIMEOUT)
+        _all_at(MET, store, size)  # one that ended before would break the others' connections
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"the {size} processes cannot reach each other at {address}:{port} ({reason})") from None
@@ -73,9 +69,19 @@ def join() -> Alone:
     return _current
 
 
-def check(config: RunConfig) -> None:
-    """Refuse what several processes cannot do together."""
-    size, rows, device = _current.size, config.batches.rows, config.machine.device
+def _all_at(key: str, store: TCPStore, size: int) -> None:
+    """Wait until all processes have come here; in Python, so that a signal can end it."""
+    store.add(key, 1)
+    end = time.monotonic() + TIMEOUT.total_seconds()
+    while (there := store.add(key, 0)) < size:
+        if time.monotonic() > end:
+            raise InputError(f"only {there} of {size} processes have come; start the others, or fewer")
+        time.sleep(0.02)
+
+
+def check(config: RunConfig, size: int = 0) -> None:
+    """Refuse what several processes, those that this one has joined or ``size``, cannot do together."""
+    size, rows, device = size or _current.size, config.batches.rows, config.machine.device
     if rows % size:
         raise InputError(
             f"{rows} rows cannot be divided over {size} processes; start a number of processes that divides {rows}, "
@@ -151,7 +157,7 @@ def _settle(ranks: Ranks, error: str) -> None:
 
 def _divide(training: "Training", ranks: Ranks) -> None:
     k = training.config.batches.rows
-    training.ranks = ranks
+    training.step.ranks = ranks
     training.state = ranks.part(training.state)
     training.model.share = (k, ranks.rows(k))
 

@@ -66,9 +66,12 @@ class Alone:
         """What a rank's loss counts for in the mean over the ``whole`` batch's tokens, for its backward pass."""
         return None
 
-    def reduce(self, model: "nn.Module", loss: "Tensor", counted: int, signum: int) -> float:
-        """Make each gradient that of the mean loss over the tokens of all ranks, and give that loss."""
-        return float(loss.detach())
+    def reduce(self, model: "nn.Module", loss: "Tensor", targets: "Tensor", signum: int) -> "Tensor":
+        """Make each gradient that of the mean loss over the tokens of all ranks, and give that loss, a scalar.
+
+        Several ranks read the sums at once, and with them a signal that one of them has got.
+        """
+        return loss
 
     def agree(self, signum: int) -> int:
         """The signal that some rank has got, or 0; the same on all ranks. Each rank gives its own."""
@@ -118,11 +121,11 @@ class Ranks(Alone):
     def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
         return torch.full_like(loss, 1 / whole)  # before the gradients are made: sums over all tokens overflow first
 
-    def reduce(self, model: "nn.Module", loss: "Tensor", counted: int, signum: int) -> float:
+    def reduce(self, model: "nn.Module", loss: "Tensor", targets: "Tensor", signum: int) -> "Tensor":
         parameters = [p for p in model.parameters() if p.grad is not None]
-        more = loss.new_tensor([counted, *(signum == s for s in SIGNALS)])
+        counted = (targets >= 0).sum().to(loss.dtype)
         gradients = [p.grad.flatten() for p in parameters if p.grad is not None]
-        buffer = torch.cat([*gradients, loss.detach().reshape(1), more])
+        buffer = torch.cat([*gradients, torch.stack([loss, counted]), loss.new_tensor([signum == s for s in SIGNALS])])
         self._exchange(dist.all_reduce, buffer)
         nats, tokens, *signals = buffer[-4:].tolist()
         self._note(signals)
@@ -130,7 +133,7 @@ class Ranks(Alone):
         for p in parameters:
             p.grad = buffer[at : at + p.numel()].view_as(p)
             at += p.numel()
-        return nats / tokens
+        return torch.tensor(nats / tokens, dtype=torch.float64)
 
     def agree(self, signum: int) -> int:
         flags = torch.tensor([float(self._done), *(float(signum == s) for s in SIGNALS)])

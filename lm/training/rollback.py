@@ -59,18 +59,16 @@ class Rollback:
         count, step = at.rollbacks + 1, good.meta["step"]
         lr = position["lr"] / 2 ** (count - position.get("rollbacks", 0))
         record = {"rollback": count, "what": error.what, "step": at.step, "epoch": at.epoch + 1, "lr": at.lr}
-        log = Log(training.path / RECORD, "rollback", at.rollbacks, training.marks.get(RECORD))
+        log = Log(training.path / RECORD, "rollback", at.rollbacks, training.journal.marks.get(RECORD))
         log.write(record | {"grad_norms": list(training.recent), "back_to_step": step, "next_lr": lr})
         log.sync()
         log.close()
-        for open_log in training.logs:
-            open_log.close()
-        training.logs = ()  # so that the marks of the good checkpoint are stored
+        training.journal.close()  # so that the marks of the good checkpoint are stored
         training.restore(good)
         # A model that validated better stays the best one, also where the steps to it are taken back.
         training.at.best_loss, training.at.best_epoch = at.best_loss, at.best_epoch
         training.at.lr, training.at.rollbacks = lr, count
-        training.marks[RECORD] = log.mark
+        training.journal.marks[RECORD] = log.mark
         training.save()
-        training.open_logs()
-        training.display.line(f"{error.what}; back to step {step} with rate {lr:.3g} (rollback {count} of at most {MOST})")
+        training.journal.open()
+        training.journal.line(f"{error.what}; back to step {step} with rate {lr:.3g} (rollback {count} of at most {MOST})")

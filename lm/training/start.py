@@ -219,11 +219,11 @@ def _check_best(path: Path) -> list[str]:
 def _check_logs(training: Training) -> list[str]:
     """Refuse logs that are damaged; sentences on those that are gone, whose record begins anew."""
     said = []
-    for name, mark in list(training.marks.items()):
+    for name, mark in list(training.journal.marks.items()):
         file = training.path / name
         if not file.exists() and mark["bytes"]:
             said.append(f"{file} is gone, so it holds no record of what was trained before step {training.at.step + 1}")
-            del training.marks[name]
+            del training.journal.marks[name]
         elif file.exists():
             logs.check(file, mark)
     return said

@@ -74,16 +74,16 @@ def _updates(config: lm.RunConfig, norm: str, updates: int) -> Iterator[dict[str
             for number, batch in enumerate(islice(cycle(training.batches), updates)):
                 if number % len(training.batches) == 0:
                     state: Any = training.model.zero_state(config.batches.rows)
-                training.optimizer.zero_grad()
+                training.step.optimizer.zero_grad()
                 inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
-                loss, state = training.loss_of(inputs, targets, None, [s.detach() for s in state])
+                loss, state = training.step.loss(inputs, targets, None, [s.detach() for s in state])
                 loss.backward()
                 gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
                 before, used = true(gradients), NORMS[norm](gradients)
                 if used >= THRESHOLD:
                     for gradient in gradients:
                         gradient.mul_(THRESHOLD / used)
-                training.optimizer.step()
+                training.step.optimizer.step()
                 yield {"loss": float(loss.detach()), "norm": used, "true norm": before, "left": true(gradients)}
         finally:
             if training.lock:

@@ -13,8 +13,8 @@ from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
 from recurrent_lm.lm.scoring.evaluate import evaluate
-from recurrent_lm.lm.training.average import Average
 from recurrent_lm.lm.training.start import new_training, resume
+from recurrent_lm.lm.training.step import Average
 
 Log = Callable[[Path], list[dict[str, Any]]]
 Fit = Callable[..., Any]

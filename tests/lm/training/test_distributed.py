@@ -84,7 +84,7 @@ if os.environ["RANK"] != "0":
     start.prepare = start.runs.read_settings = start.checkpoint.load = start.checkpoint.save = None
 real_conclude = recurrent_lm.lm.training.loop.Training.conclude
 def conclude(self):
-    held = [*self.model.state_dict().values(), *recurrent_lm.lm.training.loop.optimizer.tensors(self.optimizer).values()]
+    held = [*self.model.state_dict().values(), *recurrent_lm.lm.training.loop.optimizer.tensors(self.step.optimizer).values()]
     print(hashlib.sha256(b"".join(t.numpy().tobytes() for t in held)).hexdigest(), file=sys.stderr)
     return real_conclude(self)
 recurrent_lm.lm.training.loop.Training.conclude = conclude

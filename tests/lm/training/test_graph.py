@@ -16,9 +16,10 @@ from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.training import cuda_graph as graph
 from recurrent_lm.lm.training import loop as train
 from recurrent_lm.lm.training import start as launch
-from recurrent_lm.lm.training.clip import clip, clip_on_device
+from recurrent_lm.lm.training.clip import clip
 from recurrent_lm.lm.training.cuda_graph import Graph
 from recurrent_lm.lm.training.loop import Training
+from recurrent_lm.lm.training.step import Average
 
 Log = Callable[[Path], list[dict[str, Any]]]
 Make = Callable[..., Any]
@@ -90,7 +91,7 @@ def test_the_next_update_runs_before_one_is_looked_at_except_where_something_is_
 ) -> None:
     training = begin(make_config(corpus, checkpoint_every=4, max_steps=10, epochs=9), tmp_path / "run")
     ahead, saved = {}, []
-    log, save = training._log_step, training.save
+    log, save = training.journal.step, training.save
 
     def note(*figures: Any) -> None:
         assert training.graph is not None
@@ -101,7 +102,7 @@ def test_the_next_update_runs_before_one_is_looked_at_except_where_something_is_
         saved.append((training.at.step, training.graph.ahead if training.graph else 0))
         save(best)
 
-    training._log_step, training.save = note, keep  # type: ignore[method-assign]
+    training.journal.step, training.save = note, keep  # type: ignore[method-assign]
     training.run(quiet=True)
     assert ahead == {step: 0 if step % 4 == 0 or step == 10 else 1 for step in range(1, 11)}
     assert saved == [(4, 0), (8, 0), (10, 0)]
@@ -132,14 +133,14 @@ def test_a_signal_stops_it_where_weights_and_step_agree(
     whole = begin(config, tmp_path / "whole")
     whole.run(quiet=True)
     training = begin(config, tmp_path / "run")
-    log = training._log_step
+    log = training.journal.step
 
     def interrupted(*figures: Any) -> None:
         log(*figures)
         if training.at.step == stop_at:
             training.signum = signal.SIGINT
 
-    training._log_step = interrupted  # type: ignore[method-assign]
+    training.journal.step = interrupted  # type: ignore[method-assign]
     with pytest.raises(Stopped):
         training.run(quiet=True)
     assert checkpoint.load(training.path).meta["step"] == stop_at + 1, "the one that ran already is taken in"
@@ -195,9 +196,9 @@ class Descent(torch.optim.Optimizer):
 
 
 @pytest.mark.parametrize("state", ["epoch", "document"])
-@pytest.mark.parametrize("limit", ["norm:0.3", "value:0.1", "none"])
+@pytest.mark.parametrize(("limit", "average"), [("norm:0.3", 0.9), ("value:0.1", 0.0), ("none", 0.0)])
 def test_an_update_reads_no_number_back(
-    tmp_path: Path, corpus: Path, make_config: Make, limit: str, state: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, corpus: Path, make_config: Make, limit: str, average: float, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On the device "meta" there are no numbers, so whatever asked for one would fail: the launch is all the host does.
 
@@ -205,13 +206,16 @@ def test_an_update_reads_no_number_back(
     """
     monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # "meta" is none of its devices
     config = make_config(corpus, cell="lstm", dropout=0.3, weight_drop=0.2, embedding_dropout=0.1, clip=limit, state=state)
+    config = config.replace(average=average)
     training = launch.new_training(config, tmp_path / "run")
     with torch.device("meta"):
         training.model = type(training.model)(training.data.tokenizer.size, config.model, "triton").to("meta")
     training.device = torch.device("meta")
-    training.optimizer = Descent(training.model.parameters(), {})
+    training.step.model, training.step.backend = training.model, "eager"
+    training.step.optimizer = Descent(training.model.parameters(), {})
+    if average:
+        training.step.average = Average(training.model, average)
     training.state = training.model.zero_state(config.batches.rows)
-    training.config = training.config.replace(backend="eager")
     made = Graph(training)
     addresses = list(made._state)
     with Untouched():
@@ -232,8 +236,8 @@ def test_layers_in_halves_learn_what_float32_learns(
     logs = []
     for halves in (False, True):
         training = begin(config.replace(precision="bf16"), tmp_path / str(halves), graphed=halves and state == "epoch")
-        assert not training.halves, "a CPU's recurrences stay in float32"
-        training.halves = halves
+        assert not training.step.halves, "a CPU's recurrences stay in float32"
+        training.step.halves = halves
         training.run(quiet=True)
         assert all(p.dtype == torch.float32 for p in training.model.parameters())
         saved = checkpoint.load(training.path).groups["state"]
@@ -254,15 +258,15 @@ def test_clipping_on_the_device_is_clipping(values: list[list[float]], kind: str
     plain = [torch.tensor(v, dtype=torch.double) for v in values]
     ours = [g.clone() for g in plain]
     norm, clipped = clip(plain, kind, threshold)
-    norm_there, clipped_there = clip_on_device(ours, kind, threshold)
-    assert float(norm_there) == norm
-    assert bool(clipped_there) == clipped
+    norm_there, clipped_there = clip(ours, kind, threshold, look=False)
+    assert norm_there == norm
+    assert clipped_there == clipped
     torch.testing.assert_close(ours, plain, rtol=1e-14, atol=0)
 
 
 def test_a_gradient_of_zero_stays_zero() -> None:
     gradients = [torch.zeros(3)]
-    norm, clipped = clip_on_device(gradients, "norm", 0.25)
+    norm, clipped = clip(gradients, "norm", 0.25, look=False)
     assert (float(norm), bool(clipped)) == (0.0, False)
     assert gradients[0].tolist() == [0.0, 0.0, 0.0]
 

@@ -176,7 +176,7 @@ def spoil(training: Any, after: int, factor: float, what: str = "loss") -> None:
 
 def grow(training: Any, factor: float) -> None:
     """Let the decoder's bias of one token grow after each update, with everything finite."""
-    training.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data[1].fill_(factor))
+    training.step.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data[1].fill_(factor))
 
 
 def test_an_exploded_but_finite_loss_is_a_divergence(tmp_path: Path, corpus: Path, make_config: Make) -> None:
@@ -280,7 +280,7 @@ def ahead(training: Any) -> int:
 def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, corpus: Path, make_config: Make) -> None:
     # The last update of an epoch can spoil the weights without a loss that shows it.
     training = new_training(make_config(corpus, epochs=1, bptt=10_000), tmp_path / "run")
-    training.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data.fill_(math.inf))
+    training.step.optimizer.register_step_post_hook(lambda *_: training.model.decoder.bias.data.fill_(math.inf))
     with pytest.raises(Diverged):
         training.run(quiet=True)
     finite(tmp_path / "run")

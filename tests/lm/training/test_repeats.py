@@ -34,13 +34,13 @@ def test_a_resumed_run_repeats_bit_for_bit_with_the_threads_that_it_was_begun_wi
     whole = launch.new_training(config, tmp_path / "whole")
     whole.run(quiet=True)
     training = launch.new_training(config, tmp_path / "run")
-    log = training._log_step
+    log = training.journal.step
 
     def interrupted(*figures: Any) -> None:
         log(*figures)
         training.signum = signal.SIGINT if training.at.step == 3 else 0
 
-    training._log_step = interrupted  # type: ignore[method-assign]
+    training.journal.step = interrupted  # type: ignore[method-assign]
     with pytest.raises(Stopped):
         training.run(quiet=True)
     torch.set_num_threads(2)

@@ -111,7 +111,7 @@ def test_weights_that_are_spoilt_but_finite_are_never_gone_back_to(
             for parameter in training.model.parameters():
                 parameter.data.mul_(1e9)
 
-    training.optimizer.register_step_post_hook(ruin)
+    training.step.optimizer.register_step_post_hook(ruin)
     training.run(quiet=True)
     assert [(r["step"], r["back_to_step"]) for r in read_log(tmp_path / "run" / "rollbacks.jsonl")] == [(8, 4)]
 

@@ -1,0 +1,129 @@
+"""One update of truncated backpropagation through time, on tensors.
+
+The plain loop, several processes and the CUDA graph all make this update; they differ in when they read its numbers. With a
+``judge`` the loss and the norm are read before the weights move, so that a divergence leaves them as they were. Without one
+no number is read back: a GPU can be a whole update ahead, or replay a recording.
+"""
+
+import copy
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from recurrent_lm import kernels
+from recurrent_lm.lm.config import RunConfig, parse_clip
+from recurrent_lm.lm.model import LanguageModel, State, detach, in_halves
+from recurrent_lm.lm.training import optimizer
+from recurrent_lm.lm.training.clip import clip, not_finite
+from recurrent_lm.lm.training.ranks import ALONE, Alone
+
+
+class Update(NamedTuple):
+    """Numbers of one update: the mean loss in nats a token, the gradient's norm before clipping, whether it was clipped."""
+
+    loss: float
+    norm: float
+    clipped: bool
+
+
+class Figures(NamedTuple):
+    """The same as scalars on the device: the norm in float64; without a judge also how many elements of each parameter's
+    gradient are inf or NaN, [parameters] float64."""
+
+    loss: Tensor
+    norm: Tensor
+    clipped: Tensor
+    not_finite: Tensor | None
+
+
+class Average:
+    """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of any one update.
+
+    With a rate that is still high the weights wander around a minimum; their average is near its middle. AWD-LSTM's NT-ASGD
+    (Merity et al. 2018) averages the end of a training for the same reason. ``model`` is a copy of a model whose weights
+    follow ``a <- keep a + (1 - keep) w``. As long as that is less, n / (10 + n) is kept at the update after n others: nothing
+    of the initial weights, and little of the early ones, which a slow average would remember too long.
+    """
+
+    def __init__(self, model: LanguageModel, keep: float) -> None:
+        self.keep = keep
+        self.model = copy.deepcopy(model).requires_grad_(False)
+
+    def update(self, model: LanguageModel, n: int | Tensor) -> None:
+        """Take in the weights that ``model`` has after an update which ``n`` others came before; a tensor is not read."""
+        averages, weights = ([p.detach() for p in m.parameters()] for m in (self.model, model))
+        if isinstance(n, Tensor):
+            share = 1 - (n / (10 + n)).clamp(max=self.keep)
+            for average, weight in zip(averages, weights, strict=True):
+                average.lerp_(weight, share.to(weight.dtype))
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - min(self.keep, n / (10 + n)))
+
+
+class Step:
+    """The update of one model: the model, its optimizer, the average of its weights, and the ranks that share its rows."""
+
+    def __init__(self, model: LanguageModel, config: RunConfig) -> None:
+        self.model = model
+        self.optimizer = optimizer.make(model, config.training)
+        self.average = Average(model, config.training.average) if config.training.average else None
+        self.clip = parse_clip(config.training.clip)
+        self.backend = config.machine.backend
+        self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
+        # On a CPU, recurrences gain nothing from halves.
+        self.halves = self.compute_dtype is not None and config.machine.device.startswith("cuda")
+        self.ranks: Alone = ALONE
+
+    def __call__(
+        self,
+        inputs: Tensor,
+        targets: Tensor,
+        reset: Tensor | None,
+        state: State,
+        lr: float | Tensor,
+        n: int | Tensor,
+        judge: Callable[[float, float], None] | None = None,
+        counted: int = 0,
+        signum: int = 0,
+    ) -> tuple[Figures, State]:
+        """Update the model after ``n`` other updates; the figures, and the state after the last token.
+
+        Args:
+            inputs: [k, L] ids; ``targets`` too, below 0 where one does not count.
+            reset: [k, L] bool, where the state is zero before that token; None for nowhere.
+            lr: the learning rate; like ``n`` a scalar tensor for a recording, which is replayed with other values.
+            judge: called with loss and norm before the weights move; it may raise.
+            counted: with several processes, the targets of the whole batch that count, and the ``signum`` that has arrived.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
+        loss, after = self.loss(inputs, targets, reset, detach(state))
+        loss.backward(self.ranks.upstream(loss, counted))
+        loss = self.ranks.reduce(self.model, loss.detach(), targets, signum)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        bad = None if judge else not_finite(gradients)
+        norm, clipped = clip(gradients, *self.clip, look=judge is not None)
+        if judge:
+            loss = loss.cpu()  # once, before more work is queued that a later look would wait for
+            judge(float(loss), float(norm))
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.model, n)
+        return Figures(loss, norm, clipped, bad), detach(after)
+
+    def loss(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
+        """The loss of [k, n] tokens, a mean in nats or with several processes a sum, and the state after them."""
+        hidden, after = in_halves(self.model, inputs, state, reset) if self.halves else self.model(inputs, state, reset)
+        loss = kernels.linear_cross_entropy(
+            hidden.flatten(0, 1),
+            self.model.decoder.weight,
+            targets.t().flatten(),
+            linear_bias=self.model.decoder.bias,
+            reduction=self.ranks.reduction,
+            compute_dtype=self.compute_dtype,
+            backend=self.backend,
+        )
+        return loss, after
