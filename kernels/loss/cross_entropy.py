@@ -1,7 +1,7 @@
 """Softmax cross-entropy on logits that exist: one pass over them forward, one backward, in their own storage where asked."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -11,7 +11,11 @@ from recurrent_lm.kernels.loss.launch import rows_gradient, rows_loss
 from recurrent_lm.kernels.loss.terms import (
     FirstOrder,
     GradientsOnly,
+    Metrics,
+    No,
+    Options,
     Terms,
+    Yes,
     accumulator,
     batched_gradient,
     check_classes,
@@ -26,6 +30,43 @@ from recurrent_lm.kernels.loss.terms import (
 )
 
 
+class RowOptions(Options, total=False):
+    """Keywords of ``cross_entropy`` that say nothing about what it returns."""
+
+    ignore_index: int
+    inplace_backward: bool
+
+
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: No = False, return_metrics: No = False,
+    **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: Yes, return_metrics: No = False,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: No = False, return_metrics: Yes,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Metrics]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: Yes, return_metrics: Yes,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor, Metrics]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: bool = False, return_metrics: bool = False,
+    **options: Unpack[RowOptions],
+) -> Tensor | tuple[Any, ...]: ...  # fmt: skip
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -40,7 +81,7 @@ def cross_entropy(
     return_metrics: bool = False,
     inplace_backward: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> Tensor | tuple[Any, ...]:
     """``torch.nn.functional.cross_entropy`` for [N, V] logits, with more options.
 
     Args:

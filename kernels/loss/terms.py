@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from math import isfinite
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch.autograd.forward_ad import unpack_dual
 
 REDUCTIONS = ("mean", "sum", "none")
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of input, weight and bias
+Yes = Literal[True]  # of options that change what a function returns
+No = Literal[False]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -30,6 +32,16 @@ class Terms:
     def plain(self) -> bool:
         """Whether a row's loss is nothing but lse - z[y], class weights aside."""
         return self.label_smoothing == 0 and self.z_loss == 0 and self.softcap is None
+
+
+class Options(TypedDict, total=False):
+    """Keywords of both public losses that say nothing about what they return."""
+
+    reduction: str
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    backend: str | None
 
 
 class Metrics(NamedTuple):
@@ -171,7 +183,7 @@ def textbook(
 
 def results(
     loss: Tensor, lse: Tensor, best: Tensor, target: Tensor, terms: Terms, return_lse: bool, return_metrics: bool
-) -> Any:
+) -> Tensor | tuple[Any, ...]:
     """The loss alone, or a tuple of it with what else was asked for."""
     metrics = None
     if return_metrics:
