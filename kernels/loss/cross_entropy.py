@@ -15,6 +15,7 @@ from recurrent_lm.kernels.loss.terms import (
     No,
     Options,
     Terms,
+    Upstream,
     Yes,
     accumulator,
     batched_gradient,
@@ -186,8 +187,8 @@ def _make_gradient(
 ) -> Tensor:
     """dL / d logits from dL / d losses [N] and dL / d lse [N]."""
     grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    _write(grad, logits, target, weight, top, log_sum, upstream, upstream_lse,
-           Terms(ignore_index, label_smoothing, z_loss, softcap))  # fmt: skip
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+    _write(grad, logits, target, weight, top, log_sum, Upstream(upstream, upstream_lse), terms)
     return grad
 
 
@@ -217,8 +218,8 @@ def backward_inplace(
     softcap: float | None,
 ) -> None:
     """``cross_entropy_backward`` over the logits."""
-    _write(logits, logits, target, weight, top, log_sum, upstream, upstream_lse,
-           Terms(ignore_index, label_smoothing, z_loss, softcap))  # fmt: skip
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+    _write(logits, logits, target, weight, top, log_sum, Upstream(upstream, upstream_lse), terms)
 
 
 def _readable(logits: Tensor) -> Tensor:
@@ -231,13 +232,19 @@ def _flat(weight: Tensor | None) -> Tensor | None:
 
 
 def _write(
-    grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, top: Tensor, log_sum: Tensor, upstream: Tensor,
-    upstream_lse: Tensor | None, terms: Terms,
-) -> None:  # fmt: skip
+    grad: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    top: Tensor,
+    log_sum: Tensor,
+    of: Upstream,
+    terms: Terms,
+) -> None:
 
     readable = _readable(logits)
     written = readable if grad is logits else grad
-    rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, upstream, upstream_lse, terms)
+    rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, of, terms)
     if grad is logits and readable is not logits:
         logits.copy_(readable)
 

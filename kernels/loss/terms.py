@@ -52,6 +52,23 @@ class Metrics(NamedTuple):
     hits: Tensor  # bool: is that the target?
 
 
+class Decoded(NamedTuple):
+    """The tensors of the linear loss, whose logits are x W^T + b."""
+
+    x: Tensor  # [N, d]
+    w: Tensor  # [V, d]
+    bias: Tensor | None  # [V]
+    target: Tensor  # [N]
+    class_weight: Tensor | None  # [V]
+
+
+class Upstream(NamedTuple):
+    """dL / d loss and dL / d lse of each row, [N] each."""
+
+    loss: Tensor | None = None  # None is 1
+    lse: Tensor | None = None  # None is 0
+
+
 @dataclass(frozen=True)
 class Rows:
     """What is known of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
