@@ -2,8 +2,8 @@
 
 A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
 ``verdicts`` of its module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
-``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, ``AXES`` (the sizes that
-throughput varies) and ``exponents`` (growth of a summary), the statistics that figures show (``trainings`` and
+``verdicts``, ``listing``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, ``AXES`` (the
+sizes that throughput varies) and ``exponents`` (growth of a summary), the statistics that figures show (``trainings`` and
 ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands end, write files and print.
 """
 
@@ -24,6 +24,7 @@ _MODULES = {
     "exponents": ".throughput.comparison",
     "failures": ".engine.tables",
     "growth": ".engine.study",
+    "listing": ".engine.study",
     "load": ".engine.tables",
     "norm_edges": ".clipping.table",
     "paired_ratio": ".engine.statistics",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.statistics import ratio as ratio
     from recurrent_lm.studies.engine.statistics import share as share
     from recurrent_lm.studies.engine.study import growth as growth
+    from recurrent_lm.studies.engine.study import listing as listing
     from recurrent_lm.studies.engine.study import summary as summary
     from recurrent_lm.studies.engine.study import verdicts as verdicts
     from recurrent_lm.studies.engine.tables import failures as failures

@@ -34,12 +34,26 @@ def run(
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="measure anew what an earlier run has measured")] = False,
     where: Annotated[str, typer.Option("--executor", metavar="WHERE", help="local:N (processes) or dask:ADDRESS")] = "",
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODULE:FACTORY", help="throughput: a recurrence or loss of yours, beside the others; may be repeated"
+        ),
+    ] = None,
+    cells: Annotated[str, typer.Option(metavar="CELL,..", help="throughput: lstm, gru, rnn-tanh, ..")] = "",
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LETTER=N,..", help="throughput: B, H, T of recurrences, N, d, V of losses; may be repeated"),
+    ] = None,
+    dtype: Annotated[str, typer.Option(metavar="DTYPE,..", help="throughput: float32, bfloat16, float16")] = "",
 ) -> None:
-    """Run a study, store its table and print its claims. What is measured is kept at once: a run that was stopped goes on.
+    """Run a study, store its table and print its claims; of throughput, the times first.
+
+    What is measured is kept at once: a run that was stopped goes on.
 
     Cells are measured one after the other here, or at once in N processes or by the workers of a Dask cluster.
 
-    [dim]studies run throughput --preset cpu --set hidden=256,512[/dim]
+    [dim]studies run throughput --variant my_rnn:MyLSTM --cells lstm --sizes H=256,512 --sizes T=64[/dim]
     [dim]studies run speeches --executor local:4[/dim]
     """
     pairs = {}
@@ -48,6 +62,10 @@ def run(
         if not equals:
             raise InputError(f"--set takes NAME=VALUE, not {setting!r}")
         pairs[key] = value
+    asked = {"--variant": variant or [], "--cells": cells, "--sizes": sizes or [], "--dtype": dtype}
+    if name != "throughput" and any(asked.values()):
+        option = next(option for option, value in asked.items() if value)
+        raise InputError(f"{option} is an option of throughput; parameters of {name} are given with --set NAME=VALUE")
     # torch's memory profiler is chatty; these are read when torch is loaded
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -59,6 +77,10 @@ def run(
         from recurrent_lm.studies.engine.tables import check_place, save
         from recurrent_lm.studies.executors.choose import executor
 
+        if name == "throughput":
+            from recurrent_lm.studies.throughput.options import settings as short
+
+            pairs = short(variant or [], cells, sizes or [], dtype) | pairs
         preset = preset or usual_preset(name)
         study = make(name, pairs, preset)
         path = out or Path("runs") / "studies" / f"{name}.parquet"
@@ -77,7 +99,7 @@ def show(
     table: Annotated[Path, typer.Argument(help="a table that a study stored", show_default=False)],
     as_csv: Annotated[bool, typer.Option("--csv", help="what was measured instead, summed up, as CSV")] = False,
 ) -> None:
-    """Print the claims that a stored table decides.
+    """Print the claims that a stored table decides, behind the times of a study that compares such.
 
     [dim]studies show runs/studies/throughput.parquet[/dim]
     """
@@ -120,6 +142,8 @@ def _claims(path: Path) -> None:
     table = studies.load(path)
     if subject := table.attrs.get("subject"):
         say(f"{subject}\n")
+    if listing := studies.listing(table):
+        say(f"{listing}\n")
     for claim in studies.verdicts(table).itertuples():
         say(
             f"Claim      {claim.claim}\n"

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm.kernels.loss.terms import (
+    Decoded,
     FirstOrder,
     Gradients,
     Rows,
     Terms,
+    Upstream,
     accumulator,
     reduce,
     without_autocast,
@@ -44,20 +46,16 @@ def negative_log_likelihood(
 
 
 def torch_chunks(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    target: Tensor,
-    class_weight: Tensor | None,
-    upstream: Tensor | None,
-    upstream_lse: Tensor | None,
+    decoded: Decoded,
+    of: Upstream,
     terms: Terms,
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
     every: bool,
 ) -> tuple[Rows, Gradients]:
-    """The losses [N], and where needed the gradients of sum(upstream * losses + upstream_lse * lse); None is 1 and 0."""
+    """The losses [N], and where needed the gradients of sum(of.loss * losses + of.lse * lse)."""
+    (input, weight, bias, target, class_weight), (upstream, upstream_lse) = decoded, of
     v, acc, smoothing = len(weight), accumulator(input.dtype), terms.label_smoothing
     d_input = torch.empty_like(input) if need[0] else None
     d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None

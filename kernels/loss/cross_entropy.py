@@ -1,7 +1,7 @@
 """Softmax cross-entropy on logits that exist: one pass over them forward, one backward, in their own storage where asked."""
 
 from functools import partial
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -11,7 +11,12 @@ from recurrent_lm.kernels.loss.launch import rows_gradient, rows_loss
 from recurrent_lm.kernels.loss.terms import (
     FirstOrder,
     GradientsOnly,
+    Metrics,
+    No,
+    Options,
     Terms,
+    Upstream,
+    Yes,
     accumulator,
     batched_gradient,
     check_classes,
@@ -26,6 +31,43 @@ from recurrent_lm.kernels.loss.terms import (
 )
 
 
+class RowOptions(Options, total=False):
+    """Keywords of ``cross_entropy`` that say nothing about what it returns."""
+
+    ignore_index: int
+    inplace_backward: bool
+
+
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: No = False, return_metrics: No = False,
+    **options: Unpack[RowOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: Yes, return_metrics: No = False,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: No = False, return_metrics: Yes,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Metrics]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: Yes, return_metrics: Yes,
+    **options: Unpack[RowOptions],
+) -> tuple[Tensor, Tensor, Metrics]: ...  # fmt: skip
+@overload
+def cross_entropy(
+    logits: Tensor, target: Tensor, weight: Tensor | None = None, *,
+    return_lse: bool = False, return_metrics: bool = False,
+    **options: Unpack[RowOptions],
+) -> Tensor | tuple[Any, ...]: ...  # fmt: skip
 def cross_entropy(
     logits: Tensor,
     target: Tensor,
@@ -40,7 +82,7 @@ def cross_entropy(
     return_metrics: bool = False,
     inplace_backward: bool = False,
     backend: str | None = None,
-) -> Any:
+) -> Tensor | tuple[Any, ...]:
     """``torch.nn.functional.cross_entropy`` for [N, V] logits, with more options.
 
     Args:
@@ -147,8 +189,8 @@ def _make_gradient(
 ) -> Tensor:
     """dL / d logits from dL / d losses [N] and dL / d lse [N]."""
     grad = torch.empty_like(logits, memory_format=torch.contiguous_format)
-    _write(grad, logits, target, weight, top, log_sum, upstream, upstream_lse,
-           Terms(ignore_index, label_smoothing, z_loss, softcap))  # fmt: skip
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+    _write(grad, logits, target, weight, top, log_sum, Upstream(upstream, upstream_lse), terms)
     return grad
 
 
@@ -178,8 +220,8 @@ def backward_inplace(
     softcap: float | None,
 ) -> None:
     """``cross_entropy_backward`` over the logits."""
-    _write(logits, logits, target, weight, top, log_sum, upstream, upstream_lse,
-           Terms(ignore_index, label_smoothing, z_loss, softcap))  # fmt: skip
+    terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
+    _write(logits, logits, target, weight, top, log_sum, Upstream(upstream, upstream_lse), terms)
 
 
 def _readable(logits: Tensor) -> Tensor:
@@ -192,13 +234,19 @@ def _flat(weight: Tensor | None) -> Tensor | None:
 
 
 def _write(
-    grad: Tensor, logits: Tensor, target: Tensor, weight: Tensor | None, top: Tensor, log_sum: Tensor, upstream: Tensor,
-    upstream_lse: Tensor | None, terms: Terms,
-) -> None:  # fmt: skip
+    grad: Tensor,
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None,
+    top: Tensor,
+    log_sum: Tensor,
+    of: Upstream,
+    terms: Terms,
+) -> None:
 
     readable = _readable(logits)
     written = readable if grad is logits else grad
-    rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, upstream, upstream_lse, terms)
+    rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, of, terms)
     if grad is logits and readable is not logits:
         logits.copy_(readable)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss.rows import rows_backward, rows_forward
-from recurrent_lm.kernels.loss.terms import Gradients, Rows, Terms, accumulator, constants, empty_rows
+from recurrent_lm.kernels.loss.terms import Decoded, Gradients, Rows, Terms, Upstream, accumulator, constants, empty_rows
 from recurrent_lm.kernels.loss.tiles import tiles_backward, tiles_combine, tiles_forward
 
 FUSION = {"enable_fp_fusion": True}  # the default changes between versions of Triton
@@ -42,18 +42,17 @@ def rows_gradient(
     weight: Tensor | None,
     top: Tensor,
     log_sum: Tensor,
-    upstream: Tensor,
-    upstream_lse: Tensor | None,
+    of: Upstream,
     terms: Terms,
 ) -> None:
-    """Write dL / d logits to ``grad`` [N, V], which may be ``logits``; ``upstream`` [N] is dL / d loss of each row."""
+    """Write dL / d logits to ``grad`` [N, V], which may be ``logits``; ``of.loss`` must be there."""
     n, v = logits.shape
     if n:
         tile = loss_plan.row_tiles(v)
         with torch.cuda.device_of(logits):
             rows_backward[(triton.cdiv(n, tile.rows), triton.cdiv(v, tile.block))](
-                logits, grad, target, weight, weight_total(weight, terms), top, log_sum, upstream, upstream_lse,
-                n, logits.stride(0), grad.stride(0), *strides(upstream, upstream_lse), terms.ignore_index,
+                logits, grad, target, weight, weight_total(weight, terms), top, log_sum, *of,
+                n, logits.stride(0), grad.stride(0), *strides(of), terms.ignore_index,
                 **constants(terms, v), ROWS=tile.rows, BLOCK=tile.block, num_warps=tile.warps, **FUSION,
             )  # fmt: skip
 
@@ -62,8 +61,9 @@ def weight_total(weight: Tensor | None, terms: Terms) -> Tensor | None:
     return weight.sum() if weight is not None and terms.label_smoothing > 0 else None
 
 
-def strides(upstream: Tensor, upstream_lse: Tensor | None) -> tuple[int, int]:
-    return upstream.stride(0), 0 if upstream_lse is None else upstream_lse.stride(0)
+def strides(of: Upstream) -> tuple[int, int]:
+    assert of.loss is not None
+    return of.loss.stride(0), 0 if of.lse is None else of.lse.stride(0)
 
 
 def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
@@ -81,8 +81,9 @@ def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
     }
 
 
-def cut_loss(x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Tensor | None, terms: Terms, best: bool) -> Rows:
-    """The loss of each row of x W^T + b, from x [N, d], w [V, d] and b [V], by tiles that stay on the chip."""
+def cut_loss(decoded: Decoded, terms: Terms, best: bool) -> Rows:
+    """The loss of each row, by tiles of logits that stay on the chip."""
+    x, w, b, target, weight = decoded
     n, v = len(x), len(w)
     rows = empty_rows(n, x, best)
     if not n:
@@ -111,19 +112,10 @@ def cut_loss(x: Tensor, w: Tensor, b: Tensor | None, target: Tensor, weight: Ten
 
 
 def cut_gradients(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    top: Tensor,
-    log_sum: Tensor,
-    upstream: Tensor,
-    upstream_lse: Tensor | None,
-    terms: Terms,
-    need: tuple[bool, bool, bool],
+    decoded: Decoded, top: Tensor, log_sum: Tensor, of: Upstream, terms: Terms, need: tuple[bool, bool, bool]
 ) -> Gradients:
     """Gradients of x, w and b where needed: logits are made again piece by piece, see ``loss_plan.cut_walk``."""
+    x, w, b, target, weight = decoded
     n, d = x.shape
     v, total = len(w), weight_total(weight, terms)
     dtype = accumulator(x.dtype)
@@ -137,8 +129,8 @@ def cut_gradients(
         grad = buffer[: (last - first) * (right - left)].view(last - first, right - left)
         with torch.cuda.device_of(x):
             tiles_backward[(triton.cdiv(last - first, tile.block_n), triton.cdiv(right - left, tile.block_v))](
-                x, w, b, grad, target, weight, total, top, log_sum, upstream, upstream_lse,
-                first, last, left, right, grad.stride(0), *strides(upstream, upstream_lse),
+                x, w, b, grad, target, weight, total, top, log_sum, *of,
+                first, last, left, right, grad.stride(0), *strides(of),
                 terms.ignore_index, **constants(terms, v), **how,
             )  # fmt: skip
         return grad
@@ -176,21 +168,13 @@ def cut_gradients(
 
 
 def chunked_gradients(
-    x: Tensor,
-    w: Tensor,
-    b: Tensor | None,
-    target: Tensor,
-    weight: Tensor | None,
-    upstream: Tensor,
-    upstream_lse: Tensor | None,
-    terms: Terms,
-    need: tuple[bool, bool, bool],
-    best: bool,
+    decoded: Decoded, of: Upstream, terms: Terms, need: tuple[bool, bool, bool], best: bool
 ) -> tuple[Rows, Gradients]:
-    """The loss of each row and the gradients of sum(upstream * loss + upstream_lse * lse), some rows at a time.
+    """The loss of each row and the gradients of sum(of.loss * loss + of.lse * lse), some rows at a time.
 
     A chunk's logits are overwritten by their gradient. The gradients of w and b are sums in float32 (float64 for float64).
     """
+    x, w, b, target, weight = decoded
     n, v = len(x), len(w)
     dtype = accumulator(x.dtype)
     rows = empty_rows(n, x, best)
@@ -212,8 +196,8 @@ def chunked_gradients(
         here = rows_loss(logits, target[part], weight, terms, best, rows.part(part))
         if not any(need):
             continue
-        of_lse = None if upstream_lse is None else upstream_lse[part]
-        rows_gradient(logits, logits, target[part], weight, here.top, here.log_sum, upstream[part], of_lse, terms)
+        of_part = Upstream(*(None if g is None else g[part] for g in of))
+        rows_gradient(logits, logits, target[part], weight, here.top, here.log_sum, of_part, terms)
         if d_x is not None:
             torch.mm(logits, w, out=d_x[part])
         if d_w is not None:

@@ -5,7 +5,7 @@ products of N V d instead of four, and a peak of one chunk instead of several N 
 gradient are float32 whatever the products use. What Triton does is in ``plan``.
 """
 
-from typing import Any
+from typing import Any, Unpack, overload
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +16,11 @@ from recurrent_lm.kernels.loss.chunks import NegativeLogLikelihood
 from recurrent_lm.kernels.loss.ops import run_rows, run_total
 from recurrent_lm.kernels.loss.plan import choose_loss_plan
 from recurrent_lm.kernels.loss.terms import (
+    Metrics,
+    No,
+    Options,
     Terms,
+    Yes,
     accumulator,
     check_devices,
     check_forward_mode,
@@ -29,6 +33,46 @@ from recurrent_lm.kernels.loss.terms import (
 )
 
 
+class LinearOptions(Options, total=False):
+    """Keywords of ``linear_cross_entropy`` that say nothing about what it returns."""
+
+    ignore_index: int | None
+    linear_bias: Tensor | None
+    weight: Tensor | None
+    compute_dtype: torch.dtype | None
+    strategy: str | None
+
+
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    return_lse: No = False, return_metrics: No = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    return_lse: Yes, return_metrics: No = False,
+    **options: Unpack[LinearOptions],
+) -> tuple[Tensor, Tensor]: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    return_lse: No = False, return_metrics: Yes,
+    **options: Unpack[LinearOptions],
+) -> tuple[Tensor, Metrics]: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    return_lse: Yes, return_metrics: Yes,
+    **options: Unpack[LinearOptions],
+) -> tuple[Tensor, Tensor, Metrics]: ...  # fmt: skip
+@overload
+def linear_cross_entropy(
+    input: Tensor, linear_weight: Tensor, target: Tensor, *,
+    return_lse: bool = False, return_metrics: bool = False,
+    **options: Unpack[LinearOptions],
+) -> Tensor | tuple[Any, ...]: ...  # fmt: skip
 def linear_cross_entropy(
     input: Tensor,
     linear_weight: Tensor,
@@ -46,7 +90,7 @@ def linear_cross_entropy(
     compute_dtype: torch.dtype | None = None,
     strategy: str | None = None,
     backend: str | None = None,
-) -> Any:
+) -> Tensor | tuple[Any, ...]:
     """Mean negative log likelihood of ``target`` under softmax(input W^T + b), names as in torch 2.13's function.
 
     Args:

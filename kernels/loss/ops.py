@@ -15,11 +15,13 @@ from torch import Tensor
 from recurrent_lm.kernels.loss.chunks import torch_chunks
 from recurrent_lm.kernels.loss.launch import chunked_gradients, cut_gradients, cut_loss
 from recurrent_lm.kernels.loss.terms import (
+    Decoded,
     FirstOrder,
     Gradients,
     GradientsOnly,
     Rows,
     Terms,
+    Upstream,
     accumulator,
     batched_gradient,
     check_classes,
@@ -66,9 +68,8 @@ def _make_total(
         part = torch.ones_like(count) if dtype == torch.float16 else 2 * torch.frexp(count).mantissa
         rest = torch.where(count == 0, 1.0, count / part)
         upstream = part.reciprocal().expand(n)
-    rows, gradients = _chunks(
-        strategy, (input, linear_weight, linear_bias, target, weight), upstream, None, terms, dtype, need, best, every
-    )  # fmt: skip
+    decoded = Decoded(input, linear_weight, linear_bias, target, weight)
+    rows, gradients = _chunks(strategy, decoded, Upstream(upstream), terms, dtype, need, best, every)
     d_input, d_weight, d_bias = (input.new_empty(0) if g is None else g for g in gradients)
     return rows.loss.sum().to(acc) / count, (rows.top + rows.log_sum).to(acc), rows.best, rest, d_input, d_weight, d_bias
 
@@ -161,11 +162,11 @@ def _make_single(
     """Losses and lse [N], the two numbers lse is the sum of, and the argmax [N] if asked for."""
     every = check_classes(target, ignore_index, len(linear_weight))
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
-    tensors = (input, linear_weight, linear_bias, target, weight)
+    decoded = Decoded(input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
-        rows = cut_loss(*_readable(tensors, dtype), terms, best)
+        rows = cut_loss(_readable(decoded, dtype), terms, best)
     else:
-        rows, _ = _chunks(strategy, tensors, None, None, terms, dtype, (False, False, False), best, every)
+        rows, _ = _chunks(strategy, decoded, Upstream(), terms, dtype, (False, False, False), best, every)
     acc = accumulator(input.dtype)
     loss, top, log_sum = (t.to(acc) for t in (rows.loss, rows.top, rows.log_sum))
     return loss, top + log_sum, top, log_sum, rows.best
@@ -213,12 +214,12 @@ def _make_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of input, weight and bias from dL / d losses [N] and dL / d lse [N]; what was not asked for is empty."""
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
-    tensors = (input, linear_weight, linear_bias, target, weight)
+    decoded, of = Decoded(input, linear_weight, linear_bias, target, weight), Upstream(upstream, upstream_lse)
     if strategy == "cut":
         top, log_sum = (t.to(accumulator(dtype)) for t in (top, log_sum))
-        gradients = cut_gradients(*_readable(tensors, dtype), top, log_sum, upstream, upstream_lse, terms, need)
+        gradients = cut_gradients(_readable(decoded, dtype), top, log_sum, of, terms, need)
     else:
-        _, gradients = _chunks(strategy, tensors, upstream, upstream_lse, terms, dtype, need, False, False)
+        _, gradients = _chunks(strategy, decoded, of, terms, dtype, need, False, False)
     d_input, d_weight, d_bias = (
         input.new_empty(0) if g is None or p is None else g.to(p.dtype)
         for g, p in zip(gradients, (input, linear_weight, linear_bias), strict=True)
@@ -312,37 +313,32 @@ def run_rows(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _chunks(
     strategy: str,
-    tensors: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None],
-    upstream: Tensor | None,
-    upstream_lse: Tensor | None,
+    decoded: Decoded,
+    of: Upstream,
     terms: Terms,
     dtype: torch.dtype,
     need: tuple[bool, bool, bool],
     best: bool,
     every: bool,
 ) -> tuple[Rows, Gradients]:
-    """Losses, and the gradients of sum(upstream * loss + upstream_lse * lse) where needed, by torch's or Triton's chunks.
+    """Losses, and the gradients of sum(of.loss * loss + of.lse * lse) where needed, by torch's or Triton's chunks.
 
-    Where ``upstream`` is None it is 1 in each row. ``every`` says that no row is ignored, if that is known.
+    ``every`` says that no row is ignored, if that is known.
     """
     if strategy == "torch":
-        return torch_chunks(*tensors, upstream, upstream_lse, terms, dtype, need, best, every)
+        return torch_chunks(decoded, of, terms, dtype, need, best, every)
 
-    if upstream is None:
-        upstream = tensors[0].new_ones((), dtype=accumulator(tensors[0].dtype)).expand(len(tensors[0]))
-    return chunked_gradients(*_readable(tensors, dtype), upstream, upstream_lse, terms, need, best)
+    if of.loss is None:
+        of = of._replace(loss=decoded.x.new_ones((), dtype=accumulator(decoded.x.dtype)).expand(len(decoded.x)))
+    return chunked_gradients(_readable(decoded, dtype), of, terms, need, best)
 
 
-def _readable(
-    tensors: tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None], dtype: torch.dtype
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor | None]:
+def _readable(decoded: Decoded, dtype: torch.dtype) -> Decoded:
     """The tensors as the Triton bodies read them: columns side by side, products' factors in their dtype."""
-    input, linear_weight, linear_bias, target, weight = tensors
-    bias = None if linear_bias is None else linear_bias.to(dtype).contiguous()
-    return (
-        input.to(dtype).contiguous(),
-        linear_weight.to(dtype).contiguous(),
-        bias,
-        target.contiguous(),
-        None if weight is None else weight.contiguous(),
+    return Decoded(
+        decoded.x.to(dtype).contiguous(),
+        decoded.w.to(dtype).contiguous(),
+        None if decoded.bias is None else decoded.bias.to(dtype).contiguous(),
+        decoded.target.contiguous(),
+        None if decoded.class_weight is None else decoded.class_weight.contiguous(),
     )

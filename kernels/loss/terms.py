@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from math import isfinite
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypedDict, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,8 @@ from torch.autograd import forward_ad
 
 REDUCTIONS = ("mean", "sum", "none")
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]  # of input, weight and bias
+Yes = Literal[True]  # of options that change what a function returns
+No = Literal[False]
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -32,12 +34,39 @@ class Terms:
         return self.label_smoothing == 0 and self.z_loss == 0 and self.softcap is None
 
 
+class Options(TypedDict, total=False):
+    """Keywords of both public losses that say nothing about what they return."""
+
+    reduction: str
+    label_smoothing: float
+    z_loss: float
+    softcap: float | None
+    backend: str | None
+
+
 class Metrics(NamedTuple):
     """What the model thought of each row, [N] each, without gradients; of ignored rows as well, which are never hits."""
 
     lse: Tensor  # log-sum-exp of the (capped) logits
     argmax: Tensor  # the first of the most probable classes
     hits: Tensor  # bool: is that the target?
+
+
+class Decoded(NamedTuple):
+    """The tensors of the linear loss, whose logits are x W^T + b."""
+
+    x: Tensor  # [N, d]
+    w: Tensor  # [V, d]
+    bias: Tensor | None  # [V]
+    target: Tensor  # [N]
+    class_weight: Tensor | None  # [V]
+
+
+class Upstream(NamedTuple):
+    """dL / d loss and dL / d lse of each row, [N] each."""
+
+    loss: Tensor | None = None  # None is 1
+    lse: Tensor | None = None  # None is 0
 
 
 @dataclass(frozen=True)
@@ -171,7 +200,7 @@ def textbook(
 
 def results(
     loss: Tensor, lse: Tensor, best: Tensor, target: Tensor, terms: Terms, return_lse: bool, return_metrics: bool
-) -> Any:
+) -> Tensor | tuple[Any, ...]:
     """The loss alone, or a tuple of it with what else was asked for."""
     metrics = None
     if return_metrics:

@@ -11,6 +11,7 @@ the first three, that of the state the first two and the last. ``pre`` is the su
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import triton
 import triton.language as tl
@@ -23,6 +24,17 @@ State = tuple["torch.Tensor", ...]  # (h,) or, for the LSTM, (h, c); each [B, H]
 Step = Callable[["torch.Tensor", State, "torch.Tensor", "torch.Tensor | None"], State]
 Activation = Callable[["torch.Tensor"], "torch.Tensor"]
 Gates = tuple["torch.Tensor", ...]  # what a step's gradient needs of it: Elman (h,), LSTM (i, f, g, o), GRU (r, u, n, a)
+
+
+class Weights(NamedTuple):
+    """One layer's, [G * H, I], [G * H, H], [G * H] and [G * H], as in torch.nn."""
+
+    ih: "torch.Tensor"
+    hh: "torch.Tensor"
+    bias_ih: "torch.Tensor | None"
+    bias_hh: "torch.Tensor | None"
+
+
 StateAtStep = tuple["torch.Tensor", "torch.Tensor | None", "torch.Tensor | None"]  # h and c before the step, c after it
 # dL/dz, dL/d(h W_h), what reaches dL/dh before the step past the product, and dL/dc before it
 StepGradient = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor | None"]

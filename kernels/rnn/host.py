@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from recurrent_lm.kernels.rnn.cells import CELLS, State
+from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
 from recurrent_lm.kernels.rnn.trace import tracing
 from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchHidden, WatchWeight, gradients_by_hand, in_one_dtype
 
-Weights = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
 ATEN = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru, "lstm": torch.lstm}
 
 
@@ -192,7 +191,7 @@ class Watch(torch.autograd.Function):
             reset, *tensors = ctx.saved_tensors
             with torch.no_grad():
                 input, *weights = tensors[:5]
-                output, _ = between_resets(ctx.cell, input, tuple(tensors[5:]), tuple(weights), reset)
+                output, _ = between_resets(ctx.cell, input, tuple(tensors[5:]), Weights(*weights), reset)
                 gradients_by_hand(ctx.cell, tensors, reset, output, grads, None)
         return (None, None, *grads, *[None] * (5 + CELLS[ctx.cell].states))
 
@@ -205,7 +204,7 @@ class ByHand(torch.autograd.Function):
         input, *weights = tensors[:5]
         state = tuple(s for s in tensors[5:] if s is not None)
         assert input is not None
-        output, final = between_resets(cell, input, state, tuple(weights), reset)  # type: ignore[arg-type]
+        output, final = between_resets(cell, input, state, Weights(*weights), reset)  # type: ignore[arg-type]
         ctx.save_for_backward(reset, output, *tensors)
         ctx.how = (cell, clip)
         ctx.set_materialize_grads(False)
@@ -243,7 +242,7 @@ def differentiable_gradients(
         # Views, so that each argument has its own gradient where one tensor is given twice.
         own = [None if t is None else t.view_as(t) for t in in_one_dtype(tensors)]
         input, *weights = own[:5]
-        output, final = unrolled(cell, input, tuple(own[5:]), tuple(weights), reset, clip)  # type: ignore[arg-type]
+        output, final = unrolled(cell, input, tuple(own[5:]), Weights(*weights), reset, clip)  # type: ignore[arg-type]
         results = [(r, g.to(r.dtype)) for r, g in zip((output, *final), grads, strict=True) if g is not None]
     wanted = [o for o, n in zip(own, needed, strict=True) if n and o is not None]
     if not results or not wanted:
@@ -265,11 +264,9 @@ def _operation(
 ) -> tuple[Tensor, State]:
     dtype = dtype_of_products(input)
     h0, *c0 = (s.to(dtype) for s in state)
-    weight_ih, weight_hh, bias_ih, bias_hh = (None if w is None else w.to(dtype) for w in weights)
-    output, h, c = host_forward(
-        input.to(dtype), h0, c0[0] if c0 else None, weight_ih, weight_hh, bias_ih, bias_hh, reset,
-        cell, backend, *(clip or ("none", 0.0)),
-    )  # fmt: skip
+    cast: list[Any] = [None if w is None else w.to(dtype) for w in weights]
+    how = (cell, backend, *(clip or ("none", 0.0)))
+    output, h, c = host_forward(input.to(dtype), h0, c0[0] if c0 else None, *cast, reset, *how)
     return output, (h, c) if c0 else (h,)
 
 
@@ -289,7 +286,7 @@ def host_forward(
     limit: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Outputs [T, B, H], h(T) [B, H], c(T) [B, H], empty for cells without c."""
-    state, weights = (h0,) if c0 is None else (h0, c0), (weight_ih, weight_hh, bias_ih, bias_hh)
+    state, weights = (h0,) if c0 is None else (h0, c0), Weights(weight_ih, weight_hh, bias_ih, bias_hh)
     if backend == "eager":
         output, final = unrolled(cell, input, state, weights, reset, None)
     else:

@@ -14,7 +14,7 @@ import triton
 from torch import Tensor
 
 from recurrent_lm.kernels.rnn import plan as plans
-from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.cells import CELLS, Weights
 from recurrent_lm.kernels.rnn.norms import vector_norm
 from recurrent_lm.kernels.rnn.plan import Device, Plan, Tiles
 from recurrent_lm.kernels.rnn.scan import constants, scan_backward, scan_forward
@@ -108,17 +108,15 @@ class Layer:
         return self.slots * self.plan.hidden
 
 
-def pack_layer(
-    cell: str, plan: Plan, weight_ih: Tensor, weight_hh: Tensor, bias_ih: Tensor | None, bias_hh: Tensor | None
-) -> Layer:
+def pack_layer(cell: str, plan: Plan, weights: Weights) -> Layer:
     """Weights as torch.nn has them to a ``Layer``."""
-    kind, units, features = CELLS[cell], plan.hidden, weight_ih.shape[1]
+    kind, units, features = CELLS[cell], plan.hidden, weights.ih.shape[1]
     bias = None
-    if bias_ih is not None and bias_hh is not None:
-        bias = pack(bias_ih[:, None], kind.input_slots, kind.slots, units, 1)
-        bias = (bias + pack(bias_hh[:, None], kind.hidden_slots, kind.slots, units, 1)).flatten()
-    w = pack(weight_hh, kind.hidden_slots, kind.slots, units, units)
-    return Layer(cell, plan, weight_hh.shape[1], w, pack(weight_ih, kind.input_slots, kind.slots, units, features), bias)
+    if weights.bias_ih is not None and weights.bias_hh is not None:
+        bias = pack(weights.bias_ih[:, None], kind.input_slots, kind.slots, units, 1)
+        bias = (bias + pack(weights.bias_hh[:, None], kind.hidden_slots, kind.slots, units, 1)).flatten()
+    w = pack(weights.hh, kind.hidden_slots, kind.slots, units, units)
+    return Layer(cell, plan, weights.hh.shape[1], w, pack(weights.ih, kind.input_slots, kind.slots, units, features), bias)
 
 
 def input_part(layer: Layer, input: Tensor) -> Tensor:

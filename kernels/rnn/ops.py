@@ -4,13 +4,13 @@ Written for ``torch.library``, so that torch.compile sees one node with known sh
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from recurrent_lm.kernels.backends import interpreted
-from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.cells import CELLS, Weights
 from recurrent_lm.kernels.rnn.host import (
     differentiable_gradients,
     dtype_of_products,
@@ -37,6 +37,19 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 DTYPES_INTERPRETED = (torch.float16, torch.float32, torch.float64)  # the interpreter multiplies bfloat16 wrongly
 
 
+class How(NamedTuple):
+    """The options of ``recurrence_forward``, in the order of its arguments."""
+
+    cell: str
+    plan: str
+    exchange: str
+    precision: str
+    clip: str
+    limit: float
+    save: bool
+    recompute: bool
+
+
 @torch.library.custom_op("recurrent_lm::recurrence_forward", mutates_args=())
 def recurrence_forward(
     input: Tensor,
@@ -59,7 +72,7 @@ def recurrence_forward(
     """Outputs [T, B, P] of P padded units, h(T), c(T), and for the backward pass c [T + 1, B, P] and gates [T, B, width]."""
     steps, batch, _ = input.shape
     hidden = h0.shape[1]
-    layer = _layer(input, cell, plan, exchange, weight_ih, weight_hh, bias_ih, bias_hh)
+    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
     units = layer.plan.hidden
     z = input_part(layer, input)
     empty = input.new_empty(0)
@@ -80,12 +93,9 @@ def recurrence_forward(
     )
 
 
-def _layer(like: Tensor, cell: str, plan: str, exchange: str, *weights: Tensor | None) -> Layer:
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    assert weight_ih is not None
-    assert weight_hh is not None
-    chosen = plan_for(like.shape[1], like.shape[0], weight_hh.shape[1], cell, like, plan, exchange)
-    return pack_layer(cell, chosen, weight_ih, weight_hh, bias_ih, bias_hh)
+def _layer(like: Tensor, cell: str, plan: str, exchange: str, weights: Weights) -> Layer:
+    chosen = plan_for(like.shape[1], like.shape[0], weights.hh.shape[1], cell, like, plan, exchange)
+    return pack_layer(cell, chosen, weights)
 
 
 @recurrence_forward.register_fake
@@ -137,7 +147,7 @@ def recurrence_backward(
     steps, batch, features = input.shape
     hidden = h0.shape[1]
     kind = CELLS[cell]
-    layer = _layer(input, cell, plan, exchange, weight_ih, weight_hh, bias_ih, bias_hh)
+    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
     units, width, dtype = layer.plan.hidden, layer.width, input.dtype
     acc = torch.promote_types(dtype, torch.float32)
 
@@ -216,12 +226,12 @@ def _(  # type: ignore[no-untyped-def]
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     hs, _, _, cs, gates = output
     ctx.save_for_backward(*inputs[:8], hs, cs, gates)
-    ctx.how = inputs[8:]
+    ctx.how = How(*inputs[8:])
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    cell, plan, exchange, precision, clip, limit, _, recompute = ctx.how
+    how: How = ctx.how
     *inputs, hs, cs, gates = ctx.saved_tensors
     again = not torch.compiler.is_compiling() and (torch.is_grad_enabled() or transformed())
     differentiable = _differentiable(ctx, inputs, grad_hs, grad_h, grad_c) if again else None
@@ -231,14 +241,14 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
         # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
         with torch.no_grad(), without_autocast(hs.device):
             *gradients, hidden_norms, weight_norms = recurrence_backward(
-                grad_hs, grad_h, grad_c, *inputs, hs, cs, gates,
-                cell, plan, exchange, precision, clip, limit, recompute, ctx.needs_input_grad[0], trace is not None,
+                grad_hs, grad_h, grad_c, *inputs, hs, cs, gates, how.cell, how.plan, how.exchange, how.precision,
+                how.clip, how.limit, how.recompute, ctx.needs_input_grad[0], trace is not None,
             )  # fmt: skip
         if trace is not None:
             trace.add(hidden_norms, weight_norms)
     if differentiable is None:
         differentiable = [g if n else None for g, n in zip([*gradients, None], ctx.needs_input_grad[:8], strict=True)]
-    return (*differentiable, *[None] * len(ctx.how))
+    return (*differentiable, *[None] * len(how))
 
 
 def _differentiable(ctx: Any, inputs: list[Any], grad_hs: Tensor | None, *grads: Tensor | None) -> list[Tensor | None]:
@@ -246,11 +256,11 @@ def _differentiable(ctx: Any, inputs: list[Any], grad_hs: Tensor | None, *grads:
     input, h0, c0, *weights, reset = inputs
     states = [h0] if c0 is None else [h0, c0]
     outer = None if grad_hs is None else grad_hs[..., : h0.shape[1]]
-    needs = ctx.needs_input_grad
+    needs, how = ctx.needs_input_grad, ctx.how
     needed = (needs[0], *needs[3:7], *needs[1 : 1 + len(states)])
-    clip = None if ctx.how[4] == "none" else ctx.how[4:6]
+    clip = None if how.clip == "none" else (how.clip, how.limit)
     d_input, d_u, d_w, d_b, d_b_hh, d_h0, *d_c0 = differentiable_gradients(
-        ctx.how[0], [input, *weights, *states], reset, (outer, *grads[: len(states)]), clip, needed
+        how.cell, [input, *weights, *states], reset, (outer, *grads[: len(states)]), clip, needed
     )
     return [d_input, d_h0, d_c0[0] if d_c0 else None, d_u, d_w, d_b, d_b_hh, None]
 
@@ -297,10 +307,8 @@ def triton_recurrence(
     c0 = state[1] if len(state) == 2 else None
     tensors = [input, *state, weight_ih, weight_hh, bias_ih, bias_hh]
     save = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
-    hs, h_n, c_n, _, _ = recurrence_forward(
-        input, state[0], c0, weight_ih, weight_hh, bias_ih, bias_hh, reset,
-        cell, plan or "", exchange, precision, *(clip or ("none", 0.0)), save, recompute,
-    )  # fmt: skip
+    how = How(cell, plan or "", exchange, precision, *(clip or ("none", 0.0)), save, recompute)
+    hs, h_n, c_n, _, _ = recurrence_forward(input, state[0], c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, *how)
     return hs[:, :, : state[0].shape[1]].contiguous(), (h_n,) if c0 is None else (h_n, c_n)
 
 

@@ -6,7 +6,7 @@ between strategies, no more.
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from math import ceil
@@ -68,6 +68,12 @@ class Device:
 DEVICES = {
     device.name: device
     for device in (Device("sm_80", 163 * KB, 108), Device("sm_90", 227 * KB, 132, True), Device("sm_100", 227 * KB, 148, True))
+}
+# Consumer GPUs, by the limits of the CUDA programming guide's table of compute capabilities alone: no kernel was compiled for
+# one, and the estimates above are a data center's. Multiprocessors are those of an RTX 3090, 4090 and 5090.
+GUESSED = {
+    device.name: device
+    for device in (Device("sm_86", 99 * KB, 82), Device("sm_89", 99 * KB, 128), Device("sm_120", 99 * KB, 170))
 }
 
 
@@ -345,6 +351,7 @@ def explain(
     device: str | Device = "sm_90",
     plan: str | None = None,
     tf32: bool = True,
+    multiprocessors: int | None = None,
 ) -> None:
     """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and which one runs.
 
@@ -352,17 +359,24 @@ def explain(
         batch, steps, hidden: B, T, H.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32".
-        device: "sm_80", "sm_90", "sm_100" or a ``Device``.
+        device: "sm_80", "sm_90", "sm_100", a consumer GPU ("sm_86", "sm_89", "sm_120": times are guesses), or a ``Device``.
         plan: one to ask for by name.
         tf32: whether the library multiplies float32 as TF32, as torch lets cuDNN unless it is told otherwise.
+        multiprocessors: of this GPU, where it has not as many as the ``device`` of that name: 132 of an H100 SXM (sm_90), 82 of
+            an RTX 3090 (sm_86), 128 of an RTX 4090 (sm_89), 170 of an RTX 5090 (sm_120).
 
     Raises:
-        ValueError: for unknown names and for a plan that does not fit.
+        ValueError: for unknown names, for a plan that does not fit, and for fewer than one multiprocessor.
     """
     if isinstance(device, str):
-        if device not in DEVICES:
-            raise ValueError(f"device must be one of {', '.join(DEVICES)}, not {device!r}")
-        device = DEVICES[device]
+        known_devices = DEVICES | GUESSED
+        if device not in known_devices:
+            raise ValueError(f"device must be one of {', '.join(known_devices)}, not {device!r}")
+        device = known_devices[device]
+    if multiprocessors is not None:
+        if multiprocessors < 1:
+            raise ValueError(f"multiprocessors must be at least 1, not {multiprocessors}")
+        device = replace(device, multiprocessors=multiprocessors)
     for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, BYTES)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
@@ -371,7 +385,11 @@ def explain(
     weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] / KB
     sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
     print(f"{cell}, {sizes}, {dtype}, {device.name}: W_h {weights:.0f} KB")
-    source = "predicted from measured constants" if measured(device.name) else "estimated"
+    estimate = "guessed" if device.name in GUESSED else "estimated"
+    source = "predicted from measured constants" if measured(device.name) else estimate
+    if source == "guessed":
+        print(f"  a guess: of {device.name} only limits are known ({device.shared // KB} KB a program, ", end="")
+        print(f"{device.multiprocessors} multiprocessors); no kernel was compiled for it or run on it")
     for prediction in sorted(found.values(), key=lambda p: p.total):
         if prediction.forward is None or prediction.backward is None:
             print(f"  {prediction.strategy:12} does not fit")

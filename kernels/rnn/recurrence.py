@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm.kernels.backends import asked_backend, choose_backend
-from recurrent_lm.kernels.rnn.cells import CELLS, State
+from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
 from recurrent_lm.kernels.rnn.host import host_recurrence, traced, transformed, under_autocast
 from recurrent_lm.kernels.rnn.ops import better_than_library, triton_recurrence
 from recurrent_lm.kernels.rnn.watched import Clip
@@ -61,12 +61,12 @@ def recurrence(
             have under torch.jit.trace.
     """
     if not traced():  # which warns of each comparison of sizes
-        _check(cell, input, state, weight_ih, weight_hh, bias_ih, bias_hh, reset)
+        _check(cell, input, state, Weights(weight_ih, weight_hh, bias_ih, bias_hh), reset)
     _check_options(clip_recurrent, precision)
     if (bias_ih is None) != (bias_hh is None):
         zero = weight_hh.new_zeros(weight_hh.shape[0])
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
-    weights = (weight_ih, weight_hh, bias_ih, bias_hh)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
     tensors = (input, *weights, *state)
     training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     chosen = choose_backend(backend, input.device)
@@ -82,34 +82,25 @@ def recurrence(
     return host_recurrence(cell, input, state, weights, reset, clip_recurrent, chosen)
 
 
-def _check(
-    cell: str,
-    input: Tensor,
-    state: State,
-    weight_ih: Tensor,
-    weight_hh: Tensor,
-    bias_ih: Tensor | None,
-    bias_hh: Tensor | None,
-    reset: Tensor | None,
-) -> None:
+def _check(cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None) -> None:
     if cell not in CELLS:
         raise ValueError(f"cell must be one of {', '.join(CELLS)}, not {cell!r}")
     if input.dim() != 3 or input.shape[0] == 0:
         raise ValueError(f"input must be [T, B, I] with T >= 1, not {list(input.shape)}")
     if not input.is_floating_point():
         raise ValueError(f"input must hold floating point numbers, not {input.dtype}")
-    if weight_hh.dim() != 2:
-        raise ValueError(f"weight_hh must be [{CELLS[cell].gates} * H, H], not {list(weight_hh.shape)}")
+    if weights.hh.dim() != 2:
+        raise ValueError(f"weight_hh must be [{CELLS[cell].gates} * H, H], not {list(weights.hh.shape)}")
     if len(state) != CELLS[cell].states:
         raise ValueError(f"state of {cell} must hold {CELLS[cell].states} tensors, not {len(state)}")
     steps, batch, features = input.shape
-    hidden = weight_hh.shape[-1]
+    hidden = weights.hh.shape[-1]
     packed = CELLS[cell].gates * hidden
     expected = {
-        "weight_ih": (weight_ih, (packed, features)),
-        "weight_hh": (weight_hh, (packed, hidden)),
-        "bias_ih": (bias_ih, (packed,)),
-        "bias_hh": (bias_hh, (packed,)),
+        "weight_ih": (weights.ih, (packed, features)),
+        "weight_hh": (weights.hh, (packed, hidden)),
+        "bias_ih": (weights.bias_ih, (packed,)),
+        "bias_hh": (weights.bias_hh, (packed,)),
         "reset": (reset, (steps, batch)),
     }
     expected |= {f"state[{i}]": (s, (batch, hidden)) for i, s in enumerate(state)}

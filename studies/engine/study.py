@@ -120,6 +120,12 @@ def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
     return module.growth(table) if hasattr(module, "growth") else None
 
 
+def listing(table: "pd.DataFrame") -> str:
+    """What a table holds, to be read before its claims, where the study has such; empty where it has not."""
+    module = module_of(table.attrs["study"])
+    return str(module.listing(table)) if hasattr(module, "listing") else ""
+
+
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
     module = module_of(table.attrs["study"])

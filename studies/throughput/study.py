@@ -15,18 +15,20 @@ from recurrent_lm import kernels
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, whole, wholes
-from recurrent_lm.studies.engine.study import Cell, Sweep
-from recurrent_lm.studies.throughput.claims import reason, verdicts
+from recurrent_lm.studies.engine.study import Cell, Sweep, label
+from recurrent_lm.studies.throughput.claims import NAMES, reason, verdicts
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
-from recurrent_lm.studies.timing import losses, machine, recurrences, steps
+from recurrent_lm.studies.throughput.times import listing
+from recurrent_lm.studies.timing import losses, machine, own, recurrences, steps
 from recurrent_lm.studies.timing.cuda import exact_float32
 from recurrent_lm.studies.timing.trial import Entry, trial
+from recurrent_lm.studies.timing.trial import complaint as complaint_of
 from recurrent_lm.studies.timing.work import DIRECTIONS, DTYPES, Work
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "growth", "reason", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "complaint", "growth", "listing", "reason", "summary", "verdicts"]
 
 PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
 OFFERS = {
@@ -38,6 +40,7 @@ OFFERS = {
 }
 CHOSEN = ("kernels:eager", "kernels:torch", "torch.nn", "loop", "linear_cross_entropy", "linear_cross_entropy-chunked")
 VARIANTS = tuple(dict.fromkeys(v for part in PARTS[2:] for v in OFFERS[part]))
+VERBS = {"disagrees": "disagrees with float64", "failed": "fails", "skipped": "cannot be given the weights"}
 GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training step reads its loss back, which no graph can
 
 
@@ -68,7 +71,9 @@ class Study(Sweep):
     copied: int = whole(256, 1, 100_000)  # megabytes
     square: tuple[int, ...] = wholes(1024, low=1, high=100_000)
     threads: int = whole(0, 0, 1_024)
+    own: str = ""  # module:factory, several with commas between: somebody's recurrences and losses
 
+    LATER: ClassVar = ("own",)
     SAMPLES: ClassVar = (KEYS, "seconds")
     TIMED: ClassVar = True
     NAME: ClassVar[str] = "throughput"
@@ -97,6 +102,30 @@ class Study(Sweep):
         if self.device == "cpu":
             names = "batch, hidden, steps, tokens, width, vocabulary, layers, copied or square"
             check_memory(max(map(self._bytes, self.cells())), names)
+        for name in self._own:
+            self._hold(name)
+
+    def inputs(self) -> str:
+        """The sources of ``own``: a variant that was changed is measured anew."""
+        return ",".join(own.load(name).digest() for name in self._own)
+
+    @property
+    def _own(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(name.strip() for name in self.own.split(",") if name.strip()))
+
+    def _hold(self, name: str) -> None:
+        """Refuse an own variant that is right nowhere, at the first sizes of each cell, before anything is timed."""
+        part = own.load(name).part
+        cells = [cell for cell in self.cells() if cell["part"] == part and self._first(cell)]
+        if not cells:
+            raise InputError(f"{name} is a {NAMES[part]}, and parts has no {part}; add it there")
+        reasons: dict[str, str] = {}
+        for cell in cells:
+            status, note = complaint_of(self._work(cell), Entry(name), self.device)
+            if not status:
+                return
+            reasons.setdefault(status, f"as {label(cell)} it {VERBS[status]}: {note}")
+        raise InputError(f"{name} is not timed, since {next(reasons[s] for s in VERBS if s in reasons)}")
 
     def cells(self) -> list[Cell]:
         return [cell for part in PARTS if part in self.parts for cell in getattr(self, f"_{part}")()]
@@ -109,11 +138,14 @@ class Study(Sweep):
             names = (cell["cell"],)
         elif cell["part"] != "sequential":
             left_out = () if self.compiled == "all" or self._first(cell) else ("torch.compile",)
-            names = tuple(n for n in names if n in self.variants and n not in left_out)
+            names = tuple(n for n in names if n in self.variants and n not in left_out) + self._others(cell["part"])
         modes = self.mode if cell["part"] in GRAPHED else ("eager",)
         entries = [Entry(name, mode) for name in names for mode in modes]
         rows = trial(self._work(cell), entries, self.cache, self.rounds, self.device)
         return [cell | row for row in rows]
+
+    def _others(self, part: str) -> tuple[str, ...]:
+        return tuple(name for name in self._own if own.load(name).part == part)
 
     def _first(self, cell: Cell) -> bool:
         """Whether all sizes of a cell are the first of theirs."""
@@ -128,9 +160,9 @@ class Study(Sweep):
         if part == "sequential":
             return recurrences.sequential(dtype, batch, hidden, step, self.device)
         if part == "recurrence":
-            return recurrences.recurrence(kind, direction, dtype, batch, hidden, step, self.device)
+            return recurrences.recurrence(kind, direction, dtype, batch, hidden, step, self.device, self._others(part))
         if part == "cross_entropy":
-            return losses.cross_entropy(direction, dtype, batch, hidden, vocabulary, self.device)
+            return losses.cross_entropy(direction, dtype, batch, hidden, vocabulary, self.device, self._others(part))
         return steps.training(steps.Size(vocabulary, hidden, self.layers, batch, step), dtype, self.device)
 
     def _peak(self) -> Iterator[Cell]:

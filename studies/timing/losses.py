@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels
-from recurrent_lm.studies.timing import peers
+from recurrent_lm.studies.timing import own, peers
 from recurrent_lm.studies.timing.work import DTYPES, Peer, Work, differentiable, numel_bytes, tolerance
 
 OURS = {"kernels:torch": "torch", "kernels:triton": "triton"}  # the eager one is torch.nn's two lines
@@ -20,8 +20,13 @@ VARIANTS = (
 Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]  # (input, weight, bias, target) to the mean loss
 
 
-def cross_entropy(direction: str, dtype: str, tokens: int, width: int, vocabulary: int, device: str = "cpu") -> Work:
-    """The mean loss of N tokens from hidden states [N, d] and weights [V, d]; backward: gradients of both and the bias."""
+def cross_entropy(
+    direction: str, dtype: str, tokens: int, width: int, vocabulary: int, device: str = "cpu", others: tuple[str, ...] = ()
+) -> Work:
+    """The mean loss of N tokens from hidden states [N, d] and weights [V, d]; backward: gradients of both and the bias.
+
+    ``others`` are losses of ``own``, by ``module:factory``.
+    """
     kind = DTYPES[dtype]
     random = torch.Generator().manual_seed(1)
     x = torch.randn(tokens, width, generator=random).to(device, kind)
@@ -37,6 +42,14 @@ def cross_entropy(direction: str, dtype: str, tokens: int, width: int, vocabular
         a, w, b = (t.detach().to(kind).requires_grad_() for t in (x, weight, bias))
         return differentiable(lambda: loss(a, w, b, target), (a, w, b), None, direction)
 
+    def another(name: str) -> Peer:
+        loss = own.loss(name, weight)
+        a, w, b = (t.detach().clone().requires_grad_() for t in (x, weight, bias))  # one that is overwritten is nobody else's
+        y = target.clone()
+        with torch.no_grad():
+            own.checked(loss(a, w, b, y), ())
+        return differentiable(lambda: loss(a, w, b, y), (a, w, b), None, direction)
+
     makers: dict[str, Callable[[], Loss]] = {
         **{name: partial(ours, backend) for name, backend in OURS.items()},
         "torch.nn": lambda: textbook,
@@ -50,7 +63,7 @@ def cross_entropy(direction: str, dtype: str, tokens: int, width: int, vocabular
     read = numel_bytes(x, weight, bias, target)
     passes, bytes_ = (1, read) if direction == "forward" else (3, 2 * read - numel_bytes(target))
     return Work(
-        {name: partial(peer, make) for name, make in makers.items()},
+        {name: partial(peer, make) for name, make in makers.items()} | {name: partial(another, name) for name in others},
         reference=lambda name: truth,
         allowed=tolerance(peer(lambda: textbook).result(), truth, kind),
         flops=passes * 2.0 * tokens * width * vocabulary,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm import kernels
-from recurrent_lm.studies.timing import peers
+from recurrent_lm.studies.timing import own, peers
 from recurrent_lm.studies.timing.work import DTYPES, SLACK, Peer, Tensors, Work, differentiable, numel_bytes, tolerance
 
 OURS = {"kernels:eager": "eager", "kernels:torch": "torch", "kernels:triton": "triton"}
@@ -18,8 +18,20 @@ VARIANTS = (*OURS, "torch.nn", "loop", "torch.compile", "FlashRNN")
 MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU}
 
 
-def recurrence(cell: str, direction: str, dtype: str, batch: int, hidden: int, steps: int, device: str = "cpu") -> Work:
-    """x [T, B, H] through one layer of H units from a zero state; backward: gradients of x and all weights."""
+def recurrence(
+    cell: str,
+    direction: str,
+    dtype: str,
+    batch: int,
+    hidden: int,
+    steps: int,
+    device: str = "cpu",
+    others: tuple[str, ...] = (),
+) -> Work:
+    """x [T, B, H] through one layer of H units from a zero state; backward: gradients of x and all weights.
+
+    ``others`` are recurrences of ``own``, by ``module:factory``.
+    """
     kind = DTYPES[dtype]
     gates = kernels.CELLS[cell].gates
     random = torch.Generator().manual_seed(1)
@@ -42,6 +54,13 @@ def recurrence(cell: str, direction: str, dtype: str, batch: int, hidden: int, s
         forward, leaves = make()
         return differentiable(lambda: forward(x), (x, *leaves), grad, direction)
 
+    def another(name: str) -> Peer:
+        forward, leaves = own.recurrence(name, cell, weights, direction)
+        input = x.detach().clone().requires_grad_()  # one that is overwritten is nobody else's
+        with torch.no_grad():
+            own.checked(forward(input), tuple(x.shape))
+        return differentiable(lambda: forward(input), (input, *leaves), grad, direction)
+
     def ours(backend: str, weights: dict[str, Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
         module = _module(cell, hidden, backend).to(device, weights["weight_hh"].dtype)
         module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
@@ -62,7 +81,7 @@ def recurrence(cell: str, direction: str, dtype: str, batch: int, hidden: int, s
     moved = numel_bytes(x, *weights.values()) + numel_bytes(grad)  # the output is as large as its gradient
     passes, bytes_ = (1, moved) if direction == "forward" else (3, 2 * moved)
     return Work(
-        {name: partial(peer, make) for name, make in makers.items()},
+        {name: partial(peer, make) for name, make in makers.items()} | {name: partial(another, name) for name in others},
         reference=lambda name: truth,
         allowed=tolerance(textbook, truth, kind),
         flops=passes * 2.0 * steps * batch * gates * hidden * 2 * hidden,

@@ -8,6 +8,7 @@ from typing import Any
 from recurrent_lm.studies.engine.memory import peak_bytes
 from recurrent_lm.studies.timing.cuda import EventTimer, Gpu, graphed
 from recurrent_lm.studies.timing.measure import Timer, WallTimer, Weather, race
+from recurrent_lm.studies.timing.own import told
 from recurrent_lm.studies.timing.work import Peer, Unavailable, Work, relative_error
 
 
@@ -48,6 +49,11 @@ def trial(work: Work, entries: list[Entry], caches: tuple[str, ...], rounds: int
     return rows
 
 
+def complaint(work: Work, entry: Entry, device: str) -> tuple[str, str]:
+    """What keeps an entry from being timed: a status and a reason as rows have them; both empty if it is right."""
+    return _enter(work, entry, device, {}, {})
+
+
 def _enter(
     work: Work, entry: Entry, device: str, calls: dict[Entry, Callable[[], object]], fact: dict[str, Any]
 ) -> tuple[str, str]:
@@ -61,7 +67,7 @@ def _enter(
     except Unavailable as reason:
         return "skipped", str(reason)
     except Exception as error:  # other people's code: one that breaks must not end the comparison
-        return "failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        return "failed", told(error)
     calls[entry] = peer.call
     return "", ""
 

@@ -1,6 +1,6 @@
 """A computation, and the peers that do it: all get the same numbers, give the same tensors, and are held to one reference."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -42,7 +42,7 @@ class Work:
         bytes: each input read once, each result written once: no implementation can move fewer.
     """
 
-    peers: dict[str, Callable[[], Peer]]
+    peers: Mapping[str, Callable[[], Peer]]
     reference: Callable[[str], Tensors]
     allowed: float
     flops: float

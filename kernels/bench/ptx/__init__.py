@@ -1,7 +1,7 @@
 """A machine that executes the PTX of the kernels on a CPU: all threads of all programs, as a GPU may order them.
 
 ``python -m recurrent_lm.kernels.bench.ptx run LSTM --hidden 512 --dtype bfloat16`` runs a layer and reports its errors;
-``count`` gives what a step costs. In ``code/``: ``parse`` (text), ``flow`` (blocks and loops), ``translate``, ``instructions`` and
+``count`` gives what a step costs. In ``code/``: ``parse`` (text), ``flow`` (blocks, loops), ``translate``, ``instructions`` and
 ``accesses`` (each instruction as Python), ``registers`` (numbers), ``matrix`` (products and their fragments). Beside it:
 ``storage`` and ``shared_memory`` (accesses and what they may not do), ``execution`` (order and speed), ``launch`` (the
 project's own launches), ``cases`` (layers), ``counts``, ``cost`` and ``cost_table``.

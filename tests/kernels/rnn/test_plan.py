@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from paths import ROOT
 
 from recurrent_lm.kernels import CELLS, explain
-from recurrent_lm.kernels.rnn.plan import DEVICES, STRATEGIES, Plan, Tiles, choose, faster_than_library, padded, predict
+from recurrent_lm.kernels.rnn.plan import (
+    DEVICES,
+    GUESSED,
+    STRATEGIES,
+    Plan,
+    Tiles,
+    choose,
+    faster_than_library,
+    padded,
+    predict,
+)
 
 SM_90 = DEVICES["sm_90"]
 
@@ -142,7 +152,7 @@ def test_without_gradients_the_forward_pass_decides() -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("cell", sorted(CELLS))
-@pytest.mark.parametrize("device", DEVICES.values(), ids=lambda device: device.name)
+@pytest.mark.parametrize("device", (DEVICES | GUESSED).values(), ids=lambda device: device.name)
 def test_few_units_stay_on_chip(device, cell: str, dtype: str) -> None:
     """The cooperative plan refuses fewer than 32 or 64 units; wherever it does, resident fits."""
     for hidden in range(1, 300):
@@ -152,7 +162,7 @@ def test_few_units_stay_on_chip(device, cell: str, dtype: str) -> None:
 
 
 @given(
-    device=st.sampled_from(list(DEVICES.values())),
+    device=st.sampled_from(list((DEVICES | GUESSED).values())),
     batch=st.integers(1, 300),
     hidden=st.integers(1, 4096),
     cell=st.sampled_from(sorted(CELLS)),
@@ -209,8 +219,28 @@ def test_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "triton runs cooperative" in lines[5]
     assert lines[5].endswith("16 rows x 16 units, K by 128 x 1, 4 warps, 4 programs share K, W first")
     assert "predicted to be faster than the library" in lines[6]
-    with pytest.raises(ValueError, match="device must be one of sm_80, sm_90, sm_100, not 'sm_70'"):
+    with pytest.raises(ValueError, match="device must be one of sm_80, sm_90, sm_100, sm_86, sm_89, sm_120, not 'sm_70'"):
         explain(16, 1024, 768, device="sm_70")
+
+
+@pytest.mark.parametrize("device", GUESSED)
+def test_consumer_gpus_are_explained_as_guesses(device: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every time is called guessed; sizes of data center GPUs are not."""
+    explain(16, 1024, 768, device=device)
+    times = [line for line in capsys.readouterr().out.splitlines() if " us a step " in line]
+    assert len(times) >= 2 and all(line.endswith("(guessed)") for line in times)
+    explain(16, 1024, 768, device="sm_80")
+    assert "guess" not in capsys.readouterr().out
+
+
+def test_fewer_multiprocessors_hold_less(capsys: pytest.CaptureFixture[str]) -> None:
+    """W_h of an LSTM of 512 units, 2 MB, is on chip in 82 programs of 99 KB, and cannot be in 8."""
+    explain(16, 100, 512, "lstm", device="sm_86")
+    assert "cooperative  does not fit" not in capsys.readouterr().out
+    explain(16, 100, 512, "lstm", device="sm_86", multiprocessors=8)
+    assert "cooperative  does not fit" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="multiprocessors must be at least 1"):
+        explain(16, 100, 512, device="sm_86", multiprocessors=0)
 
 
 def test_kernels_import_without_torch() -> None:

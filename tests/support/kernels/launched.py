@@ -17,7 +17,7 @@ import recurrent_lm.kernels.rnn.launch
 from recurrent_lm.kernels import CELLS, trace_gradients
 from recurrent_lm.kernels.bench.exchange_run import ExchangeRun
 from recurrent_lm.kernels.loss import launch as losses
-from recurrent_lm.kernels.loss.terms import Terms
+from recurrent_lm.kernels.loss.terms import Decoded, Terms, Upstream
 from recurrent_lm.kernels.rnn.ops import triton_recurrence
 
 LAUNCHES: list[tuple[str, Any, bool, int]] = []
@@ -84,10 +84,10 @@ def main() -> None:
         ExchangeRun(exchange, 132, 65536, 4, device="cpu")()
     ExchangeRun("sentinel", 1, 64, 1, device="cpu")()
     x, w, target, terms = torch.randn(300, 72), torch.randn(2055, 72), torch.zeros(300, dtype=torch.long), Terms(softcap=2.0)
-    tensors, weight = (x.bfloat16(), w.bfloat16(), None, target), torch.ones(2055)
-    rows = losses.cut_loss(*tensors, weight, terms, True)
-    losses.cut_gradients(*tensors, None, rows.top, rows.log_sum, rows.loss, None, Terms(), (True, True, True))
-    losses.chunked_gradients(*tensors, None, rows.loss, rows.top, terms, (True, True, False), False)
+    decoded = Decoded(x.bfloat16(), w.bfloat16(), None, target, None)
+    rows = losses.cut_loss(decoded._replace(class_weight=torch.ones(2055)), terms, True)
+    losses.cut_gradients(decoded, rows.top, rows.log_sum, Upstream(rows.loss), Terms(), (True, True, True))
+    losses.chunked_gradients(decoded, Upstream(rows.loss, rows.top), terms, (True, True, False), False)
     print(json.dumps(LAUNCHES))
 
 

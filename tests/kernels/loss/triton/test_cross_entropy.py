@@ -213,13 +213,13 @@ def test_target_out_of_range(wrong: int) -> None:
     with pytest.raises(IndexError, match=f"target {wrong} is outside the 7 classes"):
         cross_entropy(logits, target, backend="triton")
     from recurrent_lm.kernels.loss.launch import rows_gradient, rows_loss
-    from recurrent_lm.kernels.loss.terms import Terms
+    from recurrent_lm.kernels.loss.terms import Terms, Upstream
 
     weight = torch.linspace(1, 2, 7, dtype=torch.float64)
     rows = rows_loss(logits, target, weight, Terms(label_smoothing=0.1), best=False)
     grad = torch.empty_like(logits)
     ones = torch.ones(5, dtype=torch.float64)
-    rows_gradient(logits, grad, target, weight, rows.top, rows.log_sum, ones, None, Terms(label_smoothing=0.1))
+    rows_gradient(logits, grad, target, weight, rows.top, rows.log_sum, Upstream(ones), Terms(label_smoothing=0.1))
     assert rows.loss.isnan().tolist() == [False, False, False, True, False]
     assert grad.isnan().all(dim=1).tolist() == [False, False, False, True, False]
     assert not grad[[0, 1, 2, 4]].isnan().any()

@@ -15,7 +15,6 @@ COMMON = """
 import ctypes, mmap, sys, warnings
 import torch
 from recurrent_lm.kernels import cross_entropy, linear_cross_entropy
-from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss.tiles import tiles_backward, tiles_forward
 warnings.simplefilter("ignore")
 """
@@ -54,13 +53,13 @@ def run(after):
         torch.autograd.grad(losses.sum(), logits)
         for wrong in (-1, 141, 2**40, -(2**40)):
             from recurrent_lm.kernels.loss.launch import cut_loss, rows_gradient, rows_loss
-            from recurrent_lm.kernels.loss.terms import Terms
+            from recurrent_lm.kernels.loss.terms import Decoded, Terms, Upstream
             astray = guarded(target.index_fill(0, torch.tensor([0, 34]), wrong), after)
             terms = Terms(label_smoothing=how.get("label_smoothing", 0.0))
             rows = rows_loss(logits.detach(), astray, how.get("weight"), terms, best=True)
             rows_gradient(logits.detach(), torch.empty(35, 141), astray, how.get("weight"), rows.top, rows.log_sum,
-                          torch.ones(35), None, terms)
-            cut_loss(x.detach(), w.detach(), b.detach(), astray, how.get("weight"), terms, True)
+                          Upstream(torch.ones(35)), terms)
+            cut_loss(Decoded(x.detach(), w.detach(), b.detach(), astray, how.get("weight")), terms, True)
 """
 CONTROL = (
     GUARDED

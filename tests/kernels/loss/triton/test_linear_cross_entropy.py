@@ -346,21 +346,22 @@ def test_cut_needs_one_percent(dtype: torch.dtype, monkeypatch: pytest.MonkeyPat
     """Beyond the gradients each direction makes less than 1% of N x V x 4 bytes, even if it kept all that it makes."""
     monkeypatch.undo()  # the real sizes
     from recurrent_lm.kernels.loss import launch as loss_launch
-    from recurrent_lm.kernels.loss.terms import Terms
+    from recurrent_lm.kernels.loss.terms import Decoded, Terms, Upstream
 
     if dtype == torch.float16:  # a GPU's library adds products of halves to float32 by itself; here they would be copied
         monkeypatch.setattr(loss_launch, "add_product", lambda sums, a, b: sums.add_(1))
     (x, w, _), target = problem(64, 10_000, 8, scale=0.3)
     x, w, upstream = x.to(dtype), w.to(dtype), torch.ones(64)
     with Allocations() as forward:
-        rows = loss_launch.cut_loss(x, w, None, target, None, Terms(), False)
+        rows = loss_launch.cut_loss(Decoded(x, w, None, target, None), Terms(), False)
     kept = [x, w, target, upstream, rows.top, rows.log_sum]
     share = 0.01 * 64 * 10_000 * 4
     assert 0 < forward.bytes(kept[:4]) <= share
     walks = [(True, False, False), (False, True, False)] if dtype == torch.float16 else [(True, True, False)]
     for need in walks:  # where there are two, the first one's buffer is gone when the second begins
         with Allocations() as backward:
-            gradients = loss_launch.cut_gradients(*kept[:2], None, target, None, *kept[4:], upstream, None, Terms(), need)
+            decoded, of = Decoded(x, w, None, target, None), Upstream(upstream)
+            gradients = loss_launch.cut_gradients(decoded, *kept[4:], of, Terms(), need)
         made = backward.bytes(kept + [g for g in gradients if g is not None])
         assert share / 2 < made <= share - 2 * 64 * 4  # beside it stand two numbers a row
     assert loss_plan.choose_loss_plan(64, 10_000, 8, str(dtype).removeprefix("torch."), strategy="cut").extra_bytes <= share
