@@ -5,6 +5,7 @@ through these L steps only. Everything that the next update depends on is in ``P
 carried state and torch's random state; a checkpoint holds exactly these.
 """
 
+import json
 import math
 import shlex
 import time
@@ -17,15 +18,16 @@ from types import FrameType
 from typing import Any
 
 import torch
+from filelock import BaseFileLock
 from torch import Tensor
 
 from recurrent_lm import kernels
 from recurrent_lm.lm.base import machine
+from recurrent_lm.lm.base.console import clock
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
-from recurrent_lm.lm.base.lock import Lock
-from recurrent_lm.lm.base.progress import Display, clock, figures
-from recurrent_lm.lm.base.seal import seal
+from recurrent_lm.lm.base.progress import Display, figures
 from recurrent_lm.lm.base.signals import handled
+from recurrent_lm.lm.base.storage import sealed, write_atomic
 from recurrent_lm.lm.config import RunConfig, parse_clip
 from recurrent_lm.lm.model import LanguageModel, State, detach, flatten, in_halves, unflatten
 from recurrent_lm.lm.runs import checkpoint
@@ -88,7 +90,7 @@ class Training:
         self.rollback = Rollback(self)
         self.graph: Graph | None = None
         self.ranks: Alone = ALONE  # with several processes, those that have the other rows
-        self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
+        self.lock: BaseFileLock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
 
@@ -118,7 +120,7 @@ class Training:
                 self.lock.release()
 
     def _train(self, quiet: bool, each_epoch: "Callable[[Training], None]") -> None:
-        with Display(self.total_steps(), self.at.step, quiet) as self.display:
+        with Display(self.total_steps(), self.at.step, "step", quiet) as self.display:
             try:
                 if self.ranks.first:
                     self.open_logs()
@@ -267,7 +269,7 @@ class Training:
         if self.files:
             result["config"] = self.files["config.toml"]  # which tells it from another run's result
         if self.ranks.first:
-            checkpoint.write_atomic(self.path / "result.json", seal(result))
+            write_atomic(self.path / "result.json", json.dumps(sealed(result), indent=1).encode())
         return scores
 
     # -- when to end ------------------------------------------------------------------------------------------------
@@ -366,7 +368,7 @@ class Training:
             "grad_norm": norm,
             "tokens_per_second": at.tokens / max(at.seconds, 1e-9),
         }
-        self.display.step(at.step, at.epoch + 1, shown)
+        self.display.show(at.step, f"epoch {at.epoch + 1} {figures(shown)}")
 
     # -- how it may end early ---------------------------------------------------------------------------------------
 
