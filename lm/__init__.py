@@ -15,6 +15,7 @@ _MODULES = {
     "Batches": ".text.batches",
     "Corpus": ".text.corpora",
     "Data": ".text.data",
+    "Display": ".base.progress",
     "Diverged": ".base.errors",
     "Draws": ".generation",
     "Graph": ".training.cuda_graph",
@@ -31,30 +32,51 @@ _MODULES = {
     "Training": ".training.loop",
     "TrainingConfig": ".config",
     "TrainingText": ".scoring.copying",
+    "check_memory": ".base.machine",
+    "check_writable": ".base.storage",
     "compare": ".scoring.compare",
     "describe_machine": ".base.machine",
+    "digest": ".base.storage",
+    "ending_at_once": ".base.signals",
     "evaluate": ".scoring.evaluate",
     "generate": ".generation",
     "generate_batch": ".generation",
     "handled": ".base.signals",
+    "intact": ".base.storage",
     "load": ".runs.folder",
+    "lock": ".base.storage",
     "new_training": ".training.start",
     "next_token": ".scoring.next_token",
     "other_corpus": ".scoring.compare",
+    "out_of_memory": ".base.machine",
     "parameter_table": ".parameter_counts",
     "prepare": ".text.data",
+    "replacing": ".base.storage",
     "run_app": ".commands.cli",
+    "say": ".base.console",
     "score_text": ".scoring.next_token",
+    "sealed": ".base.storage",
     "trained_on": ".text.data",
 }
 __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
+    from recurrent_lm.lm.base.console import say as say
     from recurrent_lm.lm.base.errors import Diverged as Diverged
     from recurrent_lm.lm.base.errors import InputError as InputError
     from recurrent_lm.lm.base.errors import Stopped as Stopped
+    from recurrent_lm.lm.base.machine import check_memory as check_memory
     from recurrent_lm.lm.base.machine import describe_machine as describe_machine
+    from recurrent_lm.lm.base.machine import out_of_memory as out_of_memory
+    from recurrent_lm.lm.base.progress import Display as Display
+    from recurrent_lm.lm.base.signals import ending_at_once as ending_at_once
     from recurrent_lm.lm.base.signals import handled as handled
+    from recurrent_lm.lm.base.storage import check_writable as check_writable
+    from recurrent_lm.lm.base.storage import digest as digest
+    from recurrent_lm.lm.base.storage import intact as intact
+    from recurrent_lm.lm.base.storage import lock as lock
+    from recurrent_lm.lm.base.storage import replacing as replacing
+    from recurrent_lm.lm.base.storage import sealed as sealed
     from recurrent_lm.lm.commands.cli import run_app as run_app
     from recurrent_lm.lm.config import BatchConfig as BatchConfig
     from recurrent_lm.lm.config import MachineConfig as MachineConfig

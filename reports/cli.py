@@ -39,9 +39,9 @@ def figure(
         raise InputError(f"{path} is the table itself; choose another --out")
     check_place(path, force)
     save(made.drawing, path)
-    say("\n".join(made.lines))
-    say(made.caption)
-    say(f"figure: {path}")
+    print("\n".join(made.lines))
+    print(made.caption)
+    print(f"figure: {path}")
 
 
 @app.command()
@@ -64,8 +64,8 @@ def build(
     built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against)
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
-        say(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
-    say(f"report: {built.index}")
+        print(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
+    print(f"report: {built.index}")
     if built.problems:
         raise InputError("; ".join(built.problems))
 
@@ -81,7 +81,7 @@ def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")
     index = folder / "index.html"
     if not index.is_file():
         raise InputError(f"there is no {index}; make it first: reports build --out {folder}")
-    say(str(index))
+    print(str(index))
     webbrowser.open(index.absolute().as_uri())
 
 

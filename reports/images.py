@@ -35,7 +35,7 @@ def check_place(path: Path, force: bool = False) -> None:
     """
     if path.suffix not in FORMATS:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {path.name!r}")
-    check_writable(path)
+    check_writable(path, "--out")
     if not force and not replaceable(path):
         raise InputError(f"{path} exists and was not made by reports; choose another --out, or replace it: --force")
 
@@ -43,7 +43,7 @@ def check_place(path: Path, force: bool = False) -> None:
 def save(drawing: "Figure", path: Path) -> None:
     """Write a drawing as a whole or not at all, with the name of its maker inside."""
     metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
-    with replacing(path) as temporary, boxes_for_glyphs():
+    with replacing(path, "--out") as temporary, boxes_for_glyphs():
         drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
         if path.suffix == ".png":
             _with_a_palette(temporary, metadata)

@@ -163,11 +163,11 @@ def _pictures(out: Path, name: str) -> list[Path]:
 
 
 def _check(place: Path) -> None:
-    check_writable(place)
+    check_writable(place, "--out")
     if not replaceable(place):
         raise InputError(f"{place} exists and was not made by reports; choose another --out")
 
 
 def _write(place: Path, content: bytes) -> None:
-    with replacing(place) as temporary:
+    with replacing(place, "--out") as temporary:
         temporary.write_bytes(content)

@@ -19,7 +19,7 @@ _MODULES = {
     "STUDIES": ".engine.catalogue",
     "by_lag": ".engine.statistics",
     "changes": ".engine.changes",
-    "check_writable": ".engine.output",
+    "check_writable": "recurrent_lm.lm",
     "exp": ".engine.statistics",
     "exponents": ".throughput.comparison",
     "failures": ".engine.tables",
@@ -29,10 +29,10 @@ _MODULES = {
     "norm_edges": ".clipping.table",
     "paired_ratio": ".engine.statistics",
     "ratio": ".engine.statistics",
-    "replacing": ".engine.output",
+    "replacing": "recurrent_lm.lm",
     "run_app": "recurrent_lm.lm",
     "save": ".engine.tables",
-    "say": ".engine.output",
+    "say": "recurrent_lm.lm",
     "share": ".engine.statistics",
     "summary": ".engine.study",
     "trainings": ".clipping.table",
@@ -42,14 +42,14 @@ __all__ = sorted(_MODULES)
 
 if TYPE_CHECKING:
     from recurrent_lm.lm import InputError as InputError
+    from recurrent_lm.lm import check_writable as check_writable
+    from recurrent_lm.lm import replacing as replacing
     from recurrent_lm.lm import run_app as run_app
+    from recurrent_lm.lm import say as say
     from recurrent_lm.studies.clipping.table import norm_edges as norm_edges
     from recurrent_lm.studies.clipping.table import trainings as trainings
     from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
     from recurrent_lm.studies.engine.changes import changes as changes
-    from recurrent_lm.studies.engine.output import check_writable as check_writable
-    from recurrent_lm.studies.engine.output import replacing as replacing
-    from recurrent_lm.studies.engine.output import say as say
     from recurrent_lm.studies.engine.statistics import by_lag as by_lag
     from recurrent_lm.studies.engine.statistics import exp as exp
     from recurrent_lm.studies.engine.statistics import paired_ratio as paired_ratio

@@ -8,9 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from recurrent_lm import studies
-from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.lm import InputError, ending_at_once, run_app
 from recurrent_lm.studies.engine.catalogue import STUDIES
-from recurrent_lm.studies.engine.output import ending_at_once, say
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Answer questions with numbers."
@@ -23,7 +22,7 @@ def list_studies() -> None:
 
     [dim]studies list[/dim]
     """
-    say("\n".join(f"{name:15}{question}" for name, question in STUDIES.items()))
+    print("\n".join(f"{name:15}{question}" for name, question in STUDIES.items()))
 
 
 @app.command()
@@ -91,7 +90,7 @@ def run(
             table = going[0]()
         save(table, path, name, study, preset=preset, failed=going[0].failed, machine=going[0].machine)
     _claims(path)
-    say(f"table: {path}")
+    print(f"table: {path}")
 
 
 @app.command()
@@ -104,7 +103,7 @@ def show(
     [dim]studies show runs/studies/throughput.parquet[/dim]
     """
     if as_csv:
-        say(studies.summary(studies.load(table)).to_csv(index=False).rstrip("\n"))
+        print(studies.summary(studies.load(table)).to_csv(index=False).rstrip("\n"))
     else:
         _claims(table)
 
@@ -120,7 +119,7 @@ def constants(
     """
     from recurrent_lm.studies.exchange.measured_constants import DEFAULT, record
 
-    say(record(studies.load(table), out or DEFAULT))
+    print(record(studies.load(table), out or DEFAULT))
 
 
 @app.command()
@@ -135,17 +134,17 @@ def scale(
     """
     from recurrent_lm.studies.scale.markdown import markdown
 
-    say(markdown(rows, bptt, tokens).rstrip("\n"))
+    print(markdown(rows, bptt, tokens).rstrip("\n"))
 
 
 def _claims(path: Path) -> None:
     table = studies.load(path)
     if subject := table.attrs.get("subject"):
-        say(f"{subject}\n")
+        print(f"{subject}\n")
     if listing := studies.listing(table):
-        say(f"{listing}\n")
+        print(f"{listing}\n")
     for claim in studies.verdicts(table).itertuples():
-        say(
+        print(
             f"Claim      {claim.claim}\n"
             f"Source     {claim.source}\n"
             f"Setting    {claim.setting}\n"
@@ -154,7 +153,7 @@ def _claims(path: Path) -> None:
             f"Verdict    {claim.verdict}\n" + (f"Reason     likely: {claim.reason!s}\n" if claim.reason else "")
         )
     for cell, error in studies.failures(table):
-        say(f"failed: {cell or 'all'}: {error}")
+        print(f"failed: {cell or 'all'}: {error}")
 
 
 def main(arguments: list[str] | None = None) -> None:

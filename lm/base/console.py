@@ -1,7 +1,9 @@
-"""Standard output when nobody listens any more."""
+"""What a command says while it works, also when nobody listens any more."""
 
 import os
 import sys
+
+program = "lm"  # the command that runs, as its complaints begin
 
 
 def silence() -> None:
@@ -10,16 +12,22 @@ def silence() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once; a training does not end because its reader went away, or has no room left."""
+    """Print a line at once; a training or a study does not end because its reader went away, or has no room left."""
     try:
         print(text, flush=True)
     except BrokenPipeError:
         silence()
     except OSError as error:
-        print(f"lm: {unwritten(error)}; going on without it", file=sys.stderr)
+        print(f"{program}: {unwritten(error)}; going on without it", file=sys.stderr)
         silence()
 
 
 def unwritten(error: OSError) -> str:
     """What to say of output that was lost."""
     return f"the output could not be written: {error.strerror or error}"
+
+
+def clock(seconds: float) -> str:
+    """Minutes and seconds, and hours where there are any."""
+    hours, rest = divmod(int(seconds + 0.5), 3600)
+    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -23,6 +23,8 @@ from recurrent_lm.lm.version import program_version
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
 TRIALS = 40
+GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+FAILED_ALLOCATIONS = ("allocate memory", "out of memory", "Storage size calculation overflowed")  # as torch and CUDA say it
 
 
 def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
@@ -91,7 +93,7 @@ SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-siz
 
 @contextmanager
 def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[None]:
-    """Refuse what cannot fit before it is made: a system that runs out of memory kills without a word.
+    """Refuse what cannot fit before it is made.
 
     Counted in float32 are weights, gradients, for Adam two averages of each weight, and of a batch the gates and states.
 
@@ -108,8 +110,7 @@ def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[N
         f"{parameters:,} parameters take {weights / 1e9:,.1f} GB with gradients and optimizer, a batch of {read:,} tokens "
         f"{batch / 1e9:,.1f} GB"
     )
-    if weights + batch > (there := memory(device)):
-        raise InputError(f"{needed}, and {device} has {there / 1e9:,.1f} GB; {SMALLER}")
+    check_memory(weights + batch, needed, SMALLER, device)
     try:
         yield
     except (MemoryError, RuntimeError) as error:
@@ -118,21 +119,42 @@ def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[N
         raise InputError(f"{needed}, and {device} has not that much to give; {SMALLER}") from None
 
 
+def check_memory(needed: float, what: str, advice: str, device: str = "cpu") -> None:
+    """Refuse what needs more bytes than a device has: the system ends a process that runs out of memory without a message.
+
+    Args:
+        what: what needs how much, and ``advice`` on what to reduce, for the sentence of the ``InputError``.
+    """
+    if needed > (there := memory(device)):
+        raise InputError(f"{what}, and {device} has {there / 1e9:,.1f} GB; {advice}")
+
+
 def memory(device: str) -> int:
-    """Bytes of memory of a device; for a CPU what the system or the process group has, whichever is less."""
+    """Bytes of memory of a device; for a CPU the machine's, or the limit of a control group that this process is in."""
     if device != "cpu":
         return int(torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
-    for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):  # not there, or "max"
-            limits.append(int(Path(file).read_text()))
+    for group in _groups():
+        for file in ("memory.max", "memory.limit_in_bytes"):  # of version 2 and 1
+            with suppress(OSError, ValueError):  # not there, or "max"
+                limits.append(int((group / file).read_text()))
     return min(limits)
 
 
+def _groups() -> Iterator[Path]:
+    """The control groups of this process with those around them; in a container its own one is the outermost."""
+    yield from (GROUPS, GROUPS / "memory")
+    with suppress(OSError):
+        for line in OWN_GROUPS.read_text().splitlines():  # 0::/system.slice/job, or 9:memory:/system.slice/job
+            controller, _, path = line.partition(":")[2].partition(":")
+            if controller in ("", "memory"):
+                inner = Path(path.lstrip("/"))
+                yield from (GROUPS / controller / part for part in (inner, *inner.parents))
+
+
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch or Python says that an allocation failed."""
-    said = "can't allocate memory" in str(error) or "Storage size calculation overflowed" in str(error)
-    return said or isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    """Whether an error of torch, CUDA or Python says that an allocation failed."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(part in str(error) for part in FAILED_ALLOCATIONS)
 
 
 def describe_machine() -> dict[str, Any]:

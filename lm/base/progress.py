@@ -1,4 +1,4 @@
-"""Live progress of a training: a bar where there is a terminal, plain lines elsewhere."""
+"""Live progress: a bar where there is a terminal, plain lines elsewhere; and the figures of a training in a line."""
 
 import sys
 import time
@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from recurrent_lm.lm.base.console import say
+from recurrent_lm.lm.base.console import clock, say
 
-PLAIN_EVERY = 10.0  # seconds between plain lines
+BAR_EVERY, PLAIN_EVERY = 0.2, 10.0  # seconds between two states of a bar, and between plain lines
 
 
 def shown_perplexity(value: float, digits: int = 2) -> str:
@@ -35,32 +35,34 @@ def figures(values: dict[str, float]) -> str:
     return " ".join(formats[k].format(shown[k]) for k in formats if k in shown)
 
 
-def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any."""
-    hours, rest = divmod(int(seconds + 0.5), 3600)
-    return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"
-
-
 class Display:
-    """Shows one training; ``step`` may be called as often as one likes."""
+    """How far something long is; ``show`` may be called as often as one likes.
 
-    def __init__(self, total: int, done: int, quiet: bool = False) -> None:
-        self._total, self._begin, self._first = total, time.monotonic(), done
-        self._shown = 0.0
-        self._quiet = quiet
+    Args:
+        total: units of work in all, and ``done`` of them before it began here; the time left is that of the units done here.
+        unit: "step" or "cell", as plain lines name it.
+    """
+
+    def __init__(self, total: int, done: int, unit: str, quiet: bool = False) -> None:
+        self._total, self._done, self._first, self._unit, self._quiet = total, done, done, unit, quiet
+        self._begin = self._shown = time.monotonic()
+        self._left = ""
         self._bar: Any = None
         if not quiet and sys.stdout and sys.stdout.isatty():
-            self._bar = Progress(TextColumn("{task.percentage:.0f}% {task.description}"), refresh_per_second=4)
+            self._bar = Progress(TextColumn("{task.percentage:.0f}% {task.description}", markup=False), refresh_per_second=4)
             if self._bar.console.width >= 100:
                 self._bar.columns = (*self._bar.columns, BarColumn(bar_width=self._bar.console.width - 84))
             self._task = self._bar.add_task("", total=total, completed=done)
+            self._bar.start()
 
     def __enter__(self) -> "Display":
-        if self._bar:
-            self._bar.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
         if self._bar:
             self._bar.stop()
 
@@ -73,16 +75,21 @@ class Display:
         else:
             say(text)
 
-    def step(self, step: int, epoch: int, values: dict[str, float]) -> None:
-        """The figures after ``step`` updates, and the time left if no patience ends the training early."""
-        now = time.monotonic()
-        if now - self._shown < (0.2 if self._bar else PLAIN_EVERY):
+    def show(self, done: int, text: str) -> None:
+        """So many units are done, and what a line says of them."""
+        now, self._done = time.monotonic(), done
+        if now - self._shown < (BAR_EVERY if self._bar else PLAIN_EVERY) and not (self._bar and done == self._total):
             return
-        first = not self._shown
         self._shown = now
-        left = (now - self._begin) / max(step - self._first, 1) * (self._total - step)
-        text = f"epoch {epoch} {figures(values)} {clock(left)} left"
+        seconds = (now - self._begin) / max(done - self._first, 1) * (self._total - done)
+        self._left = f"{clock(seconds)} left"
         if self._bar:
-            self._bar.update(self._task, completed=step, description=text)
-        elif not first:
-            self.line(f"step {step}/{self._total} {text}")
+            self._bar.update(self._task, completed=done)
+            self.describe(text)
+        else:
+            self.line(f"{self._unit} {done}/{self._total} {text} {self._left}")
+
+    def describe(self, text: str) -> None:
+        """What stands beside the bar, where there is one, until it is shown how far the work is."""
+        if self._bar:
+            self._bar.update(self._task, description=f"{text} {self._left}")

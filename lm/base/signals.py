@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import TypeVar
 
+from recurrent_lm.lm.base import console
+
 T = TypeVar("T")
 
 
@@ -26,7 +28,7 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 @contextmanager
-def ending_at_once(sentence: str) -> Iterator[None]:
+def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
     """Both signals end the process in that moment, with a sentence and 128 + the signal's number.
 
     An exception could be lost in the import that it happens to interrupt, or come out of it as another one.
@@ -34,7 +36,7 @@ def ending_at_once(sentence: str) -> Iterator[None]:
 
     def end(signum: int, frame: FrameType | None) -> None:
         with suppress(OSError):  # nobody listens
-            os.write(2, f"lm: {sentence}\n".encode())
+            os.write(2, f"{console.program}: {sentence()}\n".encode())
         os._exit(128 + signum)
 
     with handled(end):

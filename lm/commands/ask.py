@@ -135,8 +135,8 @@ def score(
 
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
+    from recurrent_lm.lm.base.storage import replacing
     from recurrent_lm.lm.commands.surprise import as_dict, page, print_scored
-    from recurrent_lm.lm.runs.checkpoint import write_atomic
     from recurrent_lm.lm.scoring.next_token import score_text
     from recurrent_lm.lm.text.files import decode, read_text
 
@@ -160,10 +160,8 @@ def score(
     else:
         print_scored(scored)
     if html:
-        try:
-            write_atomic(html, page(scored, str(run), name if is_file else "").encode())
-        except OSError as error:
-            raise InputError(f"{html} cannot be written: {error.strerror}; name another file with --html") from None
+        with replacing(html, "--html") as temporary:
+            temporary.write_bytes(page(scored, str(run), name if is_file else "").encode())
         print(f"page: {html}", file=sys.stderr)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from recurrent_lm.lm.base import console
 from recurrent_lm.lm.base.console import say, silence, unwritten
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
 from recurrent_lm.lm.base.launched import follows, place
@@ -104,7 +105,7 @@ def train(
     elif "train_file" in given:
         given["source"] = ""
     chosen = base.replace(**given)
-    with ending_at_once("stopped before the first step; nothing was kept"):
+    with ending_at_once(lambda: "stopped before the first step; nothing was kept"):
         _in_processes(processes, lambda: chosen, context)
         from recurrent_lm.lm.training import start
 
@@ -131,7 +132,7 @@ def resume(
     if follows():
         _follow()
         return
-    with ending_at_once(f"stopped before another step; {run} is as it was"):
+    with ending_at_once(lambda: f"stopped before another step; {run} is as it was"):
         from recurrent_lm.lm.runs import folder
         from recurrent_lm.lm.training import start
 
@@ -353,6 +354,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
     """Run a typer application; errors that a user can mend become one sentence on stderr."""
+    console.program = name
     if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
     for closed in [name for name in ("stdout", "stderr") if getattr(sys, name) is None]:

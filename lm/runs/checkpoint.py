@@ -5,7 +5,6 @@ A checkpoint is a folder. It is written under another name, synced and renamed; 
 in the pointer.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -21,7 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.runs.logs import naming
+from recurrent_lm.lm.base.storage import digest, sync, write_atomic, write_synced
 
 FORMAT = 1
 POINTERS = ("last", "best", "good")
@@ -35,18 +34,6 @@ class Checkpoint:
 
     groups: dict[str, Tensors]
     meta: dict[str, Any]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file at once: readers see the old content or the new."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        _write_synced(temporary, data)
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
 
 
 def save(run: Path, checkpoint: Checkpoint, best: bool = False) -> None:
@@ -63,17 +50,17 @@ def save(run: Path, checkpoint: Checkpoint, best: bool = False) -> None:
         digests = {}
         for group, tensors in checkpoint.groups.items():
             data = save_tensors({k: t.detach().cpu().clone(memory_format=torch.contiguous_format) for k, t in tensors.items()})
-            _write_synced(temporary / f"{group}.safetensors", data)
-            digests[group] = hashlib.sha256(data).hexdigest()
+            write_synced(temporary / f"{group}.safetensors", data)
+            digests[group] = digest(data)
         state = json.dumps({"format": FORMAT, "groups": digests, "meta": checkpoint.meta}, indent=1).encode()
-        _write_synced(temporary / "state.json", state)
-        _sync_folder(temporary)
+        write_synced(temporary / "state.json", state)
+        sync(temporary)
         os.rename(temporary, folder / name)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-    _sync_folder(folder)
-    pointer = json.dumps({"folder": name, "sha256": hashlib.sha256(state).hexdigest()}).encode()
+    sync(folder)
+    pointer = json.dumps({"folder": name, "sha256": digest(state)}).encode()
     for which in ("best", "last") if best else ("last",):
         write_atomic(run / f"{which}.json", pointer)
     _prune(run, folder)
@@ -119,8 +106,8 @@ def _read(run: Path, which: str, whole: bool) -> Checkpoint:
         if which == "best" and not fallen_back and not ends_best:
             raise InputError(f"{pointer} is damaged: it names a checkpoint that is not the best; restore it from a copy")
         groups = {}
-        for group, digest in content["groups"].items() if whole else ():
-            groups[group] = load_tensors(_verified(folder / f"{group}.safetensors", digest))
+        for group, expected in content["groups"].items() if whole else ():
+            groups[group] = load_tensors(_verified(folder / f"{group}.safetensors", expected))
         return Checkpoint(groups, content["meta"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
@@ -130,27 +117,11 @@ def _read(run: Path, which: str, whole: bool) -> Checkpoint:
         ) from None
 
 
-def _verified(file: Path, digest: str) -> bytes:
+def _verified(file: Path, expected: str) -> bytes:
     data = file.read_bytes()
-    if hashlib.sha256(data).hexdigest() != digest:
+    if digest(data) != expected:
         raise InputError(f"{file} is damaged: its content does not match its checksum; restore it from a copy")
     return data
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    with naming(path), path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with naming(folder):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _prune(run: Path, folder: Path) -> None:

@@ -7,7 +7,6 @@ what was written before them, so that damage is found.
 A training holds the lock on .lock as long as it may write.
 """
 
-import hashlib
 import json
 import shlex
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import torch
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.machine import resolve_device
-from recurrent_lm.lm.base.seal import unseal
+from recurrent_lm.lm.base.storage import digest, unseal
 from recurrent_lm.lm.config import RunConfig, from_toml, read_toml
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
@@ -115,8 +114,8 @@ def edited(path: Path, meta: dict[str, Any]) -> list[str]:
 
 def changed(file: Path, meta: dict[str, Any]) -> bool:
     """Whether a file of a run is not as it was when the run was begun; runs of older versions do not know."""
-    digest = meta.get("files", {}).get(file.name)
-    return digest is not None and hashlib.sha256(file.read_bytes()).hexdigest() != digest
+    begun = meta.get("files", {}).get(file.name)
+    return begun is not None and digest(file.read_bytes()) != begun
 
 
 def create(path: Path | None, name: str) -> Path:

@@ -4,11 +4,11 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.storage import digest, naming
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
@@ -33,16 +33,6 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
         yield record, at
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An error of the system names the file, as one in opening it does: a full disk is found in writing."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
 Mark = dict[str, Any]  # {"bytes", "sha256"} of a log as a checkpoint counts on it
 
 
@@ -50,7 +40,7 @@ def check(path: Path, mark: Mark) -> None:
     """Refuse a log that does not begin with what was in it when a checkpoint marked it."""
     with path.open("rb") as file:
         known = file.read(mark["bytes"])
-    if len(known) != mark["bytes"] or hashlib.sha256(known).hexdigest() != mark["sha256"]:
+    if len(known) != mark["bytes"] or digest(known) != mark["sha256"]:
         raise InputError(
             f"{path} is damaged: its first {mark['bytes']:,} bytes are not those that were written; "
             "restore it from a copy, or remove it to go on without its record"

@@ -1,10 +1,10 @@
 """Sentences about a text and its tokens that figures do not tell: what to doubt, and what to do."""
 
-import hashlib
 from collections import defaultdict
 
 import regex
 
+from recurrent_lm.lm.base.storage import digest
 from recurrent_lm.lm.config import TokensConfig
 from recurrent_lm.lm.text.corpora import SPLITS, Corpus, Piece
 from recurrent_lm.lm.text.data import Data
@@ -66,7 +66,7 @@ def of_data(data: Data, tokens: TokensConfig) -> list[str]:
 
 def twice(corpus: Corpus) -> list[str]:
     """Documents that are the same but for white space, first those that stand in two splits. Of lines only long ones count."""
-    same: dict[bytes, list[int]] = defaultdict(list)
+    same: dict[str, list[int]] = defaultdict(list)
     for number, (_, text) in enumerate(corpus.documents):
         words = text.split()
         if words and not (corpus.eos_bytes and len(words) < LINE):
@@ -97,8 +97,8 @@ def seen_in_training(scored: list[Piece], trained: list[Piece]) -> list[str]:
     return [f"{count:,} of the {len(scored):,} documents were trained on, which flatters"] if count else []
 
 
-def _digest(words: list[str]) -> bytes:
-    return hashlib.sha256(" ".join(words).encode()).digest()
+def _digest(words: list[str]) -> str:
+    return digest(" ".join(words).encode())
 
 
 def _splits_of_documents(corpus: Corpus) -> list[list[str]]:

@@ -1,12 +1,12 @@
 """A corpus made ready for a model: its tokenizer and its three streams."""
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.storage import digest
 from recurrent_lm.lm.config import CorpusConfig, RunConfig
 from recurrent_lm.lm.text import batches as streams
 from recurrent_lm.lm.text.batches import Stream
@@ -24,10 +24,8 @@ class Data:
 
     def fingerprint(self) -> str:
         """SHA-256 of the three streams of ids: the same text through the same tokenizer."""
-        digest = hashlib.sha256()
-        for stream in (self.train, self.valid, self.test):
-            digest.update(stream.ids.tobytes() + b"|")
-        return digest.hexdigest()
+        splits = (self.train, self.valid, self.test)
+        return digest(*(part for stream in splits for part in (stream.ids.data, b"|")))
 
 
 def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.storage import digest
 from recurrent_lm.lm.text.files import read_bytes
 
 FOLDER = "LM_DATA"  # the environment variable that names another folder than the user's cache
@@ -78,7 +79,7 @@ def matches(raw: bytes, checksum: str) -> bool:
     kind, _, expected = checksum.partition(":")
     if kind == "git":
         return hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest() == expected
-    return hashlib.sha256(raw).hexdigest() == expected
+    return digest(raw) == expected
 
 
 def download(name: str, folder: Path | None = None, source: Path | None = None) -> tuple[Path, bool]:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from recurrent_lm.lm.base.progress import Display, clock, figures
+from recurrent_lm.lm.base.console import clock
+from recurrent_lm.lm.base.progress import Display, figures
 from recurrent_lm.lm.model import flatten, unflatten
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
@@ -54,7 +55,7 @@ class Journal:
     @contextmanager
     def kept(self, quiet: bool) -> Iterator[None]:
         """Logs and display are open meanwhile."""
-        with Display(self._training.total_steps(), self._training.at.step, quiet) as self._display:
+        with Display(self._training.total_steps(), self._training.at.step, "step", quiet) as self._display:
             try:
                 self.open()
                 yield
@@ -100,7 +101,7 @@ class Journal:
             "grad_norm": update.norm,
             "tokens_per_second": at.tokens / max(at.seconds, 1e-9),
         }
-        self._display.step(at.step, at.epoch + 1, shown)
+        self._display.show(at.step, f"epoch {at.epoch + 1} {figures(shown)}")
 
     def epoch(self, score: Score, improved: bool) -> str:
         """Record the running epoch with its validation; its line for people."""

@@ -5,6 +5,7 @@ back through these L steps only. Everything that the next update depends on is i
 carried state and torch's random state; a checkpoint (``journal.py``) holds exactly these.
 """
 
+import json
 import math
 import shlex
 import time
@@ -16,12 +17,12 @@ from types import FrameType
 from typing import Any
 
 import torch
+from filelock import BaseFileLock
 
 from recurrent_lm.lm.base import machine
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
-from recurrent_lm.lm.base.lock import Lock
-from recurrent_lm.lm.base.seal import seal
 from recurrent_lm.lm.base.signals import handled
+from recurrent_lm.lm.base.storage import sealed, write_atomic
 from recurrent_lm.lm.config import RunConfig
 from recurrent_lm.lm.model import LanguageModel, State
 from recurrent_lm.lm.runs import checkpoint
@@ -60,7 +61,7 @@ class Training:
         self.fingerprint = data.fingerprint()
         self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
         self.notes: list[str] = []  # what whoever began or resumed it should know
-        self.lock: Lock | None = None  # on the run folder, until ``run`` has ended
+        self.lock: BaseFileLock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
 
@@ -187,7 +188,7 @@ class Training:
         if self.files:
             result["config"] = self.files["config.toml"]  # which tells it from another run's result
         if self.ranks.first:
-            checkpoint.write_atomic(self.path / "result.json", seal(result))
+            write_atomic(self.path / "result.json", json.dumps(sealed(result), indent=1).encode())
         return scores
 
     @property

@@ -1,6 +1,5 @@
 """A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
 
-import hashlib
 import json
 import shlex
 import shutil
@@ -14,8 +13,7 @@ import torch
 
 from recurrent_lm.lm.base import machine
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.base.lock import Lock
-from recurrent_lm.lm.base.seal import unseal
+from recurrent_lm.lm.base.storage import digest, lock, unseal, write_atomic
 from recurrent_lm.lm.config import RunConfig, flag_of
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
@@ -78,15 +76,15 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
     config = training.config
     folder = runs.create(path, f"{training.data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
     try:
-        training.path, training.lock = folder, Lock(folder)
+        training.path, training.lock = folder, lock(folder)
     except OSError:
         if not was_there:
             folder.rmdir()
         raise
     try:
         for name, text in files.items():
-            checkpoint.write_atomic(folder / name, text.encode())
-            training.files[name] = hashlib.sha256(text.encode()).hexdigest()
+            write_atomic(folder / name, text.encode())
+            training.files[name] = digest(text.encode())
         training.save()
         processes.lead(training)
     except BaseException:
@@ -121,7 +119,7 @@ def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Tra
     if device:
         config = config.replace(device=device, graph=config.machine.graph and device.startswith("cuda"))
     try:
-        lock = Lock(path)
+        held = lock(path)
     except OSError as error:
         raise InputError(f"{path} cannot be written to: {error.strerror}; make it writable, or resume a copy of it") from None
     try:
@@ -134,9 +132,9 @@ def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Tra
                 _remember(training, kept)
         processes.lead(training)
     except BaseException:
-        lock.release()
+        held.release()
         raise
-    training.lock = lock
+    training.lock = held
     return training
 
 
@@ -169,9 +167,9 @@ def _remember(training: Training, config: RunConfig) -> None:
     In this order a crash leaves a run that is finished as before, or one that goes on with the new settings.
     """
     text = config.to_toml().encode()
-    checkpoint.write_atomic(training.path / "config.toml", text)
+    write_atomic(training.path / "config.toml", text)
     (training.path / "result.json").unlink(missing_ok=True)
-    training.files["config.toml"] = hashlib.sha256(text).hexdigest()
+    training.files["config.toml"] = digest(text)
     training.save()
 
 

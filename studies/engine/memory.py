@@ -1,21 +1,17 @@
 """Memory: how much a computation holds at most, and a sentence where there is not enough."""
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 
 
 def check_memory(needed: float, smaller: str) -> None:
     """Refuse what needs more bytes than the machine has; ``smaller`` names the parameters to reduce."""
-    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if needed > there:
-        raise InputError(
-            f"this needs {needed / 1e9:,.0f} GB of memory or more, and the machine has {there / 1e9:,.0f}; reduce {smaller}"
-        )
+    lm.check_memory(needed, f"this needs {needed / 1e9:,.0f} GB of memory or more", f"reduce {smaller}")
 
 
 @contextmanager
@@ -24,7 +20,7 @@ def allocation_failures() -> Iterator[None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "allocate memory" in str(error) or "out of memory" in str(error):
+        if lm.out_of_memory(error):
             raise InputError("the machine's memory is not enough for these parameters; take smaller ones with --set") from None
         raise
 

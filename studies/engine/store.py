@@ -4,7 +4,6 @@ A cell is a Parquet file that is there as a whole or not at all, so a run may be
 in a folder that was made by the same commit and sources on the same machine with the same parameters and inputs.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -13,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from filelock import BaseFileLock
 
-from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.output import replacing
+from recurrent_lm.lm import lock, replacing
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.engine.tables import damaged, sealed
 
@@ -35,7 +34,7 @@ class Store:
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.folder, self.identity = folder, identity
         self.damaged: list[Path] = []
-        self._lock = -1
+        self._lock: BaseFileLock | None = None
 
     def claim(self) -> None:
         """Keep other processes out until this one ends.
@@ -43,21 +42,11 @@ class Store:
         Raises:
             InputError: when another process is at work in the folder.
         """
-        self._lock = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self.release()
-            raise InputError(f"{self.folder} is in use by another process; wait for its end, or stop it first") from None
-        except OSError:
-            pass  # a file system without locks cannot be asked
-        for left in self._cells.glob(".*.tmp"):  # of a process that was killed while it wrote
-            left.unlink(missing_ok=True)
+        self._lock = lock(self.folder)
 
     def release(self) -> None:
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        if self._lock:
+            self._lock.release()
 
     def load(self, index: int, cell: Cell) -> "pd.DataFrame | None":
         """The rows of a cell, or None if it was not measured; a file that is damaged or foreign counts as none."""
@@ -78,13 +67,13 @@ class Store:
     def save(self, index: int, cell: Cell, table: "pd.DataFrame") -> None:
         """Keep the rows of a cell."""
         table.attrs = {"cell": cell, "identity": self.identity}
-        with replacing(self._path(index, "parquet")) as temporary:
+        with replacing(self._path(index, "parquet"), "--out") as temporary:
             sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
         self._path(index, "error.json").unlink(missing_ok=True)
 
     def fail(self, index: int, cell: Cell, error: str, trace: str) -> None:
         """Keep why a cell could not be measured; it will be tried again."""
-        with replacing(self._path(index, "error.json")) as temporary:
+        with replacing(self._path(index, "error.json"), "--out") as temporary:
             temporary.write_text(json.dumps({"cell": cell, "error": error, "traceback": trace.splitlines()}, indent=1))
 
     def remove(self) -> None:
@@ -122,7 +111,7 @@ def begun(base: Path, identity: dict[str, Any], about: dict[str, Any]) -> Store:
     (folder / "cells").mkdir(parents=True)
     store = Store(folder, identity)
     store.claim()
-    with replacing(folder / "study.json") as temporary:
+    with replacing(folder / "study.json", "--out") as temporary:
         temporary.write_text(json.dumps({"identity": identity} | about, indent=1) + "\n")
     return store
 

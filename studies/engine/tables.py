@@ -1,9 +1,8 @@
 """Tables on disk: stored with what made them, and checked when they come back."""
 
-import hashlib
 import io
-import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,43 +11,39 @@ import numpy as np
 import pandas as pd
 from pandas.api.types import is_numeric_dtype, is_string_dtype
 
-from recurrent_lm.lm import InputError
+from recurrent_lm import lm
+from recurrent_lm.lm import InputError, check_writable, replacing
 from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
-from recurrent_lm.studies.engine.output import check_writable, replacing
 from recurrent_lm.studies.engine.study import Shared, label
 from recurrent_lm.studies.timing.machine import describe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-KEY = "digest"  # in a table's ``attrs``
-
-
-def digest(table: "pd.DataFrame") -> str:
-    """SHA-256 of the names and values of all columns and of the ``attrs`` but the digest, which may be any JSON."""
-
-    attrs = json.loads(json.dumps({key: value for key, value in table.attrs.items() if key != KEY}))
-    total = hashlib.sha256(json.dumps(attrs, sort_keys=True).encode())
-    for name, column in table.items():
-        total.update(f"\0{name}\0".encode())
-        if is_numeric_dtype(column) and isinstance(column.dtype, np.dtype):
-            values = column.to_numpy()
-            values = np.where(values != values, np.nan, values).astype(values.dtype)  # one of the many kinds of nan
-            total.update(values.dtype.str.encode() + values.tobytes())
-        else:
-            total.update("\0".join(map(str, column)).encode("utf-8", "surrogatepass"))
-    return total.hexdigest()
-
 
 def sealed(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table, with its digest in its ``attrs``."""
-    table.attrs[KEY] = digest(table)
+    """The table, with the seal of its columns and its ``attrs``, which may be any JSON, among these."""
+    attrs: Any = table.attrs
+    table.attrs = lm.sealed(attrs, *_bytes(table))  # type: ignore[assignment]
     return table
 
 
 def damaged(table: "pd.DataFrame") -> bool:
-    """Whether a table is not what was sealed; one without a digest, as older versions wrote it, is believed."""
-    return KEY in table.attrs and table.attrs[KEY] != digest(table)
+    """Whether a table is not what was sealed."""
+    attrs: Any = table.attrs
+    return not lm.intact(attrs, *_bytes(table))
+
+
+def _bytes(table: "pd.DataFrame") -> Iterator[bytes]:
+    """The names and values of all columns."""
+    for name, column in table.items():
+        yield f"\0{name}\0".encode()
+        if is_numeric_dtype(column) and isinstance(column.dtype, np.dtype):
+            values = column.to_numpy()
+            values = np.where(values != values, np.nan, values).astype(values.dtype)  # one of the many kinds of nan
+            yield values.dtype.str.encode() + values.tobytes()
+        else:
+            yield "\0".join(map(str, column)).encode("utf-8", "surrogatepass")
 
 
 def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
@@ -64,7 +59,7 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
     if "machine" not in more:
         more["machine"] = describe()
     table.attrs |= {"study": name, "parameters": Shared(asdict(study))} | more
-    with replacing(path) as temporary:
+    with replacing(path, "--out") as temporary:
         sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
 
@@ -72,7 +67,7 @@ def check_place(path: Path, name: str) -> None:
     """Refuse, before anything is computed, a place where a table of the study ``name`` cannot or must not be written."""
     if path.suffix != ".parquet":
         raise InputError(f"--out must be a file that ends in .parquet, not {path}")
-    check_writable(path)
+    check_writable(path, "--out")
     if not path.exists():
         return
     try:

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm import kernels
-from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.output import check_writable, replacing
+from recurrent_lm.lm import InputError, check_writable, replacing
 from recurrent_lm.studies.exchange.study import constants, device_name
 
 if TYPE_CHECKING:
@@ -26,12 +25,12 @@ def record(table: "pd.DataFrame", path: Path) -> str:
     missing = [name for name, interval in found.items() if not math.isfinite(interval.value) or interval.value <= 0]
     if missing or not device:
         raise InputError(f"the table cannot tell {', '.join(missing) or 'its GPU'}; measure more sizes: studies run exchange")
-    check_writable(path)
+    check_writable(path, "--out")
     there = _constants_in(path) if path.exists() else {}
     machine = table.attrs.get("machine", {})
     about = {key: machine.get(key) for key in ("gpu", "multiprocessors", "driver", "commit", "command")}
     there[device] = {name: interval._asdict() for name, interval in found.items()} | about
-    with replacing(path) as temporary:
+    with replacing(path, "--out") as temporary:
         temporary.write_text(json.dumps(there, indent=1, sort_keys=True) + "\n")
     lines = [f"{name:14}{i.value:12.4g}  [{i.low:.4g}, {i.high:.4g}]" for name, i in found.items()]
     return "\n".join([f"{device} in {path}, microseconds and bytes a microsecond:", *lines])

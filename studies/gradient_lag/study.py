@@ -7,7 +7,6 @@ Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t wit
 Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,10 +79,9 @@ class Study(Sweep):
 
     def inputs(self) -> str:
         """A digest of the model's weights and of the text that it reads."""
-        digest = hashlib.sha256(self._data.valid.ids.tobytes())
-        for name, tensor in sorted(self._run.model.state_dict().items()):
-            digest.update(name.encode() + tensor.contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        weights = sorted(self._run.model.state_dict().items())
+        parts = (name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)
+        return lm.digest(self._data.valid.ids.tobytes(), *parts)
 
     @property
     def _span(self) -> int:

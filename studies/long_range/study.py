@@ -4,7 +4,6 @@ Slides "Why it matters" (vanishing: far signals are not learned; gates help; exp
 vanilla RNN" and "Summary of RNNs" (biased toward recent inputs); Pascanu, Mikolov & Bengio 2013, section 4.1.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -111,11 +110,9 @@ class Study(Sweep):
 
     def inputs(self) -> str:
         """A digest of the texts; the tasks make their own."""
-        digest = hashlib.sha256()
-        if "text" in self.parts:
-            for corpus in self._corpora:
-                digest.update(lm.prepare(long_range_text.config(corpus, "lstm", 1, self)).fingerprint().encode())
-        return digest.hexdigest()
+        read = self._corpora if "text" in self.parts else []
+        texts = (lm.prepare(long_range_text.config(corpus, "lstm", 1, self)) for corpus in read)
+        return lm.digest(*(text.fingerprint().encode() for text in texts))
 
     @property
     def _corpora(self) -> list[str]:

@@ -75,7 +75,7 @@ def test_a_table_that_says_anything_of_itself_is_named_or_shown(data, tables):
     path = tables / "told.parquet"
     arrow = pq.read_table(tables / "kept.parquet")
     attrs = json.loads(arrow.schema.metadata[b"PANDAS_ATTRS"])
-    attrs.pop("digest")
+    attrs.pop("sha256")
     told = json.dumps(retyped(data.draw, attrs)).encode()
     pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, b"PANDAS_ATTRS": told}), path)
     code, _, err = reports("build", path, "--out", tables / "told")
@@ -85,7 +85,7 @@ def test_a_table_that_says_anything_of_itself_is_named_or_shown(data, tables):
 def test_a_table_that_names_no_machine_has_a_page(tables, tmp_path):
     arrow = pq.read_table(tables / "kept.parquet")
     attrs = json.loads(arrow.schema.metadata[b"PANDAS_ATTRS"])
-    del attrs["digest"], attrs["machine"]
+    del attrs["sha256"], attrs["machine"]
     told = json.dumps(attrs).encode()
     pq.write_table(arrow.replace_schema_metadata({**arrow.schema.metadata, b"PANDAS_ATTRS": told}), tmp_path / "t.parquet")
     assert reports("build", tmp_path / "t.parquet", "--out", tmp_path / "pages")[0] == 0

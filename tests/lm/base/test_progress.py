@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from recurrent_lm.lm.base.progress import Display, clock, figures, shown_perplexity
+from recurrent_lm.lm.base.console import clock
+from recurrent_lm.lm.base.progress import Display, figures, shown_perplexity
 
 
 def test_a_step_fits_into_80_columns():
@@ -30,7 +31,8 @@ def test_the_perplexity_of_a_spoilt_model_fits_into_a_line():
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (86399, "23:59:59")]
+    ("seconds", "text"),
+    [(0, "0:00"), (59.6, "1:00"), (61, "1:01"), (3600, "1:00:00"), (86399, "23:59:59")],
 )
 def test_clock(seconds, text):
     assert clock(seconds) == text
@@ -39,22 +41,23 @@ def test_clock(seconds, text):
 def test_plain_lines_come_at_intervals_and_tell_the_time_left(monkeypatch, capsys):
     now = [1000.0]
     monkeypatch.setattr("recurrent_lm.lm.base.progress.time.monotonic", lambda: now[0])
-    with Display(total=100, done=0) as display:
+    with Display(100, 0, "step") as display:
         for step in range(1, 41):
             now[0] += 1.0
-            display.step(step, 1, {"loss": 2.0})
+            display.show(step, f"epoch 1 {figures({'loss': 2.0})}")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "step 11/100 epoch 1 loss 2.000 1:29 left",
-        "step 21/100 epoch 1 loss 2.000 1:19 left",
-        "step 31/100 epoch 1 loss 2.000 1:09 left",
+        "step 10/100 epoch 1 loss 2.000 1:30 left",
+        "step 20/100 epoch 1 loss 2.000 1:20 left",
+        "step 30/100 epoch 1 loss 2.000 1:10 left",
+        "step 40/100 epoch 1 loss 2.000 1:00 left",
     ]
 
 
 def test_quiet_says_nothing(capsys):
-    with Display(total=2, done=0, quiet=True) as display:
+    with Display(2, 0, "step", quiet=True) as display:
         display.line("nothing")
-        display.step(1, 1, {})
+        display.show(2, "nothing")
     assert capsys.readouterr().out == ""
 
 

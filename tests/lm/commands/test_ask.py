@@ -207,7 +207,7 @@ def test_a_page_for_which_there_is_no_room_leaves_nothing(trained: Path, tmp_pat
     page = tmp_path / "page.html"
     child = spawn(["score", trained, "we", "--html", page], file_size=1000)
     assert child.wait() == 2
-    assert child.err.read_text() == f"lm: {page} cannot be written: File too large; name another file with --html\n"
+    assert child.err.read_text() == f"lm: {page} cannot be written: File too large; choose another --html\n"
     assert "bits per byte" in child.out.read_text()
     assert not list(tmp_path.iterdir())
 

@@ -1,5 +1,6 @@
 """Faults that were once accepted without a word, or ended in a traceback: one example of each."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Callable
@@ -10,7 +11,7 @@ import pytest
 from faulty_disk import cut_off, losses
 
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.base.seal import seal, unseal
+from recurrent_lm.lm.base.storage import digest, intact, sealed, unseal
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs.logs import Log, check
 from recurrent_lm.lm.text.tokens import from_json
@@ -164,7 +165,7 @@ def test_edited_settings_are_told(run: Path, lm_command: Command, command: str) 
     assert "config.toml was edited" in _listed(run)
 
 
-WORDS = {"kind": "word", "types": ["a", "b"], "rare": ["c"], "split": "punctuation", "lower": False, "literal": 0}
+WORDS = {"kind": "word", "types": ["a", "b"], "rare": ["c"], "split": "punctuation", "lower": False, "literal": 0, "version": 1}
 CHARACTERS = {"kind": "char", "characters": ["a", "b"]}
 
 
@@ -233,17 +234,29 @@ def test_the_result_of_another_run_is_found(done: Path, tmp_path: Path, corpus: 
 
 def test_a_sealed_object_opens_and_a_changed_one_does_not() -> None:
     content = {"a": 1.5, "b": {"c": [1, None, "é"]}, "nan": float("inf")}
-    sealed = seal(content)
-    assert unseal(sealed) == content
-    assert unseal(json.dumps(content).encode()) == content, "older versions wrote no digest"
+    raw = json.dumps(sealed(content)).encode()
+    assert unseal(raw) == content
+    assert unseal(json.dumps(content).encode()) == content, "older versions wrote no seal"
     for old, new in ((b"1.5", b"1.6"), (b'"c"', b'"d"'), (b"null", b"true")):
         with pytest.raises(ValueError, match="is not what was written"):
-            unseal(sealed.replace(old, new))
-    for raw in (b"", b"{", b"[" * 100_000, b"\xff"):
+            unseal(raw.replace(old, new))
+    for other in (b"", b"{", b"[" * 100_000, b"\xff"):
         with pytest.raises(ValueError, match="is no JSON"):
-            unseal(raw)
+            unseal(other)
     with pytest.raises(ValueError, match="is no JSON object"):
         unseal(b"[]")
+
+
+@pytest.mark.parametrize("name", ["sha256", "digest"])
+def test_a_seal_is_the_sha256_of_the_sorted_object_and_its_data(name: str) -> None:
+    content: dict[str, Any] = {"b": [1.5, None], "a": {"d": "é", "c": 2}}
+    text = b'{"a": {"c": 2, "d": "\\u00e9"}, "b": [1.5, null]}'
+    assert sealed(content, b"12", b"3")["sha256"] == hashlib.sha256(text + b"123").hexdigest() == digest(text, b"123")
+    old = content | {name: hashlib.sha256(text + b"123").hexdigest()}
+    assert intact(old, b"123")
+    assert sealed(old, b"123") | content == sealed(content, b"123") | old, "a seal is no part of what is sealed"
+    assert not intact(old, b"12")
+    assert not intact(old | {"b": 1}, b"123")
 
 
 # -- pointers -------------------------------------------------------------------------------------------------------

@@ -138,6 +138,7 @@ def test_a_model_beyond_memory_is_refused_with_figures_before_it_is_made(
         RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
         RuntimeError("Storage size calculation overflowed with sizes=[10000000000, 10000000000]"),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 12.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
     ],
     ids=lambda e: type(e).__name__ + str(e)[:12],
 )
@@ -172,6 +173,28 @@ def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(
     monkeypatch.setattr(training, "update", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         training.run(quiet=True)
+
+
+@pytest.mark.parametrize("own", ["0::/jobs/7", "5:cpu:/other\n9:memory:/jobs/7\n0::/"])
+@pytest.mark.parametrize("place", ["", "jobs", "jobs/7"])
+def test_a_control_group_or_one_around_it_limits_the_memory(
+    own: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups = tmp_path / "cgroup"
+    old = "memory" in own
+    for part in ("jobs/7", "other"):
+        (groups / ("memory" if old else "") / part).mkdir(parents=True)
+    for group in (groups / ("memory" if old else "")).rglob("."):
+        (group / ("memory.limit_in_bytes" if old else "memory.max")).write_text("9223372036854771712\n" if old else "max\n")
+    limited = groups / ("memory" if old else "") / place / ("memory.limit_in_bytes" if old else "memory.max")
+    limited.write_text("3000000\n")
+    (tmp_path / "own").write_text(own)
+    monkeypatch.setattr(machine, "GROUPS", groups)
+    monkeypatch.setattr(machine, "OWN_GROUPS", tmp_path / "own")
+    assert machine.memory("cpu") == 3_000_000
+    with pytest.raises(InputError, match=r"^a table needs 4 MB, and cpu has 0\.0 GB; reduce rows$"):
+        machine.check_memory(4e6, "a table needs 4 MB", "reduce rows")
+    machine.check_memory(3e6, "", "")
 
 
 def test_the_memory_of_this_machine_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 
 from recurrent_lm.lm.base.errors import InputError, Stopped
-from recurrent_lm.lm.base.lock import Lock
 from recurrent_lm.lm.base.signals import ending_at_once
+from recurrent_lm.lm.base.storage import lock, write_atomic
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
 from recurrent_lm.lm.training import start as launch
@@ -52,7 +52,7 @@ def test_resuming_a_run_that_still_trains_is_refused_and_harms_nothing(
     wait_for(lambda: begun(run))
     os.kill(child.pid, signal.SIGSTOP)
     before = contents(run)
-    assert "being trained by another process" in refused("resume", run)
+    assert "in use by another process" in refused("resume", run)
     assert "exists already" in refused("train", corpus, "--run", run, *flags())
     assert contents(run) == before
     os.kill(child.pid, signal.SIGCONT)
@@ -88,7 +88,7 @@ def test_the_lock_is_held_from_the_beginning_to_the_end(tmp_path: Path, corpus: 
     with pytest.raises(InputError, match="another process"):
         launch.resume(tmp_path / "run")
     training.run(quiet=True)
-    Lock(tmp_path / "run").release()
+    lock(tmp_path / "run").release()
 
 
 def test_a_resumed_training_holds_the_lock_until_it_ends(unfinished: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_resumed_training_holds_the_lock_until_it_ends(unfinished: Path) -> No
     with pytest.raises(InputError, match="another process"):
         launch.resume(unfinished)
     training.run(quiet=True)
-    Lock(unfinished).release()
+    lock(unfinished).release()
 
 
 def test_a_refused_resume_gives_the_lock_back(unfinished: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_refused_resume_gives_the_lock_back(unfinished: Path) -> None:
     with pytest.raises(InputError, match="damaged") as caught:
         launch.resume(unfinished)
     assert caught.tb, "keeps whatever the failed call still held"
-    Lock(unfinished).release()
+    lock(unfinished).release()
 
 
 def test_a_file_system_without_locks_is_no_obstacle(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,17 +155,16 @@ def test_what_fails_before_the_first_checkpoint_takes_the_folder_away(
     if was_there:
         (tmp_path / "target").mkdir()
         run.symlink_to(tmp_path / "target") if "link" in was_there else run.mkdir()
-    real = checkpoint.write_atomic
 
     def write(path: Path, data: bytes) -> None:
         if path.name == where:
             raise trouble
-        real(path, data)
+        write_atomic(path, data)
 
     def save(training: Training, best: bool = False) -> None:
         raise trouble
 
-    monkeypatch.setattr(checkpoint, "write_atomic", write)
+    monkeypatch.setattr(launch, "write_atomic", write)
     if where == "first checkpoint":
         monkeypatch.setattr(Training, "save", save)
     with pytest.raises(type(trouble)):
@@ -239,7 +238,7 @@ def test_a_signal_that_comes_with_the_folder_stops_before_the_first_update(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number: int) -> None:
     program = (
-        "import os\nfrom recurrent_lm.lm.base.signals import ending_at_once\nwith ending_at_once('so be it'):\n"
+        "import os\nfrom recurrent_lm.lm.base.signals import ending_at_once\nwith ending_at_once(lambda: 'so be it'):\n"
         f"    try:\n        os.kill(os.getpid(), {int(number)})\n        print('went on')\n"
         "    except BaseException:\n        print('an exception, which an import may swallow')\n"
     )
@@ -249,7 +248,7 @@ def test_with_nothing_to_save_a_signal_ends_the_process_at_once(number: int) -> 
 
 def test_handlers_are_given_back() -> None:
     before = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
-    with pytest.raises(KeyError), ending_at_once(""):
+    with pytest.raises(KeyError), ending_at_once(str):
         assert signal.getsignal(signal.SIGTERM) not in before
         raise KeyError
     assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == before

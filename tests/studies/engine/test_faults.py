@@ -22,7 +22,7 @@ from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.parameters import whole, wholes
 from recurrent_lm.studies.engine.run import Run
 from recurrent_lm.studies.engine.study import Sweep
-from recurrent_lm.studies.engine.tables import digest, load, save
+from recurrent_lm.studies.engine.tables import load, save, sealed
 from recurrent_lm.studies.exchange.measured_constants import record
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.timing import machine
@@ -51,7 +51,13 @@ def tables(tmp_path_factory):
         ]
         table = pd.DataFrame(rows)
         table.attrs["subject"] = f"a text of {name}"
-        save(table, folder / f"{name}.parquet", "gradient_lag", GradientLag(f"runs/{name}", 2, 3, 0), preset="cpu")
+        save(
+            table,
+            folder / f"{name}.parquet",
+            "gradient_lag",
+            GradientLag(f"runs/{name}", windows=2, lags=3, warmup=0),
+            preset="cpu",
+        )
     return folder
 
 
@@ -99,7 +105,7 @@ def test_a_table_that_says_anything_of_itself_is_refused_or_shown(data, tables):
     path = tables / "told.parquet"
     shutil.copy(tables / "hurt.parquet", path)
     attrs = load(path).attrs
-    del attrs["digest"]
+    del attrs["sha256"]
     rewritten(path, retyped(data.draw, attrs))
     for how in ((), ("--csv",)):
         code, _, err = studies("show", path, *how)
@@ -121,7 +127,11 @@ def test_a_digest_tells_apart_what_differs_and_nothing_else(tables):
     table = load(tables / "hurt.parquet")
     again = table.copy()
     again.attrs = table.attrs
-    assert digest(table) == digest(again) == table.attrs["digest"]
+
+    def digest(table):
+        return sealed(table.copy()).attrs["sha256"]
+
+    assert digest(table) == digest(again) == table.attrs["sha256"]
     nan = table.assign(weight_norm=np.nan)
     other_nan = table.assign(weight_norm=np.array([0xFFF8000000000001] * len(table), dtype="uint64").view("float64"))
     assert digest(nan) == digest(other_nan)

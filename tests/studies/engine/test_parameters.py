@@ -91,6 +91,14 @@ def test_what_cannot_fit_is_refused_before_anything_is_allocated(capsys, tmp_pat
     assert "GB of memory or more" in capsys.readouterr().err
 
 
+def test_what_exceeds_the_limit_of_a_control_group_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    monkeypatch.setattr("recurrent_lm.lm.base.machine.GROUPS", tmp_path)
+    check_memory(1e6, "rows")
+    with pytest.raises(InputError, match=r"GB of memory or more.*; reduce rows$"):
+        check_memory(2e6, "rows")
+
+
 def test_the_memory_that_is_foreseen_is_less_than_what_is_used():
     """The estimate of the default study, 10,000 words and 2 x 200 units: parameters and gradients are 53 MB a variant."""
     assert 3 * 35e6 < TrainingStep()._bytes() < 500e6

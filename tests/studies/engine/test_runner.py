@@ -202,7 +202,7 @@ sys.path.insert(0, {tests!r})
 import test_runner
 from pathlib import Path
 from test_runner import Squares, run
-from recurrent_lm.studies.engine.output import ending_at_once
+from recurrent_lm.lm import ending_at_once
 def measure(self, cell, known=Squares.measure):
     if cell["number"] == 3:
         os.kill(os.getpid(), {signum})
@@ -221,7 +221,7 @@ def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signu
     program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
     assert done.returncode == code, done.stderr
-    assert done.stderr == f"studies: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    assert done.stderr == f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
     assert list(run(base)()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [3]
 
@@ -245,16 +245,11 @@ def test_a_cell_is_named_by_what_it_has(cell, text):
 def test_the_time_left_is_that_of_the_cells_measured_here(monkeypatch, capsys):
     """Two of ten cells were there; three more took 30 seconds, so the five that remain take 50."""
     now = iter([100.0, 110.0, 120.0, 130.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(now))
+    monkeypatch.setattr("time.monotonic", lambda: next(now))
     display = progress.Display(10, 2)
     for i in range(3):
-        display.end(f"cell {i}")
-    assert capsys.readouterr().out.splitlines()[-1] == "5/10 0:50 left; cell 2"
-
-
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3600, "1:00:00"), (3725.2, "1:02:05")])
-def test_clock(seconds, text):
-    assert progress.clock(seconds) == text
+        display.end(f"number {i}")
+    assert capsys.readouterr().out.splitlines()[-1] == "cell 5/10 number 2 0:50 left"
 
 
 def test_a_run_tells_the_program_that_began_it(tmp_path, monkeypatch):

@@ -130,7 +130,7 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from cluster_cases import Cases
 from recurrent_lm.studies.executors.processes import Processes
-from recurrent_lm.studies.engine.output import ending_at_once
+from recurrent_lm.lm import ending_at_once
 from recurrent_lm.studies.engine.run import Run
 going = Run(Cases(numbers=(1, 2, 50, 51), notes={notes!r}, slow=50), "cases", "cpu", Path({base!r}), executor=Processes(2))
 with ending_at_once(going.stopped):
@@ -156,7 +156,7 @@ def test_a_signal_ends_the_processes_too_and_keeps_what_was_measured(signum, cod
     said = going.communicate(timeout=600)[1]
     assert going.returncode == code, said
     if signum != signal.SIGKILL:
-        assert said == f"studies: stopped with 2 of 4 cells in {base}; the same command goes on from there\n"
+        assert said == f"lm: stopped with 2 of 4 cells in {base}; the same command goes on from there\n"
     until(lambda: not any(Path(f"/proc/{process}/task").exists() for _, process in study.measured()))
     assert sorted(path.name for path in base.glob("cells/*.parquet")) == ["0000.parquet", "0001.parquet"]
 
