@@ -16,7 +16,7 @@ from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep, label
-from recurrent_lm.studies.throughput.claims import NAMES, reason, verdicts
+from recurrent_lm.studies.throughput.claims import NAMES, claims
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from recurrent_lm.studies.throughput.times import listing
 from recurrent_lm.studies.timing import losses, machine, own, recurrences, steps
@@ -28,7 +28,7 @@ from recurrent_lm.studies.timing.work import DIRECTIONS, DTYPES, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "growth", "listing", "reason", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "claims", "complaint", "growth", "listing", "summary"]
 
 PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
 OFFERS = {
