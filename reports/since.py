@@ -169,7 +169,7 @@ def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same
         yield f"Measured with other parameters ({', '.join(sorted(parameters))}): what changed may be their doing."
     if any(name.startswith("version ") for name in names):
         yield "Measured with other versions of what the program rests on."
-    if not names & {"program commit", "program sources"} and "sources" in older.attrs["machine"]:
+    if "program sources" not in names and "sources" in older.attrs["machine"]:
         yield "The same program measured both."
 
 

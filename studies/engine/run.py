@@ -9,6 +9,7 @@ from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.progress import Display
 from recurrent_lm.studies.engine.study import Cell, Sweep, label
 from recurrent_lm.studies.executors.job import Executor, Job, Outcome, failed, identity_of
+from recurrent_lm.studies.executors.sources import digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,6 +51,7 @@ class Run:
         self.machine = self.executor.machine(Job(self.study, self.name, {}))
         cells = self.study.cells()
         identity = identity_of(self.study, self.name, self.machine)
+        self.machine |= {"sources": digest_of(identity["sources"])}
         said: list[str] = []
         new = self.fresh
         if not self.fresh:
@@ -119,7 +121,7 @@ class Run:
 
     def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
         for sentence in said:
-            yield f"{sentence}; this run begins anew in {place.folder}"
+            yield f"{sentence}; this run begins anew in {place.folder} and measures all {self.total} cells"
         for path in place.damaged:
             yield f"{path} is damaged or from elsewhere, and is measured again"
         if not new and self.done == self.total:

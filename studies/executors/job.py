@@ -1,6 +1,6 @@
 """One study as work for any process: what its cells must be measured with, and the measuring of a cell.
 
-Two cells may stand in one table where program, machine, parameters and inputs are the same: the identity. A process that
+Two cells may stand in one table where sources, machine, parameters and inputs are the same: the identity. A process that
 measures for another one compares its own first.
 """
 
@@ -15,6 +15,7 @@ import pandas as pd
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
+from recurrent_lm.studies.executors.sources import sources
 from recurrent_lm.studies.timing import machine
 
 # What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
@@ -113,8 +114,7 @@ def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any
     """What must be the same for two cells to stand in one table, as JSON gives it back."""
     identity = {
         "study": name,
-        "commit": about.get("commit", ""),
-        "sources": about["sources"],
+        "sources": sources(type(study)),
         "machine": {key: about.get(key) for key in MACHINE},
         "parameters": asdict(study),  # type: ignore[call-overload]
         "inputs": study.inputs(),
@@ -128,15 +128,15 @@ def program(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(here: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """In which values one description differs from another that has the same names; nothing where it does not."""
+    """In which values one description differs from another; nothing where it does not."""
     found = list(_differences(here, wanted))
     more = f" and {len(found) - WORTH} more" if len(found) > WORTH else ""
     return f"has {', '.join(found[:WORTH])}{more}" if found else ""
 
 
 def _differences(here: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    for key, value in wanted.items():
-        own = here.get(key)
+    for key in wanted | here:
+        own, value = here.get(key), wanted.get(key)
         if isinstance(value, dict) and isinstance(own, dict):
             yield from _differences(own, value)
         elif own != value:

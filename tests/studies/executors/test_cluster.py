@@ -15,7 +15,9 @@ import recurrent_lm.studies.executors.cluster
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.run import Run
+from recurrent_lm.studies.executors import job
 from recurrent_lm.studies.executors.cluster import Cluster
+from recurrent_lm.studies.executors.sources import sources
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # what distributed and its parts say is theirs
@@ -71,8 +73,9 @@ def test_workers_with_another_program_are_refused(two, tmp_path, notes, monkeypa
     from recurrent_lm.studies.timing import machine
 
     about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"sources": "0" * 16, "torch": "1.0"})
-    words = r"the worker tcp://\S+ has sources [0-9a-f]{16} instead of 0{16}, torch \S+ instead of 1.0$"
+    monkeypatch.setattr(machine, "describe", lambda: about | {"torch": "1.0"})
+    monkeypatch.setattr(job, "sources", lambda kind: sources(kind) | {"cluster_cases.py": "0" * 16})
+    words = r"the worker tcp://\S+ has cluster_cases.py [0-9a-f]{16} instead of 0{16}, torch \S+ instead of 1.0$"
     with pytest.raises(InputError, match=words):
         run(two, tmp_path / "s", Cases(notes=notes))()
     assert not (tmp_path / "s").exists()

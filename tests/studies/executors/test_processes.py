@@ -18,7 +18,7 @@ from recurrent_lm.studies import load
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.run import Run
-from recurrent_lm.studies.executors import processes
+from recurrent_lm.studies.executors import job, processes
 from recurrent_lm.studies.executors.choose import executor
 from recurrent_lm.studies.executors.processes import Processes
 
@@ -111,10 +111,10 @@ def test_a_cell_that_fails_in_a_process_is_noted_like_one_that_fails_here(tmp_pa
 
 def test_processes_that_cannot_measure_the_same_end_the_run_with_a_sentence(tmp_path, notes, monkeypatch):
     """Another program than the one that asks: as after a change of the sources while a run goes on."""
-    from recurrent_lm.studies.timing import machine
-
-    monkeypatch.setattr(machine, "sources", lambda: "0" * 16)
-    with pytest.raises(InputError, match=r"^a process that was to measure has sources [0-9a-f]{16} instead of 0{16}$"):
+    monkeypatch.setattr(job, "sources", lambda kind: {"cluster_cases.py": "0" * 16})
+    with pytest.raises(
+        InputError, match=r"^a process that was to measure has cluster_cases.py [0-9a-f]{16} instead of 0{16}, "
+    ):
         run(tmp_path / "s", Cases(notes=notes), count=1)()
 
 
@@ -130,7 +130,8 @@ sys.path.insert(0, {tests!r})
 from pathlib import Path
 from cluster_cases import Cases
 from recurrent_lm.studies.executors.processes import Processes
-from recurrent_lm.studies.engine.run import Run, ending_at_once
+from recurrent_lm.studies.engine.output import ending_at_once
+from recurrent_lm.studies.engine.run import Run
 going = Run(Cases(numbers=(1, 2, 50, 51), notes={notes!r}, slow=50), "cases", "cpu", Path({base!r}), executor=Processes(2))
 with ending_at_once(going.stopped):
     going()
