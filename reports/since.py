@@ -170,7 +170,10 @@ def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same
     if any(name.startswith("version ") for name in names):
         yield "Measured with other versions of what the program rests on."
     if "program sources" not in names and "sources" in older.attrs["machine"]:
-        yield "The same program measured both."
+        if "program commit" in names:
+            yield "Other commits measured the two, but the sources that measuring uses were the same."
+        else:
+            yield "The same program measured both."
 
 
 def _told(moved: list[Change]) -> Iterator[str]:

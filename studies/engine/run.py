@@ -42,12 +42,6 @@ class Run:
         Raises:
             InputError: when nothing can be measured; a folder that was made for it is gone then.
         """
-        try:
-            return self._measured()
-        finally:
-            self.executor.stop()
-
-    def _measured(self) -> "pd.DataFrame":
         self.machine = self.executor.machine(Job(self.study, self.name, {}))
         cells = self.study.cells()
         identity = identity_of(self.study, self.name, self.machine)
@@ -85,8 +79,7 @@ class Run:
         return self.study.table(rows)
 
     def stopped(self) -> str:
-        """What to say when the run ends now; leaves the terminal as it was, and no worker behind."""
-        self.executor.stop()
+        """What to say when the run ends now; leaves the terminal as it was. Workers end when this process does."""
         if self.display:
             self.display.close()
         if self.place is None:

@@ -5,9 +5,11 @@ measures for another one compares its own first.
 """
 
 import json
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import pandas as pd
@@ -22,6 +24,7 @@ from recurrent_lm.studies.timing import machine
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
 PROGRAM = ("python", "torch", "versions")  # of these, what a cluster's workers share with who asks them
 WORTH = 3  # differences that a sentence spells out
+TRIES = 3  # of a cell whose process dies
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,6 @@ class Executor:
             begin(index)
             yield measured(job.study, index, cell)
 
-    def stop(self) -> None:
-        """End at once whatever it started. May be called at any time, by a signal's handler as well."""
-
 
 def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
     """Measure a cell."""
@@ -96,6 +96,30 @@ def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
             return Outcome(index, pd.DataFrame(study.measure(cell), columns=list(study.COLUMNS)).astype(study.COLUMNS))
     except Exception as error:  # the other cells are worth having
         return failed(index, error)
+
+
+_job: Job | None = None  # of a process that measures for another one: the last, with what its study keeps
+_complaint = ""  # and why it cannot be measured here
+
+
+def measured_elsewhere(job: Job, index: int, cell: Cell) -> Outcome:
+    """Measure a cell for the process that sent ``job``, if sources, machine and inputs are the same here."""
+    global _job, _complaint
+    if _job is None or _job.identity != job.identity:
+        _job, _complaint = job, job.complaint()
+    if _complaint:
+        return Outcome(index, error=f"a process that was to measure {_complaint}", refused=True)
+    return measured(_job.study, index, cell)
+
+
+def track_quietly() -> None:
+    """Start Python's tracker of semaphores such that it removes those of a run that a signal ended without a warning."""
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
 
 
 def failed(index: int, error: Exception) -> Outcome:
