@@ -169,8 +169,11 @@ def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same
         yield f"Measured with other parameters ({', '.join(sorted(parameters))}): what changed may be their doing."
     if any(name.startswith("version ") for name in names):
         yield "Measured with other versions of what the program rests on."
-    if not names & {"program commit", "program sources"} and "sources" in older.attrs["machine"]:
-        yield "The same program measured both."
+    if "program sources" not in names and "sources" in older.attrs["machine"]:
+        if "program commit" in names:
+            yield "Other commits measured the two, but the sources that measuring uses were the same."
+        else:
+            yield "The same program measured both."
 
 
 def _told(moved: list[Change]) -> Iterator[str]:

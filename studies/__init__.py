@@ -2,10 +2,10 @@
 
 A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
 ``claims`` of its module are what a table decides. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
-``listing``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key), ``summary`` (medians, rates, comparisons) and ``growth``
-(exponents) for tables, ``AXES`` (the sizes that throughput varies) and ``exponents`` (growth of a summary), the statistics
-that figures show (``trainings`` and ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands
-end, write files and print.
+``listing``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key), ``summary`` (medians, rates, comparisons) and
+``growth`` (exponents) for tables, ``AXES`` (the sizes that throughput varies) and ``exponents`` (growth of a summary), the
+statistics that figures show (``trainings`` and ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how
+commands end, write files and print.
 """
 
 from importlib import import_module

@@ -32,7 +32,7 @@ def run(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="a parameter of the study")] = None,
     out: Annotated[Path | None, typer.Option(help="the table's file; runs/studies/NAME.parquet if left out")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="measure anew what an earlier run has measured")] = False,
-    where: Annotated[str, typer.Option("--executor", metavar="WHERE", help="local:N (processes) or dask:ADDRESS")] = "",
+    where: Annotated[str, typer.Option("--executor", metavar="WHERE", help="local:N (Dask workers here) or dask:ADDRESS")] = "",
     variant: Annotated[
         list[str] | None,
         typer.Option(
@@ -50,7 +50,7 @@ def run(
 
     What is measured is kept at once: a run that was stopped goes on.
 
-    Cells are measured one after the other here, or at once in N processes or by the workers of a Dask cluster.
+    Cells are measured one after the other here, or at once by N Dask workers of this machine or those of a cluster.
 
     [dim]studies run throughput --variant my_rnn:MyLSTM --cells lstm --sizes H=256,512 --sizes T=64[/dim]
     [dim]studies run speeches --executor local:4[/dim]

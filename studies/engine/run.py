@@ -9,6 +9,7 @@ from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.progress import Display
 from recurrent_lm.studies.engine.study import Cell, Sweep, label
 from recurrent_lm.studies.executors.job import Executor, Job, Outcome, failed, identity_of
+from recurrent_lm.studies.executors.sources import digest_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,15 +42,10 @@ class Run:
         Raises:
             InputError: when nothing can be measured; a folder that was made for it is gone then.
         """
-        try:
-            return self._measured()
-        finally:
-            self.executor.stop()
-
-    def _measured(self) -> "pd.DataFrame":
         self.machine = self.executor.machine(Job(self.study, self.name, {}))
         cells = self.study.cells()
         identity = identity_of(self.study, self.name, self.machine)
+        self.machine |= {"sources": digest_of(identity["sources"])}
         said: list[str] = []
         new = self.fresh
         if not self.fresh:
@@ -83,8 +79,7 @@ class Run:
         return self.study.table(rows)
 
     def stopped(self) -> str:
-        """What to say when the run ends now; leaves the terminal as it was, and no worker behind."""
-        self.executor.stop()
+        """What to say when the run ends now; leaves the terminal as it was. Workers end when this process does."""
         if self.display:
             self.display.close()
         if self.place is None:
@@ -119,7 +114,7 @@ class Run:
 
     def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
         for sentence in said:
-            yield f"{sentence}; this run begins anew in {place.folder}"
+            yield f"{sentence}; this run begins anew in {place.folder} and measures all {self.total} cells"
         for path in place.damaged:
             yield f"{path} is damaged or from elsewhere, and is measured again"
         if not new and self.done == self.total:

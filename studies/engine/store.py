@@ -1,9 +1,10 @@
 """The folder of one run of a study: ``study.json`` says what made it, ``cells/`` holds what was measured so far.
 
 A cell is a Parquet file that is there as a whole or not at all, so a run may be stopped at any moment. A run goes on only
-in a folder that was made by the same commit and sources on the same machine with the same parameters and inputs.
+in a folder that was made by the same sources on the same machine with the same parameters and inputs, whatever was committed.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -20,19 +21,19 @@ from recurrent_lm.studies.engine.tables import damaged, sealed
 
 WORDS = {
     "study": "another study",
-    "commit": "another commit",
-    "sources": "a changed program",
+    "sources": "other sources",
     "machine": "another machine",
     "parameters": "other parameters",
     "inputs": "another content of what is measured on",
 }
+SPELT = 5  # files, parameters or parts of a machine that a sentence names
 
 
 class Store:
     """The cells of one run. ``opened`` and ``begun`` make it."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self.identity = folder, identity
+        self.folder, self._made_by = folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.damaged: list[Path] = []
         self._lock: BaseFileLock | None = None
 
@@ -59,14 +60,14 @@ class Store:
         except Exception:  # whatever a damaged file makes a parser say
             self.damaged.append(path)
             return None
-        if table.attrs.get("cell") != cell or table.attrs.get("identity") != self.identity or damaged(table):
+        if table.attrs.get("cell") != cell or table.attrs.get("made_by") != self._made_by or damaged(table):
             self.damaged.append(path)
             return None
         return table
 
     def save(self, index: int, cell: Cell, table: "pd.DataFrame") -> None:
         """Keep the rows of a cell."""
-        table.attrs = {"cell": cell, "identity": self.identity}
+        table.attrs = {"cell": cell, "made_by": self._made_by}
         with replacing(self._path(index, "parquet"), "--out") as temporary:
             sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
         self._path(index, "error.json").unlink(missing_ok=True)
@@ -137,10 +138,16 @@ def _read(folder: Path) -> Any:
 def _difference(there: Any, here: dict[str, Any]) -> str:
     if not isinstance(there, dict):
         return "something that it does not tell (it is half written, or no folder of a study)"
-    other = [key for key in here if there.get(key) != here[key]]
-    words = [WORDS[key] for key in other]
-    before, now = there.get("parameters"), here["parameters"]
-    if "parameters" in other and isinstance(before, dict):
-        changed = [name for name in now if before.get(name) != now[name]]
-        words[other.index("parameters")] += f" ({', '.join(changed)})"
+    if not isinstance(there.get("sources"), dict):
+        return "an older version of this program, which did not record its source files"
+    words = [WORDS[key] + _names(there.get(key), here[key]) for key in here if there.get(key) != here[key]]
     return ", ".join(words)
+
+
+def _names(there: Any, here: Any) -> str:
+    """Which files or parameters differ, in brackets."""
+    if not isinstance(there, dict) or not isinstance(here, dict):
+        return ""
+    changed = [name for name in here | there if there.get(name) != here.get(name)]
+    more = f" and {len(changed) - SPELT} more" if len(changed) > SPELT else ""
+    return f" ({', '.join(changed[:SPELT])}{more})"

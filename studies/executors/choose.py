@@ -4,14 +4,14 @@ from recurrent_lm.lm import InputError
 from recurrent_lm.studies.executors.job import Executor
 
 MOST = 1_024  # processes
-FORMS = "local:N, N processes of this machine, or dask:ADDRESS, the scheduler of a Dask cluster such as dask:tcp://host:8786"
+FORMS = "local:N, N Dask workers on this machine, or dask:ADDRESS, the scheduler of a Dask cluster such as dask:tcp://host:8786"
 
 
 def executor(text: str, name: str, timed: bool) -> Executor:
     """The executor that ``text`` names, for the study ``name``; measured here where it is empty.
 
     Args:
-        timed: whether the study measures times, which others on the same device would lengthen.
+        timed: whether the study measures times, which others on the same device, or a Dask worker, would lengthen.
 
     Raises:
         InputError: when it names none, or the study cannot be measured so.
@@ -26,13 +26,13 @@ def executor(text: str, name: str, timed: bool) -> Executor:
         raise InputError(
             f"{name} measures times, which cells that share a machine would lengthen; leave out --executor, or take local:1"
         )
-    if kind == "local":
-        from recurrent_lm.studies.executors.processes import Processes
+    if timed:
+        from recurrent_lm.studies.executors.own import OwnProcess
 
-        return Processes(count)
-    from recurrent_lm.studies.executors.cluster import Cluster
+        return OwnProcess()
+    from recurrent_lm.studies.executors.cluster import Cluster, Local
 
-    return Cluster(where)
+    return Local(count) if kind == "local" else Cluster(where)
 
 
 def _count(text: str) -> int:

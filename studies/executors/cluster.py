@@ -1,22 +1,36 @@
-"""Cells on the workers of a Dask cluster. Its scheduler gives the cell of a worker that dies to another one."""
+"""Cells on Dask workers: of this machine, or of a cluster. Dask gives the cell of a worker that dies to another one."""
 
 import logging
+import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
+from types import ModuleType
 from typing import Any
+
+import torch
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.study import Cell
-from recurrent_lm.studies.executors.job import Executor, Job, Outcome, describe, difference, identity_of, measured, program
+from recurrent_lm.studies.executors.job import (
+    TRIES,
+    Executor,
+    Job,
+    Outcome,
+    describe,
+    difference,
+    identity_of,
+    measured_elsewhere,
+    program,
+    track_quietly,
+)
 
 ANSWER = 10.0  # seconds in which a scheduler must answer
 LOOK = 2.0  # seconds without news after which it is asked whether it is there
 OWN = ("command", "dirty")  # of a description: what is of who asks, wherever cells are measured
 ALONE = "takes {} cells at once, which would share random numbers; start it with --nthreads 1"
-
-_job: Job | None = None  # of a worker: the last, with what its study keeps, and why it cannot be measured here
-_complaint = ""
 
 
 class Cluster(Executor):
@@ -26,12 +40,7 @@ class Cluster(Executor):
     """
 
     def __init__(self, address: str) -> None:
-        try:
-            import distributed
-        except ImportError:
-            raise InputError("dask is not installed here; pip install 'recurrent-lm[cluster]' installs it") from None
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in a sentence
-        self.address, self._dask = address, distributed
+        self.address, self.threads, self._dask = address, 0, _distributed()
         self._client: Any = None
 
     def machine(self, job: Job) -> dict[str, Any]:
@@ -66,13 +75,15 @@ class Cluster(Executor):
         client, waiting = self._client, deque(cells)
         running: dict[Any, int] = {}
         ended: SimpleQueue[Any] = SimpleQueue()
-        workers, alone = 1, False
+        alone = False
         try:
+            workers = self._workers() or 1
+            client.subscribe_topic("all", lambda event: ended.put(dict(event[1])))
             while waiting or running:
                 while waiting and len(running) < workers:  # not all at once: a scheduler blames a death on all that is near it
                     index, cell = waiting.popleft()
                     begin(index)
-                    future = client.submit(_measure, job, index, cell, pure=False)
+                    future = client.submit(_measure, job, index, cell, self.threads, pure=False)
                     running[future] = index
                     future.add_done_callback(ended.put)
                 try:
@@ -83,20 +94,23 @@ class Cluster(Executor):
                         tell(f"the Dask cluster at {self.address} has no workers; waiting for one")
                     alone = not workers
                     continue
+                if isinstance(future, dict):  # what the scheduler says of its workers
+                    died = future.get("action") == "remove-worker" and not future.get("expected")
+                    if died and {f.key for f in running} & set(future.get("processing-tasks", ())):
+                        tell("a worker died while it measured; its cell is measured again, if not too many died at it")
+                    continue
                 index = running.pop(future)
                 try:
                     outcome = future.result(timeout=ANSWER)
                 except self._dask.KilledWorker:
-                    outcome = Outcome(index, error="the worker that measured it died, as did others that tried it again")
+                    error = "the worker that measured it died, as did others that tried it again; it may need more memory"
+                    outcome = Outcome(index, error=error)
                 except Exception as error:
                     raise self._gone(error) from None
                 workers = self._workers()
                 yield outcome
         finally:
             client.close()
-
-    def stop(self) -> None:
-        """Nothing: the scheduler forgets what it was asked when the connection ends, which this process's end is."""
 
     def _connected(self) -> Any:
         # One that found no scheduler would wait for it when it is deleted, and say so with a traceback.
@@ -134,6 +148,72 @@ class Cluster(Executor):
         )
 
 
+class Local(Cluster):
+    """So many workers on this machine, each with its share of the cores, or as many threads as OMP_NUM_THREADS says.
+
+    They end when this process does, also when it is killed.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__("this machine")
+        self.count = count
+        self.threads = 0 if os.environ.get("OMP_NUM_THREADS") else max(1, len(os.sched_getaffinity(0)) // count)
+
+    def machine(self, job: Job) -> dict[str, Any]:
+        """This machine, with the threads of one worker: they are part of what a result depends on."""
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        return Executor.machine(self, job)
+
+    def outcomes(
+        self, job: Job, cells: list[tuple[int, Cell]], begin: Callable[[int], None], tell: Callable[[str], None]
+    ) -> Iterator[Outcome]:
+        if not cells:
+            return
+        with self._started(min(self.count, len(cells))) as made:
+            self.address = made.scheduler_address
+            self._client = self._connected()
+            yield from super().outcomes(job, cells, begin, tell)
+
+    @contextmanager
+    def _started(self, count: int) -> Iterator[Any]:
+        from dask import config
+
+        track_quietly()
+        threads = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
+        # Ctrl-C is for this process, whose end ends the others: they inherit the mask from the thread that starts them.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            with config.set({"distributed.nanny.pre-spawn-environ": {}}):  # it has one thread otherwise
+                made = self._dask.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    memory_limit=None,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                    scheduler_kwargs={"allowed_failures": TRIES - 1},
+                    env=threads,
+                )
+        except Exception as error:
+            said = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{count} workers cannot be started on this machine ({said}); take fewer of them") from None
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        with made:
+            yield made
+
+
+def _distributed() -> ModuleType:
+    try:
+        import distributed
+    except ImportError:
+        raise InputError(
+            "dask, which --executor needs, is not installed here; pip install 'recurrent-lm[cluster]' installs it"
+        ) from None
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in a sentence
+    return distributed
+
+
 def _look(job: Job) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """On a worker: how many cells it takes at once, what it is, and the identity of what it would measure."""
     job.study.prepare()
@@ -141,13 +221,13 @@ def _look(job: Job) -> tuple[int, dict[str, Any], dict[str, Any]]:
     return _threads(), about, identity_of(job.study, job.name, about)
 
 
-def _measure(job: Job, index: int, cell: Cell) -> Outcome:
+def _measure(job: Job, index: int, cell: Cell, threads: int) -> Outcome:
     """On a worker, which may have come after the others were looked at."""
-    global _job, _complaint
-    if _job is None or _job.identity != job.identity:
-        _complaint = ALONE.format(_threads()) if _threads() != 1 else job.complaint()
-        _job = job
-    return Outcome(index, error=f"its worker {_complaint}") if _complaint else measured(_job.study, index, cell)
+    if _threads() != 1:
+        return Outcome(index, error=f"its worker {ALONE.format(_threads())}")
+    if threads:
+        torch.set_num_threads(threads)  # of the thread that measures
+    return measured_elsewhere(job, index, cell)
 
 
 def _threads() -> int:

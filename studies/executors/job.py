@@ -1,13 +1,15 @@
 """One study as work for any process: what its cells must be measured with, and the measuring of a cell.
 
-Two cells may stand in one table where program, machine, parameters and inputs are the same: the identity. A process that
+Two cells may stand in one table where sources, machine, parameters and inputs are the same: the identity. A process that
 measures for another one compares its own first.
 """
 
 import json
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing import resource_tracker
 from typing import Any
 
 import pandas as pd
@@ -15,12 +17,14 @@ import pandas as pd
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
+from recurrent_lm.studies.executors.sources import sources
 from recurrent_lm.studies.timing import machine
 
 # What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
 PROGRAM = ("python", "torch", "versions")  # of these, what a cluster's workers share with who asks them
 WORTH = 3  # differences that a sentence spells out
+TRIES = 3  # of a cell whose process dies
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,6 @@ class Executor:
             begin(index)
             yield measured(job.study, index, cell)
 
-    def stop(self) -> None:
-        """End at once whatever it started. May be called at any time, by a signal's handler as well."""
-
 
 def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
     """Measure a cell."""
@@ -95,6 +96,30 @@ def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
             return Outcome(index, pd.DataFrame(study.measure(cell), columns=list(study.COLUMNS)).astype(study.COLUMNS))
     except Exception as error:  # the other cells are worth having
         return failed(index, error)
+
+
+_job: Job | None = None  # of a process that measures for another one: the last, with what its study keeps
+_complaint = ""  # and why it cannot be measured here
+
+
+def measured_elsewhere(job: Job, index: int, cell: Cell) -> Outcome:
+    """Measure a cell for the process that sent ``job``, if sources, machine and inputs are the same here."""
+    global _job, _complaint
+    if _job is None or _job.identity != job.identity:
+        _job, _complaint = job, job.complaint()
+    if _complaint:
+        return Outcome(index, error=f"a process that was to measure {_complaint}", refused=True)
+    return measured(_job.study, index, cell)
+
+
+def track_quietly() -> None:
+    """Start Python's tracker of semaphores such that it removes those of a run that a signal ended without a warning."""
+    quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
+    sys.warnoptions.append(quiet)
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        sys.warnoptions.remove(quiet)
 
 
 def failed(index: int, error: Exception) -> Outcome:
@@ -113,8 +138,7 @@ def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any
     """What must be the same for two cells to stand in one table, as JSON gives it back."""
     identity = {
         "study": name,
-        "commit": about.get("commit", ""),
-        "sources": about["sources"],
+        "sources": sources(type(study)),
         "machine": {key: about.get(key) for key in MACHINE},
         "parameters": asdict(study),  # type: ignore[call-overload]
         "inputs": study.inputs(),
@@ -128,15 +152,15 @@ def program(identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def difference(here: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """In which values one description differs from another that has the same names; nothing where it does not."""
+    """In which values one description differs from another; nothing where it does not."""
     found = list(_differences(here, wanted))
     more = f" and {len(found) - WORTH} more" if len(found) > WORTH else ""
     return f"has {', '.join(found[:WORTH])}{more}" if found else ""
 
 
 def _differences(here: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:
-    for key, value in wanted.items():
-        own = here.get(key)
+    for key in wanted | here:
+        own, value = here.get(key), wanted.get(key)
         if isinstance(value, dict) and isinstance(own, dict):
             yield from _differences(own, value)
         elif own != value:

@@ -3,29 +3,25 @@
 Peaks are measured, not looked up: tables hold boost clocks and the best case of another shop's cooling.
 """
 
-import hashlib
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
 
-import recurrent_lm
 from recurrent_lm import lm
 from recurrent_lm.studies.timing.cuda import Gpu
 from recurrent_lm.studies.timing.recurrences import product_error
 from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_bytes
 
 PACKAGES = ("numpy", "scipy", "pandas", "triton", "flashrnn", "liger-kernel", "cut-cross-entropy", "nvidia-ml-py")
-ROOMS = ("kernels", "lm", "studies")
 
 
 def describe() -> dict[str, Any]:
-    """What a table records of where it was made: ``lm.describe_machine`` with threads, versions, driver and sources."""
+    """What a table records of where it was made: ``lm.describe_machine`` with threads, versions and driver."""
     about: dict[str, Any] = lm.describe_machine() | {
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "sources": sources(),
         "driver": None,
         "cuda": torch.version.cuda,
         "cudnn": None,
@@ -40,16 +36,6 @@ def describe() -> dict[str, Any]:
             "gpu_bytes": properties.total_memory,
         }
     return about
-
-
-def sources() -> str:
-    """A digest of the program's own source, which a commit with changes on top of it does not name."""
-    digest = hashlib.sha256()
-    for room in ROOMS:
-        folder = recurrent_lm.folder(room)
-        for path in sorted(folder.rglob("*.py")):
-            digest.update(f"{room}/{path.relative_to(folder)}".encode() + b"\0" + path.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def copy(megabytes: int, device: str = "cpu") -> Work:

@@ -16,7 +16,9 @@ from recurrent_lm.studies.engine.parameters import whole, wholes
 from recurrent_lm.studies.engine.run import Run
 from recurrent_lm.studies.engine.study import Sweep, label
 from recurrent_lm.studies.engine.tables import save
+from recurrent_lm.studies.executors import job
 from recurrent_lm.studies.executors.job import identity_of
+from recurrent_lm.studies.executors.sources import digest_of, sources
 from recurrent_lm.studies.timing import machine
 
 
@@ -104,17 +106,18 @@ def test_of_two_folders_that_fit_the_newer_is_gone_on_with(tmp_path):
 
 CHANGES = {
     "parameters": ("other parameters (offset)", lambda about: about),
-    "commit": ("another commit", lambda about: about | {"commit": "f" * 40}),
-    "sources": ("a changed program", lambda about: about | {"sources": "0" * 16}),
-    "machine": ("another machine", lambda about: about | {"cpu": "another processor"}),
-    "threads": ("another machine", lambda about: about | {"threads": about["threads"] + 1}),
+    "sources": ("other sources (studies/engine/parameters.py)", lambda about: about),
+    "machine": ("another machine (cpu)", lambda about: about | {"cpu": "another processor"}),
+    "torch": ("another machine (torch)", lambda about: about | {"torch": "1.0"}),
+    "triton": ("another machine (versions)", lambda about: about | {"versions": about["versions"] | {"triton": "1.0"}}),
+    "threads": ("another machine (threads)", lambda about: about | {"threads": about["threads"] + 1}),
     "inputs": ("another content", lambda about: about),
 }
 
 
 @pytest.mark.parametrize("change", CHANGES)
 def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
-    """Another commit, program, machine or parameter: the run begins anew beside the old one, and says why."""
+    """Another source, machine or parameter: the run begins anew beside the old one, and says why."""
     Squares.broken[3] = ValueError("stopped")
     run(tmp_path / "s")()
     before = {p: p.read_bytes() for p in (tmp_path / "s").rglob("*.parquet")}
@@ -125,19 +128,25 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
     about = changed(machine.describe())
     monkeypatch.setattr(machine, "describe", lambda: about)
     monkeypatch.setattr(Squares, "inputs", lambda self: "else" if change == "inputs" else "")
+    if change == "sources":
+        files = sources(Squares) | {"studies/engine/parameters.py": "0" * 16}
+        monkeypatch.setattr(job, "sources", lambda kind: files)
     run(tmp_path / "s", Squares(offset=7) if change == "parameters" else None)()
     assert Squares.calls == [1, 2, 3]
     said = capsys.readouterr().out
-    assert f"{tmp_path / 's'} was measured with {words}" in said and f"begins anew in {tmp_path / 's-2'}" in said
+    assert (
+        f"{tmp_path / 's'} was measured with {words}" in said
+        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in said
+    )
     assert before == {p: p.read_bytes() for p in (tmp_path / "s").rglob("*.parquet")}
 
 
 def test_what_is_no_part_of_the_machine_does_not_matter():
-    """The command line and the state of the working tree are recorded, not compared; the sources' digest is."""
+    """The command line, the commit and the state of the working tree are recorded, not compared; the sources' digests are."""
     identity = identity_of(Squares(), "squares", machine.describe())
-    again = machine.describe() | {"command": "another", "dirty": None}
+    again = machine.describe() | {"command": "another", "commit": "f" * 40, "dirty": None}
     assert identity == identity_of(Squares(), "squares", again)
-    assert {"command", "dirty"}.isdisjoint(identity["machine"])
+    assert {"command", "commit", "dirty"}.isdisjoint(identity["machine"])
     assert identity["sources"] and identity["machine"]["cpu"] and identity["machine"]["threads"]
 
 
@@ -265,6 +274,6 @@ def test_a_run_tells_the_program_that_began_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Squares, "measure", measure)
     table = going()
-    assert going.machine["commit"] == "begun"
+    assert going.machine["commit"] == "begun" and going.machine["sources"] == digest_of(sources(Squares))
     save(table, tmp_path / "t.parquet", "squares", going.study, machine=going.machine)
     assert pd.read_parquet(tmp_path / "t.parquet").attrs["machine"]["commit"] == "begun"

@@ -15,7 +15,11 @@ import recurrent_lm.studies.executors.cluster
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import store
 from recurrent_lm.studies.engine.run import Run
+from recurrent_lm.studies.executors import job
+from recurrent_lm.studies.executors.choose import executor
 from recurrent_lm.studies.executors.cluster import Cluster
+from recurrent_lm.studies.executors.own import OwnProcess
+from recurrent_lm.studies.executors.sources import sources
 
 distributed = pytest.importorskip("distributed")
 pytestmark = pytest.mark.filterwarnings("ignore")  # what distributed and its parts say is theirs
@@ -71,8 +75,9 @@ def test_workers_with_another_program_are_refused(two, tmp_path, notes, monkeypa
     from recurrent_lm.studies.timing import machine
 
     about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"sources": "0" * 16, "torch": "1.0"})
-    words = r"the worker tcp://\S+ has sources [0-9a-f]{16} instead of 0{16}, torch \S+ instead of 1.0$"
+    monkeypatch.setattr(machine, "describe", lambda: about | {"torch": "1.0"})
+    monkeypatch.setattr(job, "sources", lambda kind: sources(kind) | {"cluster_cases.py": "0" * 16})
+    words = r"the worker tcp://\S+ has cluster_cases.py [0-9a-f]{16} instead of 0{16}, torch \S+ instead of 1.0$"
     with pytest.raises(InputError, match=words):
         run(two, tmp_path / "s", Cases(notes=notes))()
     assert not (tmp_path / "s").exists()
@@ -106,7 +111,10 @@ def test_a_cell_that_kills_every_worker_is_noted_and_the_others_go_on(tmp_path, 
         going = run(made, tmp_path / "s", Cases(notes=notes, deadly=2, deaths=1_000))
         assert set(going()["number"]) == {1, 3, 4}
     assert going.failed == [
-        {"cell": {"number": 2}, "error": "the worker that measured it died, as did others that tried it again"}
+        {
+            "cell": {"number": 2},
+            "error": "the worker that measured it died, as did others that tried it again; it may need more memory",
+        }
     ]
 
 
@@ -144,8 +152,14 @@ def test_an_address_that_is_none_is_told_without_a_traceback():
 
 def test_where_dask_is_missing_a_sentence_says_what_installs_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "distributed", None)
-    with pytest.raises(InputError, match=r"dask is not installed here; pip install 'recurrent-lm\[cluster\]' installs it"):
+    with pytest.raises(
+        InputError,
+        match=r"dask, which --executor needs, is not installed here; pip install 'recurrent-lm\[cluster\]' installs it",
+    ):
         Cluster("tcp://127.0.0.1:1")
+    with pytest.raises(InputError, match=r"pip install 'recurrent-lm\[cluster\]' installs it"):
+        executor("local:2", "speeches", False)
+    assert isinstance(executor("local:1", "throughput", True), OwnProcess)  # which needs no dask
 
 
 SCHEDULER = """
