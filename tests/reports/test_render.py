@@ -9,12 +9,13 @@ from xml.etree import ElementTree
 
 import pandas as pd
 import pytest
+from jinja2 import PackageLoader
 from PIL import Image
 from report_cases import EVIL
 
 from recurrent_lm.reports import page as pages_of
 from recurrent_lm.reports.page import ROWS, cell, facts, make
-from recurrent_lm.reports.render import fenced, render
+from recurrent_lm.reports.render import _environment, fenced, render
 from recurrent_lm.reports.site import FIGURES
 from recurrent_lm.studies.engine.claims import Claim, frame
 
@@ -226,3 +227,9 @@ def test_any_text_can_be_written(text, unknown):
     for ending in (".html", ".md"):
         said = written(page, ending)
         assert not [c for c in said if not c.isprintable() and c != "\n"]
+
+
+def test_templates_are_those_of_the_package_wherever_the_command_runs() -> None:
+    """Not of a folder ``reports`` that happens to stand in the working folder."""
+    loader = _environment(False).loader
+    assert isinstance(loader, PackageLoader) and loader.package_name == "recurrent_lm.reports"
