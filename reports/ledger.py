@@ -35,7 +35,7 @@ class Entry(Claim):
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Entry]:
     """The claims that ``verdicts`` gave, failing rows first, otherwise in the study's order."""
-    return ordered([Entry(*row, page=page) for row in claims.itertuples(index=False)])
+    return ordered([Entry(**{str(name): value for name, value in row.items()}, page=page) for row in claims.to_dict("records")])
 
 
 def ordered(claims: list[Entry]) -> list[Entry]:
