@@ -139,8 +139,8 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
 def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
     """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32.
 
-    The state's numbers are those that the cell carries from step to step: of bfloat16 in a float32 tensor, and of float32 for
-    torch's GRU (and for the eager LSTM and GRU). So it makes no difference where a sequence is cut into passes.
+    The state's numbers are of bfloat16, in float32 tensors. On a CPU torch's GRU carries float32 within a pass, so there its
+    state is rounded where a sequence is cut into passes; with the other cells a cut makes no difference.
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
         hidden, after = model(tokens, state, reset)

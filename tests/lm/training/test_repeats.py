@@ -50,11 +50,11 @@ def test_a_resumed_run_repeats_bit_for_bit_with_the_threads_that_it_was_begun_wi
 
 
 @pytest.mark.parametrize(
-    ("cell", "kept"), [("lstm", False), ("gru", True), ("rnn-tanh", False), ("rnn-relu", False), ("rnn-sigmoid", False)]
+    ("cell", "within"), [("lstm", 0), ("gru", 2**-8), ("rnn-tanh", 0), ("rnn-relu", 0), ("rnn-sigmoid", 0)]
 )
-def test_the_state_under_autocast_is_what_the_cell_carries_from_step_to_step(cell: str, kept: bool) -> None:
-    """Between passes as within: float32 for torch's GRU, numbers of bfloat16 for the others. So where a text is cut into
-    passes makes no difference to any bit."""
+def test_the_state_between_passes_under_autocast(cell: str, within: float) -> None:
+    """Numbers of bfloat16 for every cell. Where a text is cut into passes makes no difference to any bit, but for torch's GRU,
+    which carries float32 from step to step within a pass: there it makes that of rounding the state once."""
     torch.manual_seed(0)
     model = LanguageModel(50, ModelConfig(cell=cell, hidden_size=16), "torch").eval()
     tokens = torch.randint(50, (3, 7))
@@ -62,8 +62,8 @@ def test_the_state_under_autocast_is_what_the_cell_carries_from_step_to_step(cel
         hidden, after = in_halves(model, tokens, model.zero_state(3), None)
         first, between = in_halves(model, tokens[:, :3], model.zero_state(3), None)
         second, last = in_halves(model, tokens[:, 3:], between, None)
-    assert torch.equal(torch.cat([first, second]), hidden)
+    assert (torch.cat([first, second]) - hidden).abs().max() <= within
     for state, again in zip(flatten(after), flatten(last), strict=True):
         assert state.dtype == torch.float32
-        assert torch.equal(state, again)
-        assert torch.equal(state, state.bfloat16().float()) is not kept
+        assert (state - again).abs().max() <= within
+        assert torch.equal(state, state.bfloat16().float())
