@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies import Claim
+
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
 NOT = "not measured"
 ORDER = ("fails", "ambiguous", NOT, "holds")
 SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
@@ -16,17 +17,10 @@ SPELT = 3  # claims that the sentence spells out; of more it gives the number
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One row of the ledger. ``page`` is the page of the table that decides it."""
+class Entry(Claim):
+    """A claim as the ledger lists it. ``page`` is the page of the table that decides it."""
 
-    claim: str
-    source: str
-    setting: str
-    threshold: str
-    measured: str
-    verdict: str
     page: str = ""
-    reason: str = ""  # why it likely fails or is ambiguous
 
     @property
     def sign(self) -> str:
@@ -39,42 +33,41 @@ class Claim:
         return ORDER.index(self.verdict)
 
 
-def ledger(claims: "pd.DataFrame", page: str = "") -> list[Claim]:
-    """The claims of a table, failing rows first, otherwise in the study's order."""
-    rows = claims.to_dict("records")
-    return ordered([Claim(page=page, reason=row.get("reason", ""), **{c: str(row[c]) for c in COLUMNS}) for row in rows])
+def ledger(claims: "pd.DataFrame", page: str = "") -> list[Entry]:
+    """The claims that ``verdicts`` gave, failing rows first, otherwise in the study's order."""
+    return ordered([Entry(*row) for row in claims.assign(page=page).itertuples(index=False)])
 
 
-def ordered(claims: list[Claim]) -> list[Claim]:
+def ordered(claims: list[Entry]) -> list[Entry]:
     """Failing rows first; among equals the order stays."""
     return sorted(claims, key=lambda claim: claim.rank)
 
 
-def united(claims: list[tuple[str, Claim]]) -> list[Claim]:
+def united(claims: list[tuple[str, Entry]]) -> list[Entry]:
     """The claims of several tables, each with its study. What a table leaves unmeasured is left out where another of its study
     decides it, in that setting or for a part that the first has not ("all"), and stands once where none does."""
     known = _decided(claims)
     kept = []
     for study, c in claims:
         if c.verdict == NOT:
-            if (study, c.claim, c.setting) in known:
+            if (study, c.key, c.setting) in known:
                 continue
-            known.add((study, c.claim, c.setting))
+            known.add((study, c.key, c.setting))
         kept.append(c)
     return ordered(kept)
 
 
-def decided_elsewhere(claims: list[Claim], others: list[Claim]) -> list[Claim]:
+def decided_elsewhere(claims: list[Entry], others: list[Entry]) -> list[Entry]:
     """What these claims leave unmeasured and those of the study's other tables decide."""
     known = _decided([("", c) for c in others])
-    return [c for c in claims if c.verdict == NOT and ("", c.claim, c.setting) in known]
+    return [c for c in claims if c.verdict == NOT and ("", c.key, c.setting) in known]
 
 
-def _decided(claims: list[tuple[str, Claim]]) -> set[tuple[str, str, str]]:
-    return {(study, c.claim, setting) for study, c in claims if c.verdict != NOT for setting in (c.setting, "all")}
+def _decided(claims: list[tuple[str, Entry]]) -> set[tuple[str, str, str]]:
+    return {(study, c.key, setting) for study, c in claims if c.verdict != NOT for setting in (c.setting, "all")}
 
 
-def answer(claims: list[Claim]) -> str:
+def answer(claims: list[Entry]) -> str:
     """One sentence on what the claims decide: counts, and the weightiest claims with what was measured."""
     if not claims:
         return "The table decides no claim."
@@ -92,11 +85,11 @@ def _verb(verdict: str, count: int) -> str:
     return (SINGULAR if count == 1 else PLURAL)[verdict]
 
 
-def _spelt(group: list[Claim]) -> str:
+def _spelt(group: list[Entry]) -> str:
     """The first claims with what was measured; one that was made in several settings is named once, with their number."""
     measured: dict[str, list[str]] = {}
     for c in group:
-        measured.setdefault(c.claim, []).append("" if c.verdict == NOT else f" (measured {c.measured})")
+        measured.setdefault(c.text, []).append("" if c.verdict == NOT else f" (measured {c.measured})")
     said = [claim + (values[0] if len(values) == 1 else f" (in {len(values)} settings)") for claim, values in measured.items()]
     more = len(said) - SPELT
     return "; ".join(said[:SPELT]) + (f"; and {more} more" if more > 0 else "")

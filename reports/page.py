@@ -10,7 +10,7 @@ from pandas.api.types import is_numeric_dtype
 
 from recurrent_lm.reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
 from recurrent_lm.reports.figures.style import NARROW, WIDE, headline
-from recurrent_lm.reports.ledger import Claim, answer, decided_elsewhere, ledger
+from recurrent_lm.reports.ledger import Entry, answer, decided_elsewhere, ledger
 from recurrent_lm.reports.since import Since, since
 from recurrent_lm.reports.svg import inline
 from recurrent_lm.reports.values import cell, facts, first, heading, sentence
@@ -53,7 +53,7 @@ class Page:
     study: str
     source: str  # the table's file
     subject: str
-    claims: list[Claim]
+    claims: list[Entry]
     figures: list[Shown]
     columns: list[str]
     rows: list[list[str]]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from recurrent_lm.reports.ledger import ORDER, Claim
+from recurrent_lm.reports.ledger import ORDER, Entry
 from recurrent_lm.reports.values import cell, joined
 from recurrent_lm.studies import changes
 
@@ -26,11 +26,11 @@ STEPS = ("changed", "gone", "new", "as before")  # in this order
 class Change:
     """A claim ``then`` and ``now``; None on the side where it was not made."""
 
-    then: Claim | None
-    now: Claim | None
+    then: Entry | None
+    now: Entry | None
 
     @property
-    def claim(self) -> Claim:
+    def claim(self) -> Entry:
         """The claim, as it is made now where it is."""
         claim = self.now or self.then
         assert claim
@@ -92,7 +92,7 @@ class Since:
         return f"Of {len(self.claims)} claims {', '.join(parts[:-1]) + ' and ' if parts[1:] else ''}{parts[-1]}{end}."
 
 
-def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Claim], then: list[Claim], source: str) -> Since:
+def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Entry], then: list[Entry], source: str) -> Since:
     """Compare a table and its claims ``now`` with an older one, from the file ``source``, and its claims ``then``."""
     claims = sorted(pairs(then, now), key=lambda change: change.rank)
     known = conditions(table, older)
@@ -111,20 +111,20 @@ def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Claim], then: 
     return Since(source, claims, known, remarks, [str(c) for c in found.columns], rows, counted)
 
 
-def pairs(then: list[Claim], now: list[Claim]) -> list[Change]:
-    """Each claim of either side once: with its like in the same setting, else with the only one left of that name."""
+def pairs(then: list[Entry], now: list[Entry]) -> list[Change]:
+    """Each claim of either side once: with its like in the same setting, else with the only one left of that key."""
     left, made = list(then), list[Change]()
-    rest: list[Claim] = []
+    rest: list[Entry] = []
     for claim in now:
-        same = next((c for c in left if (c.claim, c.setting) == (claim.claim, claim.setting)), None)
+        same = next((c for c in left if (c.key, c.setting) == (claim.key, claim.setting)), None)
         if same:
             left.remove(same)
             made.append(Change(same, claim))
         else:
             rest.append(claim)
-    alone = Counter(c.claim for c in rest), Counter(c.claim for c in left)
+    alone = Counter(c.key for c in rest), Counter(c.key for c in left)
     for claim in rest:
-        same = next((c for c in left if c.claim == claim.claim and alone[0][c.claim] == alone[1][c.claim] == 1), None)
+        same = next((c for c in left if c.key == claim.key and alone[0][c.key] == alone[1][c.key] == 1), None)
         if same:
             left.remove(same)
         made.append(Change(same, claim))
@@ -178,7 +178,7 @@ def _told(moved: list[Change]) -> Iterator[str]:
     groups: dict[str, list[Change]] = {}
     for change in moved:
         assert change.then
-        groups.setdefault(f"{change.claim.claim} {change.words}, {BEFORE[change.then.verdict]}", []).append(change)
+        groups.setdefault(f"{change.claim.text} {change.words}, {BEFORE[change.then.verdict]}", []).append(change)
     for words, (first, *others) in groups.items():
         assert first.then
         measured = f" (measured {first.then.measured}, now {first.claim.measured})"

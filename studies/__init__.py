@@ -1,10 +1,11 @@
 """Questions answered with numbers.
 
 A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
-``verdicts`` of its module turn a table into claims. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
-``verdicts``, ``summary`` (medians, rates, comparisons) and ``growth`` (exponents) for tables, ``AXES`` (the sizes that
-throughput varies) and ``exponents`` (growth of a summary), the statistics that figures show (``trainings`` and
-``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands end, write files and print.
+``claims`` of its module are what a table decides. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
+``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key), ``summary`` (medians, rates, comparisons) and ``growth``
+(exponents) for tables, ``AXES`` (the sizes that throughput varies) and ``exponents`` (growth of a summary), the statistics
+that figures show (``trainings`` and ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how commands
+end, write files and print.
 """
 
 from importlib import import_module
@@ -15,10 +16,11 @@ if __name__ != "recurrent_lm.studies":
 
 _MODULES = {
     "AXES": ".throughput.comparison",
+    "Claim": ".engine.claims",
     "InputError": "recurrent_lm.lm",
     "STUDIES": ".engine.catalogue",
     "by_lag": ".engine.statistics",
-    "changes": ".engine.changes",
+    "changes": ".engine.study",
     "check_writable": ".engine.output",
     "exp": ".engine.statistics",
     "exponents": ".throughput.comparison",
@@ -32,10 +34,11 @@ _MODULES = {
     "run_app": "recurrent_lm.lm",
     "save": ".engine.tables",
     "say": ".engine.output",
+    "select": ".engine.claims",
     "share": ".engine.statistics",
     "summary": ".engine.study",
     "trainings": ".clipping.table",
-    "verdicts": ".engine.study",
+    "verdicts": ".engine.claims",
 }
 __all__ = sorted(_MODULES)
 
@@ -45,7 +48,9 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.clipping.table import norm_edges as norm_edges
     from recurrent_lm.studies.clipping.table import trainings as trainings
     from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
-    from recurrent_lm.studies.engine.changes import changes as changes
+    from recurrent_lm.studies.engine.claims import Claim as Claim
+    from recurrent_lm.studies.engine.claims import select as select
+    from recurrent_lm.studies.engine.claims import verdicts as verdicts
     from recurrent_lm.studies.engine.output import check_writable as check_writable
     from recurrent_lm.studies.engine.output import replacing as replacing
     from recurrent_lm.studies.engine.output import say as say
@@ -54,9 +59,9 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.statistics import paired_ratio as paired_ratio
     from recurrent_lm.studies.engine.statistics import ratio as ratio
     from recurrent_lm.studies.engine.statistics import share as share
+    from recurrent_lm.studies.engine.study import changes as changes
     from recurrent_lm.studies.engine.study import growth as growth
     from recurrent_lm.studies.engine.study import summary as summary
-    from recurrent_lm.studies.engine.study import verdicts as verdicts
     from recurrent_lm.studies.engine.tables import failures as failures
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save

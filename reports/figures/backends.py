@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import INK, PALETTE, Size, canvas, legend
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +67,8 @@ def draw_curves(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
 
 def curves_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How many curves are the same, and the one that lies furthest apart."""
-    mine = claims[claims["claim"].str.contains("learns the curve") & (claims["verdict"] != "not measured")]
+    mine = select(claims, "curve")
+    mine = mine[mine["verdict"] != "not measured"]
     if mine.empty:
         return "No two backends were measured."
     holds = int((mine["verdict"] == "holds").sum())
@@ -108,7 +109,7 @@ def draw_speed(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 
 def speed_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The ratios with their verdicts."""
-    mine = claims[claims["claim"].str.contains("at least as fast")]
+    mine = select(claims, "speed")
     said = [f"{row['setting'].partition(',')[0]} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
     if not said:
         return "No two backends were measured."

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recurrent_lm.reports.figures.style import INK, MUTED, Size, canvas
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -112,7 +112,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     part = table[table["part"] == "cliff"]
     if part.empty:
         return "The cliff was not measured."
-    wall = claims[claims["claim"].str.contains("is a cliff")]
+    wall = select(claims, "cliff")
     rows = zip(wall["setting"], wall["measured"], wall["verdict"], strict=True)
     told = "; ".join(f"{setting.partition(',')[0]}: {measured} ({verdict})" for setting, measured, verdict in rows)
     return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. {descents(part)}"

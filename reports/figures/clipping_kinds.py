@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         told.append(f"{' '.join(name.split())} {values.median():.2f} ({int((values < 0).sum())} of {len(values)} uphill)")
     touched = table[(table["part"] == "kinds") & (table["quantity"] == "touched") & (table["multiple"] == least)]["value"]
     share = "a share that was not measured" if touched.isna().all() else f"{100 * touched.min():.0f}%"
-    example = claims[claims["claim"] == "clipping temporal components can point uphill"].iloc[0]
+    example = select(claims, "example").iloc[0]
     turned = (part[part["kind"] == "temporal"]["value"] < 0).any()
     here = "" if turned else "; on this text the parts of a batch's many rows and steps never cancelled as closely"
     return (

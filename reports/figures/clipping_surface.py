@@ -7,7 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from recurrent_lm.reports.figures.clipping_cliff import PATHS, WINDOW, descents, grid
 from recurrent_lm.reports.figures.style import Size, canvas, legend
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -115,5 +115,5 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     part = table[table["part"] == "cliff"]
     if part.empty:
         return "The cliff was not measured."
-    wall = claims[claims["claim"].str.contains("is a cliff")].iloc[0]
+    wall = select(claims, "cliff").iloc[0]
     return f"{descents(part)} At {wall['setting'].partition(',')[0]} on the ridge: {wall['measured']} ({wall['verdict']})."

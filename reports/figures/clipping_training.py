@@ -8,7 +8,7 @@ from matplotlib.ticker import LogLocator
 
 from recurrent_lm.reports.drawing import Listing
 from recurrent_lm.reports.figures.style import DASHES, INK, PALETTE, Size, canvas, legend, plain, tall
-from recurrent_lm.studies import InputError, exp, norm_edges, share, trainings
+from recurrent_lm.studies import InputError, exp, norm_edges, select, share, trainings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +88,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     made = trainings(table)
     if made.empty:
         return "No training was measured."
-    about = claims[claims["claim"].str.startswith("any threshold")]
+    about = select(claims, "range")
     rows = zip(about["setting"], about["verdict"], about["measured"], strict=True)
     said = "; ".join(
         f"{setting.rpartition(',')[0]}: {verdict} ({measured.partition(' over ')[0]})" for setting, verdict, measured in rows

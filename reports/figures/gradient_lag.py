@@ -6,7 +6,7 @@ import numpy as np
 
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain
-from recurrent_lm.studies import InputError, by_lag
+from recurrent_lm.studies import InputError, by_lag, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,7 +54,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """What the figure shows, in two or three sentences; of several layers the last."""
-    certificate, fall = claims.iloc[0], claims.iloc[-1]
+    certificate, fall = select(claims, "sums").iloc[0], select(claims, "fall").iloc[-1]
     layer = int(table["layer"].max())
     where = f" in layer {layer}" if layer else ""
     pace = "how it changes per step back was not measured"

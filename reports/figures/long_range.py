@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from recurrent_lm.reports.drawing import Listing, Plot
 from recurrent_lm.reports.figures.style import DASHES, MUTED, PALETTE, Size, canvas, legend
-from recurrent_lm.studies import InputError, summary
+from recurrent_lm.studies import InputError, select, summary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -200,17 +200,20 @@ def _rows(rows: "pd.DataFrame") -> list[Any]:
     return list(rows.itertuples())
 
 
-def _told(claims: "pd.DataFrame", start: str) -> str:
-    """The claims whose words begin so, with what was measured, a sentence each."""
-    rows = claims[claims["claim"].str.startswith(start) & (claims["verdict"] != "not measured")]
-    return " ".join(
-        f"{row.claim[0].upper()}{row.claim[1:]} ({row.setting}): {row.measured}, {row.verdict}." for row in _rows(rows)
-    )
+def _measured(claims: "pd.DataFrame", key: str) -> "pd.DataFrame":
+    rows = select(claims, key)
+    return rows[rows["verdict"] != "not measured"]
 
 
-def _short(claims: "pd.DataFrame", start: str) -> str:
+def _told(claims: "pd.DataFrame", key: str) -> str:
+    """The claims of a key, with what was measured, a sentence each."""
+    rows = _rows(_measured(claims, key))
+    return " ".join(f"{row.claim[0].upper()}{row.claim[1:]} ({row.setting}): {row.measured}, {row.verdict}." for row in rows)
+
+
+def _short(claims: "pd.DataFrame", key: str) -> str:
     """The same claim in several settings, with each verdict."""
-    rows = claims[claims["claim"].str.startswith(start) & (claims["verdict"] != "not measured")]
+    rows = _measured(claims, key)
     if rows.empty:
         return ""
     told = "; ".join(f"{row.setting.partition(', T')[0]} {row.verdict}" for row in _rows(rows))
@@ -225,7 +228,7 @@ def caption_clipping(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     for steps, rows in about.groupby("steps"):
         told = [f"{METHODS[r.method][0]} {r.solved} of {r.seeds}" for r in _rows(rows)]
         parts.append(f"T = {steps}: {', '.join(told)}")
-    told = [f"Seeds that learn temporal order, {'; '.join(parts)}.", _told(claims, "clipping raises"), _told(claims, "the T")]
+    told = [f"Seeds that learn temporal order, {'; '.join(parts)}.", _told(claims, "clipping_raises"), _told(claims, "omega")]
     if budgets := table.attrs.get("budgets"):
         each = ", ".join(f"{updates:,} at T = {steps}" for steps, updates in sorted(budgets.items()))
         told.append(f"Updates at the most: {each}.")
@@ -282,22 +285,22 @@ def caption_gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         far = rows[rows["steps"] == rows["steps"].max()]
         told = ", ".join(f"{CELLS[r.cell][0]} {r.solved} of {r.seeds}" for r in _rows(far))
         parts.append(f"{task.replace('_', ' ')} at T = {far['steps'].iloc[0]}: {told}")
-    return f"Seeds that learn {'; '.join(parts)}. {_short(claims, 'gates learn')}".strip()
+    return f"Seeds that learn {'; '.join(parts)}. {_short(claims, 'gates_learn')}".strip()
 
 
 def caption_history(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """After how many tokens 90% of the gain is reached, as the claims have it."""
-    rows = claims[claims["threshold"].str.startswith("90%") & (claims["verdict"] != "not measured")]
+    rows = _measured(claims, "recent.history")
     told = "; ".join(f"{row.setting} {row.measured}" for row in _rows(rows))
     return f"90% of what the history gains over word frequencies is there after: {told or 'not measured'}."
 
 
 def caption_influence(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How much is left far back, and whether gates keep more."""
-    rows = claims[claims["threshold"].str.startswith("the KL") & (claims["verdict"] != "not measured")]
+    rows = _measured(claims, "recent.influence")
     told = "; ".join(f"{row.setting} {row.measured} ({row.verdict})" for row in _rows(rows))
     far = rows["threshold"].iloc[0].partition(" is at")[0].removeprefix("the KL of a change ") if len(rows) else "far back"
-    return f"KL {far}, in parts of that at lag 0: {told or 'not measured'}. {_short(claims, 'gates keep')}".strip()
+    return f"KL {far}, in parts of that at lag 0: {told or 'not measured'}. {_short(claims, 'gates_keep')}".strip()
 
 
 PLOTS = (

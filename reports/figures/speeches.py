@@ -7,7 +7,7 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from recurrent_lm.reports.drawing import Listing, Passage, Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, PAPER, Size, canvas, legend
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +82,7 @@ def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         if "mixture" in best.index:
             line += f", the best mixture {best['mixture'].min():.3f}"
         said.append(line)
-    gates = claims[claims["claim"].str.startswith("gates help")]["verdict"]
+    gates = select(claims, "gates")["verdict"]
     open_ = f"; {undecided} are ambiguous" if (undecided := int((gates == "ambiguous").sum())) else ""
     verdict = (
         f"Gates help in {(gates == 'holds').sum()} of {len(gates)} comparisons with the best Elman network{open_}. "
@@ -164,7 +164,7 @@ def _matrix(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def matrix_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """Whether every text is predicted best by its own speaker's models."""
-    own = claims[claims["claim"].str.startswith("a text is predicted best")].iloc[0]
+    own = select(claims, "own").iloc[0]
     if own["verdict"] == "not measured":
         return "Whether a text is predicted best by its own speaker's model was not measured: there is one corpus."
     return f"A text is predicted best by its own speaker's model: {own['measured']} ({own['verdict']})."
@@ -215,7 +215,7 @@ def draw_copying(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
 
 def copying_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """What is copied and what is repeated."""
-    novel, repeats = (claims[claims["claim"].str.contains(word)].iloc[0] for word in ("not copied", "repeats itself"))
+    novel, repeats = (select(claims, key).iloc[0] for key in ("novel", "repeats"))
     said = f"Drawn texts: {novel['measured']} (mostly new: {novel['verdict']}). Repeated 4-grams where the likeliest word is "
     return f"{said}taken, and where words are drawn: {repeats['measured']} ({repeats['verdict']})."
 

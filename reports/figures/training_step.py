@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator
 
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from recurrent_lm.studies import InputError, paired_ratio
+from recurrent_lm.studies import InputError, paired_ratio, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,7 +53,7 @@ def _speed(axes: "Axes", table: "pd.DataFrame", claims: "pd.DataFrame", ratios: 
         if DRAWN[0] <= median <= DRAWN[1]:
             reach = [[median - low], [high - median]] if low > 0 else None
             axes.errorbar(median, row, xerr=reach, fmt="D", color=INK, linewidth=4, zorder=4, label="median, 95% interval")
-        wanted = float(_claim(claims, variant, "fast")["threshold"].removeprefix(">= "))
+        wanted = float(select(claims, f"speed.{variant}")["threshold"].iloc[0].removeprefix(">= "))
         axes.vlines(wanted, row - 0.42, row + 0.42, color=PALETTE[3], linewidth=4, label="aim")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -85,17 +85,11 @@ def _ratios(table: "pd.DataFrame") -> "dict[str, pd.Series[float]]":
     return {variant: seconds[PLAIN] / seconds[variant] for variant in OURS}
 
 
-def _claim(claims: "pd.DataFrame", variant: str, word: str) -> "pd.Series[str]":
-    """The claim of a variant that holds a word."""
-    here = claims["claim"].str.startswith(f"{variant} ") & claims["claim"].str.contains(word)
-    return claims[here].iloc[0]
-
-
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """Speed and memory of each variant with its aim, as the claims have them."""
     parts = []
     for variant in OURS:
-        speed, memory = _claim(claims, variant, "fast"), _claim(claims, variant, "memory")
+        speed, memory = (select(claims, f"{kind}.{variant}").iloc[0] for kind in ("speed", "memory"))
         parts.append(
             f"{variant}: {_measured(speed, ' times as fast')} (aim {speed['threshold']}: {speed['verdict']}), "
             f"{_measured(memory, ' of the memory')} (aim {memory['threshold']}: {memory['verdict']})"

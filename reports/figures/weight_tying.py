@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from recurrent_lm.reports.drawing import Listing, Plot
 from recurrent_lm.reports.figures.style import INK, MUTED, PALETTE, Size, canvas, legend
-from recurrent_lm.studies import InputError, ratio
+from recurrent_lm.studies import InputError, ratio, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -83,7 +83,7 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     except InputError:
         return "No counts were made."
     total, at = counts.sum(axis=1), counts.attrs
-    formula = claims[claims["claim"].str.startswith("every matrix")].iloc[0]
+    formula = select(claims, "formula").iloc[0]
     said = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
     if {"untied, d = h", "tied, d = h"} <= set(counts.index):
         untied, tied = total["untied, d = h"], total["tied, d = h"]
@@ -141,7 +141,7 @@ def draw_perplexity(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -
 
 def perplexity_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The three ratios with their verdicts."""
-    pairs = claims[claims["threshold"] == "perplexity ratio < 1"]
+    pairs = select(claims, "tied")
     words = ("at the same d and h", "with as many parameters", "through a projection where d < h")
     said = [f"{where} {row['measured']} ({row['verdict']})" for where, (_, row) in zip(words, pairs.iterrows(), strict=True)]
     return f"Perplexity of the tied model over that of the untied one, median of pairs: {'; '.join(said)}."

@@ -12,16 +12,15 @@ import pandas as pd
 import torch
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.claims import NOT, OPEN, Claim
 from recurrent_lm.studies.engine.language_models import check_names, trained
 from recurrent_lm.studies.engine.parameters import choice, choices, real, whole
 from recurrent_lm.studies.engine.statistics import UNDEFINED, compare, paired_ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
 
-NOT = "not measured"
 CELLS = ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid")
 NAMES = ("eager", "torch", "triton")
 KEYS = ["corpus", "cell", "seed", "epoch"]
-Claim = tuple[str, str, str, str, str, str]
 
 
 @dataclass(frozen=True)
@@ -143,73 +142,58 @@ def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame"
     return pd.DataFrame(rows, columns=["corpus", "cell", "seeds", "epoch", "distance", "noise"])
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """For each backend beside the first: the same curves, and how its tokens a second compare."""
-
     reference, *others = table.attrs["parameters"]["backends"]
-    rows: list[Claim] = []
+    made = []
     for backend in others:
         there = {reference, backend} <= set(table["backend"])
-        rows += _same(table, backend, reference) if there else [_missing(backend, reference)]
-        rows += _speed(table, backend, reference) if there else []
-    return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
+        made += _same(apart(table, backend, reference) if there else None, backend, reference)
+        made += _speed(table, backend, reference) if there else []
+    return made
 
 
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """Why two curves lie apart, and why a speed is not decided."""
-    if "learns the curve" in claim.claim:
-        if claim.measured == UNDEFINED:
-            return ""
-        if claim.verdict == "ambiguous":
-            return "one seed says nothing of how far seeds lie apart; --set seeds=3"
-        return (
-            "a backend that computes something else, which the kernels' own tests would show, or too few seeds to span what "
-            "seeds make of a training"
-        )
-    if claim.measured == UNDEFINED:
-        return ""
-    speeds = _speeds(table)
-    grouped = speeds[(speeds > 0).all(axis=1) & (speeds < float("inf")).all(axis=1)].groupby("cell")
-    spread = (grouped.quantile(0.9) / grouped.quantile(0.1)).to_numpy().max()
-    return f"epochs of one backend differ by up to {spread:.2f} times, and differences below 3% decide nothing"
-
-
-def _speeds(table: "pd.DataFrame") -> "pd.DataFrame":
-    """Tokens a second, of the epochs after the first, in which kernels are compiled, if there are any."""
-    later = table[table["epoch"] > 1]
-    return pairs(later if len(later) else table, "tokens_per_second")
-
-
-def _same(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
-    claim, source = f"trained by {backend}, a model learns the curve that it learns by {reference}", "aim of the trainer"
+def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
+    """Of how far curves lie ``apart``, where both backends were measured."""
+    text = f"trained by {backend}, a model learns the curve that it learns by {reference}"
+    claim, threshold = (f"curve.{backend}", text, "aim of the trainer"), "within the spread of the seeds, at every epoch"
+    wrong = (
+        "a backend that computes something else, which the kernels' own tests would show, or too few seeds to span what "
+        "seeds make of a training"
+    )
     rows: list[Claim] = []
     row: Any
-    for row in apart(table, backend, reference).itertuples():
-        setting = f"{row.cell} on {row.corpus}, {row.seeds} seeds"
+    for row in found.itertuples() if found is not None else ():
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
-        verdict = "holds" if row.distance <= row.noise else "fails"
+        verdict, why = "holds" if row.distance <= row.noise else "fails", wrong
         if row.distance != row.distance:
             measured, verdict = UNDEFINED, "ambiguous"
         elif row.noise != row.noise:
             measured, verdict = f"{row.distance:.2g} nats apart at most; one seed has no spread", "ambiguous"
-        rows.append((claim, source, setting, "within the spread of the seeds, at every epoch", measured, verdict))
-    return rows or [_missing(backend, reference)]
-
-
-def _missing(backend: str, reference: str) -> Claim:
-    claim = f"trained by {backend}, a model learns the curve that it learns by {reference}"
-    return claim, "aim of the trainer", "", "within the spread of the seeds, at every epoch", NOT, NOT
+            why = "one seed says nothing of how far seeds lie apart; --set seeds=3"
+        rows.append(Claim(*claim, f"{row.cell} on {row.corpus}, {row.seeds} seeds", threshold, measured, verdict, why))
+    return rows or [Claim(*claim, "", threshold, NOT, NOT)]
 
 
 def _speed(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
-    rows: list[Claim] = []
-    speeds = _speeds(table)
+    """Of the epochs after the first, in which kernels are compiled, if there are any."""
+    claim = f"speed.{backend}", f"{backend} trains at least as fast as {reference}", "aim of the trainer"
+    later = table[table["epoch"] > 1]
+    speeds = pairs(later if len(later) else table, "tokens_per_second")
+    rows = []
     for cell, group in speeds.groupby("cell", sort=False):
         ratio = paired_ratio(group[backend], group[reference])
         verdict = {"faster": "holds", "same": "holds", "slower": "fails"}.get(compare(ratio), "ambiguous")
         middle = f"{group[backend].median():,.0f} and {group[reference].median():,.0f} tokens a second"
-        measured = UNDEFINED if ratio.value != ratio.value else f"{ratio}; {middle}"
-        claim = f"{backend} trains at least as fast as {reference}"
-        setting = f"{cell}, {len(group)} pairs of epochs"
-        rows.append((claim, "aim of the trainer", setting, "at least 1 / 1.03 times as fast", measured, verdict))
+        known = ratio.value == ratio.value
+        why = _spread(speeds) if known and verdict in OPEN else ""
+        setting, threshold = f"{cell}, {len(group)} pairs of epochs", "at least 1 / 1.03 times as fast"
+        rows.append(Claim(*claim, setting, threshold, f"{ratio}; {middle}" if known else UNDEFINED, verdict, why))
     return rows
+
+
+def _spread(speeds: "pd.DataFrame") -> str:
+    """Why a speed is not decided."""
+    grouped = speeds[(speeds > 0).all(axis=1) & (speeds < float("inf")).all(axis=1)].groupby("cell")
+    spread = (grouped.quantile(0.9) / grouped.quantile(0.1)).to_numpy().max()
+    return f"epochs of one backend differ by up to {spread:.2f} times, and differences below 3% decide nothing"

@@ -1,16 +1,17 @@
 """What the clipping study's table decides: claims 2, 3, 11 and 12 about gradients, and two that belong to them."""
 
 import math
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.studies.clipping.cliff import UNSTABLE, bifurcations, ridge
-from recurrent_lm.studies.clipping.overflow_claims import overflow, why_overflow
-from recurrent_lm.studies.clipping.table import ONE, ROUNDING, SLIDE, WORDS, Claim, claim_of, trainings
+from recurrent_lm.studies.clipping.overflow_claims import overflow
+from recurrent_lm.studies.clipping.table import ONE, ROUNDING, SLIDE, WORDS, claim_of, trainings
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, mean, ratio
 
-COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+if TYPE_CHECKING:
+    import pandas as pd
+
 FIG6, FIG3 = "Pascanu et al. 2013, Fig. 6", "Pascanu et al. 2013, Fig. 3"
 RANGE = (0.5, 10.0)  # of thresholds, in mean norms
 CLOSE = 1.02  # losses within 2%
@@ -18,14 +19,14 @@ GIVEN = {5.0: ("-2.6123", "-661.7"), 6.0: ("-3.2348", "-2.57e+06")}  # b* and dE
 FORK = ("-2.6556", "-2.3444")  # bifurcations at w = 5
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """The cliff and its slope; the bifurcations; thresholds that train; what keeps the gradient's direction; norms that float32
     does not hold."""
 
     rows = [*_cliff(table[table["part"] == "cliff"]), *_range(table), *_kinds(table[table["part"] == "kinds"])]
     if "overflow" in table.attrs["parameters"].get("parts", ()):  # a part that older tables do not know
         rows += overflow(table[table["part"] == "overflow"])
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return rows
 
 
 def _cliff(part: "pd.DataFrame") -> list[Claim]:
@@ -45,8 +46,8 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
             measured, holds = f"b* = {found[0]}, dE/db = {found[1]}", found == (b, steep)
             if not math.isfinite(place[w, "ridge"] + slope[w, "ridge"]):
                 measured = UNDEFINED
-        claim = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
-        rows.append(claim_of(claim, FIG6, setting, f"b* = {b}, dE/db = {steep}, all digits", measured, holds))
+        text = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
+        rows.append(claim_of("cliff", text, FIG6, setting, f"b* = {b}, dE/db = {steep}, all digits", measured, holds))
         measured = ""
         if {(w, "steepest"), (w, "ridge")} <= slope.keys():
             off = place[w, "steepest"] - place[w, "ridge"]
@@ -54,14 +55,14 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
             measured = f"{place[w, 'steepest']:.4f}, {off:+.1e} from b*, {times:.1f} times as steep as there"
             measured = measured if math.isfinite(off + times) else UNDEFINED
             holds = f"{place[w, 'steepest']:.4f}" == b
-        rows.append(claim_of("the steepest b of a scan is b*", FIG6, setting, f"{b}, all digits", measured, holds))
+        rows.append(claim_of("steepest", "the steepest b of a scan is b*", FIG6, setting, f"{b}, all digits", measured, holds))
     return rows
 
 
 def _formula(slope: dict[Any, float]) -> list[Claim]:
     """The formula against forward mode, and forward mode against 60 digits, over all w that were looked at."""
     rows = []
-    for kind, claim, tolerance in (
+    for kind, text, tolerance in (
         ("formula", "dE/db on the ridge is -0.03644 (a^50 - 1) / (a - 1), a = 0.2350 w", 1e-6),
         ("decimals", "dE/db on the ridge by forward mode in float64 is that of 60 decimal digits", 1e-6),
     ):
@@ -71,12 +72,12 @@ def _formula(slope: dict[Any, float]) -> list[Claim]:
         setting = f"w = {', '.join(f'{w:g}' for w in found)}" if found else "w > 4.255"
         measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if found else ""
         measured = UNDEFINED if found and math.isnan(worst) else measured
-        rows.append(claim_of(claim, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
+        rows.append(claim_of(kind, text, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
     return rows
 
 
 def _miss(slope: dict[Any, float]) -> Claim:
-    claim, setting = "b* to four digits misses the cliff", "w = 6"
+    claim, setting = ("four_digits", "b* to four digits misses the cliff"), "w = 6"
     measured, holds = "", False
     if {(6.0, "four digits"), (6.0, "ridge")} <= slope.keys():
         there, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
@@ -86,7 +87,7 @@ def _miss(slope: dict[Any, float]) -> Claim:
         )
         if not math.isfinite(there + exact) or not exact:
             measured = UNDEFINED
-    return claim_of(claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
+    return claim_of(*claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
 
 
 def _forks(part: "pd.DataFrame") -> list[Claim]:
@@ -99,9 +100,8 @@ def _forks(part: "pd.DataFrame") -> list[Claim]:
         if not all(map(math.isfinite, counted)):
             measured = UNDEFINED
         holds = f"{exact:.4f}" == given and counted == wanted
-        rows.append(
-            claim_of("fixed points appear or vanish where 5 s'(x) = 1", FIG3, f"w = 5, {kind}", threshold, measured, holds)
-        )
+        text = "fixed points appear or vanish where 5 s'(x) = 1"
+        rows.append(claim_of("forks", text, FIG3, f"w = 5, {kind}", threshold, measured, holds))
     return rows
 
 
@@ -110,18 +110,20 @@ def _range(table: "pd.DataFrame") -> list[Claim]:
 
     Where a training diverged there is no mean ratio: it fails if no seed is within, otherwise the seeds do not agree.
     """
-    claim = "any threshold of 0.5 to 10 times the mean norm trains to the same final loss"
-    source = f"Pascanu et al. 2013, Section 3.2; {SLIDE}"
+    text = "any threshold of 0.5 to 10 times the mean norm trains to the same final loss"
+    claim = "range", text, f"Pascanu et al. 2013, Section 3.2; {SLIDE}"
     threshold = "a seed's worst within 2% of its best, by a 95% interval over seeds"
     if not (table["part"] == "training").any():
-        return [claim_of(claim, source, "all", threshold, "", False)]
+        return [claim_of(*claim, "all", threshold, "", False)]
     made = trainings(table)
-    inside = made[made["multiple"].between(*RANGE)]
     rows = []
-    for (corpus, rate), group in inside.groupby(["corpus", "rate"], sort=False):
+    for (corpus, rate), here in made.groupby(["corpus", "rate"], sort=False):
+        group = here[here["multiple"].between(*RANGE)]
+        if group.empty:
+            continue
         setting = f"{corpus}, learning rate {rate:g}, {group['multiple'].nunique()} thresholds"
         if not (group["loss"] > 0).all():  # nan, too; infinity stands for a training that diverged
-            rows.append(claim_of(claim, source, setting, threshold, UNDEFINED, None))
+            rows.append(claim_of(*claim, setting, threshold, UNDEFINED, None))
             continue
         seeds = group.groupby("seed")["loss"].agg(["min", "max"])
         ratios = seeds["max"] / seeds["min"].where(seeds["min"] < math.inf, 1.0)
@@ -135,7 +137,8 @@ def _range(table: "pd.DataFrame") -> list[Claim]:
         holds = WORDS[decided(middle, high=CLOSE)]
         if len(seeds) > 1 and math.isinf(ratios.max()) and (ratios > CLOSE).all():
             holds = False
-        rows.append(claim_of(claim, source, setting, threshold, measured, holds))
+        why = "" if holds else _of_range(here) if holds is False or len(seeds) > 1 else ONE
+        rows.append(claim_of(*claim, setting, threshold, measured, holds, why))
     return rows
 
 
@@ -151,58 +154,40 @@ def _kinds(part: "pd.DataFrame") -> list[Claim]:
     if there and not math.isfinite(example["sum"] + example["temporal"]):
         measured = UNDEFINED
     close = there and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
-    claim = "clipping temporal components can point uphill"
-    rows = [claim_of(claim, "Mikolov 2012; " + SLIDE, setting, "the sum is 0.1, clipped at 1 it is -0.4", measured, close)]
+    text = "clipping temporal components can point uphill"
+    threshold = "the sum is 0.1, clipped at 1 it is -0.4"
+    rows = [claim_of("example", text, f"Mikolov 2012; {SLIDE}", setting, threshold, measured, close)]
     errors = part[part["quantity"] == "sum error"]["value"]
     measured = f"{errors.max():.1e} in {len(errors)} steps" if len(errors) else ""
     measured = UNDEFINED if errors.isna().any() else measured
-    claim = "the parts over steps sum to the gradient of the recurrence"
-    rows.append(
-        claim_of(claim, "lecture, slide BPTT", "all weights of the layer", "relative error <= 1e-12 in float64", measured,
-               bool(errors.max() <= ROUNDING))
-    )  # fmt: skip
+    text = "the parts over steps sum to the gradient of the recurrence"
+    setting, threshold, right = "all weights of the layer", "relative error <= 1e-12 in float64", bool(errors.max() <= ROUNDING)
+    rows.append(claim_of("sums", text, "lecture, slide BPTT", setting, threshold, measured, right))
     cosines = part[part["quantity"] == "cosine"]
-    for kind, claim, threshold in (
-        ("norm", "clipping by norm keeps the gradient's direction", f"cosine >= 1 - {ROUNDING:g} at every step"),
-        ("value", "clipping by value does not keep it", f"a cosine < 1 - {ROUNDING:g}"),
-        ("value", "clipping by value never points uphill", "cosine > 0 at every step"),
-        ("temporal", "clipping temporal components points uphill in this training", "a cosine < 0"),
-        ("hidden", "clipping the hidden gradient points uphill in this training", "a cosine < 0"),
+    why = (
+        "a turned gradient takes large parts that nearly cancel, as in (10, -9.5, -0.4); those of a batch's many rows and "
+        "steps never cancelled as closely here"
+    )
+    for kind, key, text, threshold in (
+        ("norm", "norm_keeps", "clipping by norm keeps the gradient's direction", f"cosine >= 1 - {ROUNDING:g} at every step"),
+        ("value", "value_turns", "clipping by value does not keep it", f"a cosine < 1 - {ROUNDING:g}"),
+        ("value", "value_uphill", "clipping by value never points uphill", "cosine > 0 at every step"),
+        ("temporal", "temporal_uphill", "clipping temporal components points uphill in this training", "a cosine < 0"),
+        ("hidden", "hidden_uphill", "clipping the hidden gradient points uphill in this training", "a cosine < 0"),
     ):
         found = cosines[cosines["kind"] == kind]["value"]
         least = float(found.min(skipna=False)) if len(found) else math.nan
-        bound = {"norm": least >= 1 - ROUNDING, "value": least > 0 if "never" in claim else least < 1 - ROUNDING}
         uphill = int((found < 0).sum())
-        measured = (
-            f"least cosine {least:.3g}"
-            if kind == "value" or kind == "norm"
-            else f"{uphill} of {len(found)}, least cosine {least:.3g}"
-        )
+        bounds = {"norm_keeps": least >= 1 - ROUNDING, "value_turns": least < 1 - ROUNDING, "value_uphill": least > 0}
+        measured = f"least cosine {least:.3g}"
+        if key not in bounds:
+            measured = f"{uphill} of {len(found)}, {measured}"
         if not found.between(-1 - ROUNDING, 1 + ROUNDING).all():  # no cosine
             measured = UNDEFINED
-        rows.append(
-            claim_of(
-                claim, SLIDE, "all steps and thresholds", threshold, measured if len(found) else "", bound.get(kind, uphill > 0)
-            )
-        )
+        holds, likely = bounds.get(key, uphill > 0), why if kind == "temporal" else ""
+        setting, measured = "all steps and thresholds", measured if len(found) else ""
+        rows.append(claim_of(key, text, SLIDE, setting, threshold, measured, holds, likely))
     return rows
-
-
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """The likely reason why a claim fails: of thresholds what clipping did at that rate, of directions what never cancelled."""
-    if claim.measured == UNDEFINED:
-        return ""
-    if claim.claim.startswith("any threshold"):
-        corpus, rate, _ = claim.setting.rsplit(", ", 2)
-        made = trainings(table)
-        here = made[(made["corpus"] == corpus) & (made["rate"] == float(rate.removeprefix("learning rate ")))]
-        return _of_range(here) if claim.verdict == "fails" or "one seed" not in claim.measured else ONE
-    if claim.claim.startswith("clipping temporal components points uphill in"):
-        return (
-            "a turned gradient takes large parts that nearly cancel, as in (10, -9.5, -0.4); those of a batch's many rows and "
-            "steps never cancelled as closely here"
-        )
-    return why_overflow(claim)
 
 
 def _of_range(here: "pd.DataFrame") -> str:

@@ -1,10 +1,11 @@
 """What the part overflow of the clipping study decides: which norm Algorithm 1 needs, and what it then does for a training."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recurrent_lm.studies.clipping.overflow import BPTT, HIDDEN, NEAR, WIDTH
-from recurrent_lm.studies.clipping.table import ONE, SLIDE, WORDS, Claim, claim_of
+from recurrent_lm.studies.clipping.table import ONE, SLIDE, WORDS, claim_of
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, mean
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 CLOSE = 1e-5  # relative, of a float32 norm
 LEARNT = 0.5  # nats a token, of about 16; single batches differ by 0.3
 LEAST = 9  # updates of which the first five and the last four are apart
-STANDS = "with the naive float32 norm of such a gradient, Algorithm 1 takes steps of length 0"
-GOES_ON = "with the norm of the scaled gradient, Algorithm 1 takes steps of the threshold's length"
-LEARNS = "clipped by that norm, the training learns"
+STANDS = "naive_norm", "with the naive float32 norm of such a gradient, Algorithm 1 takes steps of length 0"
+GOES_ON = "scaled_norm", "with the norm of the scaled gradient, Algorithm 1 takes steps of the threshold's length"
+LEARNS = "scaled_learns", "clipped by that norm, the training learns"
 SOURCE = f"{SLIDE} (Algorithm 1); Blue 1978"
 
 
@@ -27,21 +28,6 @@ def overflow(part: "pd.DataFrame") -> list[Claim]:
         f"tanh {HIDDEN}, initial width {WIDTH:g}, BPTT {BPTT}, {len(part[['corpus', 'seed']].drop_duplicates())} trainings"
     )
     return [_stands(_of(wide, "naive"), setting), _goes_on(_of(wide, "scaled"), setting), _learns(wide["loss"], setting)]
-
-
-def why_overflow(claim: Any) -> str:
-    """The likely reason why a training goes on and learns nothing."""
-    if claim.claim == LEARNS and claim.measured != UNDEFINED:
-        if "one seed" in claim.measured:
-            return ONE
-        return (
-            "a step keeps the gradient's direction, and that is the one in which it explodes: divided by a norm of 1e28, what "
-            "the decoder would learn from is nothing beside it. Clipping bounds the step and does not make the gradient "
-            "useful; the same weights learn where windows are short"
-        )
-    if claim.claim == STANDS and claim.verdict == "ambiguous":
-        return "no norm was too large for float32: the text is too short for so many steps back"
-    return ""
 
 
 def _of(wide: "pd.DataFrame", kind: str) -> "pd.DataFrame":
@@ -58,20 +44,21 @@ def _stands(steps: "pd.DataFrame", setting: str) -> Claim:
         if len(lost):
             measured += f", of {lost['true norm'].min():.2g} to {lost['true norm'].max():.2g}; left is {lost['left'].max():g}"
             holds = bool((lost["left"] == 0).all())
-    return claim_of(STANDS, SOURCE, setting, threshold, measured, holds)
+    why = "no norm was too large for float32: the text is too short for so many steps back" if holds is None else ""
+    return claim_of(*STANDS, SOURCE, setting, threshold, measured, holds, why)
 
 
 def _goes_on(steps: "pd.DataFrame", setting: str) -> Claim:
     threshold = f"norm and step within {CLOSE:g} of float64's norm and of the threshold, in every step"
     if steps.empty:
-        return claim_of(GOES_ON, SOURCE, setting, threshold, "", None)
+        return claim_of(*GOES_ON, SOURCE, setting, threshold, "", None)
     true, left = steps["true norm"], steps["left"]
     if not ((true > 0) & (true < math.inf)).all():
-        return claim_of(GOES_ON, SOURCE, setting, threshold, UNDEFINED, None)
+        return claim_of(*GOES_ON, SOURCE, setting, threshold, UNDEFINED, None)
     off = (steps["norm"] / true - 1).abs().max(skipna=False)
     missed = (left / true.clip(upper=1.0) - 1).abs().max(skipna=False)  # the threshold is 1
     measured = f"norms off by {off:.1e}, steps by {missed:.1e} at the most of {len(steps)}"
-    return claim_of(GOES_ON, SOURCE, setting, threshold, measured, bool(off <= CLOSE and missed <= CLOSE))
+    return claim_of(*GOES_ON, SOURCE, setting, threshold, measured, bool(off <= CLOSE and missed <= CLOSE))
 
 
 def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
@@ -80,14 +67,20 @@ def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
     threshold = f"its loss falls by more than {LEARNT:g} nats, by a 95% interval over corpora and seeds"
     falls = {kind: _falls(loss, kind) for kind in ("scaled", "near")}
     if any(len(values) == 0 for values in falls.values()):
-        return claim_of(LEARNS, SOURCE, setting, threshold, "", None)
+        return claim_of(*LEARNS, SOURCE, setting, threshold, "", None)
     middle, near = mean(falls["scaled"]), mean(falls["near"])
     if math.isnan(middle.value + near.value):
-        return claim_of(LEARNS, SOURCE, setting, threshold, UNDEFINED, None)
+        return claim_of(*LEARNS, SOURCE, setting, threshold, UNDEFINED, None)
     seeds = middle.told(".2f") if len(falls["scaled"]) > 1 else f"{middle.value:.2f}, one seed"
     many = int(loss.index.get_level_values("step").max())
     measured = f"falls by {seeds} in {many} updates; the same weights, learning from {NEAR} steps back, by {near.value:.2f}"
-    return claim_of(LEARNS, SOURCE, setting, threshold, measured, WORDS[decided(middle, low=LEARNT)])
+    useless = (
+        "a step keeps the gradient's direction, and that is the one in which it explodes: divided by a norm of 1e28, what "
+        "the decoder would learn from is nothing beside it. Clipping bounds the step and does not make the gradient "
+        "useful; the same weights learn where windows are short"
+    )
+    why = ONE if len(falls["scaled"]) == 1 else useless
+    return claim_of(*LEARNS, SOURCE, setting, threshold, measured, WORDS[decided(middle, low=LEARNT)], why)
 
 
 def _falls(loss: "pd.Series[float]", kind: str) -> list[float]:

@@ -17,7 +17,7 @@ from recurrent_lm.studies.clipping import cliff as cliff
 from recurrent_lm.studies.clipping import kinds as kinds
 from recurrent_lm.studies.clipping import overflow as overflow
 from recurrent_lm.studies.clipping import trainings as model
-from recurrent_lm.studies.clipping.claims import reason, verdicts
+from recurrent_lm.studies.clipping.claims import claims
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, real, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -25,7 +25,7 @@ from recurrent_lm.studies.engine.study import Cell, Sweep
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "reason", "verdicts"]
+__all__ = ["PRESETS", "Study", "claims", "complaint"]
 
 PARTS = ("cliff", "training", "kinds", "overflow")
 KEYS = ("part", "corpus", "kind", "quantity", "rate", "multiple", "seed", "step", "bin", "w", "b")

@@ -20,8 +20,8 @@ STUDIES = {
 
 
 def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, ``PRESETS``, ``verdicts``, and ``grid`` or ``complaint`` for its tables; where
-    something is known of it, ``reason(table, claim)``, the likely reason why a claim fails or is ambiguous."""
+    """The module of a study. It holds ``Study``, ``PRESETS``, ``claims(table)``, which gives ``Claim``s, and ``grid`` or
+    ``complaint`` for its tables."""
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"recurrent_lm.studies.{name}.study")

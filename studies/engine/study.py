@@ -1,6 +1,8 @@
-"""What all studies share: their names, their parameters and presets, their cells, their claims."""
+"""What all studies share: their names, their parameters and presets, their cells, and what their tables come to."""
 
+import math
 from dataclasses import asdict, replace
+from statistics import median
 from typing import Any, ClassVar
 
 import pandas as pd
@@ -8,11 +10,9 @@ import pandas as pd
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.parameters import Parameters, from_text
-from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
+from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
 
-CLAIM_COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
-OPEN = ("fails", "ambiguous")  # verdicts that ask why
-
+LEVELS = {"faster": "higher", "slower": "lower"}  # where it is no time that is compared
 Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
 
 
@@ -94,26 +94,6 @@ def usual_preset(name: str) -> str:
     return "cpu" if "cpu" in presets else next(iter(presets))
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The claims that a table decides: one row each, columns ``CLAIM_COLUMNS`` and ``reason``, which says why one that fails or
-    is ambiguous likely does, and is empty where nothing is known."""
-    module = module_of(table.attrs["study"])
-    found = module.verdicts(table)[list(CLAIM_COLUMNS)]
-    why = getattr(module, "reason", lambda table, claim: "")
-    return found.assign(reason=[why(table, c) or _why_open(c) if c.verdict in OPEN else "" for c in found.itertuples()])
-
-
-def _why_open(claim: Any) -> str:
-    """The reason that a number itself gives: it is none, or has no interval."""
-    if claim.verdict != "ambiguous":
-        return ""
-    if UNDEFINED in claim.measured:
-        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
-    if NO_INTERVAL in claim.measured:
-        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
-    return ""
-
-
 def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
     """Exponents of how time grows with each size, where the study has such."""
     module = module_of(table.attrs["study"])
@@ -124,3 +104,38 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
     module = module_of(table.attrs["study"])
     return module.summary(table) if hasattr(module, "summary") else table
+
+
+def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
+    """One row for what both tables of one study repeat, in the study's order; none where it repeats nothing.
+
+    After the columns that name it: ``then`` and ``now``, the medians; ``ratio`` with ``low`` and ``high``, of times then / now,
+    so that above 1 is faster, of others now / then; ``change`` in a word: faster, slower, higher, lower, same, ambiguous or not
+    measured. The intervals are of 95% each, so that of forty that did not change two seem to. The
+    column that was compared is named in ``attrs["of"]``.
+    """
+
+    study = module_of(table.attrs["study"]).Study
+    keys, value = study.SAMPLES
+    found = _samples(table, keys, value) if keys else {}
+    before = _samples(older, keys, value) if keys else {}
+    rows = []
+    for key in (key for key in found if key in before):
+        pair = (before[key], found[key]) if study.TIMED else (found[key], before[key])
+        ratio = unpaired_ratio(*pair)
+        word = compare(ratio)
+        rows.append(
+            dict(zip(keys, key, strict=True))
+            | {"then": median(before[key]), "now": median(found[key])}
+            | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
+            | {"change": word if study.TIMED else LEVELS.get(word, word)}
+        )
+    made = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
+    made.attrs = {"study": table.attrs["study"], "of": value}
+    return made
+
+
+def _samples(table: "pd.DataFrame", keys: tuple[str, ...], value: str) -> dict[Any, list[float]]:
+    seen = table[(table[value] > 0) & (table[value] < math.inf)]
+    seen.attrs = {}  # each group would get a copy
+    return {key: group[value].tolist() for key, group in seen.groupby(list(keys), sort=False)}

@@ -16,6 +16,7 @@ from scipy.special import stdtrit
 
 from recurrent_lm import kernels
 from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.parameters import choice, whole, wholes
 from recurrent_lm.studies.engine.statistics import NOTHING, UNDEFINED, Interval, median, ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -29,7 +30,6 @@ LAUNCH = "launch"
 BUFFER = 8 << 20  # bytes of all steps' states, so that they stay in L2
 STEPS = (32, 1024)  # at least and at most
 DEADLINE = 60.0  # seconds a cell, most of which are the compiler's
-NOT = "not measured"
 
 
 @dataclass(frozen=True)
@@ -184,17 +184,14 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
     return found
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """Nobody reads what is not yet written; the sentinel waits less than the counter; what plans predict by is what is here."""
 
     worst, limit = float(table["error"].max(skipna=False)), allowed(DTYPES[table.attrs["parameters"]["dtype"]])
-    rows = [
-        (
-            "every program reads what the others wrote", "the exchange in float64", "all protocols and sizes",
-            f"error <= {limit:.1e}", NOT if math.isnan(worst) else f"{worst:.1e}",
-            NOT if math.isnan(worst) else "holds" if worst <= limit else "fails",
-        )
-    ]  # fmt: skip
+    text, threshold = "every program reads what the others wrote", f"error <= {limit:.1e}"
+    measured = NOT if math.isnan(worst) else f"{worst:.1e}"
+    verdict = NOT if math.isnan(worst) else "holds" if worst <= limit else "fails"
+    rows = [Claim("right", text, "the exchange in float64", "all protocols and sizes", threshold, measured, verdict)]
     found = constants(table)
     sentinel, counter = found["WAIT.sentinel"], found["WAIT.counter"]
     if math.isnan(sentinel.low) or math.isnan(counter.low):
@@ -202,16 +199,8 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
     else:
         measured = f"{sentinel} and {counter} µs"
         verdict = "holds" if sentinel.high < counter.low else "fails" if sentinel.low > counter.high else "ambiguous"
-    rows.append(
-        (
-            "the sentinel waits less than the counter",
-            "aim of the kernels",
-            "wait of a step",
-            "intervals apart",
-            measured,
-            verdict,
-        )
-    )
+    text = "the sentinel waits less than the counter"
+    rows.append(Claim("sentinel", text, "aim of the kernels", "wait of a step", "intervals apart", measured, verdict))
     device = device_name(table)
     estimates = kernels.ESTIMATES
     for name, interval in found.items():
@@ -225,11 +214,10 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
             near = [used / 1.25 <= bound <= used * 1.25 for bound in (interval.low, interval.high)]
             apart = interval.high < used / 1.25 or interval.low > used * 1.25
             verdict = "holds" if all(near) else "fails" if apart else "ambiguous"
-        rows.append(
-            (f"plans predict by the {name} of this GPU", "kernels/rnn/plan.py", device or "no GPU", "within a factor of 1.25",
-             measured, verdict)
-        )  # fmt: skip
-    return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
+        text, threshold = f"plans predict by the {name} of this GPU", "within a factor of 1.25"
+        setting = device or "no GPU"
+        rows.append(Claim(f"constant.{name}", text, "kernels/rnn/plan.py", setting, threshold, measured, verdict))
+    return rows
 
 
 def _unknown(table: "pd.DataFrame") -> tuple[str, str]:

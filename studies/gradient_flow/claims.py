@@ -1,57 +1,27 @@
 """What the table of gradient_flow decides: claim 1 and what the lecture says of language models here, theory elsewhere."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, exp, mean, share
 from recurrent_lm.studies.engine.statistics import decided as interval_verdict
 from recurrent_lm.studies.gradient_flow.theory import theory
-from recurrent_lm.studies.gradient_flow.verdicts import EXACT, NOT, Claim, decided, names, of, shown
+from recurrent_lm.studies.gradient_flow.verdicts import EXACT, decided, names, of, shown
 
-HELP, USUAL = "gates help: the gradient decays more slowly", "vanishing is usual, exploding rarer"
-COLUMNS = ("claim", "source", "setting", "threshold", "measured", "verdict")
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """Claims 1 and 4 to 8, and two of the lecture: gates help, and vanishing is usual."""
-
     study = table.attrs["parameters"]
-    rows = _sums(table) + theory(table, study) + _help(table) + _usual(table, study)
-    return pd.DataFrame(rows, columns=list(COLUMNS))
-
-
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """The likely reason why log(chi)/2 is missed at a small g, and why seeds do not decide."""
-    if claim.claim == HELP and claim.verdict == "ambiguous" and claim.measured != UNDEFINED:
-        if "one seed" in claim.measured:
-            return "one seed shows no spread, so nothing says how far another would lie; --set model_seeds=5"
-        return "the interval over so few seeds reaches across 0; --set model_seeds=5 would narrow it"
-    if claim.claim == USUAL and claim.verdict == "ambiguous" and claim.measured != UNDEFINED:
-        return "so few models leave a wide interval of the share in which it is so; --set model_seeds=5"
-    scale = float(claim.setting.split("g = ")[1].split(",")[0]) if "g = " in claim.setting else math.nan
-    if "is about log(chi)/2" not in claim.claim or not scale <= 1:
-        return ""
-    parts = [
-        of(table, "curves", q, cell="rnn-tanh", scale=scale).set_index("seed")["value"]
-        for q in ("log_radius", "exponent", "half_log_chi")
-    ]
-    if any(part.empty for part in parts):
-        return ""
-    radius, off = parts[0], (parts[1] - parts[2]).abs()
-    (least, at_least), (most, at_most) = (sorted(zip(radius, off.reindex(radius.index), strict=True))[i] for i in (0, -1))
-    return (
-        "where tanh is almost linear, one matrix is multiplied again and again, and its largest eigenvalue shows, which at "
-        "finite n may lie beyond g; chi takes each step for independent of those before. The network with the smallest "
-        f"spectral radius ({exp(least):.2f}) is off by {at_least:.3f}, that with the largest ({exp(most):.2f}) by "
-        f"{at_most:.3f}"
-    )
+    return _sums(table) + theory(table, study) + _help(table) + _usual(table, study)
 
 
 def _sums(table: "pd.DataFrame") -> list[Claim]:
     """Claim 1, for each random network and each corpus, and that the trace of ``kernels`` says the same."""
-    claim, source = "the parts of dL(t)/dW_h over steps i sum to autograd's dL(t)/dW_h", "lecture, slide BPTT"
+    claim = "sums", "the parts of dL(t)/dW_h over steps i sum to autograd's dL(t)/dW_h", "lecture, slide BPTT"
     threshold = f"relative error <= {EXACT:g} in float64"
     whole = f"{threshold}; zero for i > t; zero at i = 1 when h(0) = 0"
     rows: list[Claim] = []
@@ -62,17 +32,18 @@ def _sums(table: "pd.DataFrame") -> list[Claim]:
         right = error <= EXACT and beyond == 0 and first == 0
         setting = f"{cell}, random, h(0) = 0"
         measured = NOT if math.isnan(error + beyond + first) else f"{error:.1e}; {beyond:g}; {first:g}"
-        rows.append((claim, source, setting, whole, measured, decided(right, error + beyond + first)))
+        rows.append(Claim(*claim, setting, whole, measured, decided(right, error + beyond + first)))
     for corpus in names(table, "language", "corpus") or ["every corpus"]:
         found = of(table, "language", "sum_error", corpus=corpus)
         error = float(found["value"].max(skipna=False))
         setting = f"language models on {corpus}, {len(found)} looks"
-        rows.append((claim, source, setting, threshold, shown(error, ".1e"), decided(error <= EXACT, error)))
+        rows.append(Claim(*claim, setting, threshold, shown(error, ".1e"), decided(error <= EXACT, error)))
     traced = of(table, "certificate", "trace_error")["value"]
     error = float(traced.max(skipna=False)) if len(traced) else math.nan
-    claim, source = "the gradient trace of the kernels has the norms ||dL(t)/dh(i)|| of the T x T map", "aim of the kernels"
+    text = "the gradient trace of the kernels has the norms ||dL(t)/dh(i)|| of the T x T map"
+    claim = "trace", text, "aim of the kernels"
     setting = "all cells, T losses stacked in the batch"
-    rows.append((claim, source, setting, threshold, shown(error, ".1e"), decided(error <= EXACT, error)))
+    rows.append(Claim(*claim, setting, threshold, shown(error, ".1e"), decided(error <= EXACT, error)))
     return rows
 
 
@@ -84,7 +55,7 @@ def ends(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def _help(table: "pd.DataFrame") -> list[Claim]:
     """Gates help: the slope over the lag, a mean over layers, seed by seed: layers of one model are no independent tries."""
-    claim, source = HELP, "lecture, slide Why it matters"
+    claim = "gates_help", "gates help: the gradient decays more slowly", "lecture, slide Why it matters"
     slopes = ends(table)
     slopes = slopes[slopes["quantity"] == "slope"]
     rows: list[Claim] = []
@@ -93,31 +64,35 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
-            measured, verdict = _slower(both) if len(both) else (NOT, NOT)
+            decision = _slower(both) if len(both) else (NOT, NOT, "")
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
-            threshold = "a slower fall, by a 95% interval over seeds"
-            rows.append((claim, source, setting, threshold, measured, verdict))
+            rows.append(Claim(*claim, setting, "a slower fall, by a 95% interval over seeds", *decision))
     return rows
 
 
-def _slower(both: "pd.DataFrame") -> tuple[str, str]:
-    """(measured, verdict) of slopes ``value_own`` and ``value_tanh``, a row a seed and layer."""
+def _slower(both: "pd.DataFrame") -> tuple[str, str, str]:
+    """(measured, verdict, reason) of slopes ``value_own`` and ``value_tanh``, a row a seed and layer."""
     of_seeds = both.groupby("seed")[["value_own", "value_tanh"]].mean()
     more = mean(of_seeds["value_own"] - of_seeds["value_tanh"])
     if math.isnan(more.value):
-        return UNDEFINED, "ambiguous"
+        return UNDEFINED, "ambiguous", ""
     own, tanh = (exp(both[column].median()) for column in ("value_own", "value_tanh"))
     slower = int((both["value_own"] > both["value_tanh"]).sum())
     times = f"{Interval(*map(exp, more)).told('.2f')} times tanh's" if len(of_seeds) > 1 else "one seed"
     measured = (
         f"{slower} of {len(both)}; per step back the median norm is multiplied by {own:.3f}, tanh's by {tanh:.3f}; {times}"
     )
-    return measured, interval_verdict(more, low=0)
+    verdict, why = interval_verdict(more, low=0), ""
+    if len(of_seeds) == 1:
+        why = "one seed shows no spread, so nothing says how far another would lie; --set model_seeds=5"
+    elif verdict == "ambiguous":
+        why = "the interval over so few seeds reaches across 0; --set model_seeds=5 would narrow it"
+    return measured, verdict, why
 
 
 def _usual(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
     """Vanishing usual, exploding rarer: positions of real text, before and after training; usual is what most models do."""
-    claim, source = USUAL, "lecture, slide Vanishing, exploding"
+    claim = "vanishing", "vanishing is usual, exploding rarer", "lecture, slide Vanishing, exploding"
     threshold = f"more than half of the parts at lag {study['reach']} are a tenth of lag 0 or less, fewer are ten times"
     threshold += ", in most models (Wilson's 95% interval)"
     start = table[(table["part"] == "language") & (table["epoch"] == 0)]
@@ -127,10 +102,10 @@ def _usual(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
         both = both.pivot(index=["corpus", "cell", "seed", "layer"], columns="quantity", values="value")
         both = both.reindex(columns=["vanishing", "exploding"]).dropna()
         if both.empty:
-            rows.append((claim, source, f"language models, {when}", threshold, NOT, NOT))
+            rows.append(Claim(*claim, f"language models, {when}", threshold, NOT, NOT))
             continue
         setting = f"{len(both)} layers of language models, {when}"
-        measured, verdict = UNDEFINED, "ambiguous"
+        measured, verdict, why = UNDEFINED, "ambiguous", ""
         if both.ge(0).all(axis=None) and both.le(1).all(axis=None):
             models = both.groupby(["corpus", "cell", "seed"]).mean()
             right = (models["vanishing"] > 0.5) & (models["exploding"] < models["vanishing"])
@@ -138,5 +113,7 @@ def _usual(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
             measured = f"{both['vanishing'].mean():.1%} vanish, {both['exploding'].mean():.1%} explode; "
             measured += f"so in {most.told('.0%')} of {len(models)} models"
             verdict = interval_verdict(most, low=0.5)
-        rows.append((claim, source, setting, threshold, measured, verdict))
+            if verdict == "ambiguous":
+                why = "so few models leave a wide interval of the share in which it is so; --set model_seeds=5"
+        rows.append(Claim(*claim, setting, threshold, measured, verdict, why))
     return rows

@@ -13,12 +13,12 @@ from recurrent_lm.studies.engine.parameters import choices, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.gradient_flow import language as language
 from recurrent_lm.studies.gradient_flow import textbook as textbook
-from recurrent_lm.studies.gradient_flow.claims import reason, verdicts
+from recurrent_lm.studies.gradient_flow.claims import claims
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "reason", "verdicts"]
+__all__ = ["PRESETS", "Study", "claims", "complaint"]
 
 MEASURED = ("certificate", "curves", "linear", "gates", "memory", "language")  # what can be asked for
 PARTS = (*MEASURED, "map", "paths")  # the last two come with the language models

@@ -5,13 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from recurrent_lm.studies.engine.claims import NOT
+
 if TYPE_CHECKING:
     import pandas as pd
 
-NOT = "not measured"
 EXACT = 1e-12
-
-Claim = tuple[str, str, str, str, str, str]
 
 
 def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.DataFrame":

@@ -6,18 +6,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, fisher, mean, ratio, share
 
 KEYS = ["part", "task", "cell", "method", "steps"]
-NOT = "not measured"
 STATED = {"hidden": 50, "rate": 0.01, "threshold": 1.0}  # the setting that claims 9, 10 and 13 speak of
 PASCANU = "Pascanu et al. 2013, section 4.1 and figure 7"
 RECENT, FAR, LEFT = 5, 10, 0.01  # claims on text: tokens that bring 90% of the gain; a lag, and what is left there of the KL
 BETWEEN = (5, 20)  # lags at which cells are compared
-RECENTLY = "a language model is biased toward recent inputs"
-LONGER = "gates keep what lies several steps back"
-
-Claim = tuple[str, str, str, str, str, str]
+ONE = "one seed shows no spread, so nothing says what another would give; --set models=3"
+FEW = "the interval over so few seeds reaches across the limit; --set models=5 would narrow it"
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -34,38 +32,10 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     return pd.DataFrame(rows)
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """Claims 9, 10 and 13 on clipping and Omega; gates learn longer lags; language models lean on recent tokens."""
-
-    rows = [*_clipping(table), *_gates(table), *_text(table)]
-    return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
-
-
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """Why counts do not decide: how far they are from what is wanted by chance alone, or where the cells differ at all."""
-    for steps, _, seeds, expected in CONTROLS:
-        if claim.claim != TOLD[steps] or claim.verdict != "ambiguous":
-            continue
-        found = dict(part.rsplit(" ", 1) for part in claim.measured.split(", "))
-        p = min(fisher((int(found[method].partition("/")[0]), n), (seeds, seeds)) for method, n in expected.items())
-        return f"{seeds} seeds are few: counts this far apart are nothing unusual by chance (Fisher p = {p:.2g})"
-    if claim.claim.startswith((RECENTLY, LONGER)) and claim.measured != UNDEFINED:
-        if "one seed" in claim.measured:
-            return "one seed shows no spread, so nothing says what another would give; --set models=3"
-        few = "the interval over so few seeds reaches across the limit; --set models=5 would narrow it"
-        return few if claim.verdict == "ambiguous" else ""
-    if claim.claim.startswith("gates learn") and claim.verdict == "ambiguous":
-        task, cell = claim.setting.split(", ")[:2]
-        about = summary(table)
-        mine = about[(about["part"] == "gates") & (about["task"] == task.replace(" ", "_"))]
-        solved = mine.pivot_table(index="steps", columns="cell", values="solved")
-        apart = solved[solved["rnn-tanh"] != solved[cell]]
-        same = ", ".join(f"{steps}" for steps in solved.index.difference(apart.index))
-        told = "; ".join(f"at T = {t} tanh {row['rnn-tanh']:.0f}, {cell} {row[cell]:.0f}" for t, row in apart.iterrows())
-        budget, seeds = table.attrs["parameters"]["adam_updates"], int(mine["seeds"].max())
-        alike = f"at T = {same} both learn it equally often, so only the rest tells: " if same else ""
-        return f"{alike}{told or 'nothing'}, of {seeds} seeds with {budget:,} updates each"
-    return ""
+    controls = [_control(table, *control) for control in CONTROLS]
+    return [_raises(table), *controls, _omega(table), *_gates(table), *_text(table)]
 
 
 def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: int) -> tuple[int, int] | None:
@@ -80,10 +50,6 @@ def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: 
     return int(((rows["solved"] == 1) & (rows["updates"] <= updates)).sum()), seeds
 
 
-def _clipping(table: "pd.DataFrame") -> list[Claim]:
-    return [_raises(table), *(_control(table, *control) for control in CONTROLS), _omega(table)]
-
-
 def _raises(table: "pd.DataFrame") -> Claim:
     plain, clipped = (counts(table, 30, method, 30_000, 15) for method in ("plain", "clipped"))
     measured, verdict = NOT, NOT
@@ -93,40 +59,31 @@ def _raises(table: "pd.DataFrame") -> Claim:
         verdict = "fails" if clipped[0] <= plain[0] else "holds" if p < 0.05 else "ambiguous"
     threshold = "clipped above plain, Fisher p < 0.05 (expected 1/15 and 11/15, p = 0.0005)"
     setting = "temporal order, T = 30, 50 tanh units, 30,000 updates, 15 pairs"
-    return "clipping raises success", PASCANU, setting, threshold, measured, verdict
+    return Claim("clipping_raises", "clipping raises success", PASCANU, setting, threshold, measured, verdict)
 
 
-# T, updates, seeds, and how many are expected to succeed, plain and clipped
+# T, claim, updates, seeds, and how many are expected to succeed, plain and clipped
 CONTROLS = (
-    (20, 30_000, 5, {"plain": 5, "clipped": 5}),
-    (50, 60_000, 5, {"plain": 0, "clipped": 2}),
-    (100, 40_000, 10, {"clipped": 0}),
+    (20, "a short lag is learned with clipping and without", 30_000, 5, {"plain": 5, "clipped": 5}),
+    (50, "at a longer lag clipping helps some", 60_000, 5, {"plain": 0, "clipped": 2}),
+    (100, "clipping cannot cure vanishing", 40_000, 10, {"clipped": 0}),
 )
-TOLD = {
-    20: "a short lag is learned with clipping and without",
-    50: "at a longer lag clipping helps some",
-    100: "clipping cannot cure vanishing",
-}
 
 
-def _control(table: "pd.DataFrame", steps: int, updates: int, seeds: int, expected: dict[str, int]) -> Claim:
+def _control(table: "pd.DataFrame", steps: int, text: str, updates: int, seeds: int, expected: dict[str, int]) -> Claim:
     """Holds where the counts are the expected; ambiguous where each could be by chance (Fisher p >= 0.05)."""
     found = {method: counts(table, steps, method, updates, seeds) for method in expected}
     threshold = ", ".join(f"{method} {n}/{seeds}" for method, n in expected.items())
-    measured, verdict = NOT, NOT
+    measured, verdict, why = NOT, NOT, ""
     if all(found.values()):
         seen = {method: count[0] for method, count in found.items() if count}
         measured = ", ".join(f"{method} {n}/{seeds}" for method, n in seen.items())
-        likely = all(fisher((n, expected[method]), (seeds, seeds)) >= 0.05 for method, n in seen.items())
-        verdict = "holds" if seen == expected else "ambiguous" if likely else "fails"
-    return (
-        TOLD[steps],
-        PASCANU,
-        f"temporal order, T = {steps}, {updates:,} updates, {seeds} seeds",
-        threshold,
-        measured,
-        verdict,
-    )
+        p = min(fisher((n, expected[method]), (seeds, seeds)) for method, n in seen.items())
+        verdict = "holds" if seen == expected else "ambiguous" if p >= 0.05 else "fails"
+        if verdict == "ambiguous":
+            why = f"{seeds} seeds are few: counts this far apart are nothing unusual by chance (Fisher p = {p:.2g})"
+    setting = f"temporal order, T = {steps}, {updates:,} updates, {seeds} seeds"
+    return Claim(f"control.{steps}", text, PASCANU, setting, threshold, measured, verdict, why)
 
 
 def longest(about: "pd.DataFrame", method: str) -> int:
@@ -142,7 +99,7 @@ def longest(about: "pd.DataFrame", method: str) -> int:
 
 def _omega(table: "pd.DataFrame") -> Claim:
     """Holds where Omega's longest T is beyond that of clipping alone and the counts at it differ beyond chance."""
-    claim, source = "the T where success is 80% grows with Omega", "Pascanu et al. 2013, eq. 9 and 10, figure 7"
+    claim = "omega", "the T where success is 80% grows with Omega", "Pascanu et al. 2013, eq. 9 and 10, figure 7"
     about = summary(table)
     mine = about[about["part"] == "clipping"]
     parameters = table.attrs["parameters"]
@@ -150,24 +107,24 @@ def _omega(table: "pd.DataFrame") -> Claim:
     threshold = "longest T of >= 80% with Omega above that of clipping alone; there Fisher p < 0.05"
     shared = set.intersection(*(set(mine.loc[mine["method"] == m, "steps"]) for m in ("clipped", "regularised")))
     if not shared or parameters["weight"] == 0:
-        return claim, source, setting, threshold, NOT, NOT
+        return Claim(*claim, setting, threshold, NOT, NOT)
     both = mine[mine["steps"].isin(shared)]
     clipped, omega = longest(both, "clipped"), longest(both, "regularised")
     measured = f"T = {clipped or f'below {min(shared)}'} clipped, {omega or f'below {min(shared)}'} with Omega"
     if clipped == omega:
         more = " (the longest measured)" if clipped == max(shared) else ""
-        return claim, source, setting, threshold, measured + more, "ambiguous"
+        return Claim(*claim, setting, threshold, measured + more, "ambiguous")
     at = both[both["steps"] == max(clipped, omega)].set_index("method")
     solved, seeds = at["solved"], at["seeds"]
     p = fisher((solved["clipped"], solved["regularised"]), (seeds["clipped"], seeds["regularised"]))
     pair = f"{solved['clipped']}/{seeds['clipped']} and {solved['regularised']}/{seeds['regularised']}"
     measured += f"; at T = {at['steps'].iloc[0]} {pair} (Fisher p = {p:.2g})"
     verdict = "fails" if omega < clipped else "holds" if p < 0.05 else "ambiguous"
-    return claim, source, setting, threshold, measured, verdict
+    return Claim(*claim, setting, threshold, measured, verdict)
 
 
 def _gates(table: "pd.DataFrame") -> list[Claim]:
-    claim, source = "gates learn what lies further back", "lecture, slide Why it matters (gates help)"
+    claim = "gates_learn", "gates learn what lies further back", "lecture, slide Why it matters (gates help)"
     threshold = "more successes over all T than tanh, Fisher p < 0.05"
     about = summary(table)
     mine = about[about["part"] == "gates"]
@@ -178,14 +135,25 @@ def _gates(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             setting = f"{str(task).replace('_', ' ')}, {cell}, T = {steps}"
             if cell not in solved or "rnn-tanh" not in solved:
-                rows.append((claim, source, setting, threshold, NOT, NOT))
+                rows.append(Claim(*claim, setting, threshold, NOT, NOT))
                 continue
             few, many = int(solved["rnn-tanh"]), int(solved[cell])
             p = fisher((few, many), (seeds["rnn-tanh"], seeds[cell]))
             measured = f"tanh {few}/{seeds['rnn-tanh']}, {cell} {many}/{seeds[cell]} (Fisher p = {p:.2g})"
             verdict = "ambiguous" if p >= 0.05 else "holds" if many > few else "fails"
-            rows.append((claim, source, setting, threshold, measured, verdict))
-    return rows or [(claim, source, "all", threshold, NOT, NOT)]
+            why = _apart(group, cell, table.attrs["parameters"]["adam_updates"]) if verdict == "ambiguous" else ""
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why))
+    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+
+
+def _apart(of_task: "pd.DataFrame", cell: str, budget: int) -> str:
+    """At which T a cell and tanh differ at all, of the ``summary`` of one task."""
+    solved = of_task.pivot_table(index="steps", columns="cell", values="solved")
+    apart = solved[solved["rnn-tanh"] != solved[cell]]
+    same = ", ".join(f"{steps}" for steps in solved.index.difference(apart.index))
+    told = "; ".join(f"at T = {t} tanh {row['rnn-tanh']:.0f}, {cell} {row[cell]:.0f}" for t, row in apart.iterrows())
+    alike = f"at T = {same} both learn it equally often, so only the rest tells: " if same else ""
+    return f"{alike}{told or 'nothing'}, of {int(of_task['seeds'].max())} seeds with {budget:,} updates each"
 
 
 def ninety(rows: "pd.DataFrame") -> float:
@@ -218,7 +186,7 @@ def left_at(rows: "pd.DataFrame", low: int, high: float = math.inf) -> float:
 
 
 def _text(table: "pd.DataFrame") -> list[Claim]:
-    recent, source = RECENTLY, "lecture, slide Summary of RNNs"
+    about = "a language model is biased toward recent inputs", "lecture, slide Summary of RNNs"
     seeds = "by a 95% interval over seeds"
     gain = f"90% of the gain over word frequencies within the last {RECENT} tokens, {seeds}"
     fall = f"the KL of a change at lag {FAR} and further is at most {LEFT:g} of that at lag 0, {seeds}"
@@ -228,17 +196,19 @@ def _text(table: "pd.DataFrame") -> list[Claim]:
     for key, group in parts["history"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
         found = [ninety(of_seed) for _, of_seed in group.groupby("seed")]
-        rows.append((recent, source, setting, gain, *_most(found, RECENT, _whole(group), ".1f", " tokens")))
+        decision = _most(found, RECENT, _whole(group), ".1f", " tokens")
+        rows.append(Claim("recent.history", *about, setting, gain, *decision))
     for key, group in parts["influence"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
         found = [left_at(of_seed, FAR) for _, of_seed in group.groupby("seed")]
-        rows.append((recent, source, setting, fall, *_most(found, LEFT, _whole(group, FAR), ".2g")))
-    rows = rows or [(recent, source, "all", gain, NOT, NOT)]
+        decision = _most(found, LEFT, _whole(group, FAR), ".2g")
+        rows.append(Claim("recent.influence", *about, setting, fall, *decision))
+    rows = rows or [Claim("recent.history", *about, "all", gain, NOT, NOT)]
     return [*rows, *_kept_longer(parts["influence"])]
 
 
 def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
-    claim, source = LONGER, "lecture, slide Problem with the vanilla RNN"
+    claim = "gates_keep", "gates keep what lies several steps back", "lecture, slide Problem with the vanilla RNN"
     threshold = f"mean KL at lags {BETWEEN[0]} to {BETWEEN[1]}, in parts of lag 0's, above tanh's by a 95% interval over seeds"
     rows: list[Claim] = []
     for corpus, group in influence.groupby("task", sort=False):
@@ -250,25 +220,33 @@ def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
             tanh = found.get("rnn-tanh", {})
             pairs = [(value, tanh[seed]) for seed, value in found.get(cell, {}).items() if seed in tanh]
             mine, theirs = [a for a, _ in pairs], [b for _, b in pairs]
-            measured, verdict = NOT, NOT
+            measured, verdict, why = NOT, NOT, ""
             if pairs and not any(map(math.isnan, mine + theirs)):
                 more = mean([a - b for a, b in pairs])
                 measured = (
                     f"{_range(mine, '.2g')}; tanh {_range(theirs, '.2g')}, {_seeds('difference', more, '.2g', len(pairs))}"
                 )
                 verdict = decided(more, low=0)
+                why = _why(verdict, len(pairs))
             elif pairs and _whole(group[group["cell"].isin([cell, "rnn-tanh"])], *BETWEEN):
                 measured, verdict = UNDEFINED, "ambiguous"
-            rows.append((claim, source, f"{corpus}, {cell}", threshold, measured, verdict))
-    return rows or [(claim, source, "all", threshold, NOT, NOT)]
+            rows.append(Claim(*claim, f"{corpus}, {cell}", threshold, measured, verdict, why))
+    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
 
 
-def _most(values: list[float], most: float, whole: bool, spec: str, unit: str = "") -> tuple[str, str]:
-    """(measured, verdict) on a number being at most so much, one value a seed; ``whole``: all that it is of was measured."""
+def _most(values: list[float], most: float, whole: bool, spec: str, unit: str = "") -> tuple[str, str, str]:
+    """(measured, verdict, reason) of a number being at most so much, one value a seed; ``whole``: nothing of it is missing."""
     if any(map(math.isnan, values)):
-        return (UNDEFINED, "ambiguous") if whole else (NOT, NOT)
+        return (UNDEFINED, "ambiguous", "") if whole else (NOT, NOT, "")
     middle = mean(values)
-    return f"{_range(values, spec, unit)}, {_seeds('mean', middle, spec, len(values))}", decided(middle, high=most)
+    verdict = decided(middle, high=most)
+    measured = f"{_range(values, spec, unit)}, {_seeds('mean', middle, spec, len(values))}"
+    return measured, verdict, _why(verdict, len(values))
+
+
+def _why(verdict: str, seeds: int) -> str:
+    """Why seeds do not decide."""
+    return "" if verdict != "ambiguous" else ONE if seeds == 1 else FEW
 
 
 def _whole(rows: "pd.DataFrame", low: int = 0, high: float = math.inf) -> bool:

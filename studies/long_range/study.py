@@ -15,13 +15,13 @@ from recurrent_lm.studies.engine.parameters import choices, real, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.long_range import context as long_range_text
 from recurrent_lm.studies.long_range import replica_training as long_range_training
-from recurrent_lm.studies.long_range.claims import reason, summary, verdicts
+from recurrent_lm.studies.long_range.claims import claims, summary
 from recurrent_lm.studies.long_range.replica_training import Recipe
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "reason", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "claims", "complaint", "summary"]
 
 PARTS = ("clipping", "gates", "text")
 METHODS = ("plain", "clipped", "regularised")

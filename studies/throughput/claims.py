@@ -1,13 +1,16 @@
 """What the throughput study's table decides."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.statistics import FLOOR, UNDEFINED, Interval, decided
-from recurrent_lm.studies.throughput.comparison import AXES, NOT, exponents, summary, together
+from recurrent_lm.studies.throughput.comparison import AXES, exponents, summary, together
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 OURS = ("kernels:torch", "kernels:triton")
 GRAPH = "kernels:triton-graph"
@@ -16,12 +19,8 @@ NAMES = {"recurrence": "recurrence", "cross_entropy": "loss", "training": "train
 LINEAR = (0.8, 1.2)  # exponents that still count as growth in proportion
 FEW = 4  # sizes below which an exponent decides nothing: three may lie on a line by chance
 
-WAITING = "T steps that wait for each other take longer than the same multiplications as one product"
 
-Claim = tuple[str, str, str, str, str, str]
-
-
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """Right; not slower than torch.nn; steps that wait cost more; time in proportion to T; a loss in less memory."""
 
     about = summary(table)
@@ -38,19 +37,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
         rows += _proportional(exponents(about))
     if "cross_entropy" in parts:
         rows += _lean(about)
-    columns = ["claim", "source", "setting", "threshold", "measured", "verdict"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """Why a loss is slower, and why an interval does not decide."""
-    if claim.claim == f"kernels:torch's {NAMES['cross_entropy']} is not slower than torch.nn's" and claim.verdict == "fails":
-        return "around its chunks of logits it makes more small calls than torch, which weigh where there are few logits"
-    if claim.verdict == "ambiguous" and "is not slower than" in claim.claim and claim.measured != UNDEFINED:
-        return f"an interval reaches across the limit: differences of {FLOOR:.0%} are smaller than the noise of these times"
-    if claim.verdict == "ambiguous" and "in proportion to T" in claim.claim:
-        return "a call costs something whatever T is, which weighs at the smallest; and a few sizes leave a wide interval"
-    return ""
+    return rows
 
 
 def _right(about: "pd.DataFrame") -> Claim:
@@ -63,7 +50,8 @@ def _right(about: "pd.DataFrame") -> Claim:
         far = wrong["error"].max() if np.isfinite(wrong["error"]).all() else math.inf
         measured += f"; {wrong['variant'].iloc[0]} is wrong by {far:.1e}"
     verdict = NOT if seen.empty else "fails" if len(wrong) else "holds" if len(right) == len(seen) else "ambiguous"
-    return (
+    return Claim(
+        "right",
         "every variant computes what float64 does",
         "the textbook in float64",
         "all variants and sizes, gradients included",
@@ -74,7 +62,7 @@ def _right(about: "pd.DataFrame") -> Claim:
 
 
 def _not_slower(table: "pd.DataFrame", about: "pd.DataFrame", part: str, variant: str) -> list[Claim]:
-    claim = f"{variant}'s {NAMES[part]} is not slower than torch.nn's"
+    claim = f"not_slower.{part}.{variant}", f"{variant}'s {NAMES[part]} is not slower than torch.nn's", "aim of the kernels"
     threshold = f"at least 1 / {1 + FLOOR:g} times as fast at every size"
     rows = []
     mine = about[(about["part"] == part) & (about["variant"] == variant)]
@@ -82,9 +70,15 @@ def _not_slower(table: "pd.DataFrame", about: "pd.DataFrame", part: str, variant
     for key, group in mine.groupby(["cell", "direction", "dtype"], sort=False):
         setting = ", ".join(word for word in key if word)
         seen = together(table, group)
-        if not seen.empty:
-            rows.append((claim, "aim of the kernels", setting, threshold, _worst(seen), _all_not_slower(seen["compared"])))
-    return rows or [(claim, "aim of the kernels", "all", threshold, NOT, NOT)]
+        if seen.empty:
+            continue
+        verdict = _all_not_slower(seen["compared"])
+        why = f"an interval reaches across the limit: differences of {FLOOR:.0%} are smaller than the noise of these times"
+        if verdict == "fails":
+            calls = "around its chunks of logits it makes more small calls than torch, which weigh where there are few logits"
+            why = calls if (part, variant) == ("cross_entropy", "kernels:torch") else ""
+        rows.append(Claim(*claim, setting, threshold, _worst(seen), verdict, why))
+    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
 
 
 def _all_not_slower(compared: "pd.Series[Any]") -> str:
@@ -103,7 +97,8 @@ def _worst(seen: "pd.DataFrame") -> str:
 
 
 def _twice(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
-    claim = f"a training step as a CUDA graph is at least {TWICE:g} times as fast as torch.nn's"
+    text = f"a training step as a CUDA graph is at least {TWICE:g} times as fast as torch.nn's"
+    claim = "graph_twice", text, "aim of the trainer"
     rows: list[Claim] = []
     mine = about[(about["part"] == "training") & (about["variant"] == GRAPH)]
     for dtype, group in mine.groupby("dtype", sort=False):
@@ -112,12 +107,14 @@ def _twice(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
             continue
         holds = (seen["speed_low"] >= TWICE).all()
         verdict = "holds" if holds else "fails" if (seen["speed_high"] < TWICE).any() else "ambiguous"
-        rows.append((claim, "aim of the trainer", str(dtype), f">= {TWICE:g}", _worst(seen), verdict))
-    return rows or [(claim, "aim of the trainer", "all", f">= {TWICE:g}", NOT, NOT)]
+        rows.append(Claim(*claim, str(dtype), f">= {TWICE:g}", _worst(seen), verdict))
+    return rows or [Claim(*claim, "all", f">= {TWICE:g}", NOT, NOT)]
 
 
 def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
-    source, threshold = "lecture, slide Summary of RNNs (recurrent computation is slow)", f"> {1 + FLOOR:g} times"
+    text = "T steps that wait for each other take longer than the same multiplications as one product"
+    claim = "waiting", text, "lecture, slide Summary of RNNs (recurrent computation is slow)"
+    threshold = f"> {1 + FLOOR:g} times"
     rows: list[Claim] = []
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
     for dtype, found in steps.groupby("dtype", sort=False):
@@ -129,13 +126,14 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
         else:
             verdict = "fails" if group["compared"].isin(["faster", "same"]).any() else "ambiguous"
         measured = f"{least} to {most} times the time of one product, at {len(group)} sizes" if len(costs) else UNDEFINED
-        rows.append((WAITING, source, str(dtype), threshold, measured, verdict))
-    return rows or [(WAITING, source, "all", threshold, NOT, NOT)]
+        rows.append(Claim(*claim, str(dtype), threshold, measured, verdict))
+    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
 
 
 def _proportional(fits: "pd.DataFrame") -> list[Claim]:
     rows = []
-    claim = "the time of a recurrence grows in proportion to T"
+    text = "the time of a recurrence grows in proportion to T"
+    why = "a call costs something whatever T is, which weighs at the smallest; and a few sizes leave a wide interval"
     low, high = LINEAR
     mine = fits[(fits["part"] == "recurrence") & fits["variant"].isin(OURS) & (fits["over"] == "T")]
     fit: Any
@@ -147,7 +145,8 @@ def _proportional(fits: "pd.DataFrame") -> list[Claim]:
         setting = ", ".join(w for w in (fit.cell, fit.direction, fit.dtype, fit.variant, fit.mode, fit.cache) if w)
         measured = f"T^{power}, {fit.points} sizes"
         source, threshold = "lecture, slide Standard (Elman) RNN", f"exponent within [{low:g}, {high:g}]"
-        rows.append((claim, source, setting, threshold, measured, verdict))
+        why_open = why if verdict == "ambiguous" else ""
+        rows.append(Claim("proportional", text, source, setting, threshold, measured, verdict, why_open))
     return rows
 
 
@@ -155,7 +154,8 @@ def _lean(about: "pd.DataFrame") -> list[Claim]:
     rows = []
     losses = about[(about["part"] == "cross_entropy") & (about["status"] == "timed")]
     for variant in OURS:
-        claim = f"{variant}'s loss holds at most half the memory that torch.nn's holds"
+        text = f"{variant}'s loss holds at most half the memory that torch.nn's holds"
+        claim = f"memory.{variant}", text, "aim of the kernels"
         found = False
         for (direction, dtype), group in losses.groupby(["direction", "dtype"], sort=False):
             largest = group[group["batch"] * group["vocabulary"] == (group["batch"] * group["vocabulary"]).max()]
@@ -169,9 +169,9 @@ def _lean(about: "pd.DataFrame") -> list[Claim]:
                 share = peaks[variant] / peaks["torch.nn"]
                 measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
                 verdict = "holds" if share <= 0.5 else "fails"
-            rows.append((claim, "aim of the kernels", setting, "<= 0.5", measured, verdict))
+            rows.append(Claim(*claim, setting, "<= 0.5", measured, verdict))
         if not found:
-            rows.append((claim, "aim of the kernels", "all", "<= 0.5", NOT, NOT))
+            rows.append(Claim(*claim, "all", "<= 0.5", NOT, NOT))
     return rows
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from recurrent_lm import kernels
+from recurrent_lm.studies.engine.claims import NOT
 from recurrent_lm.studies.engine.statistics import NOTHING, Interval, compare, median, paired_ratio, power_law, ratio
 
 CELL: dict[str, type] = {
@@ -22,7 +23,6 @@ AXES = {
     "cross_entropy": (("batch", "N", "tokens"), ("hidden", "d", "width"), ("vocabulary", "V", "vocabulary")),
     "training": (("hidden", "H", "hidden"), ("vocabulary", "V", "vocabulary")),
 }
-NOT = "not measured"  # the verdict, and what stands for the number
 
 
 _known: "dict[Any, pd.DataFrame]" = {}

@@ -16,7 +16,7 @@ from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep
-from recurrent_lm.studies.throughput.claims import reason, verdicts
+from recurrent_lm.studies.throughput.claims import claims
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from recurrent_lm.studies.timing import losses, machine, recurrences, steps
 from recurrent_lm.studies.timing.cuda import exact_float32
@@ -26,7 +26,7 @@ from recurrent_lm.studies.timing.work import DIRECTIONS, DTYPES, Work
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["PRESETS", "Study", "complaint", "growth", "reason", "summary", "verdicts"]
+__all__ = ["PRESETS", "Study", "claims", "complaint", "growth", "summary"]
 
 PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
 OFFERS = {

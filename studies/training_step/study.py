@@ -6,12 +6,12 @@ in random order, so that the machine's moods hit all alike; ratios are between n
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
 import torch
 from torch import nn
 
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.memory import check_memory, peak_bytes
 from recurrent_lm.studies.engine.parameters import whole
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, paired_ratio
@@ -19,7 +19,9 @@ from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.timing.measure import WallTimer, race
 from recurrent_lm.studies.timing.steps import Size, plain, trainer
 
-NOT = "not measured"
+if TYPE_CHECKING:
+    import pandas as pd
+
 PLAIN = "torch.nn loop"
 VARIANTS = (PLAIN, "lm float32", "lm bf16")
 
@@ -82,18 +84,22 @@ def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:
     return {"variant": VARIANTS, "round": range(study.rounds)}
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """The trainer's three aims: as fast in float32, twice as fast in bf16, half the memory."""
-
-    setting = ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
+    source, setting = "aim of the trainer", ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
     seconds = table.pivot(index="round", columns="variant", values="seconds")
-    rows = []
-    for variant, aim in (("lm float32", 1.0), ("lm bf16", 2.0)):
+    halves = (
+        "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
+        "measures before it takes them"
+    )
+    made = []
+    for variant, aim, why in (("lm float32", 1.0, ""), ("lm bf16", 2.0, halves)):
         both = seconds[[PLAIN, variant]].dropna()
         speed = paired_ratio(both[PLAIN], both[variant])
         measured = NOT if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
         verdict = NOT if both.empty else decided(speed, low=aim)
-        rows.append((f"{variant} is at least {aim:g} times as fast as the {PLAIN}", f">= {aim:g}", measured, verdict))
+        text = f"{variant} is at least {aim:g} times as fast as the {PLAIN}"
+        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why))
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
         measured, verdict = UNDEFINED, "ambiguous"
@@ -101,17 +107,6 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
             share = peaks[variant] / peaks[PLAIN]
             measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
             verdict = "holds" if share <= 0.5 else "fails"
-        claim = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        rows.append((claim, "<= 0.5", measured, verdict))
-    columns = ["claim", "threshold", "measured", "verdict"]
-    return pd.DataFrame(rows, columns=columns).assign(source="aim of the trainer", setting=setting)
-
-
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """Why products of halves may bring nothing."""
-    if not claim.claim.startswith("lm bf16 is at least") or claim.measured == UNDEFINED:
-        return ""
-    return (
-        "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
-        "measures before it takes them"
-    )
+        text = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
+        made.append(Claim(f"memory.{variant}", text, source, setting, "<= 0.5", measured, verdict))
+    return made

@@ -5,19 +5,20 @@ saves U; where d and h differ it needs a linear map from h to d. (Press & Wolf 2
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import pandas as pd
 import torch
 
 from recurrent_lm import lm
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.language_models import check_names, trained
 from recurrent_lm.studies.engine.parameters import choice, real, whole, wholes
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, paired_ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
 
-NOT = "not measured"
-Claim = tuple[str, str, str, str, str, str]
+if TYPE_CHECKING:
+    import pandas as pd
+
 CELLS = ("rnn-tanh", "lstm", "gru")
 MATRICES = ("E", "W_i", "W_h", "projection", "U", "biases")
 # name: (d is narrower than h, tied). The last has the sizes at which an untied model is no larger than a tied one.
@@ -29,10 +30,14 @@ VARIANTS = {
     "untied, as large as tied": (False, False),
 }
 SMALLER = "untied, as large as tied"
-PAIRS = {  # claim: (tied, untied)
-    "a tied model predicts better than an untied one of the same d and h": ("tied, d = h", "untied, d = h"),
-    "a tied model predicts better than an untied one with as many parameters": ("tied, d = h", SMALLER),
-    "where d < h, tying through a projection predicts better than not tying": ("tied by a projection", "untied, d < h"),
+PAIRS = {  # key: claim, tied, untied
+    "tied.same_width": ("a tied model predicts better than an untied one of the same d and h", "tied, d = h", "untied, d = h"),
+    "tied.same_count": ("a tied model predicts better than an untied one with as many parameters", "tied, d = h", SMALLER),
+    "tied.projection": (
+        "where d < h, tying through a projection predicts better than not tying",
+        "tied by a projection",
+        "untied, d < h",
+    ),
 }
 
 
@@ -187,33 +192,24 @@ def complaint(study: Study, table: "pd.DataFrame") -> str:
     return "holds a measurement twice" if table.duplicated(keys).any() else ""
 
 
-def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
+def claims(table: "pd.DataFrame") -> list[Claim]:
     """The slide's counts, which are exact, and what tying does to perplexity, pair by pair of corpus and seed."""
-
     counts, models = table[table["part"] == "counts"], table[table["part"] == "model"]
-    rows: list[Claim] = [_formula(counts), _saving(counts), *_most(counts)]
-    for claim, (tied, untied) in PAIRS.items():
-        source = "Press & Wolf 2017, Inan et al. 2017; lecture, slide Weight tying"
-        ratio, pairs = ratio_of(models, tied, untied), len(_pairs(models, tied, untied))
-        p = table.attrs["parameters"]
-        setting = f"{p['cell']}, h = {p['hidden']}, {pairs} pair{'s' * (pairs > 1)} of corpus and seed"
-        measured = NOT if not pairs else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
-        rows.append((claim, source, setting, "perplexity ratio < 1", measured, decided(ratio, high=1) if pairs else NOT))
-    return pd.DataFrame(rows, columns=["claim", "source", "setting", "threshold", "measured", "verdict"])
+    made = [_formula(counts), _saving(counts), *_most(counts)]
+    source, p = "Press & Wolf 2017, Inan et al. 2017; lecture, slide Weight tying", table.attrs["parameters"]
+    for key, (text, tied, untied) in PAIRS.items():
+        pairs = _pairs(models, tied, untied)
+        ratio, many = paired_ratio(pairs[tied], pairs[untied]), len(pairs)
+        setting = f"{p['cell']}, h = {p['hidden']}, {many} pair{'s' * (many > 1)} of corpus and seed"
+        measured = NOT if not many else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
+        verdict = decided(ratio, high=1) if many else NOT
+        why = _why(pairs) if verdict == "ambiguous" else ""
+        made.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
+    return made
 
 
-def reason(table: "pd.DataFrame", claim: Any) -> str:
-    """Why E and U do not hold most of a model, and why a ratio is not decided: what each corpus says alone."""
-    if claim.claim.startswith("E and U hold most") and claim.measured != UNDEFINED:
-        return (
-            "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
-        )
-    models = table[table["part"] == "model"]
-    if claim.verdict != "ambiguous" or claim.claim not in PAIRS:
-        return ""
-    pairs = _pairs(models, *PAIRS[claim.claim])
-    if claim.measured == UNDEFINED:
-        return ""
+def _why(pairs: "pd.DataFrame") -> str:
+    """Why a ratio is not decided: what each corpus says alone."""
     each = (pairs.iloc[:, 0] / pairs.iloc[:, 1]).groupby("corpus").median()
     if each.min() < 1 < each.max():
         return f"the corpora do not agree: {', '.join(f'{name} {value:.3f}' for name, value in each.items())}"
@@ -232,32 +228,34 @@ def _pairs(models: "pd.DataFrame", *variants: str) -> "pd.DataFrame":
 
 
 def _formula(counts: "pd.DataFrame") -> Claim:
-    claim, source = "every matrix has as many parameters as the lecture says", "lecture, slide Parameters"
+    text, source = "every matrix has as many parameters as the lecture says", "lecture, slide Parameters"
     seen = counts[counts["matrix"] != "biases"]
     wrong = int((seen["parameters"] != seen["formula"]).sum())
     measured = f"{len(seen) - wrong} of {len(seen)} counts are equal" if len(seen) else NOT
-    return claim, source, _sizes(counts), "equal", measured, NOT if seen.empty else "fails" if wrong else "holds"
+    verdict = NOT if seen.empty else "fails" if wrong else "holds"
+    return Claim("formula", text, source, _sizes(counts), "equal", measured, verdict)
 
 
 def _saving(counts: "pd.DataFrame") -> Claim:
-    claim, source = "where d = h, tying saves |V| x h parameters", "lecture, slide Weight tying"
+    about = "saving", "where d = h, tying saves |V| x h parameters", "lecture, slide Weight tying"
     total = counts.groupby(["vocabulary", "h", "variant"])["parameters"].sum().unstack()
     total = total.reindex(columns=["tied, d = h", "untied, d = h"]).dropna()
     if total.empty:
-        return claim, source, "", "equal", NOT, NOT
+        return Claim(*about, "", "equal", NOT, NOT)
     if not (total > 0).all(axis=None):
-        return claim, source, _sizes(counts), "equal", UNDEFINED, "ambiguous"
+        return Claim(*about, _sizes(counts), "equal", UNDEFINED, "ambiguous")
     saved = (total["untied, d = h"] - total["tied, d = h"]).reset_index(name="saved")
     right = int((saved["saved"] == saved["vocabulary"] * saved["h"]).sum())
     share = (total["untied, d = h"] - total["tied, d = h"]) / total["untied, d = h"]
     measured = f"{right} of {len(saved)} are equal; {share.min():.0%} to {share.max():.0%} of all parameters"
-    return claim, source, _sizes(counts), "equal", measured, "holds" if right == len(saved) else "fails"
+    return Claim(*about, _sizes(counts), "equal", measured, "holds" if right == len(saved) else "fails")
 
 
 def _most(counts: "pd.DataFrame") -> list[Claim]:
     """One row a vocabulary: it is true where |V| exceeds h, and not of every vocabulary."""
-    claim, source = "E and U hold most of an untied model's parameters", "lecture, slide Parameters"
-    rows: list[Claim] = []
+    about = "most", "E and U hold most of an untied model's parameters", "lecture, slide Parameters"
+    why = "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
+    made = []
     for vocabulary, group in counts[counts["variant"] == "untied, d = h"].groupby("vocabulary"):
         wide = group.pivot(index="h", columns="matrix", values="parameters").reindex(columns=list(MATRICES)).dropna()
         if wide.empty:
@@ -267,8 +265,9 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
             share = (wide["E"] + wide["U"]) / wide.sum(axis=1)
             measured = f"{share.min():.1%} at h = {share.idxmin()} to {share.max():.1%} at h = {share.idxmax()}"
             verdict = "holds" if share.min() > 0.5 else "fails"
-        rows.append((claim, source, f"|V| = {vocabulary:,}, an Elman network", "> 50% at every size", measured, verdict))
-    return rows or [(claim, source, "", "> 50% at every size", NOT, NOT)]
+        setting = f"|V| = {vocabulary:,}, an Elman network"
+        made.append(Claim(*about, setting, "> 50% at every size", measured, verdict, why))
+    return made or [Claim(*about, "", "> 50% at every size", NOT, NOT)]
 
 
 def _sizes(counts: "pd.DataFrame") -> str:

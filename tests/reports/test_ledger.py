@@ -1,22 +1,20 @@
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from recurrent_lm.reports.ledger import ORDER, Claim, answer, decided_elsewhere, ledger, united
-
-COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
+from recurrent_lm.reports.ledger import ORDER, Entry, answer, decided_elsewhere, ledger, united
+from recurrent_lm.studies.engine.claims import Claim, frame
 
 
 def claims(*rows):
-    """Claims from (claim, measured, verdict)."""
-    return ledger(pd.DataFrame([(c, "slide", "run", ">= 1", m, v) for c, m, v in rows], columns=COLUMNS), "page")
+    """Claims from (key and text, measured, verdict)."""
+    return ledger(frame([Claim(c, c, "slide", "run", ">= 1", m, v) for c, m, v in rows]), "page")
 
 
 def test_failing_rows_come_first_and_equals_keep_their_order():
     rows = [("a", "1", "holds"), ("b", "1", "not measured"), ("c", "1", "ambiguous"), ("d", "1", "fails"), ("e", "1", "fails")]
     made = claims(*rows)
-    assert [claim.claim for claim in made] == ["d", "e", "c", "b", "a"]
+    assert [claim.key for claim in made] == ["d", "e", "c", "b", "a"]
     assert [claim.sign for claim in made] == ["✗", "✗", "?", "–", "✓"]
     assert made[0].page == "page" and made[0].threshold == ">= 1" and made[0].source == "slide" and made[0].setting == "run"
 
@@ -46,7 +44,7 @@ def test_the_answer_counts_and_names_the_weightiest(rows, sentence):
 
 def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
     def claim(name, setting, verdict, page):
-        return Claim(name, "slide", setting, ">= 1", "", verdict, page)
+        return Entry(name, "text", "slide", setting, ">= 1", "", verdict, page=page)
 
     first = [claim("a", "T = 20", "holds", "one"), claim("a", "T = 50", "not measured", "one"), claim("c", "x", "fails", "one")]
     second = [claim("a", "T = 20", "not measured", "two"), claim("a", "all", "not measured", "two")]
@@ -56,7 +54,7 @@ def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
         claim("c", "y", "not measured", "two"),
     ]
     made = united([("s", c) for c in first + second + third])
-    assert [(c.claim, c.setting, c.verdict, c.page) for c in made] == [
+    assert [(c.key, c.setting, c.verdict, c.page) for c in made] == [
         ("c", "x", "fails", "one"),
         ("a", "T = 50", "not measured", "one"),
         ("c", "y", "not measured", "two"),
@@ -66,17 +64,17 @@ def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
     assert len(united([("s", c) for c in first] + [("other", c) for c in second])) == 5
 
 
-def test_a_reason_comes_with_its_claim_and_is_empty_where_a_study_gives_none():
-    rows = pd.DataFrame([("a", "s", "x", "> 1", "2", "fails", "because"), ("b", "s", "x", "> 1", "2", "fails", "")])
-    assert [c.reason for c in ledger(rows.set_axis([*COLUMNS, "reason"], axis=1))] == ["because", ""]
+def test_a_reason_comes_with_a_claim_that_is_open_and_with_no_other():
+    rows = [Claim("a", "a", "s", "x", "> 1", "2", verdict, "because") for verdict in ("fails", "ambiguous", "holds")]
+    assert [c.reason for c in ledger(frame(rows))] == ["because", "because", ""]
     assert claims(("a", "1", "fails"))[0].reason == ""
 
 
 def test_what_another_page_decides_is_not_called_unmeasured():
     here = claims(("a", "1", "holds"), ("b", "", "not measured"), ("c", "", "not measured"))
     there = claims(("a", "", "not measured"), ("b", "2", "fails"))
-    assert [c.claim for c in decided_elsewhere(here, there)] == ["b"]
-    assert [c.claim for c in decided_elsewhere(there, here)] == ["a"]
+    assert [c.key for c in decided_elsewhere(here, there)] == ["b"]
+    assert [c.key for c in decided_elsewhere(there, here)] == ["a"]
 
 
 @given(st.lists(st.sampled_from(ORDER), min_size=1, max_size=12))

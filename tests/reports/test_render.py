@@ -16,8 +16,8 @@ from recurrent_lm.reports import page as pages_of
 from recurrent_lm.reports.page import ROWS, cell, facts, make
 from recurrent_lm.reports.render import fenced, render
 from recurrent_lm.reports.site import FIGURES
+from recurrent_lm.studies.engine.claims import Claim, frame
 
-COLUMNS = ["claim", "source", "setting", "threshold", "measured", "verdict"]
 VOID = {"meta", "link", "img", "br"}
 
 
@@ -62,7 +62,7 @@ def unknown(monkeypatch):
     def made(columns, claims=(), about=None, **attrs):
         monkeypatch.setitem(pages_of.STUDIES, "unheard_of", "how fast it is")
         monkeypatch.setattr(pages_of, "summary", lambda table: table)
-        monkeypatch.setattr(pages_of, "verdicts", lambda table: pd.DataFrame(claims, columns=COLUMNS))
+        monkeypatch.setattr(pages_of, "verdicts", lambda table: frame([Claim(*claim) for claim in claims]))
         monkeypatch.setattr(pages_of, "summary", lambda table: table)
         monkeypatch.setattr(pages_of, "plots", lambda study: ())
         table = pd.DataFrame(columns)
@@ -127,7 +127,7 @@ def test_markup_from_outside_is_text(built):
 
 def test_markup_in_every_place_of_a_page_without_figures(unknown):
     about = {"command": EVIL, "commit": EVIL, "gpu": {EVIL: EVIL}}
-    page = unknown({EVIL: [EVIL]}, [[EVIL] * 5 + ["fails"]], about, parameters={EVIL: EVIL}, subject=EVIL)
+    page = unknown({EVIL: [EVIL]}, [["key"] + [EVIL] * 5 + ["fails"]], about, parameters={EVIL: EVIL}, subject=EVIL)
     parsed = Parsed(written(page, ".html"))
     plain = " ".join(EVIL.split())
     # subject, title, question's answer (claim and measured), five cells, column, value, csv (quoted), command, commit, facts
@@ -140,7 +140,7 @@ def test_markup_in_every_place_of_a_page_without_figures(unknown):
 
 
 def test_a_study_without_figures_has_its_claims_and_its_table(unknown):
-    page = unknown({"peer": ["ours"], "ms": [1.23456789]}, [["it is fast", "s", "x", "> 1", "2", "holds"]])
+    page = unknown({"peer": ["ours"], "ms": [1.23456789]}, [["speed", "it is fast", "s", "x", "> 1", "2", "holds"]])
     text = Parsed(written(page, ".html")).text
     assert "The one claim holds: it is fast (measured 2)." in text
     assert "peerms ours1.235" in text

@@ -10,21 +10,21 @@ from report_cases import EVIL, stored_costs, stored_norms, stored_reaches
 
 from recurrent_lm.reports import build
 from recurrent_lm.reports.cli import app
-from recurrent_lm.reports.ledger import ORDER, Claim
+from recurrent_lm.reports.ledger import ORDER, Entry
 from recurrent_lm.reports.since import Change, Since, conditions, pairs
 from recurrent_lm.studies import load, run_app
 from recurrent_lm.studies.engine.tables import sealed
 
 
 def claim(name, verdict="holds", setting="s", measured="1"):
-    return Claim(name, "slide", setting, ">= 1", measured, verdict)
+    return Entry(name, name, "slide", setting, ">= 1", measured, verdict)
 
 
 def since(*changes):
     return Since("old/t.parquet", list(changes), [], [])
 
 
-def test_claims_are_paired_by_name_and_setting_then_by_name_alone():
+def test_claims_are_paired_by_key_and_setting_then_by_key_alone():
     then = [claim("a"), claim("b", setting="x"), claim("c", setting="1"), claim("c", setting="2"), claim("d")]
     now = [claim("a", "fails"), claim("b", setting="y"), claim("c", setting="3"), claim("c", setting="2"), claim("e")]
     found = {(c.then, c.now): c.kind for c in pairs(then, now)}
@@ -32,13 +32,13 @@ def test_claims_are_paired_by_name_and_setting_then_by_name_alone():
         (then[0], now[0]): "changed",
         (then[1], now[1]): "as before",  # in another setting, which is shown
         (then[3], now[3]): "as before",
-        (then[2], now[2]): "as before",  # the only ones of that name that are left
+        (then[2], now[2]): "as before",  # the only ones of that key that are left
         (None, now[4]): "new",
         (then[4], None): "gone",
     }
 
 
-def test_claims_of_one_name_in_several_other_settings_are_new_and_gone():
+def test_claims_of_one_key_in_several_other_settings_are_new_and_gone():
     then, now = ([claim("c", setting=s) for s in settings] for settings in ("12", "34"))
     assert sorted(c.kind for c in pairs(then, now)) == ["gone", "gone", "new", "new"]
 
@@ -48,7 +48,7 @@ def test_every_claim_of_either_side_is_there_once(then, now):
     found = pairs(then, now)
     assert sorted(map(id, filter(None, (c.then for c in found)))) == sorted(map(id, then))
     assert sorted(map(id, filter(None, (c.now for c in found)))) == sorted(map(id, now))
-    assert all(c.then.claim == c.now.claim for c in found if c.then and c.now)
+    assert all(c.then.key == c.now.key for c in found if c.then and c.now)
 
 
 def test_what_changed_comes_first_and_failing_first_of_that():
@@ -60,8 +60,8 @@ def test_what_changed_comes_first_and_failing_first_of_that():
         Change(claim("e", "fails"), claim("e")),
         Change(claim("f"), claim("f", "fails")),
     ]
-    assert [c.claim.claim for c in sorted(made, key=lambda c: c.rank)] == ["f", "e", "d", "c", "b", "a"]
-    assert [c.claim.claim for c in since(*made).moved] == ["c", "d", "e", "f"]
+    assert [c.claim.key for c in sorted(made, key=lambda c: c.rank)] == ["f", "e", "d", "c", "b", "a"]
+    assert [c.claim.key for c in since(*made).moved] == ["c", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(
@@ -116,11 +116,11 @@ def test_a_page_tells_verdicts_then_and_now(bare, folders, tmp_path):
     stored_costs(folders[0] / "training_step.parquet", faster=(1.0, 2.3))
     stored_costs(folders[1] / "training_step.parquet", faster=(2.0, 0.5))
     (page,) = compared(folders, tmp_path / "pages").pages
-    assert [(c.claim.claim[:10], c.then.verdict, c.now.verdict) for c in page.since.claims] == [
-        ("lm float32", "holds", "ambiguous"),
-        ("lm bf16 is", "fails", "holds"),
-        ("lm bf16 ne", "fails", "fails"),
-        ("lm float32", "holds", "holds"),
+    assert [(c.claim.key, c.then.verdict, c.now.verdict) for c in page.since.claims] == [
+        ("speed.lm float32", "holds", "ambiguous"),
+        ("speed.lm bf16", "fails", "holds"),
+        ("memory.lm bf16", "fails", "fails"),
+        ("memory.lm float32", "holds", "holds"),
     ]
     assert page.since.source == "old/training_step.parquet"
     assert page.since.counts.startswith("Times that both tables hold, 3 in all, compared by medians: ")

@@ -14,7 +14,7 @@ import torch
 
 from recurrent_lm import kernels
 from recurrent_lm.lm import InputError, run_app
-from recurrent_lm.studies import summary, verdicts
+from recurrent_lm.studies import select, summary, verdicts
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine.study import usual_preset
 from recurrent_lm.studies.engine.tables import load, save
@@ -91,26 +91,25 @@ def test_a_table_of_little_tells_little(kept):
     assert math.isnan(found["LAUNCH"].value) == (kept == ["sentinel"])
 
 
-def claim(table, words):
-    found = verdicts(table)
-    return found[found["claim"].str.contains(words, regex=False)].iloc[0]
+def claim(table, key):
+    return select(verdicts(table), key).iloc[0]
 
 
 @pytest.mark.parametrize(("counter", "word"), [(1.6, "holds"), (0.8, "ambiguous"), (0.2, "fails")])
 def test_who_waits_less_is_decided(counter, word):
     table = planted(noise=0.005, waits=WAITS | {"counter": counter})
-    assert claim(table, "sentinel waits less")["verdict"] == word
+    assert claim(table, "sentinel")["verdict"] == word
 
 
 @pytest.mark.parametrize(("error", "word"), [(1e-4, "holds"), (0.5, "fails")])
 def test_a_wrong_state_fails(error, word):
-    assert claim(planted(error=error), "reads what the others wrote")["verdict"] == word
+    assert claim(planted(error=error), "right")["verdict"] == word
 
 
 def test_what_plans_use_is_held_against_what_was_measured(monkeypatch):
     monkeypatch.setattr(kernels, "constant", lambda device, name, estimate: {"L2_BYTES": 5.1e6, "LAUNCH": 8.0}.get(name, 1.0))
     found = verdicts(planted(noise=0.002))
-    bandwidth, launch = (found[found["claim"].str.contains(name)].iloc[0] for name in ("L2_BYTES", "LAUNCH"))
+    bandwidth, launch = (select(found, f"constant.{name}").iloc[0] for name in ("L2_BYTES", "LAUNCH"))
     assert (bandwidth["verdict"], bandwidth["setting"]) == ("holds", "sm_90")
     assert launch["verdict"] == "fails" and "and 8 is used" in launch["measured"]
 

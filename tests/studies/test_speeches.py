@@ -32,7 +32,7 @@ def samples(pairs, cell="lstm"):
 
 
 def claims_of(rows):
-    return verdicts(Study().table(rows)).set_index("claim")
+    return verdicts(Study().table(rows)).set_index("key")
 
 
 def test_repeated_4_grams_by_hand():
@@ -43,7 +43,7 @@ def test_repeated_4_grams_by_hand():
 
 
 def test_own_texts_are_known_best_where_every_one_is():
-    name = "a text is predicted best by the model of its own speaker"
+    name = "own"
     right = {("a", "a"): 1.0, ("a", "b"): 2.0, ("b", "a"): 1.5, ("b", "b"): 1.2}
     row = claims_of(scores(right)).loc[name]
     assert row["verdict"] == "ambiguous" and row["measured"].startswith("2 of 2; another speaker's model needs 1.50 times")
@@ -64,9 +64,7 @@ def test_gates_are_held_against_the_best_elman_network():
         for i, (cell, value) in enumerate(bits.items()):
             rows += scores({own: value + 0.001 * seed * i}, cell, seed)
         claims = claims_of(rows)
-        lstm, gru = (
-            claims.loc[f"gates help: a {cell} predicts better than the best Elman network"] for cell in ("lstm", "gru")
-        )
+        lstm, gru = (claims.loc[f"gates.{cell}"] for cell in ("lstm", "gru"))
         assert (lstm["verdict"], gru["verdict"]) == verdict
         assert ("one seed" in lstm["measured"]) == (seed == 1) and bool(lstm["reason"]) == (seed == 1)
     assert lstm["measured"].startswith("1.404 against 1.500 (rnn-tanh); ratio 0.936 [")
@@ -79,8 +77,8 @@ def test_network_counts_and_their_mixture():
         for i, (way, value) in enumerate((("network", 1.5), ("n-gram", 1.4), ("mixture", 1.3))):
             rows += scores({own: value + 0.001 * seed * i}, seed=seed, way=way)
         claims = claims_of(rows)
-        mixture = claims.loc["a mixture of both predicts better than either"]
-        assert (claims.loc["a network predicts better than an n-gram model", "verdict"], mixture["verdict"]) == words
+        mixture = claims.loc["mixture"]
+        assert (claims.loc["network", "verdict"], mixture["verdict"]) == words
     assert mixture["measured"].startswith("1.303 against 1.401; ratio 0.930 [")
 
 
@@ -94,17 +92,15 @@ def test_network_counts_and_their_mixture():
     ],
 )
 def test_repetition_is_compared_pair_by_pair(pairs, verdict):
-    claim = "taking the likeliest word each time repeats itself more than drawing words"
-    assert claims_of(samples(pairs) + scores({("a", "a"): 1.0})).loc[claim, "verdict"] == verdict
+    assert claims_of(samples(pairs) + scores({("a", "a"): 1.0})).loc["repeats", "verdict"] == verdict
 
 
 def test_copying_is_judged_model_by_model():
-    claim = "what is drawn is not copied: most of its 5-grams are not in the training text"
     good, bad = samples([(0.0, 0.2)] * 5), samples([(0.0, 0.9)] * 5, cell="gru")
-    assert claims_of(good).loc[claim, "verdict"] == "holds"
-    assert claims_of(good[:6]).loc[claim, "verdict"] == "ambiguous"  # three of three are new, of which chance gives an eighth
-    assert claims_of(good + bad).loc[claim, "verdict"] == "ambiguous"
-    assert claims_of(bad).loc[claim, "verdict"] == "fails"
+    assert claims_of(good).loc["novel", "verdict"] == "holds"
+    assert claims_of(good[:6]).loc["novel", "verdict"] == "ambiguous"  # three of three are new, of which chance gives an eighth
+    assert claims_of(good + bad).loc["novel", "verdict"] == "ambiguous"
+    assert claims_of(bad).loc["novel", "verdict"] == "fails"
 
 
 @pytest.fixture(scope="module")
@@ -127,8 +123,8 @@ def test_a_run_scores_every_model_on_every_text(measured, tmp_path):
         assert found[corpus, "lstm", corpus, "network"] < found[corpus, "lstm", other, "network"]
         counted = found.loc[corpus, :, corpus, "n-gram"]
         assert counted.nunique() == 1, "counts do not depend on the network"
-    claims = verdicts(table).set_index("claim")
-    own = claims.loc["a text is predicted best by the model of its own speaker"]
+    claims = verdicts(table).set_index("key")
+    own = claims.loc["own"]
     assert own["measured"].startswith("4 of 4; ") and own["verdict"] == "ambiguous"  # four pairs have no interval
     save(table, tmp_path / "t.parquet", "speeches", study)
     assert list(load(tmp_path / "t.parquet")["sample"]) == list(table["sample"])

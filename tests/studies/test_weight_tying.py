@@ -80,13 +80,13 @@ def test_a_run_counts_and_trains_every_variant(measured, tmp_path):
 
 def test_the_exact_claims_hold_and_most_is_true_only_of_large_vocabularies(measured):
     _, table = measured
-    claims = verdicts(table).set_index("claim")
-    assert claims.loc["every matrix has as many parameters as the lecture says", "verdict"] == "holds"
-    saving = claims.loc["where d = h, tying saves |V| x h parameters"]
+    claims = verdicts(table).set_index("key")
+    assert claims.loc["formula", "verdict"] == "holds"
+    saving = claims.loc["saving"]
     assert saving["verdict"] == "holds" and saving["measured"].startswith("4 of 4 are equal; ")
     narrow = Study(vocabulary=(4, 100), sizes=(8, 16))
     counts = narrow.table(narrow.measure(narrow.cells()[0]))
-    most = verdicts(counts).query("claim.str.startswith('E and U')")
+    most = verdicts(counts).query("key == 'most'")
     assert list(most["verdict"]) == ["fails", "holds"]
     # |V| = 4, d = h = 16: 2 * 64 of 2 * 64 + 2 * 256, two biases of 16 and one of 4
     assert most["measured"].iloc[0].startswith(f"{128 / (128 + 512 + 36):.1%} at h = 16")
@@ -105,8 +105,8 @@ def test_a_wrong_count_fails(measured):
     ("tied", "untied", "verdict"), [(90.0, 100.0, "holds"), (100.0, 90.0, "fails"), (100.35, 100.0, "ambiguous")]
 )
 def test_perplexity_decides_only_where_the_interval_does(tied, untied, verdict):
-    claims = verdicts(table_of({"tied, d = h": tied, "untied, d = h": untied})).set_index("claim")
-    row = claims.loc["a tied model predicts better than an untied one of the same d and h"]
+    claims = verdicts(table_of({"tied, d = h": tied, "untied, d = h": untied})).set_index("key")
+    row = claims.loc["tied.same_width"]
     assert row["verdict"] == verdict
     assert float(row["measured"].split()[0]) == pytest.approx(tied / untied, rel=0.005)
     assert claims["verdict"].iloc[-1] == "not measured" and claims["measured"].iloc[-1] == "not measured"
@@ -114,7 +114,7 @@ def test_perplexity_decides_only_where_the_interval_does(tied, untied, verdict):
 
 def test_few_pairs_decide_nothing():
     claims = verdicts(table_of({"tied, d = h": 50.0, "untied, d = h": 100.0}, seeds=2))
-    row = claims[claims["threshold"] == "perplexity ratio < 1"].iloc[0]
+    row = claims[claims["key"] == "tied.same_width"].iloc[0]
     assert row["verdict"] == "ambiguous" and "no interval" in row["measured"]
 
 

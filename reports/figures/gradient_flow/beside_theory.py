@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.gradient_flow.selection import NAMES, draw_band, need, pick, verdict_of
 from recurrent_lm.reports.figures.style import DASHES, INK, MUTED, PALETTE, Size, canvas, legend, plain, tall
-from recurrent_lm.studies import exp
+from recurrent_lm.studies import exp, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -94,16 +94,16 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"{at['slope']:+.3f} per step, as the Lyapunov exponent says ({at['exponent']:+.3f}). "
         )
     return (
-        f"{told}Slope equal to the Lyapunov exponent within 0.01: {verdict_of(claims, 'is the largest Lyapunov')}; exponent "
-        f"within 0.02 of log(chi)/2: {verdict_of(claims, 'is about log(chi)/2')}; slope below log of the largest singular "
-        f"value: {verdict_of(claims, 'never above')}; a spectral radius above 1 that does not explode, and one that does: "
-        f"{verdict_of(claims, 'rho > 1')}.{_why(claims)}"
+        f"{told}Slope equal to the Lyapunov exponent within 0.01: {verdict_of(claims, 'lyapunov')}; exponent "
+        f"within 0.02 of log(chi)/2: {verdict_of(claims, 'chi')}; slope below log of the largest singular "
+        f"value: {verdict_of(claims, 'bound')}; a spectral radius above 1 that does not explode, and one that does: "
+        f"{verdict_of(claims, 'radius')}.{_why(claims)}"
     )
 
 
 def _why(claims: "pd.DataFrame") -> str:
     """The likely reason where log(chi)/2 is missed, as the study gives it."""
-    chi = claims[claims["claim"].str.contains("is about log(chi)/2", regex=False)]
+    chi = select(claims, "chi")
     missed = chi[chi["verdict"].isin(["fails", "ambiguous"])]
     said = []
     for reason, group in missed.groupby("reason"):
@@ -159,8 +159,8 @@ def gates_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     told = ", ".join(f"{exp(slope):.2f} at b = {bias:g}" for bias, slope in slopes.items())
     first = f"Per step back a gate's bias b alone multiplies the gradient by s(b): {told}. " if told else ""
     return (
-        f"{first}Slopes of LSTM and GRU within 1e-3 of log s(b): {verdict_of(claims, 'gates set the decay')}. The curse of "
-        f"memory, exact and sampled: {verdict_of(claims, 'curse of memory')}."
+        f"{first}Slopes of LSTM and GRU within 1e-3 of log s(b): {verdict_of(claims, 'gates_decay')}. The curse of "
+        f"memory, exact and sampled: {verdict_of(claims, 'memory')}."
     )
 
 

@@ -62,8 +62,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     said = ", ".join(f"{NAMES[str(cell)]} {exp(v):.3f}" for cell, v in final.items())
     return (
         f"After training the median norm is multiplied per step back by: {said or 'not measured'}. Gates help (a slower fall "
-        f"than tanh's): {verdict_of(claims, 'gates help')}. Vanishing usual, exploding rarer: "
-        f"{verdict_of(claims, 'vanishing is usual')}.{_silent(table)}"
+        f"than tanh's): {verdict_of(claims, 'gates_help')}. Vanishing usual, exploding rarer: "
+        f"{verdict_of(claims, 'vanishing')}.{_silent(table)}"
     )
 
 

@@ -83,7 +83,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return (
         f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(said) or 'not measured'}. "
         "Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "
-        f"{verdict_of(claims, 'sum to autograd')}."
+        f"{verdict_of(claims, 'sums')}."
     )
 
 

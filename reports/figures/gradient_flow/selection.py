@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies import InputError
+from recurrent_lm.studies import InputError, select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,9 +73,9 @@ def need(rows: "pd.DataFrame", what: str) -> None:
         raise InputError(f"there is nothing to draw: the table holds no {what}")
 
 
-def verdict_of(claims: "pd.DataFrame", word: str) -> str:
-    """How many claims that hold a word have which verdict: "5 hold, 1 fails"."""
-    found = claims[claims["claim"].str.contains(word, regex=False)]["verdict"].value_counts(sort=False)
+def verdict_of(claims: "pd.DataFrame", key: str) -> str:
+    """How many claims of a key have which verdict: "5 hold, 1 fails"."""
+    found = select(claims, key)["verdict"].value_counts(sort=False)
     words = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}
     said = [f"{n} {words.get(str(v), (str(v), str(v)))[n > 1]}" for v, n in found.items()]
     return ", ".join(said) or "not measured"

@@ -19,6 +19,7 @@ from recurrent_lm.reports.figures.throughput.shared import (  # fmt: skip
     sizes,
     speed,
 )
+from recurrent_lm.studies import select
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +68,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return "No loss of this project was timed."
     row = at.loc[mine]
     parts = [f"At {sizes(row)} {mine} takes {row['seconds'] * 1e3:.3g} ms, {speed(row)}"]
-    memory = claims[claims["claim"].str.startswith(f"{mine}'s loss holds")]
+    memory = select(claims, f"memory.{mine}")
     memory = memory[memory["setting"].str.startswith(f"{row['direction']}, {row['dtype']}, ")]
     if len(memory):
         claim = memory.iloc[0]

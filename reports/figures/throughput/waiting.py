@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from recurrent_lm.reports.drawing import Plot
 from recurrent_lm.reports.figures.style import MUTED, Size, canvas, legend, plain, tall
 from recurrent_lm.reports.figures.throughput.shared import NAMES, along, curve, log_values, nothing, over_sizes, shown, sizes
-from recurrent_lm.studies import summary
+from recurrent_lm.studies import select, summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -55,7 +55,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     interval = f" [{1 / row['speed_high']:.2f}, {1 / row['speed_low']:.2f}]" if row["speed_low"] > 0 else ""
     costs = 1 / steps["speed"]
     worst = steps.sort_values("speed").iloc[0]
-    claim = claims[claims["claim"].str.contains("wait for each other") & (claims["setting"] == row["dtype"])]
+    claim = select(claims, "waiting")
+    claim = claim[claim["setting"] == row["dtype"]]
     return (
         f"At {sizes(row)} the multiplications take {1 / row['speed']:.2f}{interval} times as long as steps that wait for each "
         f"other as in one product; over all {len(steps)} sizes between {costs.min():.2f} and {costs.max():.2f} times, most at "

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from recurrent_lm import lm
-from recurrent_lm.studies import save, summary, verdicts
+from recurrent_lm.studies import save, select, summary, verdicts
 from recurrent_lm.studies.engine.tables import load
 from recurrent_lm.studies.long_range.claims import left_at, longest, ninety
 from recurrent_lm.studies.long_range.study import PRESETS, Study, complaint
@@ -56,10 +56,9 @@ def text(part, curves):
     return table_of(rows)
 
 
-def told(table, words):
-    """(measured, verdict) of the claims that hold these words in claim or threshold."""
-    claims = verdicts(table)
-    found = claims[claims["claim"].str.contains(words, regex=False) | claims["threshold"].str.contains(words, regex=False)]
+def told(table, key):
+    """(measured, verdict) of the claims of this key."""
+    found = select(verdicts(table), key)
     return list(found[["measured", "verdict"]].itertuples(index=False, name=None))
 
 
@@ -129,14 +128,14 @@ def test_what_cannot_be_measured_is_a_sentence(settings, words):
 
 def test_clipping_raises_success_or_not():
     stated = {(30, "plain"): 1, (30, "clipped"): 11}
-    assert told(task(stated), "clipping raises") == [("plain 1/15, clipped 11/15 (Fisher p = 0.00048)", "holds")]
+    assert told(task(stated), "clipping_raises") == [("plain 1/15, clipped 11/15 (Fisher p = 0.00048)", "holds")]
     for clipped, verdict in ((4, "ambiguous"), (1, "fails"), (0, "fails")):
-        assert told(task(stated | {(30, "clipped"): clipped}), "clipping raises")[0][1] == verdict
+        assert told(task(stated | {(30, "clipped"): clipped}), "clipping_raises")[0][1] == verdict
     late = task(stated, updates=60_000)
     late.loc[(late["method"] == "clipped") & (late["solved"] == 1), "updates"] = 40_000
-    assert told(late, "clipping raises")[0][0].startswith("plain 1/15, clipped 0/15")  # 30,000 updates are asked for
+    assert told(late, "clipping_raises")[0][0].startswith("plain 1/15, clipped 0/15")  # 30,000 updates are asked for
     for other in ({"seeds": 14}, {"updates": 20_000}, {"rate": 0.02}, {"hidden": 40}, {"threshold": 2.0}):
-        assert told(task(stated, **other), "clipping raises") == [("not measured", "not measured")], other
+        assert told(task(stated, **other), "clipping_raises") == [("not measured", "not measured")], other
 
 
 @pytest.mark.parametrize(
@@ -144,14 +143,14 @@ def test_clipping_raises_success_or_not():
 )
 def test_a_control_holds_with_the_expected_counts_only(plain, clipped, verdict):
     table = task({(50, "plain"): plain, (50, "clipped"): clipped}, seeds=5, updates=60_000)
-    assert told(table, "at a longer lag") == [(f"plain {plain}/5, clipped {clipped}/5", verdict)]
-    assert told(table, "a short lag") == told(table, "cannot cure") == [("not measured", "not measured")]
+    assert told(table, "control.50") == [(f"plain {plain}/5, clipped {clipped}/5", verdict)]
+    assert told(table, "control.20") == told(table, "control.100") == [("not measured", "not measured")]
 
 
 def test_controls_take_the_first_seeds():
     table = task({(20, "plain"): 5, (20, "clipped"): 14, (100, "clipped"): 1}, updates=60_000)
-    assert told(table, "a short lag") == [("plain 5/5, clipped 5/5", "holds")]
-    assert told(table, "cannot cure") == [("clipped 1/10", "ambiguous")]
+    assert told(table, "control.20") == [("plain 5/5, clipped 5/5", "holds")]
+    assert told(table, "control.100") == [("clipped 1/10", "ambiguous")]
 
 
 @pytest.mark.parametrize(
@@ -167,13 +166,13 @@ def test_controls_take_the_first_seeds():
 )
 def test_omega_moves_the_longest_lag_or_not(clipped, omega, measured, verdict):
     counts = {(t, m): of[i] for m, of in (("clipped", clipped), ("regularised", omega)) for i, t in enumerate((20, 30))}
-    assert told(task(counts), "with Omega") == [(measured, verdict)]
+    assert told(task(counts), "omega") == [(measured, verdict)]
 
 
 def test_omega_alone_or_of_no_weight_decides_nothing():
-    assert told(task({(20, "regularised"): 15}), "with Omega") == [("not measured", "not measured")]
+    assert told(task({(20, "regularised"): 15}), "omega") == [("not measured", "not measured")]
     both = {(20, "clipped"): 0, (20, "regularised"): 15}
-    assert told(task(both, weight=0.0), "with Omega") == [("not measured", "not measured")]
+    assert told(task(both, weight=0.0), "omega") == [("not measured", "not measured")]
 
 
 def test_the_longest_lag_ends_at_the_first_that_fails():
@@ -185,12 +184,12 @@ def test_the_longest_lag_ends_at_the_first_that_fails():
 
 
 def test_gates_learn_more_or_not():
-    assert told(gates(3, 9, 9), "gates learn") == [
+    assert told(gates(3, 9, 9), "gates_learn") == [
         ("tanh 3/9, lstm 9/9 (Fisher p = 0.009)", "holds"),
         ("tanh 3/9, gru 9/9 (Fisher p = 0.009)", "holds"),
     ]
-    assert [v for _, v in told(gates(9, 3, 8), "gates learn")] == ["fails", "ambiguous"]
-    assert told(task({(20, "plain"): 1}), "gates learn") == [("not measured", "not measured")]
+    assert [v for _, v in told(gates(9, 3, 8), "gates_learn")] == ["fails", "ambiguous"]
+    assert told(task({(20, "plain"): 1}), "gates_learn") == [("not measured", "not measured")]
 
 
 def test_ninety_percent_of_the_gain():
@@ -203,15 +202,20 @@ def test_ninety_percent_of_the_gain():
 def test_a_model_leans_on_recent_tokens_or_not():
     near, far = {0: 5.0, 1: 4.5, 5: 4.0, 100: 4.0}, {0: 5.0, 1: 4.99, 5: 4.98, 100: 4.0}
     nearly, further = near | {1: 4.45}, far | {5: 4.97}
-    claims = told(text("history", {("lstm", 1): near, ("lstm", 2): far, ("gru", 1): near, ("gru", 2): nearly}), "90%")
+    claims = told(
+        text("history", {("lstm", 1): near, ("lstm", 2): far, ("gru", 1): near, ("gru", 2): nearly}), "recent.history"
+    )
     assert [verdict for _, verdict in claims] == ["ambiguous", "holds"]
     assert " tokens, mean " in claims[1][0]
-    assert told(text("history", {("lstm", 1): far, ("lstm", 2): further}), "90%")[0][1] == "fails"
-    assert told(text("history", {("lstm", 1): near}), "90%")[0][1] == "ambiguous"  # one seed
+    assert told(text("history", {("lstm", 1): far, ("lstm", 2): further}), "recent.history")[0][1] == "fails"
+    assert told(text("history", {("lstm", 1): near}), "recent.history")[0][1] == "ambiguous"  # one seed
     fall = {("lstm", 1): {0: 2.0, 5: 1.0, 10: 0.009, 20: 0.01}, ("gru", 1): {0: 2.0, 5: 1.0, 10: 0.05, 20: 0.05}}
-    assert told(text("influence", fall), "the KL") == [("0.0047, one seed", "ambiguous"), ("0.025, one seed", "ambiguous")]
+    assert told(text("influence", fall), "recent.influence") == [
+        ("0.0047, one seed", "ambiguous"),
+        ("0.025, one seed", "ambiguous"),
+    ]
     more = {(cell, 2): {n: kl * (1.01 if n else 1) for n, kl in curve.items()} for (cell, _), curve in fall.items()}
-    assert [verdict for _, verdict in told(text("influence", fall | more), "the KL")] == ["holds", "fails"]
+    assert [verdict for _, verdict in told(text("influence", fall | more), "recent.influence")] == ["holds", "fails"]
 
 
 def test_gates_keep_what_lies_back_or_not():
@@ -221,14 +225,14 @@ def test_gates_keep_what_lies_back_or_not():
     curves = {("rnn-tanh", 1): curve(0.2), ("rnn-tanh", 2): curve(0.4), ("lstm", 1): curve(0.6), ("lstm", 2): curve(0.8)}
     curves |= {("lstm", 2): curve(0.81), ("gru", 1): curve(0.3), ("gru", 2): curve(0.8)}
     table = text("influence", curves)
-    assert told(table, "gates keep") == [
+    assert told(table, "gates_keep") == [
         ("0.3 to 0.41; tanh 0.1 to 0.2, difference 0.2 [0.17, 0.23]", "holds"),
         ("0.15 to 0.4; tanh 0.1 to 0.2, difference 0.12 [-0.83, 1.1]", "ambiguous"),
     ]
     less = text("influence", {("rnn-tanh", 1): curve(0.6), ("lstm", 1): curve(0.2)})
-    assert told(less, "gates keep") == [("0.1; tanh 0.3, one seed", "ambiguous"), ("not measured", "not measured")]
+    assert told(less, "gates_keep") == [("0.1; tanh 0.3, one seed", "ambiguous"), ("not measured", "not measured")]
     both = {("rnn-tanh", 1): curve(0.6), ("lstm", 1): curve(0.2), ("rnn-tanh", 2): curve(0.61), ("lstm", 2): curve(0.2)}
-    assert told(text("influence", both), "gates keep")[0][1] == "fails"
+    assert told(text("influence", both), "gates_keep")[0][1] == "fails"
     one = table[(table["cell"] == "gru") & (table["seed"] == 1)]
     assert left_at(one, 5, 20) == pytest.approx(0.15)
     assert math.isnan(left_at(one.assign(nats=0.0), 5)) and math.isnan(left_at(one, 40))
