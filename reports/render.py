@@ -30,7 +30,7 @@ def render(template: str, **values: Any) -> bytes:
 @cache
 def _environment(markdown: bool) -> "Environment":
     environment = Environment(
-        loader=PackageLoader("reports"),
+        loader=PackageLoader("recurrent_lm.reports"),
         autoescape=True,
         finalize=_markdown if markdown else _visible,
         undefined=StrictUndefined,
