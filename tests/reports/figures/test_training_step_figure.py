@@ -5,9 +5,8 @@ import pytest
 from report_cases import costs, stored_costs
 
 from recurrent_lm.reports import figure
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.studies import InputError, save, verdicts
+from recurrent_lm.studies import InputError, plots, save, verdicts
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 from recurrent_lm.studies.training_step.study import Study
 
 
