@@ -1,7 +1,7 @@
 """What figures say of measurements of 0, missing or infinite: a caption, or the sentence that there is nothing to draw."""
 
 import pytest
-from test_undefined import PLACES, WRONG, changed, table_of
+from small_tables import PLACES, WRONG, changed, table_of
 
 from recurrent_lm.studies import InputError, listings, plots, verdicts
 from recurrent_lm.studies.plotting.style import WIDE
