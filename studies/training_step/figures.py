@@ -6,8 +6,8 @@ import numpy as np
 from matplotlib.ticker import LogLocator
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.engine.statistics import paired_ratio
+from recurrent_lm.studies.engine.claims import NOT, select
+from recurrent_lm.studies.engine.statistics import UNDEFINED, paired_ratio
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, Size, canvas, legend
 
@@ -101,8 +101,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def _measured(claim: "pd.Series[str]", of: str) -> str:
-    if claim["verdict"] == "not measured":
-        return f"{of.split()[-1]} not measured"
+    if claim["measured"] in (NOT, UNDEFINED):
+        return f"{of.split()[-1]} {claim['measured'].partition(':')[0]}"
     number, _, rest = claim["measured"].partition(" ")
     return f"{number}{of}" + (f" {rest}" if rest else "")
 

@@ -1,8 +1,8 @@
 """The numbers of gradient_flow for a quick answer: random tanh networks by scale, language models by cell."""
 
-import math
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.statistics import exp
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES, last_epoch, pick
 from recurrent_lm.studies.plotting.plots import Listing
 
@@ -27,7 +27,7 @@ def _models(table: "pd.DataFrame") -> Listing:
         before, after = (values.get(cell, None) for values in both)
         if before is None or after is None or not {"slope", "horizon", "cancellation"} <= set(after.index) & set(before.index):
             continue
-        factor = [f"{math.exp(x['slope']):.3f}" for x in (before, after)]
+        factor = [f"{exp(x['slope']):.3f}" for x in (before, after)]
         reach = [f"{x['horizon']:g}" for x in (before, after)]
         cancel = [f"{x['cancellation']:.2f}" for x in (before, after)]
         made.append([NAMES[cell], *factor, *reach, *cancel])
@@ -44,7 +44,7 @@ def _networks(table: "pd.DataFrame") -> Listing:
     if not set(wanted) <= set(middles.columns):
         return Listing("", [], [])
     made = [
-        [f"{scale:g}", f"{math.exp(at['log_radius']):.2f}", f"{math.exp(at['log_singular']):.2f}"]
+        [f"{scale:g}", f"{exp(at['log_radius']):.2f}", f"{exp(at['log_singular']):.2f}"]
         + [f"{at[name]:+.3f}" for name in wanted[2:]]
         + ["explodes" if at["slope"] > 0 else "vanishes"]
         for scale, at in middles[wanted].dropna().iterrows()

@@ -175,11 +175,15 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return f"{error}."
     far = found.part[1] / found.part[4] if found.part[4] else float("nan")
     share = found.total / (sum(found.part.values()) or 1.0)
+    model = (
+        f"A trained {NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and is "
+        f"asked for “{found.words[4]}”."
+    )
+    if not math.isfinite(far + share):
+        return f"{model} The four parts have norms that are 0 or not finite, and so no ratio."
     return (
-        f"The path through step 1 brings {far:.2f} times the gradient of the path through step 4. A trained "
-        f"{NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and is asked for "
-        f"“{found.words[4]}”. The norm of the sum of the four parts is {share:.0%} of the sum of their norms: they do not "
-        "point in one direction."
+        f"The path through step 1 brings {far:.2f} times the gradient of the path through step 4. {model} The norm of the sum "
+        f"of the four parts is {share:.0%} of the sum of their norms: they do not point in one direction."
     )
 
 
