@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from recurrent_lm.reports.figures.style import boxes_for_glyphs
-from recurrent_lm.studies import InputError, check_writable, replacing
+from recurrent_lm.studies import InputError, boxes_for_glyphs, check_writable, replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

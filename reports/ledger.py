@@ -35,7 +35,7 @@ class Entry(Claim):
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Entry]:
     """The claims that ``verdicts`` gave, failing rows first, otherwise in the study's order."""
-    return ordered([Entry(**{str(name): value for name, value in row.items()}, page=page) for row in claims.to_dict("records")])
+    return ordered([Entry(*row) for row in claims.assign(page=page).itertuples(index=False)])
 
 
 def ordered(claims: list[Entry]) -> list[Entry]:

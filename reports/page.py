@@ -8,13 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 from pandas.api.types import is_numeric_dtype
 
-from recurrent_lm.reports.drawing import Listing, Passage, Plot, listings, passages, plots, subject
-from recurrent_lm.reports.figures.style import NARROW, WIDE, headline
 from recurrent_lm.reports.ledger import Entry, answer, decided_elsewhere, ledger
 from recurrent_lm.reports.since import Since, since
 from recurrent_lm.reports.svg import inline
 from recurrent_lm.reports.values import cell, facts, first, heading, sentence
-from recurrent_lm.studies import STUDIES, InputError, summary, verdicts
+from recurrent_lm.studies import (
+    NARROW,
+    STUDIES,
+    WIDE,
+    InputError,
+    Listing,
+    Passage,
+    Plot,
+    headline,
+    listings,
+    passages,
+    plots,
+    subject,
+    summary,
+    verdicts,
+)
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from recurrent_lm.reports.figures.style import COLOURS, printable
 from recurrent_lm.reports.images import MAKER
+from recurrent_lm.studies import COLOURS, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from recurrent_lm.reports.drawing import plots
 from recurrent_lm.reports.images import FORMATS, PAGES, replaceable, save
 from recurrent_lm.reports.lecture import LECTURE, guide
 from recurrent_lm.reports.ledger import answer, united
 from recurrent_lm.reports.page import Page, make
 from recurrent_lm.reports.render import render
 from recurrent_lm.reports.values import heading, sentence
-from recurrent_lm.studies import STUDIES, InputError, check_writable, load, replacing
+from recurrent_lm.studies import STUDIES, InputError, check_writable, load, plots, replacing
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
-from recurrent_lm.reports.figures.style import COLOURS, boxes_for_glyphs, printable
+from recurrent_lm.studies import COLOURS, boxes_for_glyphs, printable
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,11 +1,11 @@
 """Questions answered with numbers.
 
-A study is a frozen dataclass of parameters with presets. Calling it gives a tidy table, one row a measurement; the
-``claims`` of its module are what a table decides. The front door: ``STUDIES`` (name to question), ``load``, ``save``,
-``listing``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key), ``summary`` (medians, rates, comparisons) and
-``growth`` (exponents) for tables, ``AXES`` (the sizes that throughput varies) and ``exponents`` (growth of a summary), the
-statistics that figures show (``trainings`` and ``norm_edges`` of clipping), ``changes`` between two tables of a study, and how
-commands end, write files and print.
+A study is a folder: its parameters, cells and measuring, its ``claims``, which say what a table decides, and its
+``figures``, which draw it. Calling its frozen dataclass gives a tidy table, one row a measurement. The front door:
+``STUDIES`` (name to question), ``load``, ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key),
+``summary`` (medians, rates, comparisons), ``growth`` (exponents) and ``changes`` (between two tables of a study); the
+``plots``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and how commands end,
+write files and print.
 """
 
 from importlib import import_module
@@ -15,30 +15,34 @@ if __name__ != "recurrent_lm.studies":
     raise ImportError("this folder is the package recurrent_lm.studies: write `from recurrent_lm import studies`")
 
 _MODULES = {
-    "AXES": ".throughput.comparison",
+    "COLOURS": ".plotting.style",
     "Claim": ".engine.claims",
     "InputError": "recurrent_lm.lm",
+    "Listing": ".plotting.plots",
+    "NARROW": ".plotting.style",
+    "Passage": ".plotting.plots",
+    "Plot": ".plotting.plots",
     "STUDIES": ".engine.catalogue",
-    "by_lag": ".engine.statistics",
+    "WIDE": ".plotting.style",
+    "boxes_for_glyphs": ".plotting.style",
     "changes": ".engine.study",
     "check_writable": "recurrent_lm.lm",
-    "exp": ".engine.statistics",
-    "exponents": ".throughput.comparison",
     "failures": ".engine.tables",
     "growth": ".engine.study",
+    "headline": ".plotting.style",
     "listing": ".engine.study",
+    "listings": ".plotting.plots",
     "load": ".engine.tables",
-    "norm_edges": ".clipping.table",
-    "paired_ratio": ".engine.statistics",
-    "ratio": ".engine.statistics",
+    "passages": ".plotting.plots",
+    "plots": ".plotting.plots",
+    "printable": ".plotting.style",
     "replacing": "recurrent_lm.lm",
     "run_app": "recurrent_lm.lm",
     "save": ".engine.tables",
     "say": "recurrent_lm.lm",
     "select": ".engine.claims",
-    "share": ".engine.statistics",
+    "subject": ".plotting.plots",
     "summary": ".engine.study",
-    "trainings": ".clipping.table",
     "verdicts": ".engine.claims",
 }
 __all__ = sorted(_MODULES)
@@ -49,17 +53,10 @@ if TYPE_CHECKING:
     from recurrent_lm.lm import replacing as replacing
     from recurrent_lm.lm import run_app as run_app
     from recurrent_lm.lm import say as say
-    from recurrent_lm.studies.clipping.table import norm_edges as norm_edges
-    from recurrent_lm.studies.clipping.table import trainings as trainings
     from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
     from recurrent_lm.studies.engine.claims import Claim as Claim
     from recurrent_lm.studies.engine.claims import select as select
     from recurrent_lm.studies.engine.claims import verdicts as verdicts
-    from recurrent_lm.studies.engine.statistics import by_lag as by_lag
-    from recurrent_lm.studies.engine.statistics import exp as exp
-    from recurrent_lm.studies.engine.statistics import paired_ratio as paired_ratio
-    from recurrent_lm.studies.engine.statistics import ratio as ratio
-    from recurrent_lm.studies.engine.statistics import share as share
     from recurrent_lm.studies.engine.study import changes as changes
     from recurrent_lm.studies.engine.study import growth as growth
     from recurrent_lm.studies.engine.study import listing as listing
@@ -67,8 +64,19 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.tables import failures as failures
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save
-    from recurrent_lm.studies.throughput.comparison import AXES as AXES
-    from recurrent_lm.studies.throughput.comparison import exponents as exponents
+    from recurrent_lm.studies.plotting.plots import Listing as Listing
+    from recurrent_lm.studies.plotting.plots import Passage as Passage
+    from recurrent_lm.studies.plotting.plots import Plot as Plot
+    from recurrent_lm.studies.plotting.plots import listings as listings
+    from recurrent_lm.studies.plotting.plots import passages as passages
+    from recurrent_lm.studies.plotting.plots import plots as plots
+    from recurrent_lm.studies.plotting.plots import subject as subject
+    from recurrent_lm.studies.plotting.style import COLOURS as COLOURS
+    from recurrent_lm.studies.plotting.style import NARROW as NARROW
+    from recurrent_lm.studies.plotting.style import WIDE as WIDE
+    from recurrent_lm.studies.plotting.style import boxes_for_glyphs as boxes_for_glyphs
+    from recurrent_lm.studies.plotting.style import headline as headline
+    from recurrent_lm.studies.plotting.style import printable as printable
 
 
 def __getattr__(name: str) -> Any:

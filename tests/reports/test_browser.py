@@ -5,7 +5,7 @@ import re
 import pandas as pd
 import pytest
 
-from recurrent_lm.reports.figures.style import COLOURS
+from recurrent_lm.studies.plotting.style import COLOURS
 
 WIDTHS = (1280, 400)
 

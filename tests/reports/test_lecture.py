@@ -4,10 +4,9 @@ import pytest
 from report_cases import stored_clippings, stored_reaches
 
 from recurrent_lm.reports import build
-from recurrent_lm.reports.drawing import Listing, plots
 from recurrent_lm.reports.lecture import SLIDES, guide
 from recurrent_lm.reports.values import first
-from recurrent_lm.studies import STUDIES, load
+from recurrent_lm.studies import STUDIES, Listing, load, plots
 
 FOLLOW = ("gradient_flow", "gradient_lag", "clipping", "long_range", "weight_tying", "speeches")  # the lecture, in all figures
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from recurrent_lm import lm
-from recurrent_lm.studies import by_lag, verdicts
-from recurrent_lm.studies.engine.statistics import decay
+from recurrent_lm.studies import verdicts
+from recurrent_lm.studies.engine.statistics import by_lag, decay
 from recurrent_lm.studies.gradient_lag.study import Study, unroll
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60

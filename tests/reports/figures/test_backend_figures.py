@@ -5,8 +5,8 @@ import pytest
 from backend_cases import planted
 
 from recurrent_lm import studies
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
+from recurrent_lm.studies import plots
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from report_cases import clippings, stored_clippings
 
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.clipping_cliff import WINDOW
-from recurrent_lm.reports.figures.clipping_surface import FACETS, facets
-from recurrent_lm.reports.figures.style import NARROW, WIDE, headline
-from recurrent_lm.studies import InputError, load, norm_edges, verdicts
+from recurrent_lm.studies import InputError, load, plots, verdicts
+from recurrent_lm.studies.clipping.figures.clipping_cliff import WINDOW
+from recurrent_lm.studies.clipping.figures.clipping_surface import FACETS, facets
+from recurrent_lm.studies.clipping.table import norm_edges
+from recurrent_lm.studies.plotting.style import NARROW, WIDE, headline
 
 NAMES = ("surface", "cliff", "thresholds", "norms", "kinds")
 

@@ -3,12 +3,11 @@ import pytest
 from flow_cases import flow, stored_flow
 
 from recurrent_lm.reports import figure
-from recurrent_lm.reports.drawing import listings, plots
-from recurrent_lm.reports.figures.gradient_flow import beside_theory as theory
-from recurrent_lm.reports.figures.gradient_flow import language_models_over_lag as language
-from recurrent_lm.reports.figures.gradient_flow import networks, paths, slopes
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.studies import InputError, load, verdicts
+from recurrent_lm.studies import InputError, listings, load, plots, verdicts
+from recurrent_lm.studies.gradient_flow.figures import beside_theory as theory
+from recurrent_lm.studies.gradient_flow.figures import language_models_over_lag as language
+from recurrent_lm.studies.gradient_flow.figures import networks, paths, slopes
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from report_cases import reaches, stored_reaches
 
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.studies import InputError, load, verdicts
+from recurrent_lm.studies import InputError, load, plots, verdicts
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 
 PLOTS = {plot.name: plot for plot in plots("long_range")}
 

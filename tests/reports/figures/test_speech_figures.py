@@ -4,9 +4,8 @@ import pytest
 from report_cases import EVIL, speech_scores, tying
 
 from recurrent_lm.reports import build
-from recurrent_lm.reports.drawing import passages, plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.studies import InputError, save, verdicts
+from recurrent_lm.studies import InputError, passages, plots, save, verdicts
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 from recurrent_lm.studies.speeches.study import Study as Speeches
 from recurrent_lm.studies.weight_tying.study import Study as WeightTying
 

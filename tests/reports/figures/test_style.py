@@ -7,10 +7,10 @@ from xml.etree import ElementTree
 import pytest
 from report_cases import stored_costs, stored_norms, stored_speeds
 
-from recurrent_lm.reports.drawing import figure, plots
-from recurrent_lm.reports.figures.style import COLOURS, NARROW, PALETTE, WIDE, canvas, headline, legend
+from recurrent_lm.reports.drawing import figure
 from recurrent_lm.reports.svg import inline
-from recurrent_lm.studies import STUDIES, InputError, load, verdicts
+from recurrent_lm.studies import STUDIES, InputError, load, plots, verdicts
+from recurrent_lm.studies.plotting.style import COLOURS, NARROW, PALETTE, WIDE, canvas, headline, legend
 
 STORED = {"gradient_lag": stored_norms, "training_step": stored_costs, "throughput": stored_speeds}
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 from report_cases import speeds, stored_speeds
 
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.reports.figures.throughput import shared
-from recurrent_lm.studies import InputError, load, summary, verdicts
+from recurrent_lm.studies import InputError, load, plots, summary, verdicts
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
+from recurrent_lm.studies.throughput.figures import shared
 
 SIZES = pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
 PLOTS = {plot.name: plot for plot in plots("throughput")}

@@ -5,9 +5,8 @@ import pytest
 from report_cases import costs, stored_costs
 
 from recurrent_lm.reports import figure
-from recurrent_lm.reports.drawing import plots
-from recurrent_lm.reports.figures.style import NARROW, WIDE
-from recurrent_lm.studies import InputError, save, verdicts
+from recurrent_lm.studies import InputError, plots, save, verdicts
+from recurrent_lm.studies.plotting.style import NARROW, WIDE
 from recurrent_lm.studies.training_step.study import Study
 
 
@@ -29,14 +28,14 @@ def test_caption_has_each_variant_with_its_verdicts(made):
     assert made.caption.endswith("(aim >= 2: fails), 0.88 of the memory (70.0 of 80.0 MB) (aim <= 0.5: fails).")
 
 
-def test_caption_of_what_was_not_measured(tmp_path):
+def test_caption_of_times_and_memory_of_zero(tmp_path):
     table = costs(rounds=1).assign(seconds=0.0, peak_bytes=0)
     save(table, tmp_path / "t.parquet", "training_step", Study(rounds=1))
     (plot,) = plots("training_step")
     assert plot.caption(table, verdicts(table)) == (
         "Against a torch.nn loop, median over 1 round. "
-        "lm float32: fast not measured (aim >= 1: not measured), memory not measured (aim <= 0.5: not measured); "
-        "lm bf16: fast not measured (aim >= 2: not measured), memory not measured (aim <= 0.5: not measured)."
+        "lm float32: fast undefined (aim >= 1: ambiguous), memory undefined (aim <= 0.5: ambiguous); "
+        "lm bf16: fast undefined (aim >= 2: ambiguous), memory undefined (aim <= 0.5: ambiguous)."
     )
 
 

@@ -1,11 +1,10 @@
 """What figures say of measurements of 0, missing or infinite: a caption, or the sentence that there is nothing to draw."""
 
 import pytest
-from undefined_cases import PLACES, WRONG, changed, table_of
+from small_tables import PLACES, WRONG, changed, table_of
 
-from recurrent_lm.reports.drawing import listings, plots
-from recurrent_lm.reports.figures.style import WIDE
-from recurrent_lm.studies import InputError, verdicts
+from recurrent_lm.studies import InputError, listings, plots, verdicts
+from recurrent_lm.studies.plotting.style import WIDE
 
 SHOWN = ("value", "seconds", "weight_norm", "bits_per_byte", "perplexity", "valid_loss", "tokens_per_second", "nats")
 DRAWN = [(*place, kind) for place in PLACES for kind in ("zero", "missing") if place[1] in SHOWN]

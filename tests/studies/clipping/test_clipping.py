@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from recurrent_lm import lm
 from recurrent_lm.lm.training.clip import clip
-from recurrent_lm.studies import load, save, trainings, verdicts
+from recurrent_lm.studies import load, save, verdicts
 from recurrent_lm.studies.clipping import cliff as cliff
 from recurrent_lm.studies.clipping import kinds as kinds
 from recurrent_lm.studies.clipping import trainings as model
 from recurrent_lm.studies.clipping.study import PRESETS, Study, complaint
-from recurrent_lm.studies.clipping.table import BINS, bin_of, norm_edges
+from recurrent_lm.studies.clipping.table import BINS, bin_of, norm_edges, trainings
 from recurrent_lm.studies.engine.run import Run
 
 TEXT = "the people of the union and the people of the states stand by the union, and all of us with them. " * 40

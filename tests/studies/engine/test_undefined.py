@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from undefined_cases import CASES, PLACES, WRONG, changed, table_of
+from small_tables import CASES, PLACES, WRONG, changed, table_of
 
 from recurrent_lm import studies
 

@@ -13,6 +13,7 @@ from flow_cases import study as flow_study
 from report_cases import CLIPPED, clippings, costs, norms, reaches, speech_scores, speeds, tying
 
 from recurrent_lm.studies.backends.study import Study as Backends
+from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.exchange import study as exchange
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.long_range import study as long_range
@@ -75,4 +76,23 @@ def table_of(name):
     study, table = CASES[name]()
     parameters = json.loads(json.dumps(asdict(study)))
     table.attrs = {"study": name, "parameters": parameters, "machine": table.attrs.get("machine", {})}
+    return table
+
+
+NAMES = {"seed", "round", "step", "lag", "layer", "epoch", "window", "steps", "batch", "hidden", "programs", "kilobytes", "d",
+         "h", "bin", "rate", "multiple", "threshold", "w", "b", "scale", "bias", "temperature",
+         "solved"}  # fmt: skip # what a row is of
+PLACES = [(name, column) for name in CASES for column, kind in module_of(name).Study.COLUMNS.items()
+          if kind is not str and column not in NAMES]  # fmt: skip
+WRONG = {"zero": 0.0, "missing": math.nan, "tiny": 5e-324, "infinite": math.inf, "negative": -1.0, "huge": 1e300}
+
+
+def changed(name, column, kind, rows):
+    """The study's table with a column's value replaced in these rows; ``same`` takes its first value."""
+    table = table_of(name).copy()
+    table.attrs = table_of(name).attrs
+    value = table[column].iloc[0] if kind == "same" else WRONG[kind]
+    if pd.api.types.is_integer_dtype(table[column]):
+        value = int(value) if math.isfinite(value) and abs(value) < 2**62 else 0
+    table.loc[rows, column] = value
     return table

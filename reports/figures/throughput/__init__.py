@@ -1,9 +1,0 @@
-"""Figures of the throughput study: what waiting costs, recurrences, losses, training steps, and how near to the limits."""
-
-from recurrent_lm.reports.figures.throughput.decoder_loss import PLOT as LOSS
-from recurrent_lm.reports.figures.throughput.layers import PLOT as RECURRENCE
-from recurrent_lm.reports.figures.throughput.limits import PLOT as LIMITS
-from recurrent_lm.reports.figures.throughput.speed import CELLS, TRAINING
-from recurrent_lm.reports.figures.throughput.waiting import PLOT as WAITING
-
-PLOTS = (WAITING, RECURRENCE, CELLS, LOSS, TRAINING, LIMITS)
