@@ -27,7 +27,7 @@ def executor(text: str, name: str, timed: bool) -> Executor:
             f"{name} measures times, which cells that share a machine would lengthen; leave out --executor, or take local:1"
         )
     if timed:
-        from recurrent_lm.studies.executors.own import OwnProcess
+        from recurrent_lm.studies.executors.own_process import OwnProcess
 
         return OwnProcess()
     from recurrent_lm.studies.executors.cluster import Cluster, Local

@@ -3,7 +3,7 @@
 ``python -m recurrent_lm.kernels.bench.ptx run LSTM --hidden 512 --dtype bfloat16`` runs a layer and reports its errors;
 ``count`` gives what a step costs. In ``code/``: ``parse`` (text), ``flow`` (blocks, loops), ``translate``, ``instructions`` and
 ``accesses`` (each instruction as Python), ``registers`` (numbers), ``matrix`` (products and their fragments). Beside it:
-``storage`` and ``shared_memory`` (accesses and what they may not do), ``execution`` (order and speed), ``launch`` (the
+``global_memory`` and ``shared_memory`` (accesses and what they may not do), ``execution`` (order and speed), ``launch`` (the
 project's own launches), ``cases`` (layers), ``counts``, ``cost`` and ``cost_table``.
 
 It reports, as ``Fault``: an access out of bounds or misaligned, shared memory that is read before it is written, a race in

@@ -18,8 +18,8 @@ from recurrent_lm.kernels.bench.ptx.cases import Layer
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused
 from recurrent_lm.kernels.bench.ptx.cost import steps_of
 from recurrent_lm.kernels.bench.ptx.cost_table import write
+from recurrent_lm.kernels.bench.ptx.global_memory import Fault
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute
-from recurrent_lm.kernels.bench.ptx.storage import Fault
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.cells import CELLS
 

@@ -20,8 +20,8 @@ from recurrent_lm.kernels.bench.ptx.code.parse import Kernel, Refused
 from recurrent_lm.kernels.bench.ptx.code.registers import Lanes, u2
 from recurrent_lm.kernels.bench.ptx.code.translate import BARRIER, END, STEP, Program, granule, translate
 from recurrent_lm.kernels.bench.ptx.counts import Counts
+from recurrent_lm.kernels.bench.ptx.global_memory import UNSIGNED, Fault, Global, Viewer
 from recurrent_lm.kernels.bench.ptx.shared_memory import Shared, first_lanes
-from recurrent_lm.kernels.bench.ptx.storage import UNSIGNED, Fault, Global, Viewer
 
 PATIENCE = 40  # rounds in which nothing changes, until that is a deadlock: a loop may count
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recurrent_lm.kernels.bench.ptx.code.registers import Lanes
-from recurrent_lm.kernels.bench.ptx.storage import SHARED, UNSIGNED, Viewer
+from recurrent_lm.kernels.bench.ptx.global_memory import SHARED, UNSIGNED, Viewer
 
 WARPS = 16  # bits of a mark that are warps
 FLYING = 1 << 62  # the mark of words to which a copy is under way

@@ -9,7 +9,7 @@ from recurrent_lm.kernels.bench.ptx.code import matrix
 from recurrent_lm.kernels.bench.ptx.code import registers as values
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused, parse
 from recurrent_lm.kernels.bench.ptx.execution import Machine
-from recurrent_lm.kernels.bench.ptx.storage import Fault
+from recurrent_lm.kernels.bench.ptx.global_memory import Fault
 
 HEAD = """
 .version 8.8

@@ -18,7 +18,7 @@ from recurrent_lm.studies.engine.run import Run
 from recurrent_lm.studies.executors import job
 from recurrent_lm.studies.executors.choose import executor
 from recurrent_lm.studies.executors.cluster import Cluster
-from recurrent_lm.studies.executors.own import OwnProcess
+from recurrent_lm.studies.executors.own_process import OwnProcess
 from recurrent_lm.studies.executors.sources import sources
 
 distributed = pytest.importorskip("distributed")

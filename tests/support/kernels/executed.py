@@ -25,8 +25,8 @@ from recurrent_lm.kernels.bench.exchange_run import ExchangeRun
 from recurrent_lm.kernels.bench.ptx.cases import Layer, relative
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused
 from recurrent_lm.kernels.bench.ptx.cost import steps_of
+from recurrent_lm.kernels.bench.ptx.global_memory import Fault
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, on_machine
-from recurrent_lm.kernels.bench.ptx.storage import Fault
 from recurrent_lm.kernels.loss import launch as losses
 from recurrent_lm.kernels.loss.terms import Terms
 from recurrent_lm.kernels.rnn.plan import DEVICES

@@ -29,7 +29,7 @@ from recurrent_lm.kernels.bench.ptx.code.parse import (
     width,
 )
 from recurrent_lm.kernels.bench.ptx.counts import kind_of
-from recurrent_lm.kernels.bench.ptx.storage import SHARED
+from recurrent_lm.kernels.bench.ptx.global_memory import SHARED
 
 END, BARRIER, STEP = -2, -1, 0  # where a generator stops; a line's number: before it looks at global memory
 GARBAGE = 0xA5A5A5A5A5A5A5A5
