@@ -13,9 +13,9 @@ import kernels, sys
 assert kernels.OWNER == "somebody else"
 from recurrent_lm.kernels import LSTM
 from recurrent_lm.lm.config import PRESETS
-from recurrent_lm.studies.executors import own
+from recurrent_lm.studies.executors import own_process
 import torch, recurrent_lm
-assert recurrent_lm.__file__.startswith(sys.argv[1]) and own.__file__.startswith(sys.argv[1]), recurrent_lm.__file__
+assert recurrent_lm.__file__.startswith(sys.argv[1]) and own_process.__file__.startswith(sys.argv[1]), recurrent_lm.__file__
 assert (PRESETS / "demo.toml").is_file()
 print(tuple(LSTM(3, 4)(torch.zeros(5, 2, 3))[0].shape))
 """
