@@ -168,10 +168,12 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
     logits = torch.empty(rows, stride, dtype=acc, device=device)
-    products = logits if dtype == acc else torch.empty(rows, stride, dtype=dtype, device=device)
-    products[:, v:] = 0
     z = logits[:, :v]
-    return z, z if dtype == acc else products[:, :v]
+    if dtype == acc:
+        return z, z
+    products = torch.empty(rows, stride, dtype=dtype, device=device)
+    products[:, v:] = 0
+    return z, products[:, :v]
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -108,7 +108,7 @@ def test_the_plain_loss_alone_goes_there(asked: dict[str, object], monkeypatch: 
     tensors, target = problem(5, 8, 3)
     x, w, b = (t.float() for t in tensors)
     ran = []
-    monkeypatch.setattr(MODULE._Nll, "apply", lambda *_: ran.append(True) or torch.zeros(()))
+    monkeypatch.setattr(MODULE.NegativeLogLikelihood, "apply", lambda *_: ran.append(True) or torch.zeros(()))
     ours(x, w, target, linear_bias=b, **asked)
     assert bool(ran) == (not asked)
     ran.clear()

@@ -181,7 +181,8 @@ def test_a_read_only_or_full_run_folder_is_a_sentence(
     real = pathlib.Path.open
 
     def open_file(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
-        if which in path.name and mode[0] in "wa":
+        here = "config.toml" if path.suffix == ".tmp" else path.name  # the first file that is replaced as a whole
+        if which in here and mode[0] in "wa":
             raise OSError(code, os.strerror(code), str(path))
         return real(path, mode, *args, **kwargs)
 

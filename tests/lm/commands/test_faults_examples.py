@@ -133,7 +133,7 @@ def test_a_mark_is_of_what_was_written(tmp_path: Path) -> None:
 def test_a_signal_before_the_first_step_keeps_the_marks(run: Path, runs: Path) -> None:
     """The logs are not open then."""
     training = launch.resume(run)
-    marks = dict(training.marks)
+    marks = dict(training.journal.marks)
     training.signum = 15
     with pytest.raises(Exception, match="all saved"):
         training.run(quiet=True)

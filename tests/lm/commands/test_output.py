@@ -104,7 +104,9 @@ def test_the_introduction_gives_the_reason_for_the_precision(
 def test_a_resumed_training_keeps_its_precision_and_says_so(
     tmp_path: Path, corpus: Path, make_config: Make, lm_command: Any
 ) -> None:
-    launch.new_training(make_config(corpus, max_steps=1), tmp_path / "run")
+    training = launch.new_training(make_config(corpus, max_steps=1), tmp_path / "run")
+    assert training.lock
+    training.lock.release()  # it would be only when the training is collected
     assert "float32 (as the run was begun)" in lm_command("resume", tmp_path / "run")[1]
 
 
