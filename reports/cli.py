@@ -49,6 +49,7 @@ def build(
     tables: Annotated[list[Path] | None, typer.Argument(help="tables, or folders of tables; runs if left out")] = None,
     out: Annotated[Path, typer.Option(help="the folder of the pages")] = PAGES,
     against: Annotated[Path | None, typer.Option(help="an older table, or a folder of such, to tell what changed")] = None,
+    png: Annotated[bool, typer.Option("--png", help="figures as PNG files alone, to keep in a repository")] = False,
 ) -> None:
     """Make a page of each table, with its figures, and an index of them all.
 
@@ -60,8 +61,9 @@ def build(
     [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
     from recurrent_lm.reports import build as build_all
+    from recurrent_lm.reports.images import FORMATS
 
-    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against)
+    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
         print(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")

@@ -30,13 +30,17 @@ class Built:
 
 
 def build(
-    sources: list[Path], out: Path, tell: Callable[[str], None] = lambda line: None, against: Path | None = None
+    sources: list[Path],
+    out: Path,
+    tell: Callable[[str], None] = lambda line: None,
+    against: Path | None = None,
+    formats: tuple[str, ...] = tuple(FORMATS),
 ) -> Built:
     """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
 
     A table that cannot be read is named on the index, and the others are made. Without any table the index says that
     nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted. ``against`` is an older table,
-    or a folder of such: the pages tell what changed since.
+    or a folder of such: the pages tell what changed since. ``formats`` are those of the figures' files that a page links to.
 
     Raises:
         InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
@@ -51,7 +55,9 @@ def build(
     older, only = _older(tables, against, problems) if against else ({}, [])
     places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
     for name, (_, table) in tables.items():
-        places += [picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}")]
+        places += [
+            picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}", formats)
+        ]
     for place in places:
         _check(place)
     pages = []
@@ -61,10 +67,10 @@ def build(
         page = make(table, name, path.name, older.get(name), beside, leads=name == next(iter(alike)))
         for shown in page.figures:
             if shown.drawing:
-                for picture in _pictures(out, shown.name):
+                for picture in _pictures(out, shown.name, formats):
                     save(shown.drawing, picture)
         for ending in PAGES:
-            _write(out / f"{name}{ending}", render(f"page{ending}", page=page, figures=FIGURES))
+            _write(out / f"{name}{ending}", render(f"page{ending}", page=page, figures=FIGURES, formats=formats))
         pages.append(page)
         tell(f"{name}: {page.answer}")
         if page.since:
@@ -157,8 +163,8 @@ def _index(out: Path, pages: list[Page], problems: list[str], against: Path | No
         _write(out / f"index{ending}", render(f"index{ending}", **values))
 
 
-def _pictures(out: Path, name: str) -> list[Path]:
-    return [out / FIGURES / f"{name}{ending}" for ending in FORMATS]
+def _pictures(out: Path, name: str, formats: tuple[str, ...]) -> list[Path]:
+    return [out / FIGURES / f"{name}{ending}" for ending in formats]
 
 
 def _check(place: Path) -> None:

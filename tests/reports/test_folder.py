@@ -1,5 +1,6 @@
 """Tables to a folder of pages: which are found, how they are named, what is refused, and what is left alone."""
 
+import re
 import webbrowser
 from pathlib import Path
 
@@ -159,3 +160,14 @@ def test_open_prints_the_index_and_hands_it_to_the_browser(bare, tmp_path, monke
 def test_open_without_an_index_says_how_to_make_one(tmp_path, capsys):
     assert run_app(app, "reports", ["open", str(tmp_path)]) == 2
     assert f"reports build --out {tmp_path}" in capsys.readouterr().err
+
+
+def test_figures_can_be_png_alone(tmp_path):
+    """As they are kept in a repository: no page links to a file that is not there."""
+    table = stored_costs(tmp_path / "table.parquet")
+    code = run_app(app, "reports", ["build", str(table), "--png", "--out", str(tmp_path / "pages")])
+    assert code == 0
+    files = sorted((tmp_path / "pages" / "figures").iterdir())
+    assert files and {file.suffix for file in files} == {".png"}
+    links = re.findall(r'href="(figures/[^"]+)"', (tmp_path / "pages" / "table.html").read_text())
+    assert sorted(links) == sorted(f"figures/{file.name}" for file in files)
