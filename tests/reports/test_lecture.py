@@ -31,8 +31,8 @@ def two(tmp_path_factory):
     table = load(stored_reaches(folder / "long_range_50.parquet", seeds=5, solved={50: (0, 1, 5)}))
     assert set(table.loc[table["part"] == "clipping", "steps"]) == {50}
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("page", "folder"):
-            patch.setattr(f"reports.{module}.plots", lambda study: plots(study)[:1])
+        for module in ("page", "site"):
+            patch.setattr(f"recurrent_lm.reports.{module}.plots", lambda study: plots(study)[:1])
         patch.setattr("recurrent_lm.reports.site.save", lambda drawing, path: None)
         return build([folder], folder / "pages")
 
@@ -58,8 +58,8 @@ def test_a_claim_that_another_table_decides_is_not_called_unmeasured(two):
 
 
 def test_a_failing_claim_has_its_likely_reason_on_the_page(tmp_path, monkeypatch):
-    for module in ("page", "folder"):
-        monkeypatch.setattr(f"reports.{module}.plots", lambda study: ())
+    for module in ("page", "site"):
+        monkeypatch.setattr(f"recurrent_lm.reports.{module}.plots", lambda study: ())
     stored_clippings(tmp_path / "clipping.parquet")
     built = build([tmp_path / "clipping.parquet"], tmp_path / "pages")
     failing = [c for c in built.pages[0].claims if c.verdict == "fails"]
