@@ -6,7 +6,7 @@ import numpy as np
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.engine.statistics import by_lag
+from recurrent_lm.studies.engine.statistics import UNDEFINED, by_lag
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import MUTED, Size, canvas, legend, plain
 
@@ -60,7 +60,9 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     layer = int(table["layer"].max())
     where = f" in layer {layer}" if layer else ""
     pace = "how it changes per step back was not measured"
-    if fall["verdict"] != "not measured":
+    if fall["measured"] == UNDEFINED:
+        pace = f"how it changes per step back is {UNDEFINED}"
+    elif fall["verdict"] != "not measured":
         pace = f"per step back it is multiplied by {fall['measured'].partition(' times per step')[0]} on average"
     return (
         f"The median norm of a step's part{where} {_reach(table)}; {pace}. The claim that the parts sum to autograd's "

@@ -51,7 +51,7 @@ def test_caption_states_what_the_table_holds(table):
         ([1, 0.5, 0.2], "stays above a tenth of its value at lag 0 up to lag 2; per step"),
         ([1, 0.01, 0.5], "first falls below a tenth of its value at lag 0 at lag 1, and does not stay there; per step"),
         ([1, 0.01, 0.5, 0.01, 0.01], "falls below a tenth of its value at lag 0 from lag 3 on; per step"),
-        ([1, 0, 0], "from lag 1 on; how it changes per step back was not measured."),
+        ([1, 0, 0], "from lag 1 on; how it changes per step back is undefined: a value is 0"),
         ([0, 1, 2], "is 0 at lag 0; per step back it is multiplied by 2.000 on average"),
         ([float("nan"), 1, 2], "is nan at lag 0; per step"),
         ([1, 0.5, float("inf")], "stays above a tenth"),
@@ -75,7 +75,7 @@ def test_caption_of_several_layers_names_the_one_it_speaks_of(tmp_path):
 def test_a_last_layer_without_a_gradient_has_empty_bars(tmp_path):
     both = pd.concat([one_window([1.0, 0.5]), one_window([0.0, 0.0], layer=1)])
     made = figure(stored(both, tmp_path / "t.parquet"))
-    assert "in layer 1 is 0 at lag 0; how it changes per step back was not measured" in made.caption
+    assert "in layer 1 is 0 at lag 0; how it changes per step back is undefined: a value is 0" in made.caption
     assert not any("█" in line for line in made.lines)
 
 

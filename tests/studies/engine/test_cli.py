@@ -78,8 +78,9 @@ def test_claims_are_read_as_claim_measured_verdict(tmp_path, capsys):
         "Source     lecture, slide Vanishing, exploding\n"
         "Setting    r, layer 0\n"
         "Threshold  log median norm falls with the lag\n"
-        "Measured   not measured\n"
-        "Verdict    not measured\n\n"
+        "Measured   undefined: a value is 0, negative or not finite\n"
+        "Verdict    ambiguous\n"
+        "Reason     likely: a value that is 0, negative or not finite has no ratio, and no place in a mean\n\n"
     )
 
 

@@ -44,7 +44,8 @@ def changed(tree, file, study=Study):
         "README.md",
         "studies/gradient_flow/claims.py",
         "studies/gradient_flow/theory.py",  # which claims alone use
-        "reports/figures/gradient_flow/slopes.py",
+        "studies/gradient_flow/figures/slopes.py",
+        "studies/plotting/plots.py",
         "reports/page.py",
         "studies/engine/catalogue.py",
         "studies/engine/run.py",
@@ -118,7 +119,7 @@ def test_every_study_has_its_module_and_leaves_claims_figures_and_reports_out(na
 def test_a_run_goes_on_after_a_commit_and_names_the_files_that_make_it_begin_anew(tree, capsys):
     study, base = Study(**TINY), tree / "runs" / "g"
     Run(study, "gradient_flow", "smoke", base)()
-    for file in ("README.md", "studies/gradient_flow/claims.py", "reports/figures/gradient_flow/slopes.py"):
+    for file in ("README.md", "studies/gradient_flow/claims.py", "studies/gradient_flow/figures/slopes.py"):
         change(tree / file)
     capsys.readouterr()
     Run(study, "gradient_flow", "smoke", base)()

@@ -79,7 +79,8 @@ def reaches(seeds=15, repeats=3, corpora=("obama",), solved=None):
                         add("history", corpus, cell, "shuffled", n, seed, nats=loss - 0.02)
                     add("history", corpus, cell, "all" if n == 100 else "dropped", n, seed, nats=loss)
                 for lag in (0, 1, 2, 3, 5, 8, 12, 20, 30, 50):
-                    add("influence", corpus, cell, "changed", lag, seed, nats=2 * (0.6 + 0.1 * k) ** lag * (0.9 + 0.1 * seed))
+                    of_seed = 0.93 + 0.08 * seed if lag else 0.9 + 0.1 * seed  # what is left differs between seeds
+                    add("influence", corpus, cell, "changed", lag, seed, nats=2 * (0.6 + 0.1 * k) ** lag * of_seed)
     return pd.DataFrame(rows).astype(long_range.Study.COLUMNS)
 
 
@@ -143,13 +144,14 @@ CLIPPED = Clipping(grid=15, descent_steps=40, corpora="obama", seeds=2, rates=(1
 
 
 def clippings(uphill=0.0):
-    """A table of clipping: the real cliff; trainings that end at a loss of 4, without clipping at the rate 8 in none; steps of
-    which a share ``uphill`` points there under the hardest clipping of each step's part."""
+    """A table of clipping: the real cliff; trainings that end at a loss of 4 or a little more, without clipping at the rate 8
+    in none; steps of which a share ``uphill`` points there under the hardest clipping of each step's part."""
     rows = [{"part": "cliff"} | row for row in cliff.rows(15, (4.7, -2.1), 0.2, 0.1, 40)]
     for seed, rate, multiple in product((1, 2), (1.0, 8.0), (0.5, 10.0, np.inf)):
         about = {"corpus": "obama", "seed": seed, "rate": rate, "multiple": multiple, "threshold": 0.3 * multiple}
         lost = rate == 8 and multiple == np.inf
-        told = {"loss": np.inf if lost else 4.0, "clipped": 0.5 * (multiple < 1), "mean norm": 0.3, "frequencies": 5.0}
+        loss = np.inf if lost else 4.004 if (seed, multiple) == (2, 0.5) else 4.0  # seeds that are all alike decide nothing
+        told = {"loss": loss, "clipped": 0.5 * (multiple < 1), "mean norm": 0.3, "frequencies": 5.0}
         rows += [about | {"part": "training", "quantity": name, "value": value} for name, value in told.items()]
         for quantity, bins in (("before", (30, 34, 36)), ("after", (30, 31, 32))):
             rows += [about | {"part": "norms", "quantity": quantity, "bin": b, "value": 10.0} for b in bins]
