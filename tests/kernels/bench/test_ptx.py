@@ -42,9 +42,11 @@ def ask() -> Iterator[Ask]:
 
     def question(of: dict[str, Any]) -> dict[str, Any]:
         print(json.dumps(of), file=server.stdin, flush=True)
-        answer = server.stdout.readline()
-        assert answer, f"the process ended with {server.wait()}"
-        return json.loads(answer)
+        line = server.stdout.readline()
+        assert line, f"the process ended with {server.wait()}"
+        answer: dict[str, Any] = json.loads(line)
+        assert "raised" not in answer, answer["raised"]
+        return answer
 
     yield question
     server.stdin.close()

@@ -3,7 +3,7 @@
 A script, because kernels are decorated for the compiler here and for the interpreter in the tests. ``{"scan": {..}}`` gives the
 errors of a layer, forward and backward; ``{"loss": {..}}`` those of the losses, ``{"exchange": {..}}`` that of the exchange
 alone; ``{"mutants": {..}}`` which changes of the PTX are noticed; ``{"cost": {..}}`` what a step costs. A report of the machine
-comes as ``{"fault": ..}``.
+comes as ``{"fault": ..}``, any other exception as ``{"raised": ..}``.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -166,4 +167,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        try:
+            found = answer(json.loads(line))
+        except Exception:  # fails the test that asked; those after it have a process still
+            found = {"raised": traceback.format_exc()}
+        print(json.dumps(found), flush=True)
