@@ -65,7 +65,7 @@ def check_scan(ask: Ask, spec: dict[str, Any]) -> None:
 
 
 def case(cell: str, plan: str, dtype: str, device: str, **more: Any) -> dict[str, Any]:
-    """Fields of ``kernels.bench.ptx.layers.Layer``, and of how it is executed."""
+    """Fields of ``kernels.bench.ptx.cases.Layer``, and of how it is executed."""
     return {"cell": cell, "plan": plan, "dtype": dtype, "device": device, "hidden": 64, **more}
 
 
