@@ -229,7 +229,9 @@ def norms_of(x, AXIS: tl.constexpr):
     largest = tl.max(tl.abs(x), axis=AXIS)
     large, small = largest > 2.0**50, largest < 2.0**-40
     x = x * tl.expand_dims(tl.where(large, 2.0**-80, tl.where(small, 2.0**86, 1.0)), AXIS)
-    return tl.sqrt(tl.sum(x * x, axis=AXIS)) * tl.where(large, 2.0**80, tl.where(small, 2.0**-86, 1.0))
+    # A choice between product and sum: an fma rounds one square of a pair only, and lanes with one row would differ in it.
+    squares = tl.where(x == x, x * x, x)
+    return tl.sqrt(tl.sum(squares, axis=AXIS)) * tl.where(large, 2.0**80, tl.where(small, 2.0**-86, 1.0))
 
 
 @triton.jit

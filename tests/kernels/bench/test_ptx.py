@@ -42,9 +42,11 @@ def ask() -> Iterator[Ask]:
 
     def question(of: dict[str, Any]) -> dict[str, Any]:
         print(json.dumps(of), file=server.stdin, flush=True)
-        answer = server.stdout.readline()
-        assert answer, f"the process ended with {server.wait()}"
-        return json.loads(answer)
+        line = server.stdout.readline()
+        assert line, f"the process ended with {server.wait()}"
+        answer: dict[str, Any] = json.loads(line)
+        assert "raised" not in answer, answer["raised"]
+        return answer
 
     yield question
     server.stdin.close()
@@ -63,7 +65,7 @@ def check_scan(ask: Ask, spec: dict[str, Any]) -> None:
 
 
 def case(cell: str, plan: str, dtype: str, device: str, **more: Any) -> dict[str, Any]:
-    """Fields of ``kernels.bench.ptx.layers.Layer``, and of how it is executed."""
+    """Fields of ``kernels.bench.ptx.cases.Layer``, and of how it is executed."""
     return {"cell": cell, "plan": plan, "dtype": dtype, "device": device, "hidden": 64, **more}
 
 

@@ -3,7 +3,7 @@
 A script, because kernels are decorated for the compiler here and for the interpreter in the tests. ``{"scan": {..}}`` gives the
 errors of a layer, forward and backward; ``{"loss": {..}}`` those of the losses, ``{"exchange": {..}}`` that of the exchange
 alone; ``{"mutants": {..}}`` which changes of the PTX are noticed; ``{"cost": {..}}`` what a step costs. A report of the machine
-comes as ``{"fault": ..}``.
+comes as ``{"fault": ..}``, any other exception as ``{"raised": ..}``.
 """
 
 import json
@@ -12,6 +12,7 @@ import re
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
@@ -28,7 +29,7 @@ from recurrent_lm.kernels.bench.ptx.cost import steps_of
 from recurrent_lm.kernels.bench.ptx.global_memory import Fault
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, on_machine
 from recurrent_lm.kernels.loss import launch as losses
-from recurrent_lm.kernels.loss.terms import Terms
+from recurrent_lm.kernels.loss.terms import Decoded, Terms, Upstream
 from recurrent_lm.kernels.rnn.plan import DEVICES
 
 torch.utils.deterministic.fill_uninitialized_memory = True  # by NaN: what was never written shows
@@ -46,9 +47,10 @@ def loss(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:
     weight = torch.rand(v) if spec.get("weight") else None
     need = (True, True, True)
     with on_machine(DEVICES[spec["device"]], run):
-        cut = losses.cut_loss(x, w, b, target, weight, terms, True)
-        gradients = losses.cut_gradients(x, w, b, target, weight, cut.top, cut.log_sum, upstream, None, terms, need)
-        chunked, chunked_gradients = losses.chunked_gradients(x, w, b, target, weight, upstream, None, terms, need, True)
+        decoded, of = Decoded(x, w, b, target, weight), Upstream(upstream)
+        cut = losses.cut_loss(decoded, terms, True)
+        gradients = losses.cut_gradients(decoded, cut.top, cut.log_sum, of, terms, need)
+        chunked, chunked_gradients = losses.chunked_gradients(decoded, of, terms, need, True)
     leaves = [t.double().requires_grad_() for t in (x, w, b)]
     z = leaves[0] @ leaves[1].t() + leaves[2]
     z = terms.softcap * torch.tanh(z / terms.softcap) if terms.softcap else z
@@ -165,4 +167,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        try:
+            found = answer(json.loads(line))
+        except Exception:  # fails the test that asked; those after it have a process still
+            found = {"raised": traceback.format_exc()}
+        print(json.dumps(found), flush=True)
