@@ -49,8 +49,16 @@ def _prefixed(key: str, value: str, prefix: str) -> str:
 
 
 def _rounded(value: str) -> str:
-    """Coordinates to a hundredth of a point: matplotlib writes six digits, which no screen shows and every page carries."""
-    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), " ".join(value.split()))
+    """Coordinates to a hundredth of a point: matplotlib writes six digits, which no screen shows and every page carries.
+
+    Numbers below 1 keep four places: the scale of letters is among them.
+    """
+
+    def short(number: "re.Match[str]") -> str:
+        x = float(number[0])
+        return f"{x:.{2 if abs(x) >= 1 else 4}f}".rstrip("0").rstrip(".")
+
+    return re.sub(r"-?\d+\.\d{3,}", short, " ".join(value.split()))
 
 
 def _variables(value: str) -> str:

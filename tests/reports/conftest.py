@@ -81,8 +81,9 @@ const inspect = async frame => {
     const wide = (a, b) => Math.min(a.right, b.right) - Math.max(a.left, b.left);  // of what two boxes share
     const high = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
     if (boxes.some(box => wide(box, edge) < box.width - 1 || high(box, edge) < box.height - 1))
-      say("text beyond the drawing", svg);
-    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1))) say("text over text", svg);
+      say("text beyond the drawing", {id: svg.getAttribute("aria-label")});
+    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1)))
+      say("text over text", {id: svg.getAttribute("aria-label")});
   }
   const style = view.getComputedStyle(page.body), table = page.querySelector("table.data");
   const glyph = drawings.length ? drawings[0].querySelector("g[id*=text_] g, g[id*=text_] use") : null;

@@ -8,7 +8,7 @@ import pytest
 from report_cases import stored_costs, stored_norms, stored_speeds
 
 from recurrent_lm.reports.drawing import figure
-from recurrent_lm.reports.svg import inline
+from recurrent_lm.reports.svg import _rounded, inline
 from recurrent_lm.studies import STUDIES, InputError, load, plots, verdicts
 from recurrent_lm.studies.plotting.style import COLOURS, NARROW, PALETTE, WIDE, canvas, headline, legend
 
@@ -120,3 +120,8 @@ def test_a_figure_is_chosen_by_name(tmp_path):
     assert figure(path, "cost").caption == figure(path).caption
     with pytest.raises(InputError, match="has no figure 'costs'; it has cost"):
         figure(path, "costs")
+
+
+def test_coordinates_are_short_and_the_scale_of_letters_is_kept():
+    assert _rounded("M 620.385463 -191.562078 z") == "M 620.39 -191.56 z"
+    assert _rounded("translate(57.600000 3.141593) scale(0.075000 -0.0833333)") == "translate(57.6 3.14) scale(0.075 -0.0833)"
