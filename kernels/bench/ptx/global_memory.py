@@ -10,7 +10,7 @@ atomics its data are their own flags, so it needs no order; in one with atomics 
 """
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -39,7 +39,7 @@ class Viewer:
     clock: NDArray[Any]  # never changed in place
     epoch: int = 1
     barriers: int = 0
-    fences: list[tuple[int, int]] = None  # type: ignore[assignment]  # (tick, barriers passed)
+    fences: list[tuple[int, int]] = field(default_factory=list)  # (tick, barriers passed)
     name: str = ""
 
     def fault(self, line: int, message: str) -> Fault:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.patches import FancyBboxPatch
 
+from recurrent_lm.lm import InputError
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES, last_epoch, need, pick
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, PAPER, RULE, Size, canvas, plain, printable
@@ -171,7 +172,7 @@ def _number(value: float) -> str:
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     try:
         found = steps(table)
-    except Exception as error:  # the page says so in its own words
+    except InputError as error:  # the page says so in its own words
         return f"{error}."
     far = found.part[1] / found.part[4] if found.part[4] else float("nan")
     share = found.total / (sum(found.part.values()) or 1.0)
