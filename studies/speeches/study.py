@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import lm
-from recurrent_lm.studies.engine.language_models import Trained, check_names, trained
+from recurrent_lm.studies.engine.language_models import Trained, check_names, converged, names_in
 from recurrent_lm.studies.engine.parameters import choice, choices, real, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.speeches.claims import claims
@@ -60,9 +60,7 @@ class Study(Sweep):
         """Scores: the network, the n-gram model of its training text, and their mixture, on the test text of each corpus.
         Samples: one a prompt and temperature, with its ``longest`` overlap with the training text in words, the shares of
         its 5-grams that are ``novel`` and of its 4-grams that are ``repeated``."""
-        made = trained(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
-        if made.diverged:
-            raise lm.InputError(f"{made.diverged}; take a smaller lr")
+        made = converged(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
         about = {"corpus": made.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
         return [
             NOTHING | about | row for row in (*self._scores(made, cell["corpus"]), *samples(made, self.length, cell["seed"]))
@@ -74,15 +72,15 @@ class Study(Sweep):
             own = text == corpus
             how = lm.How(split="test", ngram=self.ngram, interpolate=own)
             found = lm.compare(made.run, how, None if own else lm.other_corpus(made.run, text, "utf-8"), lambda line: None)
-            for name, (said, score) in zip(("network", "n-gram", "mixture"), found.scores, strict=False):
-                weight = float(said.split()[0]) if name == "mixture" else math.nan  # as "0.65 model + 0.35 5-gram" says
+            for name, (_, score) in zip(("network", "n-gram", "mixture"), found.scores, strict=False):
+                weight = round(found.weight, 2) if name == "mixture" else math.nan
                 of = {"part": "score", "way": name, "text": found.corpus, "weight": weight, "tokens": score.tokens}
                 rows.append(of | {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
         return rows
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",")]
+        return names_in(self.corpora)
 
     def _config(self, corpus: str, cell: str) -> lm.RunConfig:
         sizes = {"hidden_size": self.hidden, "rows": self.rows, "bptt": self.bptt, "kind": self.tokens}

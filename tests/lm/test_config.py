@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import flag_of
 from recurrent_lm.lm.config import (
     CELLS,
     BatchConfig,
@@ -20,7 +21,6 @@ from recurrent_lm.lm.config import (
     RunConfig,
     TokensConfig,
     TrainingConfig,
-    flag_of,
     from_toml,
     parse_clip,
     preset_file,
@@ -141,19 +141,22 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[model]\nepochs = 3\n", r"\[model\] has no setting 'epochs'"),
         ("model = 3\n", "section"),
         ("epochs = 3\n", "'epochs' is no section"),
-        ("[model]\nhidden_size = '3'\n", r"/settings\.toml: \[model\] hidden_size must be a whole number, not '3'"),
-        ("[model]\nhidden_size = 3.0\n", r"\[model\] hidden_size must be a whole number, not 3.0"),
+        (
+            "[model]\nhidden_size = '3'\n",
+            r"/settings\.toml: \[model\] hidden_size must be a whole number .*, not '3'",
+        ),
+        ("[model]\nhidden_size = 3.0\n", r"\[model\] hidden_size must be a whole number from 1 to 100,000, not 3.0"),
         ("[model]\ntie = 1\n", r"\[model\] tie must be true or false, not 1"),
-        ("[training]\nlr = 'fast'\n", r"\[training\] lr must be a number, not 'fast'"),
+        ("[training]\nlr = 'fast'\n", r"\[training\] lr must be a number greater than 0 and at most 1,000,000, not 'fast'"),
         ("[training]\nclip = 5\n", r"\[training\] clip must be text, not 5"),
         ("[training]\nclip = 'norm'\n", r"\[training\] clip must be norm:THRESHOLD"),
         ("[corpus]\nsource = ['a']\n", r"\[corpus\] source must be text, not \['a'\]"),
         ("[tokens]\nkind = 'char'\nlower = true\n", r"\[tokens\] lower goes with kind word only"),
-        ("[training]\nlr = nan\n", r"\[training\] lr must be finite, not nan"),
-        ("[training]\nlr = 1" + 400 * "0" + "\n", r"\[training\] lr must be finite, not inf"),
+        ("[training]\nlr = nan\n", r"\[training\] lr must be a number greater than 0 and at most 1,000,000, not nan"),
+        ("[training]\nlr = 1" + 400 * "0" + "\n", r"\[training\] lr must be a number .*, not a number of more than 38 digits"),
         (
             "[model]\nlayers = 1" + 400 * "0" + "\n",
-            r"\[model\] layers must be at most 100, not a number of more than 38 digits$",
+            r"\[model\] layers must be a whole number from 1 to 100, not a number of more than 38 digits$",
         ),
         (
             "[training]\nlr = 1" + 5000 * "0" + "\n",

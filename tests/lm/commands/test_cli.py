@@ -66,7 +66,8 @@ def test_every_command_has_help(lm_command: Any, command: list[str]) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_default(lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recurrent_lm.lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.config import RunConfig
 
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = lm_command("train", "--help")
