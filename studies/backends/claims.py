@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recurrent_lm.studies.engine.claims import NOT, OPEN, Claim
+from recurrent_lm.studies.engine.claims import OPEN, Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, compare, paired_ratio
 
 KEYS = ["corpus", "cell", "seed", "epoch"]
@@ -34,14 +34,14 @@ def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Cl
     row: Any
     for row in found.itertuples() if found is not None else ():
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
-        verdict, why = "holds" if row.distance <= row.noise else "fails", wrong
+        right, why = row.distance <= row.noise, wrong
         if row.distance != row.distance:
-            measured, verdict = UNDEFINED, "ambiguous"
+            measured = UNDEFINED
         elif row.noise != row.noise:
-            measured, verdict = f"{row.distance:.2g} nats apart at most; one seed has no spread", "ambiguous"
+            measured, right = f"{row.distance:.2g} nats apart at most; one seed has no spread", None
             why = "one seed says nothing of how far seeds lie apart; --set seeds=3"
-        rows.append(Claim(*claim, f"{row.cell} on {row.corpus}, {row.seeds} seeds", threshold, measured, verdict, why))
-    return rows or [Claim(*claim, "", threshold, NOT, NOT)]
+        rows.append(Claim(*claim, f"{row.cell} on {row.corpus}, {row.seeds} seeds", threshold, measured, right, why))
+    return rows or [Claim(*claim, "", threshold)]
 
 
 def _speed(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
@@ -57,7 +57,8 @@ def _speed(table: "pd.DataFrame", backend: str, reference: str) -> list[Claim]:
         known = ratio.value == ratio.value
         why = _spread(speeds) if known and verdict in OPEN else ""
         setting, threshold = f"{cell}, {len(group)} pairs of epochs", "at least 1 / 1.03 times as fast"
-        rows.append(Claim(*claim, setting, threshold, f"{ratio}; {middle}" if known else UNDEFINED, verdict, why))
+        measured = f"{ratio}; {middle}" if known else UNDEFINED
+        rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"cell": cell}))
     return rows
 
 

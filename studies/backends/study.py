@@ -11,7 +11,7 @@ import torch
 
 from recurrent_lm import kernels, lm
 from recurrent_lm.studies.backends.claims import KEYS, claims
-from recurrent_lm.studies.engine.language_models import check_names, trained
+from recurrent_lm.studies.engine.language_models import check_names, converged, names_in
 from recurrent_lm.studies.engine.parameters import choice, choices, real, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
 
@@ -79,9 +79,7 @@ class Study(Sweep):
         rows = []
         for backend in self.backends:
             config = self._config(cell["corpus"]).replace(cell=cell["cell"], seed=cell["seed"], backend=backend)
-            made = trained(config)
-            if made.diverged:
-                raise lm.InputError(f"{made.diverged}; take a smaller lr")
+            made = converged(config)
             about = cell | {"corpus": made.data.corpus.name, "backend": backend}
             columns = ["epoch", "train_loss", "valid_loss", "seconds", "tokens_per_second"]
             rows += [about | {name: made.epochs[name][i] for name in columns} for i in range(len(made.epochs))]
@@ -89,7 +87,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",")]
+        return names_in(self.corpora)
 
     def _config(self, corpus: str) -> lm.RunConfig:
         sizes = {"hidden_size": self.hidden, "rows": self.rows, "bptt": self.bptt, "min_count": self.min_count}

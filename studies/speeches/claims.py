@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import (
     NO_INTERVAL,
     UNDEFINED,
@@ -43,11 +43,11 @@ def _own(scores: "pd.DataFrame") -> Claim:
     pairs = [(row[at], min(x for name, x in row.items() if name != at)) for at, row in rows if at in row and len(row) > 1]
     threshold = "fewer bits per byte, for every cell, seed and text; the median ratio's 95% interval above 1"
     if not pairs:
-        return Claim(*claim, "all", threshold, NOT, NOT)
+        return Claim(*claim, "all", threshold)
     own, other = (pd.Series(values) for values in zip(*pairs, strict=True))
     ratio = paired_ratio(other, own)
     if math.isnan(ratio.value):
-        return Claim(*claim, "all cells", threshold, UNDEFINED, "ambiguous")
+        return Claim(*claim, "all cells", threshold, UNDEFINED)
     right = int((own < other).sum())
     measured = f"{right} of {len(pairs)}; another speaker's model needs {(other / own).min():.2f} times as many bits, or more"
     measured += f", median {ratio}"
@@ -72,10 +72,12 @@ def _gates(scores: "pd.DataFrame", tokens: str) -> list[Claim]:
         for cell in ("lstm", "gru"):
             if cell in middle.index and len(plain):
                 best = group[group["cell"].isin(plain.index)].groupby("seed")["bits_per_byte"].min()
-                ratio, *decision = _fewer(group[group["cell"] == cell].set_index("seed")["bits_per_byte"], best)
+                ratio, verdict, why = _fewer(group[group["cell"] == cell].set_index("seed")["bits_per_byte"], best)
                 measured = f"{middle[cell]:.3f} against {plain.min():.3f} ({plain.idxmin()}); {ratio}"
                 text = f"gates help: a {cell} predicts better than the best Elman network"
-                rows.append(Claim(f"gates.{cell}", text, source, f"{corpus}, {tokens} tokens", threshold, measured, *decision))
+                rows.append(
+                    Claim(f"gates.{cell}", text, source, f"{corpus}, {tokens} tokens", threshold, measured, verdict, why)
+                )
     return rows
 
 
@@ -91,13 +93,13 @@ def _counting(scores: "pd.DataFrame", tokens: str) -> list[Claim]:
         source = "Chen & Goodman 1998; Mikolov et al. 2010"
         by_seed = group.groupby(["seed", "way"])["bits_per_byte"].min().unstack()
         text = "a network predicts better than an n-gram model"
-        ratio, *decision = _fewer(by_seed["network"], by_seed["n-gram"])
+        ratio, verdict, why = _fewer(by_seed["network"], by_seed["n-gram"])
         measured = f"{best['network']:.3f} against {best['n-gram']:.3f}; {ratio}"
-        rows.append(Claim("network", text, source, setting, FEWER, measured, *decision))
+        rows.append(Claim("network", text, source, setting, FEWER, measured, verdict, why))
         text, alone = "a mixture of both predicts better than either", by_seed[["network", "n-gram"]].min(axis=1)
-        ratio, *decision = _fewer(by_seed["mixture"], alone)
+        ratio, verdict, why = _fewer(by_seed["mixture"], alone)
         measured = f"{best['mixture']:.3f} against {min(best['network'], best['n-gram']):.3f}; {ratio}"
-        rows.append(Claim("mixture", text, source, setting, FEWER, measured, *decision))
+        rows.append(Claim("mixture", text, source, setting, FEWER, measured, verdict, why))
     return rows
 
 
@@ -121,7 +123,7 @@ def _repeats(samples: "pd.DataFrame") -> Claim:
     threshold = "median share of repeated 4-grams is larger"
     pairs = wide.dropna()
     if pairs.empty or not {LIKELY, DRAWN} <= set(pairs.columns):
-        return Claim(*claim, "all", threshold, NOT, NOT)
+        return Claim(*claim, "all", threshold)
     likely, drawn = pairs[LIKELY], pairs[DRAWN]
     gap = median(likely - drawn)
     measured = f"{likely.median():.0%} against {drawn.median():.0%}, {len(pairs)} pairs"
@@ -137,9 +139,9 @@ def _novel(samples: "pd.DataFrame") -> Claim:
     claim = "novel", text, "lecture, slide Generating text", f"temperature {DRAWN}"
     threshold = "> 50% new in every model's samples, and in most samples (Wilson's 95% interval)"
     if drawn.empty:
-        return Claim(*claim, threshold, NOT, NOT)
+        return Claim(*claim, threshold)
     if not drawn["novel"].between(0, 1).all():
-        return Claim(*claim, threshold, UNDEFINED, "ambiguous")
+        return Claim(*claim, threshold, UNDEFINED)
     novel = drawn.groupby(["corpus", "cell"])["novel"].mean()
     most = share(int((drawn["novel"] > 0.5).sum()), len(drawn))
     measured = f"{novel.min():.0%} to {novel.max():.0%} new; the longest overlap is {int(drawn['longest'].max())} words; "

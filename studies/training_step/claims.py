@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, paired_ratio
 from recurrent_lm.studies.timing.steps import PLAIN
 
@@ -23,17 +23,16 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     for variant, aim, why in (("lm float32", 1.0, ""), ("lm bf16", 2.0, halves)):
         both = seconds[[PLAIN, variant]].dropna()
         speed = paired_ratio(both[PLAIN], both[variant])
-        measured = NOT if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
-        verdict = NOT if both.empty else decided(speed, low=aim)
-        text = f"{variant} is at least {aim:g} times as fast as the {PLAIN}"
-        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why))
+        measured = "" if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
+        text, facts = f"{variant} is at least {aim:g} times as fast as the {PLAIN}", {"aim": aim, "speed": speed}
+        verdict = decided(speed, low=aim)
+        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why, facts))
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
-        measured, verdict = UNDEFINED, "ambiguous"
+        claim = f"memory.{variant}", f"{variant} needs at most half the {PLAIN}'s peak of tensor memory", source, setting
+        share, held = math.nan, f"{peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB"
         if peaks[PLAIN] > 0 and peaks[variant] > 0:  # every step holds something
             share = peaks[variant] / peaks[PLAIN]
-            measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
-            verdict = "holds" if share <= 0.5 else "fails"
-        text = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        made.append(Claim(f"memory.{variant}", text, source, setting, "<= 0.5", measured, verdict))
+        measured = UNDEFINED if math.isnan(share) else f"{share:.2f} ({held})"
+        made.append(Claim(*claim, "<= 0.5", measured, share <= 0.5, "", {"share": share, "held": held}))
     return made

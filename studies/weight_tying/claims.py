@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, paired_ratio
 from recurrent_lm.studies.weight_tying.sizes import MATRICES, SMALLER
 
@@ -29,9 +29,9 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         pairs = _pairs(models, tied, untied)
         ratio, many = paired_ratio(pairs[tied], pairs[untied]), len(pairs)
         setting = f"{p['cell']}, h = {p['hidden']}, {many} pair{'s' * (many > 1)} of corpus and seed"
-        measured = NOT if not many else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
-        verdict = decided(ratio, high=1) if many else NOT
-        why = _why(pairs) if verdict == "ambiguous" else ""
+        measured = "" if not many else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
+        verdict = decided(ratio, high=1)
+        why = _why(pairs) if many and verdict == "ambiguous" else ""
         made.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
     return made
 
@@ -53,9 +53,8 @@ def _formula(counts: "pd.DataFrame") -> Claim:
     text, source = "every matrix has as many parameters as the lecture says", "lecture, slide Parameters"
     seen = counts[counts["matrix"] != "biases"]
     wrong = int((seen["parameters"] != seen["formula"]).sum())
-    measured = f"{len(seen) - wrong} of {len(seen)} counts are equal" if len(seen) else NOT
-    verdict = NOT if seen.empty else "fails" if wrong else "holds"
-    return Claim("formula", text, source, _sizes(counts), "equal", measured, verdict)
+    measured = f"{len(seen) - wrong} of {len(seen)} counts are equal" if len(seen) else ""
+    return Claim("formula", text, source, _sizes(counts), "equal", measured, not wrong)
 
 
 def _saving(counts: "pd.DataFrame") -> Claim:
@@ -63,14 +62,14 @@ def _saving(counts: "pd.DataFrame") -> Claim:
     total = counts.groupby(["vocabulary", "h", "variant"])["parameters"].sum().unstack()
     total = total.reindex(columns=["tied, d = h", "untied, d = h"]).dropna()
     if total.empty:
-        return Claim(*about, "", "equal", NOT, NOT)
+        return Claim(*about, "", "equal")
     if not (total > 0).all(axis=None):
-        return Claim(*about, _sizes(counts), "equal", UNDEFINED, "ambiguous")
+        return Claim(*about, _sizes(counts), "equal", UNDEFINED)
     saved = (total["untied, d = h"] - total["tied, d = h"]).reset_index(name="saved")
     right = int((saved["saved"] == saved["vocabulary"] * saved["h"]).sum())
     share = (total["untied, d = h"] - total["tied, d = h"]) / total["untied, d = h"]
     measured = f"{right} of {len(saved)} are equal; {share.min():.0%} to {share.max():.0%} of all parameters"
-    return Claim(*about, _sizes(counts), "equal", measured, "holds" if right == len(saved) else "fails")
+    return Claim(*about, _sizes(counts), "equal", measured, right == len(saved))
 
 
 def _most(counts: "pd.DataFrame") -> list[Claim]:
@@ -82,14 +81,14 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
         wide = group.pivot(index="h", columns="matrix", values="parameters").reindex(columns=list(MATRICES)).dropna()
         if wide.empty:
             continue
-        measured, verdict = UNDEFINED, "ambiguous"
+        measured, right = UNDEFINED, None
         if (wide >= 0).all(axis=None) and (wide.sum(axis=1) > 0).all():
             share = (wide["E"] + wide["U"]) / wide.sum(axis=1)
             measured = f"{share.min():.1%} at h = {share.idxmin()} to {share.max():.1%} at h = {share.idxmax()}"
-            verdict = "holds" if share.min() > 0.5 else "fails"
+            right = bool(share.min() > 0.5)
         setting = f"|V| = {vocabulary:,}, an Elman network"
-        made.append(Claim(*about, setting, "> 50% at every size", measured, verdict, why))
-    return made or [Claim(*about, "", "> 50% at every size", NOT, NOT)]
+        made.append(Claim(*about, setting, "> 50% at every size", measured, right, why))
+    return made or [Claim(*about, "", "> 50% at every size")]
 
 
 def _sizes(counts: "pd.DataFrame") -> str:

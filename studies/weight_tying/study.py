@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import lm
-from recurrent_lm.studies.engine.language_models import check_names, trained
+from recurrent_lm.studies.engine.language_models import check_names, converged, names_in
 from recurrent_lm.studies.engine.parameters import choice, real, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.weight_tying.claims import claims
@@ -75,9 +75,7 @@ class Study(Sweep):
         config = self._config(corpus)
         vocabulary = lm.prepare(config).tokenizer.size
         d, h, tie = self._shape(variant, vocabulary)
-        made = trained(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
-        if made.diverged:
-            raise lm.InputError(f"{made.diverged}; take a smaller lr")
+        made = converged(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
         name, test = made.data.corpus.name, made.scores["test"]
         best = int(made.epochs["valid_loss"].to_numpy().argmin()) + 1
         sizes = {"vocabulary": vocabulary, "d": d, "h": h, "matrix": "all"}
@@ -86,7 +84,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",")]
+        return names_in(self.corpora)
 
     def _config(self, corpus: str) -> lm.RunConfig:
         training = {"epochs": self.epochs, "patience": 0, "lr": self.lr, "rows": self.rows, "dropout": self.dropout}
