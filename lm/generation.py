@@ -1,5 +1,6 @@
 """Text from a model: feed each drawn token back."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ class Draws(Flags):
     """How tokens are drawn; see ``generate``."""
 
     length: int = setting(100, low=1, high=10**9)
-    temperature: float = setting(0.8, low=0, high=10**9)
+    temperature: float = setting(0.8, low=0, below=math.inf)
     top_k: int = setting(0, low=0, high=10**9)
     top_p: float = setting(1.0, above=0, high=1)
     seed: int | None = setting(None, kind=int, low=0, high=2**62 - 1)

@@ -61,3 +61,12 @@ def front_door(room: str, file: str) -> tuple[list[str], Callable[[str], Any], C
         return value
 
     return sorted(modules), get, lambda: sorted({*vars(sys.modules[room]), *modules})
+
+
+def run(module: str) -> None:
+    """Run the command line in ``module``; an interrupt while that is imported is no traceback either."""
+    try:
+        command = import_module(module)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    command.main()

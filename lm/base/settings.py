@@ -1,5 +1,6 @@
 """Settings: fields of frozen dataclasses, each with its default, what else it may be, and why. Runs and studies have them."""
 
+import math
 import re
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
@@ -68,7 +69,7 @@ class Settings:
 
 def flag_of(f: "Field[Any]") -> str:
     """The command line's name of a field."""
-    return f.metadata["flag"] or "--" + f.name.replace("_", "-")
+    return f.metadata.get("flag") or "--" + f.name.replace("_", "-")
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,9 @@ def expected(f: "Field[Any]") -> str:
         return f"{'some' if many else 'one'} of {', '.join(about['choices'])}{', with commas between' * bool(many)}"
     if kind not in KINDS:
         return "true or false" if kind is bool else "text"
-    ends = {key: f"{about[key]:,}" if kind is int else f"{about[key]:,.10g}" for key in about.keys() & _WORDS.keys()}
-    reach = " and ".join(f"{_WORDS[key]} {ends[key]}" for key in _WORDS if key in ends)
+    known = [key for key in _WORDS if abs(about.get(key, math.inf)) < math.inf]
+    ends = {key: f"{about[key]:,}" if kind is int else f"{about[key]:,.10g}" for key in known}
+    reach = " and ".join(f"{_WORDS[key]} {end}" for key, end in ends.items())
     if "low" in ends and "high" in ends:
         reach = f"from {ends['low']} to {ends['high']}"
     return f"different {KINDS[kind]}s {reach} with commas between" if many else f"a {KINDS[kind]} {reach}"
@@ -102,7 +104,7 @@ def _kind(f: "Field[Any]") -> type:
 
 
 def _fits(f: "Field[Any]", value: Any, kind: type) -> bool:
-    about, inf = f.metadata, float("inf")
+    about, inf = f.metadata, math.inf
     if kind not in KINDS:
         return type(value) is kind and (not about.get("choices") or value in about["choices"])
     if not isinstance(value, Integral if kind is int else Real) or isinstance(value, bool):

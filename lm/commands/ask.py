@@ -92,7 +92,7 @@ def next_(
     ] = None,
     prompt_file: PromptFile = None,
     encoding: Encoding = "utf-8",
-    top: Annotated[int, typer.Option(help="how many of the likeliest tokens")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="how many of the likeliest tokens")] = 10,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -102,8 +102,6 @@ def next_(
     """
     from recurrent_lm.lm.commands.surprise import bars
 
-    if top < 1:
-        raise InputError(f"--top must be at least 1, not {top}")
     prompt = _prompt(prompt, prompt_file, encoding)
     model = _opened(run, device)
     if prompt is not None:

@@ -85,7 +85,7 @@ def train(
     preset_name: Annotated[
         str, typer.Option("--preset", help=f"settings that come with the program: {', '.join(presets())}")
     ] = "",
-    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
+    processes: Annotated[int, typer.Option(min=1, help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
     **settings: Any,
 ) -> None:
@@ -123,7 +123,7 @@ def resume(
     patience: Annotated[int | None, typer.Option(help="or so many epochs without a better validation loss; 0 never")] = None,
     corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
-    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
+    processes: Annotated[int, typer.Option(min=1, help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
     """Go on with a training where its last checkpoint stands, with its own threads, or train a finished run longer.
@@ -177,7 +177,8 @@ def params(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", show_default=False, help="a run, to count its model")] = None,
     *,
     vocabulary: Annotated[
-        int | None, typer.Option(help="|V| to count with, where no run is given; 10000 if left out", show_default=False)
+        int | None,
+        typer.Option(min=2, max=10**9, help="|V| to count with, where no run is given; 10000 if left out", show_default=False),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -198,10 +199,7 @@ def params(
     else:
         if given.get("vocab_size"):
             raise InputError("--vocab-size limits a tokenizer, and none is made here; give |V| itself with --vocabulary")
-        vocabulary = 10_000 if vocabulary is None else vocabulary
-        if not 2 <= vocabulary <= 10**9:
-            raise InputError(f"--vocabulary must be at least 2 and at most {10**9:,}, not {shown(vocabulary)}")
-        params_table(vocabulary, RunConfig().replace(**given).model)
+        params_table(vocabulary or 10_000, RunConfig().replace(**given).model)
 
 
 @corpora_app.command("list")
@@ -243,7 +241,7 @@ def download(
 def show(
     corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
     *,
-    top: Annotated[int, typer.Option(help="how many frequent words")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="how many frequent words")] = 20,
     **settings: Any,
 ) -> None:
     """Documents, tokens, types, characters, bytes, splits and frequent words of a corpus.
@@ -252,8 +250,6 @@ def show(
     """
     from recurrent_lm.lm.commands.display import corpus_report
 
-    if top < 0:
-        raise InputError(f"--top must be at least 0, not {top}")
     given = {name: value for name, value in settings.items() if value is not None}
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 

@@ -9,7 +9,6 @@ import typer
 from recurrent_lm.lm.base.console import say
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.launched import place
-from recurrent_lm.lm.base.settings import shown
 from recurrent_lm.lm.commands.display import introduction, result
 from recurrent_lm.lm.commands.sentences import sentence_of
 from recurrent_lm.lm.config import RunConfig
@@ -21,12 +20,10 @@ from recurrent_lm.lm.training import start as start
 def in_processes(processes: int, config: Callable[[], RunConfig], typed: list[str]) -> None:
     """Where several processes are wished and not started yet: run this command line in each, and exit when they have ended."""
     started = place()[1]
-    if processes < 1:
-        raise InputError(f"--processes must be at least 1, not {shown(processes)}")
     if processes == 1 or processes == started:
         return
     if started > 1:
-        raise InputError(f"--processes {shown(processes)}, but torchrun has started {started}; leave --processes out")
+        raise InputError(f"--processes {processes}, but torchrun has started {started}; leave --processes out")
     process_group.check(config(), processes)
     raise typer.Exit(launcher.launch(processes, typed))
 

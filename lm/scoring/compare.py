@@ -35,7 +35,7 @@ class How(Flags):
     rows: int = setting(1, low=1, high=10**9)
     warmup: int = setting(0, low=0, high=10**9)
     dynamic: bool = False
-    dynamic_lr: float | None = setting(None, kind=float, low=0, high=10**9)
+    dynamic_lr: float | None = setting(None, kind=float, low=0, below=math.inf)
     ngram: int = setting(5, low=0, high=10)  # 0 leaves the n-gram model out
     interpolate: bool = False
 

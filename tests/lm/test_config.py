@@ -2,16 +2,17 @@
 
 import inspect
 import math
-from dataclasses import FrozenInstanceError, asdict, fields
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.base.settings import flag_of
+from recurrent_lm.lm.base.settings import Flags, flag_of, setting
 from recurrent_lm.lm.config import (
     CELLS,
     BatchConfig,
@@ -386,3 +387,26 @@ def test_the_help_names_every_preset() -> None:
 def test_an_unknown_preset_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-word, demo, "):
         preset_file(name)
+
+
+def test_settings_of_several_kinds_are_checked_alike() -> None:
+    """A list from JSON, a number of numpy, None where it is the default; a field without bounds keeps its type."""
+
+    @dataclass(frozen=True)
+    class Many(Flags):
+        sizes: tuple[int, ...] = setting((1, 2), many=True, low=1, high=9)
+        rate: float | None = setting(None, kind=float, above=0, below=math.inf)
+        name: str = "a"
+        other: object = ()
+
+    assert Many([3, 1], np.float32(0.5)) == Many((3, 1), 0.5)  # type: ignore[arg-type]
+    assert type(Many(rate=2).rate) is float and Many().rate is None
+    wrong: dict[str, list[Any]] = {
+        "sizes": [(), (1, 1), (0,), (1.5,), 3, "12"],
+        "rate": [0, -1, math.inf, math.nan, True, "1"],
+        "name": [1, None],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(InputError, match=rf"^--{name} must be [^\n]*, not [^\n]*$"):
+                Many(**{name: value})

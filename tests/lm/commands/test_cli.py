@@ -131,7 +131,7 @@ def test_the_share_of_unknown_tokens_is_shown(tmp_path: Path, lm_command: Any) -
 
 def test_frequent_words_may_be_left_out_but_not_fewer_than_none(corpus: Path, lm_command: Any, refused: Any) -> None:
     assert "most frequent" not in lm_command("corpora", "show", corpus, "--top", 0)[1]
-    assert "--top must be at least 0, not -3" in refused("corpora", "show", corpus, "--top", -3)
+    assert "--top must be at least 0, not '-3'" in refused("corpora", "show", corpus, "--top", -3)
 
 
 @pytest.mark.parametrize("choice", [{}, {"kind": "word", "split": "spaces"}, {"kind": "word", "lower": True}])
