@@ -108,10 +108,10 @@ def train(
         given["source"] = ""
     chosen = base.replace(**given)
     with ending_at_once(lambda: "stopped before the first step; nothing was kept"):
-        from recurrent_lm.lm.commands import drive
+        from recurrent_lm.lm.commands import trainer
 
-        drive.in_processes(processes, lambda: chosen, context.obj)
-        drive.run(lambda: drive.start.new_training(drive.start.inherit(chosen, given, named, file), run), quiet)
+        trainer.in_processes(processes, lambda: chosen, context.obj)
+        trainer.run(lambda: trainer.start.new_training(trainer.start.inherit(chosen, given, named, file), run), quiet)
 
 
 @app.command()
@@ -135,18 +135,18 @@ def resume(
         _follow()
         return
     with ending_at_once(lambda: f"stopped before another step; {run} is as it was"):
-        from recurrent_lm.lm.commands import drive
+        from recurrent_lm.lm.commands import trainer
 
-        drive.in_processes(processes, lambda: drive.read_settings(run)[0], context.obj)
+        trainer.in_processes(processes, lambda: trainer.read_settings(run)[0], context.obj)
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
-        drive.run(lambda: drive.start.resume(run, device, corpus, **limits), quiet)
+        trainer.run(lambda: trainer.start.resume(run, device, corpus, **limits), quiet)
 
 
 def _follow() -> None:
-    from recurrent_lm.lm.commands import drive
+    from recurrent_lm.lm.commands import trainer
 
-    drive.follow()
+    trainer.follow()
 
 
 app.command()(ask.generate)

@@ -29,6 +29,7 @@ def in_processes(processes: int, config: Callable[[], RunConfig], typed: list[st
 
 
 def run(make: Callable[[], Any], quiet: bool) -> None:
+    """Make a training and run it to its end; say what is trained, and how well."""
     with process_group.one_voice(sentence_of):
         process_group.join()
         training = make()
