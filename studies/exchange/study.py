@@ -154,7 +154,10 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
     The intervals hold the scatter about that model, be it noise or that the model is too simple (Student's t).
     """
 
-    about = floors(table)
+    return _constants(floors(table))
+
+
+def _constants(about: "pd.DataFrame") -> dict[str, Interval]:
     found = dict.fromkeys(kernels.CONSTANTS, NOTHING)
     launch = about[about["protocol"] == LAUNCH]
     if len(launch):
@@ -192,10 +195,11 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     measured = NOT if math.isnan(worst) else f"{worst:.1e}"
     verdict = NOT if math.isnan(worst) else "holds" if worst <= limit else "fails"
     rows = [Claim("right", text, "the exchange in float64", "all protocols and sizes", threshold, measured, verdict)]
-    found = constants(table)
+    about = floors(table)
+    found = _constants(about)
     sentinel, counter = found["WAIT.sentinel"], found["WAIT.counter"]
     if math.isnan(sentinel.low) or math.isnan(counter.low):
-        measured, verdict = _unknown(table)
+        measured, verdict = _unknown(table, about)
     else:
         measured = f"{sentinel} and {counter} µs"
         verdict = "holds" if sentinel.high < counter.low else "fails" if sentinel.low > counter.high else "ambiguous"
@@ -206,7 +210,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     for name, interval in found.items():
         used = kernels.constant(device, name, estimates[name])
         if math.isnan(interval.value):
-            measured, verdict = _unknown(table[table["protocol"] == LAUNCH] if name == "LAUNCH" else table)
+            mine = [LAUNCH] if name == "LAUNCH" else [LAUNCH, *PROTOCOLS]
+            measured, verdict = _unknown(*(rows_of[rows_of["protocol"].isin(mine)] for rows_of in (table, about)))
         elif math.isnan(interval.low):
             measured, verdict = f"{interval.told('.3g')}, and {used:.3g} is used", "ambiguous"
         else:
@@ -220,10 +225,10 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     return rows
 
 
-def _unknown(table: "pd.DataFrame") -> tuple[str, str]:
+def _unknown(table: "pd.DataFrame", about: "pd.DataFrame") -> tuple[str, str]:
     """(measured, verdict) of what a table does not tell: undecided where times, or what a step adds, are not above 0."""
     seconds = table["seconds"].dropna()
-    odd = not ((seconds > 0) & (seconds < math.inf)).all() or (len(seconds) and (floors(table)["us"] <= 0).any())
+    odd = not ((seconds > 0) & (seconds < math.inf)).all() or (len(seconds) and (about["us"] <= 0).any())
     return (UNDEFINED, "ambiguous") if odd else (NOT, NOT)
 
 

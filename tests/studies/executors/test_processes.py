@@ -40,6 +40,7 @@ def run(base, study, where):
 
 
 @BOTH
+@pytest.mark.usefixtures("spawned")
 def test_processes_give_the_table_of_one_bit_for_bit(where, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = Cases(numbers=(4, 1, 3, 2), notes=notes)

@@ -1,0 +1,107 @@
+"""Processes that start in milliseconds: Python's fork server has imported the program, and has run nothing of torch.
+
+They are for tests that kill a process, give it a full disk or make it a rank. Importing the program takes seconds, so only
+tests about starting it start it as a user does.
+"""
+
+import os
+import sys
+import traceback
+from functools import cache
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+PROGRAM = (
+    "recurrent_lm.lm.commands.cli",
+    "recurrent_lm.lm.commands.display",
+    "recurrent_lm.lm.generation",
+    "recurrent_lm.lm.training.start",
+    "recurrent_lm.lm.training.loop",
+    "recurrent_lm.studies.cli",
+    "recurrent_lm.studies.engine.run",
+    "recurrent_lm.studies.executors.own_process",
+    "safetensors.torch",
+    "tomli_w",
+    "rich.table",
+    "torch._dynamo",
+    "torch.distributed",
+    "distributed",
+    "forked",
+)
+
+
+@cache
+def context() -> ForkServerContext:
+    """The context of multiprocessing whose processes are forked from one that has imported the program."""
+    made = get_context("forkserver")
+    made.set_forkserver_preload([*PROGRAM])
+    paths = os.pathsep.join(path for path in sys.path if path)
+    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": paths}):
+        forkserver.ensure_running()
+    return made
+
+
+class Child:
+    """One running command; ``wait`` gives its exit code, negative for a signal that killed it."""
+
+    def __init__(
+        self,
+        command: str,
+        arguments: list[Any],
+        out: Path,
+        err: Path,
+        *,
+        first: str = "",
+        cwd: Path | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
+        """Run the Python of ``first``, then ``command``: lm or studies. ``out`` and ``err`` are files for its output."""
+        self.out, self.err = out, err
+        order = (command, [str(a) for a in arguments], str(out), str(err), first, str(cwd or Path.cwd()))
+        self.process = context().Process(
+            target=_become, args=(*order, {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})})
+        )
+        self.process.start()
+        assert self.process.pid
+        self.pid = self.process.pid
+
+    def poll(self) -> int | None:
+        """Its exit code; None while it runs."""
+        return self.process.exitcode
+
+    def wait(self) -> int:
+        self.process.join()
+        assert self.process.exitcode is not None
+        return self.process.exitcode
+
+
+def _become(command: str, arguments: list[str], out: str, err: str, first: str, cwd: str, environment: dict[str, str]) -> None:
+    """In the process."""
+    code = 1
+    names: dict[str, Any] = {}  # of ``first``; they live as long as the process
+    try:
+        for number, name in ((1, out), (2, err)):
+            file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(file, number)
+            os.close(file)
+        os.environ.clear()
+        os.environ.update(environment)
+        os.chdir(cwd)
+        sys.argv = [command, *arguments]
+        exec(first, names)
+        from recurrent_lm.lm import run_app
+
+        if command == "lm":
+            from recurrent_lm.lm.commands.cli import app
+        else:
+            from recurrent_lm.studies.cli import app
+        code = run_app(app, command, arguments)
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
