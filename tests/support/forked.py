@@ -7,12 +7,17 @@ tests about starting it start it as a user does.
 import os
 import sys
 import traceback
+from collections.abc import Sequence
 from functools import cache
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from recurrent_lm.lm import run_app
+from recurrent_lm.lm.commands.cli import app as lm
+from recurrent_lm.studies.cli import app as studies
 
 PROGRAM = (
     "recurrent_lm.lm.commands.cli",
@@ -50,7 +55,7 @@ class Child:
     def __init__(
         self,
         command: str,
-        arguments: list[Any],
+        arguments: Sequence[Any],
         out: Path,
         err: Path,
         *,
@@ -58,7 +63,7 @@ class Child:
         cwd: Path | None = None,
         environment: dict[str, str] | None = None,
     ) -> None:
-        """Run the Python of ``first``, then ``command``: lm or studies. ``out`` and ``err`` are files for its output."""
+        """Run the Python of ``first``, then ``command``: lm, studies or nothing. Its output goes to ``out`` and ``err``."""
         self.out, self.err = out, err
         order = (command, [str(a) for a in arguments], str(out), str(err), first, str(cwd or Path.cwd()))
         self.process = context().Process(
@@ -92,16 +97,20 @@ def _become(command: str, arguments: list[str], out: str, err: str, first: str, 
         os.chdir(cwd)
         sys.argv = [command, *arguments]
         exec(first, names)
-        from recurrent_lm.lm import run_app
-
-        if command == "lm":
-            from recurrent_lm.lm.commands.cli import app
-        else:
-            from recurrent_lm.studies.cli import app
-        code = run_app(app, command, arguments)
-        sys.stdout.flush()
+        code = run_app({"lm": lm, "studies": studies}[command], command, arguments) if command else 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except BaseException:
         traceback.print_exc()
     finally:
-        sys.stderr.flush()
+        for file in (sys.stdout, sys.stderr):
+            if file:
+                file.flush()
         os._exit(code)
+
+
+def ended(folder: Path, command: str, arguments: Sequence[Any] = (), **how: Any) -> tuple[int, str, str]:
+    """Of a command, or of a program in ``first``: the exit code, and what it wrote to stdout and stderr."""
+    folder.mkdir(exist_ok=True)
+    child = Child(command, arguments, folder / "out", folder / "err", **how)
+    return child.wait(), child.out.read_text(), child.err.read_text()
