@@ -27,6 +27,7 @@ TWINS = {
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "machine", "progress",  # a run's and a study's
     "backends", "exchange",  # and the studies of them
+    "page",  # an HTML file: of a study's results, of a model
 }  # fmt: skip
 
 

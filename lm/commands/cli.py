@@ -16,7 +16,7 @@ from recurrent_lm.lm.base.console import say, silence, unwritten
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
 from recurrent_lm.lm.base.launched import follows, place
 from recurrent_lm.lm.base.signals import ending_at_once
-from recurrent_lm.lm.commands import ask
+from recurrent_lm.lm.commands import ask, page
 from recurrent_lm.lm.commands.ask import RunArgument
 from recurrent_lm.lm.commands.usual import meant
 from recurrent_lm.lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
@@ -187,6 +187,7 @@ app.command()(ask.generate)
 app.command("eval")(ask.eval_)
 app.command("next")(ask.next_)
 app.command()(ask.score)
+app.command()(page.page)
 
 
 @app.command("runs")
