@@ -30,7 +30,7 @@ TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying i
 TEXTS = 5  # that are written behind each prompt for that
 TOKENS = {"word": 100, "bpe": 150, "char": 600}  # of each such text: about a hundred words
 PROMPTS, PROMPT_WORDS = 4, 3  # beginnings of sentences of the held-out text
-SENTENCE = re.compile(r"(?<=[.!?] )[A-Z][^.!?\n]{20,}")
+SENTENCE = re.compile(r"(?<=[a-z]{3}[.!?] )[A-Z][^.!?\n]{20,}")  # not behind "Mr."
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def held_out_prompts(data: Data, run: Run) -> tuple[str, ...]:
     """The first words of sentences from all over the validation text, where the model knows each of them."""
     texts = [piece.text for piece in data.corpus.splits()["valid"]]
     begins = [" ".join(m[0].split()[:PROMPT_WORDS]) for text in texts for m in SENTENCE.finditer(text)]
-    known = [begin for begin in dict.fromkeys(begins) if not run.tokenizer.unknown(begin) and begin[-1].isalnum()]
+    known = [begin for begin in dict.fromkeys(begins) if not run.tokenizer.unknown(begin) and begin[-1].isalpha()]
     chosen = [known[i * len(known) // PROMPTS] for i in range(PROMPTS)] if known else []
     return tuple(dict.fromkeys(chosen))
 

@@ -29,10 +29,11 @@ async function read() {
   let same = 0;
   while (same < Math.min(reading.length, tokens.length) && reading.ids[same] === tokens[same].id) same++;
   reading.shorten(same);
+  paintText();
   for (;;) {
     const until = performance.now() + FRAME;
     while (reading.length < tokens.length && performance.now() < until) reading.add(tokens[reading.length].id);
-    paintText();
+    paintMore();
     if (reading.length === tokens.length) break;
     await pause(0);
     if (mine !== turn) return;
@@ -80,11 +81,14 @@ function pieces() {
 
 const unitShown = () => about.units && $("by-unit").checked ? Number($("unit").value) : null;
 
-/** The text again, under what is typed, each piece coloured. */
+let drawn = []; // [span, first, last] of each piece
+let coloured = 0; // pieces
+
+/** The text again, under what is typed, each piece that was read coloured. */
 function paintText() {
-  const unit = unitShown(), text = area.value, drawn = document.createDocumentFragment();
+  const text = area.value, whole = document.createDocumentFragment();
   let at = 0;
-  for (const { first, last, from, to, unknown } of pieces()) {
+  drawn = pieces().map(({ first, last, from, to, unknown }) => {
     const body = from + text.slice(from, to).search(/\S|$/); // white space before a word stays plain
     const begin = body < to ? body : from;
     const span = document.createElement("span");
@@ -92,12 +96,20 @@ function paintText() {
     span.dataset.first = first;
     span.dataset.last = last;
     span.classList.toggle("unknown", unknown);
-    if (last < reading.length) colour(span, first, last, unit);
-    drawn.append(text.slice(at, begin), span);
+    whole.append(text.slice(at, begin), span);
     at = to;
-  }
-  drawn.append(text.slice(at), "\u200b"); // so that a line break at the end counts
-  shades.replaceChildren(drawn);
+    return [span, first, last];
+  });
+  whole.append(text.slice(at), "\u200b"); // so that a line break at the end counts
+  shades.replaceChildren(whole);
+  coloured = 0;
+  paintMore();
+}
+
+/** Colour what was read meanwhile. */
+function paintMore() {
+  const unit = unitShown();
+  for (; coloured < drawn.length && drawn[coloured][2] < reading.length; coloured++) colour(...drawn[coloured], unit);
 }
 
 function colour(span, first, last, unit) {
@@ -166,7 +178,8 @@ function paintNext() {
   $("rest").textContent = `All other ${NOUN}: ${percent(Math.max(rest, 0))}.`;
   $("unknown-share").textContent = percent(unknown);
   const bits = reading.entropy();
-  $("entropy").textContent = `Uncertainty: ${number(bits, 1)} bits, as in an even choice among ${number(2 ** bits)} ${NOUN}.`;
+  $("pace").textContent = reading.steps ? `${number(1000 * reading.seconds / reading.steps, 1)} ms a token` : "";
+  $("entropy").textContent = `Uncertainty: ${number(bits, 1)} bits, as in an even choice among ${number(2 ** bits, bits < 4 ? 1 : 0)} ${NOUN}.`;
 }
 
 /** Take a bar's token. */
@@ -196,16 +209,19 @@ async function write(count = Number($("length").value)) {
   undo.push(area.value);
   writing = true;
   paintButtons();
-  let ended = "";
+  let ended = "", seen = performance.now();
   for (let made = 0; made < count && !ended; made++) {
     const id = pick(reading.logits, how, random);
     if (id === EOS) ended = "The model ended the speech here.";
     else append(id, decoder);
-    if (calm || (about.kind === "char" && made % 4)) continue;
-    paintText();
-    keepEndInSight();
-    await pause(FRAME);
+    if (calm ? performance.now() - seen < 3 * FRAME : about.kind === "char" && made % 4) continue;
+    if (!calm) {
+      paintText();
+      keepEndInSight();
+    }
+    await pause(calm ? 0 : FRAME);
     if (mine !== turn) return;
+    seen = performance.now();
   }
   paintText();
   paintNext();
@@ -242,8 +258,8 @@ function listUnits() {
   const units = about.units.scale.map((_, unit) => unit);
   if (scores) units.sort((a, b) => scores[b] - scores[a] || a - b);
   $("unit").replaceChildren(...units.map(unit => {
-    const layer = about.layers > 1 ? `layer ${1 + Math.floor(unit / about.hidden)}, ` : "";
-    return new Option(`${layer}unit ${1 + unit % about.hidden}${scores ? ` (${scores[unit].toFixed(2)})` : ""}`, unit);
+    const layer = about.layers > 1 ? `layer ${Math.floor(unit / about.hidden)}, ` : ""; // counted from 0, as in torch
+    return new Option(`${layer}unit ${unit % about.hidden}${scores ? ` (${scores[unit].toFixed(2)})` : ""}`, unit);
   }));
   paintText();
 }
@@ -277,9 +293,9 @@ function connect() {
     if (span) explain(Number(span.dataset.first), Number(span.dataset.last));
   });
   document.addEventListener("selectionchange", () => {
-    const caret = area.selectionStart;
-    const piece = document.activeElement === area && pieces().find(({ from, to }) => from < caret && caret <= to);
-    if (piece) explain(piece.first, piece.last);
+    const caret = area.selectionStart, inside = ([, first, last]) => tokens[first].from < caret && caret <= tokens[last].to;
+    const piece = document.activeElement === area && drawn.find(inside);
+    if (piece) explain(piece[1], piece[2]);
   });
   $("go").addEventListener("click", () => writing ? stop() : write());
   $("undo").addEventListener("click", () => { if (undo.length) setText(undo.pop()); });
@@ -316,8 +332,7 @@ async function begin() {
   for (const control of document.querySelectorAll("[disabled]:not(#undo)")) control.disabled = false;
   const ready = performance.now(); // from the moment the page was asked for
   document.body.classList.add("ready");
-  $("speed").textContent = `The first ${NOUN} were shown ${number(ready / 1000, 2)} s after the page was opened` +
-    (reading.steps ? `; reading takes ${number(1000 * reading.seconds / reading.steps, 1)} ms a token.` : ".");
+  $("ready").textContent = `${number(ready / 1000, 2)} s from opening the page to the first ${NOUN}`;
 }
 
 const begun = begin().catch(error => {
