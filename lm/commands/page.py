@@ -21,7 +21,7 @@ MEGABYTE = 10**6
 def page(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="the file; RUN/page.html if left out", show_default=False)] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: half the size, a little less exact")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: half the size")] = False,
     title: Annotated[str, typer.Option(help="what the model has read, for the heading; its corpus if left out")] = "",
     prompt: Annotated[
         list[str] | None, typer.Option(help="text to begin with; may be given several times; from held-out text if left out")
@@ -67,7 +67,7 @@ def _cost(rounding: "Rounding", bits: str) -> str:
 
 def _copying(copied: "Copied") -> str:
     return (
-        f"{copied.share:.0%} of the {copied.ngrams:,} 5-grams of {copied.texts} texts that it wrote stand in the training text, "
+        f"{copied.share:.0%} of the {copied.ngrams:,} 5-grams of {copied.texts} texts that it wrote are in the training text, "
         f"the longest {copied.longest} words long; of the validation text {copied.held_out:.0%} do"
     )
 

@@ -54,8 +54,9 @@ _USUAL: dict[str, str] = {
     "--text-file --train-text-file --file --files",
     "CORPUS, TEXT|FILE, --corpus, --prompt": "--text --input",
     "CORPUS": "--corpus --source",
-    "--run, --html, --out": "--out --out-dir --outdir --output --output-dir --save --save-dir --savefile "
+    "--run, --html": "--out --out-dir --outdir --output --output-dir --save --save-dir --savefile "
     "--logdir --log-dir --run-dir --name",
+    "--out": "--output --outfile --output-file --out-file --savefile --save",
     # the machine
     "--processes": "--nproc-per-node --num-processes --nproc --n-procs --world-size",
     "--device cuda": "--cuda --gpu --gpus --use-cuda --use-gpu",

@@ -88,8 +88,8 @@ def build(run: Run, data: Data | None, *, int8: bool = False, title: str = "", p
     rounding = _rounding(run, rounded, data) if data else None
     copied = _copied(rounded, data, prompts) if data else None
     parameters = sum(weight.numel() for weight in weights.values())
-    about = _about(run) | {"title": title or subject(run.config.corpus)} | {"parameters": parameters, "bits": 8 if int8 else 16, "prompts": prompts}
-    about |= {"temperature": TEMPERATURE, "citation": data.corpus.citation if data else ""}
+    about = _about(run) | {"title": title or subject(run.config.corpus), "prompts": prompts, "temperature": TEMPERATURE}
+    about |= {"parameters": parameters, "bits": 8 if int8 else 16, "citation": data.corpus.citation if data else ""}
     about |= {"rounding": rounding and asdict(rounding), "copied": copied and asdict(copied)}
     about |= {"units": _units(rounded, data) if data and run.tokenizer.kind == "char" else None}
     return Page(render(about, for_page(run.tokenizer), packed), parameters, rounding, copied)

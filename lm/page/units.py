@@ -19,7 +19,8 @@ from recurrent_lm.lm.text.tokenizer import EOS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROWS, WARM_UP, STEPS = 32, 50, 600  # parts of the text read side by side, and the characters of each: uncounted, counted
+ROWS, STEPS = 32, 600  # at most: parts of the text read side by side, counted characters of each
+WARM_UP = 50  # uncounted characters before each part
 FEW = 20  # characters with a property, and without it, below which nothing is said of it
 LARGE = 99.0  # percentile of a unit's |state| that gets the full colour
 OPENING, CLOSING, STRAIGHT = "“«„", "”»", '"'
@@ -44,10 +45,11 @@ def probe(model: LanguageModel, ids: "NDArray[np.int32]", characters: list[str])
         ids: [T], the tokens of a text.
         characters: [T], the character that each token stands for, "" where it is none.
     """
-    length = min(STEPS, max(1, (len(ids) - 1) // ROWS - WARM_UP))
-    begins = np.linspace(0, max(len(ids) - 1 - WARM_UP - length, 0), ROWS).astype(int)
+    rows = min(max(len(ids) // (4 * WARM_UP), 1), ROWS)
+    length = min(STEPS, max((len(ids) - 1) // rows - WARM_UP, 1))
+    begins = np.linspace(0, max(len(ids) - 1 - WARM_UP - length, 0), rows).astype(int)
     at = np.minimum(begins[:, None] + np.arange(WARM_UP + length), len(ids) - 2)  # the next character is needed, too
-    states, state = [], model.zero_state(ROWS)
+    states, state = [], model.zero_state(rows)
     with torch.no_grad():
         for column in at.T:
             tokens = torch.from_numpy(ids[column].astype(np.int64))[:, None].to(model.embedding.weight.device)
@@ -59,7 +61,7 @@ def probe(model: LanguageModel, ids: "NDArray[np.int32]", characters: list[str])
     scores = {}
     for name, (property_of, score) in PROPERTIES.items():
         found = property_of(characters)[counted]
-        if score is _auc and not FEW <= found.sum() <= len(found) - FEW or len(set(found)) < 2:
+        if (score is _auc and not FEW <= found.sum() <= len(found) - FEW) or len(set(found)) < 2:
             continue
         scores[name] = score(ranks, found)
     return Units(scores, np.percentile(np.abs(told), LARGE, axis=0))

@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import regex
@@ -143,7 +143,7 @@ def _ranges(code_points: Iterable[int]) -> Ranges:
 def _short(ranges: Ranges) -> str:
     """Distances from bound to bound, in base 36."""
     bounds = [0, *chain.from_iterable(ranges)]
-    return " ".join(_base36(b - a) for a, b in zip(bounds, bounds[1:], strict=False))
+    return " ".join(_base36(b - a) for a, b in pairwise(bounds))
 
 
 def _base36(number: int) -> str:

@@ -43,20 +43,21 @@ def pack(weights: dict[str, Tensor], int8: bool = False) -> Packed:
     Raises:
         InputError: for a weight that is not finite.
     """
-    tensors, parts = [], []
+    tensors: list[dict[str, Any]] = []
+    parts: list[bytes] = []
     for name, weight in weights.items():
         values = weight.detach().cpu().float().numpy()
         if not np.isfinite(values).all():
             raise InputError(f"the model's {name} holds inf or nan, which no page can show; train the run anew")
-        told: dict[str, Any] = {"name": name, "shape": list(values.shape)}
+        told = {"name": name, "shape": list(values.shape)}
         if int8 and values.ndim == 2:
             codes, scales = _int8(values)
             tensors.append(told | {"kind": "int8"})
             parts += [scales.astype("<f4").tobytes(), codes.tobytes()]
         else:
-            codes, scale = _float16(values)
+            halves, scale = _float16(values)
             tensors.append(told | {"kind": "float16", "scale": scale})
-            planes = codes.astype("<f2").reshape(-1, 1).view(np.uint8)
+            planes = halves.astype("<f2").reshape(-1, 1).view(np.uint8)
             parts += [planes[:, 0].tobytes(), planes[:, 1].tobytes()]
     return Packed(tensors, b"".join(parts))
 

@@ -14,6 +14,8 @@ from recurrent_lm.lm.page import document
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.text.tokens import build
 
+MORE = "\n\n“Yes,” we can—can't we?  100,000.5 times\n\n"
+
 
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[devtools.Browser]:
@@ -31,7 +33,7 @@ def make_run(make_text: Callable[..., str]) -> Callable[..., Run]:
 
     def make(kind: str, tokenizer: Any = None, **settings: Any) -> Run:
         config = RunConfig().replace(**{"kind": kind, "hidden_size": 12, "source": "speech", **settings})
-        tokenizer = tokenizer or build([make_text(3000) + "\n\n“Yes,” we can—can't we?  100,000.5 times\n\n" * 2], config.tokens)
+        tokenizer = tokenizer or build([make_text(3000) + MORE * 2], config.tokens)
         torch.manual_seed(3)
         model = LanguageModel(tokenizer.size, config.model)
         with torch.no_grad():

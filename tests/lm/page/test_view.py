@@ -240,7 +240,11 @@ def test_a_text_may_begin_a_speech_or_be_any_words(words, opened):
 def test_bytes_of_one_character_count_together(make_run, opened):
     page = opened(make_run("char"))
     type_text(page, "a日b")
-    assert page.run("drawn.map(([span, first, last]) => [span.textContent, last - first + 1])") == [["a", 1], ["日", 6], ["b", 1]]
+    assert page.run("drawn.map(([span, first, last]) => [span.textContent, last - first + 1])") == [
+        ["a", 1],
+        ["日", 6],
+        ["b", 1],
+    ]
     assert page.run("drawn[1][0].className").startswith("unknown")
     assert page.run("bitsOf(1, 6)") == pytest.approx(sum(page.run("reading.records.slice(1, 7).map(r => r.bits)")))
 
@@ -292,7 +296,7 @@ def test_every_size_of_window_shows_all_and_can_be_read(width, dark, words, open
     targets = page.run("[...document.querySelectorAll('button')].map(b => b.getBoundingClientRect().height)")
     assert min(targets) >= 24
     inks = page.run(
-        "[...document.querySelectorAll('.legend span:not(:first-child), #detail, .hint, #go, .prompt, #bars .label')].map(e => {"
+        "[...document.querySelectorAll('.legend span:not(:first-child), #detail, .hint, #go, .prompt, .label')].map(e => {"
         "const solid = e => { const c = getComputedStyle(e).backgroundColor;"
         "  return c === 'rgba(0, 0, 0, 0)' ? e === document.body ? 'rgb(255, 255, 255)' : solid(e.parentElement) : c };"
         "return [getComputedStyle(e).color, solid(e), e.className || e.id] })"
@@ -310,3 +314,29 @@ def contrast(*colours):
         linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
         light.append(0.05 + sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True)))
     return max(light) / min(light)
+
+
+def test_the_pointer_and_the_caret_show_the_figures_of_a_token(words, opened):
+    page = opened(words)
+    type_text(page, "the people want jobs")
+    shown = "$('detail').textContent"
+    before = page.run(shown)
+    page.run(
+        "(box => $('editor').dispatchEvent(new PointerEvent('pointermove', {clientX: box.x + 5, clientY: box.y + 5})))"
+        "(drawn[2][0].getBoundingClientRect())"
+    )
+    pointed = page.run(shown)
+    assert pointed != before and pointed.startswith("“want”")
+    rank = page.run("reading.records[2].rank")
+    assert f"place {rank} of {words.tokenizer.size}" in pointed
+    page.run("area.focus(); area.setSelectionRange(6, 6); document.dispatchEvent(new Event('selectionchange'))")
+    assert page.run(shown).startswith("“people”")
+
+
+def test_a_long_text_is_read_in_parts_and_a_change_gives_way(words, opened):
+    """Reading a long text does not hold the page up, and what is typed meanwhile is what counts."""
+    page = opened(words)
+    page.run(f"area.value = {LONG * 12!r}; window.first = read(); area.value = 'we want'; read()")
+    page.run("first")
+    assert page.run("reading.ids") == words.tokenizer.encode("we want")
+    assert page.run("drawn.length") == 2
