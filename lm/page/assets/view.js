@@ -8,7 +8,7 @@ const EDGES = [1, 3, 5, 8, 12]; // bits, as `lm score` has them
 const FRAME = 16; // milliseconds of work between two pictures
 const NOUN = { word: "words", char: "characters", bpe: "pieces" }[about.kind];
 const number = (x, digits = 0) => x.toLocaleString("en", { maximumFractionDigits: digits, minimumFractionDigits: digits });
-const percent = p => p >= 0.1 ? `${number(100 * p)} %` : p >= 1e-4 ? `${(100 * p).toPrecision(2)} %` : "under 0.01 %";
+const percent = p => p >= 0.1 ? `${number(100 * p)}\u00a0%` : p >= 1e-4 ? `${(100 * p).toPrecision(2)}\u00a0%` : "under\u00a00.01\u00a0%";
 const pause = milliseconds => new Promise(done => setTimeout(done, milliseconds));
 
 let tokenizer, model, reading;

@@ -60,7 +60,7 @@ def test_the_page_says_how_much_of_what_it_writes_is_copied(trained_words: Path,
     assert told["copied"]["longest"] == max(c.longest for c in written)
     assert 0 <= told["copied"]["held_out"] <= 1
     assert f"{told['copied']['share']:.0%}" in printed
-    assert f"<b>{100 * told['copied']['share']:.0f} % copied.</b>" in out.read_text()
+    assert f"<b>{100 * told['copied']['share']:.0f}&nbsp;% copied.</b>" in out.read_text()
     assert told["prompts"] == ["we build", "they want"]
 
 
