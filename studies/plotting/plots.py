@@ -20,7 +20,8 @@ class Plot:
     ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
     ``title`` says what is shown, ``caption`` what is found, the weightiest in its first sentence: it is made from table and
     claims, so that they cannot disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same
-    for a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
+    for a terminal. ``finding`` is one short sentence with the number that the plot proves, its heading on a page; where it is
+    empty the caption's first sentence is. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
     makes one table of a study's several where the plot shows them together.
     """
 
@@ -33,6 +34,15 @@ class Plot:
     slides: tuple[str, ...] = ()
     papers: str = ""
     joined: "Callable[[list[pd.DataFrame]], pd.DataFrame] | None" = None
+    finding: "Callable[[pd.DataFrame, pd.DataFrame], str]" = lambda table, claims: ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A study's question answered in one sentence, and the name of the plot that proves it; empty where none does."""
+
+    sentence: str
+    plot: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,12 @@ def subject(table: "pd.DataFrame") -> str:
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
 
 
+def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
+    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it."""
+    module = _module(table.attrs["study"], "answer")
+    return module.answer(table, claims) if module else None
+
+
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
     found = getattr(_figures(table.attrs["study"]), function, None)
     return found(table) if found else otherwise
@@ -85,5 +101,9 @@ def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
 
 def _figures(study: str) -> Any:
     """The module or folder ``figures`` of a study; None where it has none."""
+    return _module(study, "figures")
+
+
+def _module(study: str, name: str) -> Any:
     folder = f"recurrent_lm.studies.{study}"
-    return import_module(f"{folder}.figures") if find_spec(folder) and find_spec(f"{folder}.figures") else None
+    return import_module(f"{folder}.{name}") if find_spec(folder) and find_spec(f"{folder}.{name}") else None
