@@ -1,7 +1,7 @@
 """The lecture's notation in running text: MathML on a page, ``$...$`` in Markdown.
 
-Two kinds are found: LaTeX between dollars in this program's own texts, and the lecture's symbols, which claims and captions write
-plainly (W_h, dL(t)/dW_h). Text from outside, in which a dollar is money, gets the second kind alone.
+Two kinds are found: LaTeX between dollars in this program's own texts, and the lecture's symbols, which claims and captions
+write plainly (W_h, dL(t)/dW_h). Text from outside, in which a dollar is money, gets the second kind alone.
 """
 
 import re

@@ -23,6 +23,7 @@ from recurrent_lm.studies import (
     Passage,
     Plot,
     answer,
+    finding,
     headline,
     listings,
     passages,
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
+ROWS = 300  # of the data that a page lists; the CSV in it holds all
 PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
 
 
@@ -220,7 +221,7 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
         drawing = plot.draw(table, claims, WIDE)
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
-    found = plot.finding(table, claims)
+    found = finding(table, claims, plot.name)
     label = f"{title}. {found or caption}"
 
     def narrow() -> str:

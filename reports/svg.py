@@ -24,9 +24,9 @@ NAMESPACE = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
 VARIABLES = {light: f"var(--{name})" for name, (light, _) in COLOURS.items()}
 FONTS = "'DejaVu Sans', Verdana, sans-serif"  # Verdana's letters are as wide; where neither is, others are narrower
-DENSE = 200  # dots per inch of images in a drawing
+DENSE = 150  # dots per inch of images in a drawing
 POINT = 0.72  # of the drawing's pixels, in units of the SVG
-POINTS, SERIES = 150, 60  # told at the most: of a series, and series of a drawing
+POINTS, SERIES = 1_500, 60  # told at the most by a drawing
 
 
 def inline(drawing: "Figure", prefix: str, label: str) -> str:
@@ -106,7 +106,7 @@ def _variables(value: str) -> str:
 def series(drawing: "Figure") -> list[dict[str, Any]]:
     """What a page can tell of a drawing, panel by panel: the ``box`` [left, top, right, bottom] in units of the SVG, names of
     ``x`` and ``y``, and ``series`` with a ``name`` and ``points`` [x, y in the SVG, x, y as text]. The places come from
-    matplotlib's own transforms, so that any scale is right, logarithmic or named."""
+    matplotlib's own transforms, so that any scale is right, logarithmic or named. Of many points every n-th is told."""
     panels = []
     left = SERIES
     for axes in drawing.axes:
@@ -123,14 +123,17 @@ def series(drawing: "Figure") -> list[dict[str, Any]]:
                 for (px, py), (x, y) in zip(places, points, strict=True)
                 if math.isfinite(px + py) and box.x0 - 1 <= px <= box.x1 + 1 and box.y0 - 1 <= py <= box.y1 + 1
             ]
-            step = -(-len(inside) // POINTS) or 1
             if inside and left:
-                found.append({"name": name, "points": inside[::step]})
+                found.append({"name": name, "points": inside})
                 left -= 1
         if found:
             title = _plain(axes.get_title())
             x, y = _plain(axes.get_xlabel()), _plain(axes.get_ylabel())
             panels.append({"box": [round(edge) for edge in edges], "title": title, "x": x, "y": y, "series": found})
+    every = -(-sum(len(one["points"]) for panel in panels for one in panel["series"]) // POINTS)
+    for panel in panels:
+        for one in panel["series"]:
+            one["points"] = one["points"][::every]
     return panels
 
 

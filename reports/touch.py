@@ -1,7 +1,7 @@
 """What the page of vanishing and exploding gradients computes with: fixed weights, inputs and a loss, drawn once from a seed.
 
-The page itself (``templates/gradients.html`` and ``.js``) multiplies and draws; eigenvalues are found here, for g = 1, since those
-of g W_h are g times as large.
+The page itself (``templates/gradients.html`` and ``.js``) multiplies and draws; eigenvalues are found here, for g = 1, since
+those of g W_h are g times as large.
 """
 
 import json

@@ -4,8 +4,8 @@ A study is a folder: its parameters, cells and measuring, its ``claims``, which 
 ``figures``, which draw it. Calling its frozen dataclass gives a tidy table, one row a measurement. The front door:
 ``STUDIES`` (name to question), ``load``, ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key),
 ``summary`` (medians, rates, comparisons), ``growth`` (exponents) and ``changes`` (between two tables of a study); the
-``plots``, the ``answer``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and how commands end,
-write files and print.
+``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and
+how commands end, write files and print.
 """
 
 from importlib import import_module
@@ -31,6 +31,7 @@ _MODULES = {
     "changes": ".engine.study",
     "check_writable": "recurrent_lm.lm",
     "failures": ".engine.tables",
+    "finding": ".plotting.plots",
     "growth": ".engine.study",
     "headline": ".plotting.style",
     "listing": ".engine.study",
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.plotting.plots import Passage as Passage
     from recurrent_lm.studies.plotting.plots import Plot as Plot
     from recurrent_lm.studies.plotting.plots import answer as answer
+    from recurrent_lm.studies.plotting.plots import finding as finding
     from recurrent_lm.studies.plotting.plots import listings as listings
     from recurrent_lm.studies.plotting.plots import passages as passages
     from recurrent_lm.studies.plotting.plots import plots as plots

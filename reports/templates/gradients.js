@@ -104,7 +104,7 @@ function descent(w, b, threshold) {
   return path;
 }
 
-// A number with d digits that count, and factors with as many as make their product true.
+// A number with d digits that count; and products in which all factors have as many as make every product true.
 const digits = (x, d) => {
   if (!isFinite(x) || x === 0) return String(x).replace("Infinity", "∞");
   if (x >= 1e-3 && x < 1e5) return x.toFixed(Math.max(0, d - 1 - Math.floor(Math.log10(Math.abs(x)))));
@@ -112,12 +112,12 @@ const digits = (x, d) => {
   return `${mantissa}·10${[...String(+power)].map(c => c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c]).join("")}`;
 };
 const value = text => Number(text.replace(/·10(.+)/, (_, p) => `e${[...p].map(c => c === "⁻" ? "-" : "⁰¹²³⁴⁵⁶⁷⁸⁹".indexOf(c)).join("")}`));
-function product(factors, whole) {
-  for (let d = 2; d < 15; d++) {
-    const told = factors.map(f => digits(f, d)), times = told.reduce((p, f) => p * value(f), 1);
-    if (digits(times, 2) === digits(whole, 2)) return [told, digits(whole, 2)];
+function products(chains) {
+  for (let d = 2; ; d++) {
+    const told = chains.map(({ factors, whole }) => [factors.map(f => digits(f, d)), digits(whole, 2)]);
+    const right = ([factors, whole]) => digits(factors.reduce((p, f) => p * value(f), 1), 2) === whole;
+    if (d > 15 || told.every(right)) return told;
   }
-  return [factors.map(String), String(whole)];
 }
 
 // What the page shows.
@@ -201,7 +201,7 @@ function chains(found) {  // of step i = 1 .. 4: the factors of its path, and it
   });
 }
 function paths(found) {
-  const svg = at("paths"), list = at("products"), told = chains(found).map(({ factors, whole }) => product(factors, whole));
+  const svg = at("paths"), list = at("products"), told = products(chains(found));
   svg.replaceChildren();
   list.replaceChildren();
   const column = i => 130 + 215 * (i - 1), lane = i => [112, 96, 80, 128][i - 1];
@@ -274,7 +274,7 @@ function cliff() {
       const [cx, cy] = place(w, b);
       make(svg, "circle", { cx, cy, r: 3.5, fill: `var(--${colour})` });
     }
-    write(svg, 60 + 200 * i, 466, `${i ? "▬" : "▬"} ${name}`, { style: `fill: var(--letter-${colour})` });
+    write(svg, 60 + 200 * i, 466, `▬ ${name}`, { style: `fill: var(--letter-${colour})` });
     return `${name} the descent ends at w = ${digits(end[0], 3)}, b = ${end[1].toFixed(2)} with E = ${digits(end[2], 2)}`;
   });
   write(svg, 690, 466, "weight w →", { "text-anchor": "end" });
@@ -311,7 +311,7 @@ at("cliff").addEventListener("keydown", event => {
 for (const id of ["cell", "scale", "lag", "noise", "bias"]) at(id).addEventListener("input", refresh);
 at("threshold").addEventListener("input", cliff);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", surface);
-window.gradients = { flow, slopes, descent, product, chains, digits, value, refresh, move };
+window.gradients = { flow, slopes, descent, products, chains, digits, value, refresh, move };
 refresh();
 surface();
 cliff();

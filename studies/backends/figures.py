@@ -126,7 +126,8 @@ PLOTS = (
         curves_caption,
         "A line is the validation loss as the reference trains, median of the seeds, and the band around it what another seed "
         "makes of the same training. Open marks are another backend's medians from the same weights, batches and masks: they "
-        "belong on the line. A mark outside the band would be a fault of a kernel, not chance.",
+        "belong on the line. A mark outside the band would be a fault of a kernel, not chance (lecture, slide Training).",
+        slides=("Training",),
     ),
     Plot(
         "speed",

@@ -20,8 +20,7 @@ class Plot:
     ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
     ``title`` says what is shown, ``caption`` what is found, the weightiest in its first sentence: it is made from table and
     claims, so that they cannot disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same
-    for a terminal. ``finding`` is one short sentence with the number that the plot proves, its heading on a page; where it is
-    empty the caption's first sentence is. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
+    for a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
     makes one table of a study's several where the plot shows them together.
     """
 
@@ -34,7 +33,6 @@ class Plot:
     slides: tuple[str, ...] = ()
     papers: str = ""
     joined: "Callable[[list[pd.DataFrame]], pd.DataFrame] | None" = None
-    finding: "Callable[[pd.DataFrame, pd.DataFrame], str]" = lambda table, claims: ""
 
 
 @dataclass(frozen=True)
@@ -92,6 +90,19 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it."""
     module = _module(table.attrs["study"], "answer")
     return module.answer(table, claims) if module else None
+
+
+def uncertain(claims: "pd.DataFrame") -> str:
+    """Words behind an answer where claims that decide it are ambiguous and none holds or fails; empty otherwise."""
+    verdicts = set(claims["verdict"]) - {"not measured"}
+    return " (uncertain: too few seeds to decide)" if verdicts == {"ambiguous"} else ""
+
+
+def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
+    """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
+    make it; empty where they have none or the number is missing."""
+    found = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
+    return str(found(table, claims)) if found else ""
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:

@@ -8,11 +8,10 @@ from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, RULE, Size, canvas, plain, printable
-from recurrent_lm.studies.reading.claims import gains, misplaced
+from recurrent_lm.studies.reading.claims import gains
 
 if TYPE_CHECKING:
     import pandas as pd
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -59,12 +58,6 @@ def draw_next(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fig
     return figure
 
 
-def next_finding(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found, prompt = likeliest(table), table.attrs["parameters"]["prompt"]
-    word, value = found.iloc[0]["token"], found.iloc[0]["value"]
-    return f"Behind “{prompt}” the model expects “{word}” first, with probability {value:.1%}."
-
-
 def next_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     try:
         found = likeliest(table)
@@ -97,7 +90,9 @@ def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figu
         colour = PALETTE[s % len(PALETTE)]
         axes.text((left + right) / 2, -0.3, f"pass {s + 1}", color=colour, ha="center", va="center", weight="bold")
         for row in range(rows):
-            box = Rectangle((left + 0.04, row + 0.08), right - left - 0.08, 0.84, facecolor=colour, alpha=0.14, edgecolor="none")
+            box = Rectangle(
+                (left + 0.04, row + 0.08), right - left - 0.08, 0.84, facecolor=colour, alpha=0.14, edgecolor="none"
+            )
             axes.add_patch(box)
             if right < tau:
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.5}
@@ -113,14 +108,6 @@ def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figu
     for row in range(1, rows):
         axes.plot([0, tau], [row, row], color=RULE, linewidth=1, linestyle="-")
     return figure
-
-
-def cut_finding(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    sizes, wrong = table.attrs["parameters"], misplaced(table)
-    if wrong:
-        return f"{wrong} tokens are not where the lecture's cut has them."
-    second = f", row 2 at word {sizes['cut_tau'] + 1}" if sizes["cut_rows"] > 1 else ""
-    return f"Row 1 begins at word 1{second}; each pass reads the next {sizes['cut_bptt']} words of every row."
 
 
 def cut_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
@@ -154,19 +141,6 @@ def state_title(table: "pd.DataFrame") -> str:
     return "h(0): the state carried from the pass before, against zeros"
 
 
-def first_gain(table: "pd.DataFrame") -> float:
-    """Nats that carrying saves at the first position, mean over seeds."""
-    saved = gains(table)
-    return float(saved.loc[saved["column"] == 1, "value"].mean())
-
-
-def state_finding(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    gain = first_gain(table)
-    if gain > 0:
-        return f"A state carried from the pass before saves {gain:.2f} nats at the first word of a pass."
-    return f"A state carried from the pass before saves nothing at the first word of a pass ({gain:+.2f} nats)."
-
-
 def state_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     found = select(claims, "carried").iloc[0]
     return f"Over {found['setting']}: {found['measured']} ({found['verdict']}). The same models, validation text and words."
@@ -182,7 +156,6 @@ PLOTS = (
         "its vocabulary, of which the bars are the largest (lecture, slide Language modeling). All of them sum to 1. Where no "
         "bar is long, many words fit.",
         slides=("Language modeling", "RNN language model"),
-        finding=next_finding,
     ),
     Plot(
         "cut",
@@ -190,20 +163,18 @@ PLOTS = (
         draw_cut,
         cut_caption,
         "The text of $T$ words is cut into $k$ rows of $\\tau = T/k$ words, which are read side by side (lecture, slide Mini "
-        "batches, data preparation). A pass is a tensor $[k, L]$: the next $L$ words of every row. Row $j$ of a pass begins where "
-        "row $j$ of the pass before ended, so its state can go on.",
+        "batches, data preparation). A pass is a tensor $[k, L]$: the next $L$ words of every row. Row $j$ of a pass begins "
+        "where row $j$ of the pass before ended, so its state can go on.",
         slides=("Mini batches, data preparation", "h(0)"),
-        finding=cut_finding,
     ),
     Plot(
         "state",
         state_title,
         draw_state,
         state_caption,
-        "A pass begins with the state that the pass before left, or with zeros (lecture, slide h(0)). The height is how many nats "
-        "the next word costs less with the carried state, position by position. Near the beginning of a pass the zeros know "
+        "A pass begins with the state that the pass before left, or with zeros (lecture, slide h(0)). The height is how many "
+        "nats the next word costs less with the carried state, position by position. Near the beginning of a pass the zeros know "
         "nothing of the words before; later both have read the same words.",
         slides=("h(0)",),
-        finding=state_finding,
     ),
 )

@@ -29,8 +29,8 @@ NOTHING: dict[str, Any] = {"token": "", "row": -1, "column": -1, "place": -1, "w
 @dataclass(frozen=True)
 class Study(Sweep):
     """Models of ``layers`` x ``hidden`` units on ``corpus``; the ``words`` likeliest next words behind ``prompt``; validation
-    losses by position in passes of ``bptt`` tokens; and the first ``cut_rows`` x ``cut_tau`` training tokens, cut as the trainer
-    cuts a text, in passes of ``cut_bptt`` steps."""
+    losses by position in passes of ``bptt`` tokens; and the first ``cut_rows`` x ``cut_tau`` training tokens, cut as the
+    trainer cuts a text, in passes of ``cut_bptt`` steps."""
 
     corpus: str = "obama"
     cell: str = choice("lstm", "rnn-tanh", "lstm", "gru")
@@ -86,7 +86,9 @@ class Study(Sweep):
     def _state(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:
         count = (len(ids) - 1) // self.bptt
         if count < 2:
-            raise lm.InputError(f"the validation text has {len(ids)} tokens; take a bptt of less than {self.bptt}, or more text")
+            raise lm.InputError(
+                f"the validation text has {len(ids)} tokens; take a bptt of less than {self.bptt}, or more text"
+            )
         losses = by_position(model, ids[: count * self.bptt + 1], self.bptt)
         return [
             {"part": "state", "way": way, "column": column, "value": float(loss)}

@@ -89,7 +89,7 @@ def _surface(axes: Any, w: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]", er
     steep = np.abs(np.diff(error, axis=1)) / np.abs(np.diff(b, axis=1)).clip(1e-12)
     steep = np.minimum(steep[:-1], steep[1:]) > STEEP
     look: dict[str, Any] = {"facecolors": shades(0.55 * middle / TOP + 0.45 * steep), "edgecolor": EDGE, "linewidth": 0.25}
-    axes.plot_surface(w, b, error, rstride=1, cstride=1, shade=False, zorder=1, clip_on=False, **look)
+    axes.plot_surface(w, b, error, rstride=1, cstride=1, shade=False, zorder=1, clip_on=False, rasterized=True, **look)
 
 
 def _path(axes: Any, part: "pd.DataFrame", colour: str, name: str, size: Size) -> None:
