@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-ROWS = 300  # of the data that a page lists; the CSV in it holds all
+ROWS = 200  # of the data that a page lists; the CSV in it holds all
+DIGITS = 9  # of a number in the CSV; the table itself holds all
 PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
 
 
@@ -192,7 +193,7 @@ def make(
         columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
         count=len(table),
-        csv=table.to_csv(index=False, lineterminator="\n"),
+        csv=table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g"),
         parameters=facts(table.attrs["parameters"]),
         environment=facts(about),
         command=str(command or "unknown"),

@@ -44,8 +44,9 @@ def _cliff(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     probes = table[(table["part"] == "cliff") & (table["kind"] == "ridge") & (table["quantity"] == "dE/db")]
     if probes.empty:
         return ""
-    steep, at = float(f"{probes['value'].abs().max():.3g}"), probes.loc[probes["value"].abs().idxmax(), "w"]
-    return f"On the wall the error falls {steep:,.0f} times as fast as b grows, at w = {at:g}."
+    at = probes.sort_values("value", key=abs).iloc[-1]
+    steep = float(f"{abs(at['value']):.3g}")
+    return f"On the wall the error falls {steep:,.0f} times as fast as b grows, at w = {at['w']:g}."
 
 
 def _thresholds(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -56,8 +56,8 @@ def _furthest(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     best, than = found[first], found[tanh]
     if first == "rnn-tanh":
         return (
-            f"Gates do not help here: in a tanh network each step back multiplies the gradient by {best:.2f}, in the next best, "
-            f"{NAMES[others[0]]}, by {found[others[0]]:.2f}."
+            f"Gates do not help here: in a tanh network each step back multiplies the gradient by {best:.2f}, in the next "
+            f"best, {NAMES[others[0]]}, by {found[others[0]]:.2f}."
         )
     gates = select(claims, "gates_help")
     doubt = uncertain(gates[gates["setting"].str.startswith(f"{first} ")])
@@ -95,8 +95,8 @@ def _theory(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             "Every tanh network here with a spectral radius above 1 explodes: with radius "
             f"{radius:.2f} each step back multiplies the gradient by {pace:.2f}."
         )
-    scale = shrinking["log_radius"].idxmax()
-    radius, pace = (exp(shrinking[name][scale]) for name in ("log_radius", "slope"))
+    widest = shrinking.sort_values("log_radius").iloc[-1]
+    radius, pace = exp(widest["log_radius"]), exp(widest["slope"])
     told = (
         f"A spectral radius above 1 does not mean explosion: in a tanh network with radius {radius:.2f} "
         f"each step back multiplies the gradient by {pace:.2f}"

@@ -1,7 +1,7 @@
 """What long_range answers, in sentences made from its table."""
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.studies.long_range.claims import summary
 from recurrent_lm.studies.long_range.figures import CELLS, METHODS
@@ -26,11 +26,12 @@ def _gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if rows.empty:
         return ""
     far = int(rows["steps"].max())
-    counts = rows[rows["steps"] == far].groupby("cell")["solved"].agg(["sum", "size"])
-    order = counts.assign(share=counts["sum"] / counts["size"]).sort_values("share", ascending=False, kind="stable")
-    told = [f"{CELLS[str(cell)][0]} {int(row['sum'])} of {int(row['size'])}" for cell, row in order.iterrows()]
+    counts = rows[rows["steps"] == far].groupby("cell")["solved"].agg(solved="sum", seeds="size")
+    order = counts.assign(share=counts["solved"] / counts["seeds"]).sort_values("share", ascending=False, kind="stable")
+    of_cells: Any = order.itertuples()
+    told = [f"{CELLS[row.Index][0]} {row.solved:g} of {row.seeds:g}" for row in of_cells]
     best, last = order.iloc[0], order.iloc[-1]
-    if best["sum"] == 0:
+    if best["solved"] == 0:
         return f"No cell learns what lies {far} steps back: {', '.join(told)} trainings."
     if best["share"] == last["share"]:
         return f"All cells learn what lies {far} steps back equally often: {', '.join(told)} trainings."
@@ -44,10 +45,11 @@ def _clipping(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return ""
     about = summary(rows).sort_values("steps")
     wide = about.pivot_table(index="steps", columns="method", values="share")
-    gap = (wide.max(axis=1) - wide.min(axis=1)).dropna()
+    gap: Any = (wide.max(axis=1) - wide.min(axis=1)).dropna()
     at = int(gap.idxmax()) if len(gap) else int(about["steps"].max())
     here = about[about["steps"] == at].set_index("method")
-    told = [f"{METHODS[m][0]} {here.loc[m, 'solved']} of {here.loc[m, 'seeds']}" for m in METHODS if m in here.index]
+    solved, seeds = here["solved"].to_dict(), here["seeds"].to_dict()
+    told = [f"{METHODS[m][0]} {solved[m]} of {seeds[m]}" for m in METHODS if m in solved]
     if not here["solved"].any():
         return f"Over {at} steps no tanh network learns what came first: {', '.join(told)}."
     return f"Over {at} steps tanh networks learn what came first: {', '.join(told)}."

@@ -97,12 +97,12 @@ def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figu
             if right < tau:
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.5}
                 axes.annotate("", (right + 0.22, row + 0.5), (right - 0.22, row + 0.5), arrowprops=arrow)
-    for at in found.itertuples():
-        x = (int(str(at.way).removeprefix("pass ")) - 1) * length + at.column - 0.5  # type: ignore[operator]
-        y = at.row - 0.5  # type: ignore[operator]
-        word = {"rotation": 90 if small else 32, "fontsize": 9 if small else 13, "ha": "center", "va": "center"}
-        axes.text(x, y - 0.06, printable(str(at.token)), color=INK, **word)  # type: ignore[arg-type]
-        axes.text(x, y + 0.36, f"{at.place}", color=MUTED, ha="center", va="center", fontsize=8 if small else 11)
+    for _, at in found.iterrows():
+        x = (int(str(at["way"]).removeprefix("pass ")) - 1) * length + at["column"] - 0.5
+        y = at["row"] - 0.5
+        word: dict[str, Any] = {"rotation": 90 if small else 32, "fontsize": 9 if small else 13, "ha": "center", "va": "center"}
+        axes.text(x, y - 0.06, printable(str(at["token"])), color=INK, **word)
+        axes.text(x, y + 0.36, f"{at['place']}", color=MUTED, ha="center", va="center", fontsize=8 if small else 11)
     foot = "numbers: places in the text; arrows: the state goes on"
     axes.text(tau / 2, rows + 0.2, foot, color=MUTED, ha="center", va="center", fontsize=9 if small else 13)
     for row in range(1, rows):
@@ -172,9 +172,9 @@ PLOTS = (
         state_title,
         draw_state,
         state_caption,
-        "A pass begins with the state that the pass before left, or with zeros (lecture, slide h(0)). The height is how many "
-        "nats the next word costs less with the carried state, position by position. Near the beginning of a pass the zeros know "
-        "nothing of the words before; later both have read the same words.",
+        "A pass begins with the state that the pass before left, or with zeros (lecture, slide h(0)). The height is how "
+        "many nats the next word costs less with the carried state, position by position. Near the beginning of a pass the "
+        "zeros know nothing of the words before; later both have read the same words.",
         slides=("h(0)",),
     ),
 )
