@@ -22,8 +22,8 @@ const ahead = (h, weights, g) => weights.map(row => g * row.reduce((sum, w, i) =
 const back = (into, d, weights, g) => weights.forEach((row, j) => { for (let i = 0; i < n; i++) into[i] += g * row[i] * d[j]; });
 const KEEPS = 1;  // the gate that keeps: f of i f g o, u of r u n
 
-// By lag l = t - i: `hidden` ||dL(t)/dh(i)||, `cell` ||dL(t)/dc(i)|| past h(i) (LSTM), `state` both together, and
-// `part` ||dL(t)/dW_h at step i||.
+// By lag l = t - i: `hidden` ||dL(t)/dh(i)||, `cell` ||dL(t)/dc(i)|| (LSTM, by way of h(i) too), `part` ||dL(t)/dW_h at step i||,
+// and `state`, the norm of what arrives at h(i) and c(i) together.
 function flow(cell, { scale, noise, bias }) {
   const gates = GATES[cell] ?? 1, steps = [];
   let h = zeros(), c = zeros();
@@ -52,9 +52,9 @@ function flow(cell, { scale, noise, bias }) {
   let dh = Float64Array.from(data.aim), dc = zeros();
   for (let t = T - 1; t >= 0; t--) {
     const s = steps[t], earlier = zeros();
-    let d, kept = zeros();
+    let d, kept = zeros(), whole = kept;
     if (cell === "lstm") {
-      const whole = dc.map((x, j) => x + dh[j] * s.o[j] * (1 - s.bounded[j] ** 2));
+      whole = dc.map((x, j) => x + dh[j] * s.o[j] * (1 - s.bounded[j] ** 2));
       d = [
         whole.map((x, j) => x * s.g[j] * s.i[j] * (1 - s.i[j])),
         whole.map((x, j) => x * s.c[j] * s.f[j] * (1 - s.f[j])),
@@ -72,7 +72,7 @@ function flow(cell, { scale, noise, bias }) {
       dh.forEach((x, j) => { earlier[j] = x * s.u[j]; });
     } else d = [dh.map((x, j) => x * ELMAN[cell][1](s.after[j]))];
     found.hidden.push(norm(dh));
-    found.cell.push(norm(dc));
+    found.cell.push(norm(whole));
     found.state.push(norm(dh, dc));
     found.part.push(norm(...d) * norm(s.h));
     d.forEach((one, k) => back(earlier, one, data.weights[k], scale));
@@ -140,12 +140,12 @@ function curve(found, { cell, scale, bias, lag }) {
   svg.replaceChildren();
   const lines = [["||dL(t)/dh(i)||", found.hidden, "c0", ""]];
   if (cell === "lstm") lines.push(["||dL(t)/dc(i)||", found.cell, "c2", ""]);
-  const kept = cell === "lstm" ? found.cell : found.hidden, first = cell === "lstm" ? 1 : 0;
-  if (gated) lines.push(["s(b)^l: log s(b) a step", kept.map((_, l) => l < first ? NaN : kept[first] * s ** (l - first)), "c1", "8 5"]);
+  const kept = cell === "lstm" ? found.cell : found.hidden;
+  if (gated) lines.push(["s(b)ˡ: log s(b) a step", kept.map((_, l) => kept[0] * s ** l), "c1", "8 5"]);
   else {
     const sigma = data.steepest[cell] * scale * data.sigma;
-    lines.push(["ρ^l, ρ the spectral radius", kept.map((_, l) => (scale * radius) ** l), "c3", "8 5"]);
-    lines.push(["σ^l, σ the largest singular value" + (cell === "sigmoid" ? " / 4" : ""), kept.map((_, l) => sigma ** l), "muted", "2 4"]);
+    lines.push(["ρˡ, ρ the spectral radius", kept.map((_, l) => (scale * radius) ** l), "c3", "8 5"]);
+    lines.push(["σˡ, σ the largest singular value" + (cell === "sigmoid" ? " / 4" : ""), kept.map((_, l) => sigma ** l), "muted", "2 4"]);
   }
   const low = -20, high = 20, [left, right, top, bottom] = [56, 625, 14, 316];
   const x = l => left + (right - left) * l / (T - 1), y = v => top + (bottom - top) * (high - Math.log10(v)) / (high - low);
@@ -162,7 +162,7 @@ function curve(found, { cell, scale, bias, lag }) {
     make(svg, "polyline", { points: path, fill: "none", stroke: `var(--${colour})`, "stroke-width": dash ? 2 : 3.5, "stroke-dasharray": dash });
     if (values[lag] >= 10 ** low && values[lag] <= 10 ** high)
       make(svg, "circle", { cx: x(lag), cy: y(values[lag]), r: 5, fill: `var(--${colour})` });
-    const at = [left + 300 * (i % 2), bottom + 58 + 20 * Math.floor(i / 2)];
+    const at = [left + 300 * (i % 2), bottom + 60 + 24 * Math.floor(i / 2)];
     make(svg, "line", { x1: at[0], x2: at[0] + 26, y1: at[1] - 4, y2: at[1] - 4, stroke: `var(--${colour})`, "stroke-width": 3, "stroke-dasharray": dash });
     write(svg, at[0] + 32, at[1], name);
   });
@@ -233,10 +233,10 @@ function refresh() {
   const now = setting(), found = flow(now.cell, now), gated = now.cell in GATES;
   for (const id of ["scale", "lag", "noise", "bias"]) at(`${id}-value`).textContent = at(id).value;
   at("bias-label").hidden = !gated;
-  const kept = curve(found, now), l = now.lag, from = now.cell === "lstm" ? 1 : 0;
+  const kept = curve(found, now), l = now.lag;
   plane(now);
   paths(found);
-  const pace = l > from ? (kept[l] / kept[from]) ** (1 / (l - from)) : 1, what = now.cell === "lstm" ? "dL(t)/dc(i)" : "dL(t)/dh(i)";
+  const pace = l > 0 ? (kept[l] / kept[0]) ** (1 / l) : 1, what = now.cell === "lstm" ? "dL(t)/dc(i)" : "dL(t)/dh(i)";
   const fate = pace < 0.999 ? "It vanishes" : pace > 1.001 ? "It explodes" : "It keeps its length";
   const why = gated ? `s(b) is ${digits(sigmoid(now.bias), 3)}` : `the spectral radius of W_h is ${digits(now.scale * radius, 3)}`;
   at("answer").textContent = `${fate}: over ${l} steps each step back multiplies ${what} by ${digits(pace, 3)} on average; ${why}.`;

@@ -1,5 +1,6 @@
 """What a study's ``figures`` give, and how they are found. matplotlib is imported with them, and by nothing else."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from recurrent_lm.studies.plotting.style import Size
+
+NO_NUMBER = re.compile(r"\b(?:nan|inf)\b")
 
 
 @dataclass(frozen=True)
@@ -87,9 +90,11 @@ def subject(table: "pd.DataFrame") -> str:
 
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
-    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it."""
+    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
+    one of its numbers is nan or infinite."""
     module = _module(table.attrs["study"], "answer")
-    return module.answer(table, claims) if module else None
+    found: Answer | None = module.answer(table, claims) if module else None
+    return None if found and NO_NUMBER.search(found.sentence) else found
 
 
 def uncertain(claims: "pd.DataFrame") -> str:
@@ -102,7 +107,8 @@ def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
     """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
     make it; empty where they have none or the number is missing."""
     found = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
-    return str(found(table, claims)) if found else ""
+    told = str(found(table, claims)) if found else ""
+    return "" if NO_NUMBER.search(told) else told
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:

@@ -36,10 +36,13 @@ def _cells(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         told.append(f"{name} {network.min():.3f} against {counted:.3f}")
     if not told:
         return ""
-    who = f"a {networks.pop()} predicts best" if len(networks) == 1 else f"{' and '.join(sorted(networks))} predict best"
+    who = f"{' and '.join(sorted(networks))} predict best"
+    if len(networks) == 1:
+        (one,) = networks
+        who = f"{'an' if one == 'LSTM' else 'a'} {one} predicts best"
     than = "better than counting words" if all(ahead) else "but not always better than counting words"
-    than += uncertain(select(claims, "gates"))
-    return f"{who[0].upper()}{who[1:]}, {than} (bits per byte: {', '.join(told)})."
+    doubt = uncertain(select(claims, "gates"))
+    return f"{who[0].upper()}{who[1:]}, {than}, in bits per byte: {', '.join(told)}{doubt}."
 
 
 FINDINGS = {"cells": _cells}
