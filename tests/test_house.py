@@ -27,6 +27,7 @@ TWINS = {
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "progress",  # a run's and a study's
     "backends", "exchange",  # and the studies of them
+    "page",  # an HTML file: of a study's results, of a model
 }  # fmt: skip
 
 # Records are frozen dataclasses. These are tuples, because somebody takes them apart in order: the launch of a kernel (Decoded,

@@ -17,7 +17,7 @@ from recurrent_lm.lm.base.launched import follows
 from recurrent_lm.lm.base.settings import flag_of, shown
 from recurrent_lm.lm.base.signals import ending_at_once
 from recurrent_lm.lm.base.version import program_version
-from recurrent_lm.lm.commands import ask
+from recurrent_lm.lm.commands import ask, page
 from recurrent_lm.lm.commands.ask import RunArgument
 from recurrent_lm.lm.commands.sentences import sentence_of
 from recurrent_lm.lm.config import RunConfig, preset_file, presets, read_toml
@@ -162,6 +162,7 @@ app.command()(ask.generate)
 app.command("eval")(ask.eval_)
 app.command("next")(ask.next_)
 app.command()(ask.score)
+app.command()(page.page)
 
 
 @app.command("runs")
