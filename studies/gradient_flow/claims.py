@@ -65,7 +65,8 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
             decision = _slower(both) if len(both) else ()
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
-            rows.append(Claim(*claim, setting, "a slower fall, by a 95% interval over seeds", *decision))
+            facts = {"cell": cell, "corpus": corpus}
+            rows.append(Claim(*claim, setting, "a slower fall, by a 95% interval over seeds", *decision, facts=facts))
     return rows
 
 
