@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from functools import cache
 
+from latex2mathml.converter import convert
+
 SYMBOL = r"(?:[Whc]_[a-z]|[LEhcxey]\([a-z0-9]+(?: ?[-+] ?[0-9a-z])?\))"
 SLOPE = rf"d(?:[LhcE](?:\([a-z0-9]+(?:[-+][0-9a-z])?\))?)/d(?:{SYMBOL}|[wbh]\b)"
 PLAIN = re.compile(rf"(?<![\w/$\\.])(?:{SLOPE}|{SYMBOL})(?![\w/(])")
@@ -36,6 +38,5 @@ def _symbols(text: str) -> Iterator[tuple[str, bool]]:
 @cache
 def mathml(formula: str) -> str:
     """A ``<math>`` element that stands in a line of text."""
-    from latex2mathml.converter import convert
 
     return str(convert(formula))

@@ -3,7 +3,7 @@
 import json
 import shlex
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,11 +29,16 @@ from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.training.loop import Training
 
 
-def new_training(config: RunConfig, path: Path | None = None) -> Training:
+def new_training(
+    config: RunConfig, path: Path | None = None, begun: Callable[[Path], object] = lambda folder: None
+) -> Training:
     """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
 
     Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
     afterwards, before the first checkpoint is whole, takes the folder away again.
+
+    Args:
+        begun: told of the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
     """
     processes.check(config)
     source = config.training.init_from
@@ -69,6 +74,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     training.notes = advice.of_data(data, config.tokens)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
         _begin(training, path, files)
+        begun(training.path)
     return training
 
 
