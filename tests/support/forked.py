@@ -4,11 +4,15 @@ They are for tests that kill a process, give it a full disk or make it a rank. I
 tests about starting it start it as a user does.
 """
 
+import atexit
+import gc
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from functools import cache
+from io import StringIO
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -20,14 +24,17 @@ from recurrent_lm.lm.commands.cli import app as lm
 from recurrent_lm.studies.cli import app as studies
 
 PROGRAM = (
-    "recurrent_lm.lm.commands.cli",
+    "recurrent_lm.kernels.loss",
     "recurrent_lm.lm.commands.display",
+    "recurrent_lm.lm.commands.surprise",
     "recurrent_lm.lm.generation",
     "recurrent_lm.lm.training.start",
     "recurrent_lm.lm.training.loop",
-    "recurrent_lm.studies.cli",
     "recurrent_lm.studies.engine.run",
+    "recurrent_lm.studies.engine.claims",
     "recurrent_lm.studies.executors.own_process",
+    "pyarrow.dataset",
+    "pyarrow.parquet",
     "safetensors.torch",
     "tomli_w",
     "rich.table",
@@ -37,6 +44,17 @@ PROGRAM = (
     "forked",
 )
 
+SERVER = "RECURRENT_LM_FORK_SERVER"  # in the environment of the server alone
+
+
+def _prepare() -> None:
+    """In the server: import what a command line needs, and let the collector touch, and so copy, nothing that is shared."""
+    with redirect_stdout(StringIO()):
+        run_app(lm, "lm", ["corpora", "list"])
+    gc.collect()
+    gc.freeze()
+    atexit.register(os._exit, 0)  # Triton would report what is frozen as leaks
+
 
 @cache
 def context() -> ForkServerContext:
@@ -44,7 +62,7 @@ def context() -> ForkServerContext:
     made = get_context("forkserver")
     made.set_forkserver_preload([*PROGRAM])
     paths = os.pathsep.join(path for path in sys.path if path)
-    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": paths}):
+    with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": paths, SERVER: "1"}):
         forkserver.ensure_running()
     return made
 
@@ -114,3 +132,7 @@ def ended(folder: Path, command: str, arguments: Sequence[Any] = (), **how: Any)
     folder.mkdir(exist_ok=True)
     child = Child(command, arguments, folder / "out", folder / "err", **how)
     return child.wait(), child.out.read_text(), child.err.read_text()
+
+
+if os.environ.pop(SERVER, ""):
+    _prepare()
