@@ -110,6 +110,9 @@ def _become(command: str, arguments: list[str], out: str, err: str, first: str, 
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
             os.close(file)
+        encoding = environment.get("PYTHONIOENCODING", "utf-8")  # Python opens these when it starts
+        sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding=encoding, closefd=False)
+        sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, encoding=encoding, errors="backslashreplace", closefd=False)
         os.environ.clear()
         os.environ.update(environment)
         os.chdir(cwd)
