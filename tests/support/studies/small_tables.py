@@ -10,7 +10,7 @@ import pandas as pd
 from backend_cases import planted as trained_by_backends
 from flow_cases import flow
 from flow_cases import study as flow_study
-from report_cases import CLIPPED, clippings, costs, norms, reaches, speech_scores, speeds, tying
+from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readings, speech_scores, speeds, tying
 
 from recurrent_lm.studies.backends.study import Study as Backends
 from recurrent_lm.studies.engine.catalogue import module_of
@@ -72,6 +72,7 @@ CASES = {
     "weight_tying": lambda: (WeightTying(vocabulary=(100_000,), sizes=(64,)), tying()),
     "gradient_flow": lambda: (flow_study(), flow()),
     "clipping": lambda: (CLIPPED, overflowing()),
+    "reading": lambda: (READ, readings()),
     "backends": lambda: (Backends(corpora="obama", cell=("lstm", "gru"), backends=("torch", "triton")), trained_by_backends()),
     "exchange": exchanged,
     "throughput": few_offers,
