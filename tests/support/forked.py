@@ -6,7 +6,9 @@ tests about starting it start it as a user does.
 
 import atexit
 import gc
+import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,8 +18,11 @@ from io import StringIO
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
+
+from paths import ROOT
 
 from recurrent_lm.lm import run_app
 from recurrent_lm.lm.commands.cli import app as lm
@@ -135,6 +140,20 @@ def ended(folder: Path, command: str, arguments: Sequence[Any] = (), **how: Any)
     folder.mkdir(exist_ok=True)
     child = Child(command, arguments, folder / "out", folder / "err", **how)
     return child.wait(), child.out.read_text(), child.err.read_text()
+
+
+def of_script(script: Path, argument: str, package: Path = ROOT) -> Any:
+    """The JSON that a script of Triton's interpreter prints; of another package than ours in a Python of its own."""
+    if package != ROOT:
+        environment = os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
+        done = subprocess.run([sys.executable, script, argument], env=environment, capture_output=True, text=True)
+        code, out, err = done.returncode, done.stdout, done.stderr
+    else:
+        with TemporaryDirectory() as folder:
+            first = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+            code, out, err = ended(Path(folder), "", [argument], first=first)
+    assert code == 0, err
+    return json.loads(out)
 
 
 if os.environ.pop(SERVER, ""):
