@@ -8,6 +8,7 @@ import atexit
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -111,6 +112,7 @@ def _become(command: str, arguments: list[str], out: str, err: str, first: str, 
     code = 1
     names: dict[str, Any] = {}  # of ``first``; they live as long as the process
     try:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # it ends without a word until the program runs
         for number, name in ((1, out), (2, err)):
             file = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(file, number)
@@ -122,6 +124,7 @@ def _become(command: str, arguments: list[str], out: str, err: str, first: str, 
         os.environ.update(environment)
         os.chdir(cwd)
         sys.argv = [command, *arguments]
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         exec(first, names)
         code = run_app({"lm": lm, "studies": studies}[command], command, arguments) if command else 0
     except SystemExit as end:
@@ -129,9 +132,11 @@ def _become(command: str, arguments: list[str], out: str, err: str, first: str, 
     except BaseException:
         traceback.print_exc()
     finally:
-        for file in (sys.stdout, sys.stderr):
-            if file:
+        try:
+            for file in filter(None, (sys.stdout, sys.stderr)):
                 file.flush()
+        except OSError:
+            code = 120  # with which Python ends where its output is lost
         os._exit(code)
 
 
