@@ -94,7 +94,9 @@ const measure = async frame => {
     const high = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
     if (boxes.some(box => wide(box, edge) < box.width - 1 || high(box, edge) < box.height - 1))
       say("text beyond the drawing", {id: svg.getAttribute("aria-label")});
-    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1)))
+    // the box of a line holds room above and below its letters, which the next line may share
+    const room = (a, b) => 0.25 * Math.min(a.height, b.height) + 1;
+    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > room(a, b))))
       say("text over text", {id: svg.getAttribute("aria-label")});
   }
   const channels = colour => (colour.match(/[\d.]+/g) ?? []).map(Number);

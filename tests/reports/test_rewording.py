@@ -22,7 +22,7 @@ def caption(plot, table, decided):
 def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     table = table_of(study)
     before = verdicts(table)
-    captions = [caption(plot, table, before) for plot in page.plots(study)]
+    captions = {plot.name: caption(plot, table, before) for plot in page.plots(study)}
     frame = claims.frame
     monkeypatch.setattr(claims, "frame", lambda made: frame([replace(claim, text=f"q {claim.key} q") for claim in made]))
     monkeypatch.setattr(page, "inline", lambda *_: "")  # rendering takes its time
@@ -31,7 +31,9 @@ def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     after = verdicts(table)
     assert list(after["claim"]) == [f"q {key} q" for key in before["key"]]
     assert after.drop(columns="claim").equals(before.drop(columns="claim"))
-    for shown, words in zip(made.figures, captions, strict=True):
+    assert {shown.local for shown in made.figures} == set(captions)
+    for shown in made.figures:
+        words = captions[shown.local]
         told = shown.caption or shown.problem
         for key, text in zip(before["key"], before["claim"], strict=True):
             told = told.replace(f"q {key} q", text).replace(f"Q {key} q", text[0].upper() + text[1:])
