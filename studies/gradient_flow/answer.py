@@ -60,7 +60,7 @@ def _furthest(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"best, {NAMES[others[0]]}, by {found[others[0]]:.2f}."
         )
     gates = select(claims, "gates_help")
-    doubt = uncertain(gates[gates["setting"].str.startswith(f"{first} ")])
+    doubt = uncertain(gates[[facts["cell"] == first for facts in gates["facts"]]])
     network = "an LSTM" if first == "lstm" else f"a {NAMES[first]} network"
     return (
         f"In {network} it reaches furthest back: each step back multiplies it by {best:.2f}, in a {NAMES[tanh]} network by "

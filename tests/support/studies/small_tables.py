@@ -14,6 +14,7 @@ from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readin
 
 from recurrent_lm.studies.backends.study import Study as Backends
 from recurrent_lm.studies.engine.catalogue import module_of
+from recurrent_lm.studies.engine.study import Shared
 from recurrent_lm.studies.exchange import study as exchange
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.long_range import study as long_range
@@ -76,7 +77,8 @@ CASES = {
 def table_of(name):
     study, table = CASES[name]()
     parameters = json.loads(json.dumps(asdict(study)))
-    table.attrs = {"study": name, "parameters": parameters, "machine": table.attrs.get("machine", {})}
+    machine = table.attrs.get("machine", {})
+    table.attrs = {"study": name, "parameters": Shared(parameters), "machine": Shared(machine)}  # as load makes it
     return table
 
 
