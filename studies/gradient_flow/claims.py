@@ -63,10 +63,10 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
-            decision = _slower(both) if len(both) else ()
+            decision = _slower(both) if len(both) else ("", None, "")
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
             threshold = "a slower fall, by a 95% interval over seeds"
-            rows.append(Claim(*claim, setting, threshold, *decision, facts={"cell": cell}))
+            rows.append(Claim(*claim, setting, threshold, *decision, {"cell": cell}))
     return rows
 
 
