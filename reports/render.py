@@ -119,7 +119,7 @@ def fenced(text: str) -> Markup:
 
 
 def pieces(text: str, dollars: bool = False) -> Iterator[tuple[str, bool]]:
-    """The text in order as (text, False) and (LaTeX, True). Dollars are of this program's own texts: in others they are money."""
+    """The text in order as (text, False) and (LaTeX, True). Dollars mark LaTeX in this program's own texts alone."""
     at = 0
     for found in DOLLARS.finditer(text) if dollars else ():
         yield from _symbols(text[at : found.start()])

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies.engine.claims import Claim
+from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, exp, mean, share
 from recurrent_lm.studies.gradient_flow.theory import theory
 from recurrent_lm.studies.gradient_flow.verdicts import EXACT, names, of, shown
@@ -63,10 +63,10 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
-            decision = _slower(both) if len(both) else ("", None, "")
+            measured, verdict, why = _slower(both) if len(both) else ("", NOT, "")
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
             threshold = "a slower fall, by a 95% interval over seeds"
-            rows.append(Claim(*claim, setting, threshold, *decision, {"cell": cell}))
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"cell": cell}))
     return rows
 
 
