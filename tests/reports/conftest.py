@@ -156,12 +156,18 @@ addEventListener("load", async () => {
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory):
-    """measured(pages, script, widths, dark) opens each page at each width and calls the script's ``measure(frame)`` there;
-    gives what it returned, page by page, and the console's lines."""
+def browser():
+    """A browser's program."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip(f"there is no browser to look at pages with; install one of {', '.join(BROWSERS)}")
+    return program
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, browser):
+    """measured(pages, script, widths, dark) opens each page at each width and calls the script's ``measure(frame)`` there;
+    gives what it returned, page by page, and the console's lines."""
 
     def measured(pages, script, widths=(1280,), dark=False):
         folder = tmp_path_factory.mktemp("look")
@@ -173,7 +179,7 @@ def measured(tmp_path_factory):
         desk = folder / "desk.html"
         desk.write_text(f'<meta charset="utf-8">{"".join(frames)}<pre id="seen"></pre><script>{script}{EACH}</script>')
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
         command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=100000"]
         done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=600)
         seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
