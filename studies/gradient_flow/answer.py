@@ -4,11 +4,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.answers import Answer, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.engine.statistics import exp, ratio
 from recurrent_lm.studies.gradient_flow.figures.paths import steps
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES, last_epoch, pick
-from recurrent_lm.studies.plotting.plots import Answer, uncertain
 
 if TYPE_CHECKING:
     import pandas as pd

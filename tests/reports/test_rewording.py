@@ -37,7 +37,7 @@ def reworded(made):
 def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     table = table_of(study)
     before = verdicts(table)
-    captions = {f"{study}-{plot.name}": caption(plot, table, before) for plot in page.plots(study)}
+    captions = {plot.name: caption(plot, table, before) for plot in page.plots(study)}
     answered = page.answer(table, before)
     frame = claims.frame
     monkeypatch.setattr(claims, "frame", lambda made: frame(reworded(made)))
@@ -47,7 +47,8 @@ def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     after = verdicts(table)
     same = ["key", "source", "verdict"]
     assert after[same].equals(before[same])
-    given = [(shown.caption or shown.problem, captions[shown.name]) for shown in made.figures]
+    assert {shown.local for shown in made.figures} == set(captions)
+    given = [(shown.caption or shown.problem, captions[shown.local]) for shown in made.figures]
     for said, words in [(made.answered, answered.sentence if answered else ""), *given]:
         for name in ("claim", *WORDS[1:]):
             for new, old in zip(after[name], before[name], strict=True):

@@ -250,4 +250,4 @@ def test_what_changed_fits_a_desk_and_a_telephone(dark, bare, folders, tmp_path,
     built = compared(folders, tmp_path / "pages")
     seen, console = look(sorted(built.index.parent.glob("*.html")), (1280, 400), dark)
     assert console == []
-    assert [view["found"] for view in seen] == [[]] * 6
+    assert [view["found"] for view in seen] == [[]] * 10
