@@ -111,7 +111,7 @@ def draw_speed(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 def speed_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The ratios with their verdicts."""
     mine = select(claims, "speed")
-    said = [f"{row['setting'].partition(',')[0]} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
+    said = [f"{row['facts']['cell']} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
     if not said:
         return "No two backends were measured."
     words = " and ".join(dict.fromkeys(mine["claim"]))

@@ -172,7 +172,8 @@ def make_config() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def flags() -> Callable[..., list[str]]:
     """The command line of tiny settings and the given ones."""
-    from recurrent_lm.lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.config import RunConfig
 
     names = {f.name: flag_of(f) for _, f in RunConfig.settings()}
 

@@ -114,8 +114,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if part.empty:
         return "The cliff was not measured."
     wall = select(claims, "cliff")
-    rows = zip(wall["setting"], wall["measured"], wall["verdict"], strict=True)
-    told = "; ".join(f"{setting.partition(',')[0]}: {measured} ({verdict})" for setting, measured, verdict in rows)
+    rows = zip(wall["facts"], wall["measured"], wall["verdict"], strict=True)
+    told = "; ".join(f"w = {facts['w']:g}: {measured} ({verdict})" for facts, measured, verdict in rows)
     return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. {descents(part)}"
 
 

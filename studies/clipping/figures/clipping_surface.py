@@ -117,4 +117,4 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if part.empty:
         return "The cliff was not measured."
     wall = select(claims, "cliff").iloc[0]
-    return f"{descents(part)} At {wall['setting'].partition(',')[0]} on the ridge: {wall['measured']} ({wall['verdict']})."
+    return f"{descents(part)} At w = {wall['facts']['w']:g} on the ridge: {wall['measured']} ({wall['verdict']})."

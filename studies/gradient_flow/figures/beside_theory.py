@@ -108,7 +108,7 @@ def _why(claims: "pd.DataFrame") -> str:
     missed = chi[chi["verdict"].isin(["fails", "ambiguous"])]
     said = []
     for reason, group in missed.groupby("reason"):
-        where = ", ".join(setting.split("g = ")[1].split(",")[0] for setting in group["setting"])
+        where = ", ".join(f"{facts['g']:g}" for facts in group["facts"])
         said.append(f" It is missed at g = {where}{': ' if reason else ''}{reason}.")
     return "".join(said)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recurrent_lm.lm.base import machine
+from recurrent_lm.lm import resources
 from recurrent_lm.lm.text.data import prepare
 from recurrent_lm.lm.training import start as launch
 
@@ -97,7 +97,7 @@ def test_the_introduction_gives_the_reason_for_the_precision(
 
     assert "torch backend, float32 (as asked)" in say()
     assert "eager backend, float32 (the eager backend is the reference)" in say(backend="eager", precision="auto")
-    monkeypatch.setattr(machine, "bfloat16_gain", lambda device: 0.5)
+    monkeypatch.setattr(resources, "bfloat16_gain", lambda device: 0.5)
     assert "float32 (a trial of the decoder's products ran 0.5 times as fast in bfloat16)" in say(precision="auto")
 
 

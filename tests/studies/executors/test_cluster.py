@@ -72,10 +72,10 @@ def test_a_cell_that_fails_on_a_worker_is_noted(two, tmp_path, notes):
 
 
 def test_workers_with_another_program_are_refused(two, tmp_path, notes, monkeypatch):
-    from recurrent_lm.studies.timing import machine
+    from recurrent_lm import lm
 
-    about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"torch": "1.0"})
+    about = lm.describe_machine()
+    monkeypatch.setattr(lm, "describe_machine", lambda: about | {"torch": "1.0"})
     monkeypatch.setattr(job, "sources", lambda kind: sources(kind) | {"cluster_cases.py": "0" * 16})
     words = r"the worker tcp://\S+ has cluster_cases.py [0-9a-f]{16} instead of 0{16}, torch \S+ instead of 1.0$"
     with pytest.raises(InputError, match=words):
@@ -85,10 +85,11 @@ def test_workers_with_another_program_are_refused(two, tmp_path, notes, monkeypa
 
 def test_the_table_tells_the_workers_machine_and_who_asked(two, tmp_path, notes, monkeypatch):
     """Threads are of the machine; the command is of the process that asked."""
-    from recurrent_lm.studies.timing import machine
+    from recurrent_lm import lm
 
-    about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"cpu": "of the one who asks", "threads": 77, "command": "asked"})
+    about = lm.describe_machine()
+    asked = {"cpu": "of the one who asks", "threads": 77, "command": "asked"}
+    monkeypatch.setattr(lm, "describe_machine", lambda: about | asked)
     going = run(two, tmp_path / "s", Cases(notes=notes, numbers=(1,)))
     going()
     assert (going.machine["cpu"], going.machine["threads"], going.machine["command"]) == (about["cpu"], 1, "asked")
