@@ -21,7 +21,7 @@ MEGABYTE = 10**6
 def page(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="the file; RUN/page.html if left out", show_default=False)] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: half the size")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: about half the size")] = False,
     title: Annotated[str, typer.Option(help="what the model has read, for the heading; its corpus if left out")] = "",
     prompt: Annotated[
         list[str] | None, typer.Option(help="text to begin with; may be given several times; from held-out text if left out")

@@ -27,7 +27,7 @@ from recurrent_lm.lm.text.data import Data
 
 SCRIPTS = ("weights.js", "model.js", "tokens.js", "drawing.js", "reading.js", "view.js")
 TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying is counted
-TEXTS = 5  # that are written behind each prompt for that
+TEXTS = 20  # that are written behind each prompt for that; of fewer a single long copy would change the share
 TOKENS = {"word": 100, "bpe": 150, "char": 600}  # of each such text: about a hundred words
 PROMPTS, PROMPT_WORDS = 4, 3  # beginnings of sentences of the held-out text
 SENTENCE = re.compile(r"(?<=[a-z]{3}[.!?] )[A-Z][^.!?\n]{20,}")  # not behind "Mr."
