@@ -4,8 +4,8 @@ A study is a folder: its parameters, cells and measuring, its ``claims``, which 
 ``figures``, which draw it. Calling its frozen dataclass gives a tidy table, one row a measurement. The front door:
 ``STUDIES`` (name to question), ``load``, ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key),
 ``summary`` (medians, rates, comparisons), ``growth`` (exponents) and ``changes`` (between two tables of a study); the
-``plots``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and how commands end,
-write files and print.
+``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and
+how commands end, write files and print.
 """
 
 from typing import TYPE_CHECKING
@@ -29,14 +29,18 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.tables import failures as failures
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save
+    from recurrent_lm.studies.plotting.plots import Answer as Answer
     from recurrent_lm.studies.plotting.plots import Listing as Listing
     from recurrent_lm.studies.plotting.plots import Passage as Passage
     from recurrent_lm.studies.plotting.plots import Plot as Plot
+    from recurrent_lm.studies.plotting.plots import answer as answer
+    from recurrent_lm.studies.plotting.plots import finding as finding
     from recurrent_lm.studies.plotting.plots import listings as listings
     from recurrent_lm.studies.plotting.plots import passages as passages
     from recurrent_lm.studies.plotting.plots import plots as plots
     from recurrent_lm.studies.plotting.plots import subject as subject
     from recurrent_lm.studies.plotting.style import COLOURS as COLOURS
+    from recurrent_lm.studies.plotting.style import LETTERS as LETTERS
     from recurrent_lm.studies.plotting.style import NARROW as NARROW
     from recurrent_lm.studies.plotting.style import WIDE as WIDE
     from recurrent_lm.studies.plotting.style import boxes_for_glyphs as boxes_for_glyphs

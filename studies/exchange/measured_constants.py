@@ -94,7 +94,11 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
     The intervals hold the scatter about that model, be it noise or that the model is too simple (Student's t).
     """
 
-    about = floors(table)
+    return constants_of(floors(table))
+
+
+def constants_of(about: "pd.DataFrame") -> dict[str, Interval]:
+    """``constants`` from what ``floors`` gives."""
     found = dict.fromkeys(kernels.CONSTANTS, NOTHING)
     launch = about[about["protocol"] == LAUNCH]
     if len(launch):

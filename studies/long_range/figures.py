@@ -340,7 +340,7 @@ PLOTS = (
         "The model predicts a token from the last n tokens only. Full lines: what lay before was never read. Dotted lines: it "
         "was read, but in random order. Where a line is flat, more history no longer helps; at n = 0 the model is replaced by "
         "the frequencies of words. In theory any history (lecture, slide Summary of RNNs); in practice the last few tokens.",
-        slides=("Summary of RNNs",),
+        slides=("Recurrent neural network", "Summary of RNNs"),
     ),
     Plot(
         "influence",

@@ -1,12 +1,11 @@
 """A study's parameters: every value that it cannot have is a sentence that names it and its range."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, fields
 
 import pytest
 import torch
+from forked import ended
 
 from recurrent_lm.lm import InputError, Settings, run_app
 from recurrent_lm.studies import STUDIES
@@ -118,14 +117,14 @@ def test_other_errors_of_torch_are_not_hidden():
 
 def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
     """A real shortage: the process may have 3 GB of addresses, and the study's token ids alone want as much."""
-    code = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30)); from recurrent_lm.studies.cli import main; main()"
+    limit = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30))"
     sets = [x for s in ("vocabulary=2", "hidden=1", "layers=1", "rows=10000", "bptt=10000") for x in ("--set", s)]
-    command = [sys.executable, "-c", code, "run", "training_step", *sets, "--out", str(tmp_path / "t.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2, done.stderr
-    assert "memory is not enough" in done.stderr or "GB of memory or more" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not any(tmp_path.iterdir())
+    arguments = ["run", "training_step", *sets, "--out", tmp_path / "t.parquet"]
+    code, _, said = ended(tmp_path / "ended", "studies", arguments, first=limit)
+    assert code == 2, said
+    assert "memory is not enough" in said or "GB of memory or more" in said
+    assert said.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["ended"]
 
 
 SEVERAL = [f for f in fields(Throughput) if "low" in f.metadata and f.metadata.get("many")]

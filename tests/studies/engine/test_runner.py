@@ -1,14 +1,13 @@
 """A study that is stopped goes on where it was, and nothing is mixed in that was measured otherwise."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+from forked import ended
 
 from recurrent_lm import lm
 from recurrent_lm.lm import InputError
@@ -228,9 +227,8 @@ with ending_at_once(going.stopped):
 def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signum, code, tmp_path):
     base = tmp_path / "s"
     program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stderr
-    assert done.stderr == f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    said = f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    assert ended(tmp_path / "ended", "", first=program)[::2] == (code, said)
     assert list(run(base)()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [3]
 
