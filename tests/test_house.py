@@ -27,7 +27,6 @@ TWINS = {
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "progress",  # a run's and a study's
     "backends", "exchange",  # and the studies of them
-    "answer",  # of a study, a sentence or two
     "page",  # an HTML file: of a study's results, of a model
 }  # fmt: skip
 

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
+from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, decided, exp, mean, share
 from recurrent_lm.studies.gradient_flow.theory import theory
 from recurrent_lm.studies.gradient_flow.verdicts import EXACT, names, of, shown
