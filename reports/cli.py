@@ -72,6 +72,41 @@ def build(
         raise InputError("; ".join(built.problems))
 
 
+@app.command()
+def training(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or a folder of runs", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="the page; training.html in the run, or beside several, if left out", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="show what comes next behind this text; may be given several times")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="write the page anew while a training goes on")] = False,
+    show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+) -> None:
+    """Make a page of a training, or of several side by side: losses, texts, next words, gradients, what differs.
+
+    [dim]reports training runs/mine --watch[/dim]
+    [dim]reports training runs/demo/obama-tanh runs/demo/obama-lstm --open[/dim]
+    """
+    import webbrowser
+
+    from recurrent_lm.lm import runs_in
+    from recurrent_lm.reports.training import Models, place_of, write_page
+    from recurrent_lm.reports.training import watch as watch_them
+
+    found = list(dict.fromkeys(run for path in runs for run in runs_in(path)))
+    page = out or place_of(found)
+    if watch:
+        opened = webbrowser.open if show else None
+        watch_them(found, page, prompt or [], say, opened)
+        return
+    write_page(found, page, prompt or [], Models())
+    print(f"page: {page}")
+    if show:
+        webbrowser.open(page.absolute().as_uri())
+
+
 @app.command("open")
 def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")] = PAGES) -> None:
     """Open the index in the browser, and print where it is.

@@ -8,7 +8,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from recurrent_lm.reports.images import MAKER
@@ -79,3 +79,10 @@ def fenced(text: str) -> Markup:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup("{}\n{}\n{}").format(Markup(fence), Markup(_visible(text)), Markup(fence))
+
+
+def render_beside(package: str, template: str, **values: Any) -> bytes:
+    """An HTML template of another folder of this room, which may extend those of ``reports/templates``."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("recurrent_lm.reports")])
+    text = _environment(False).overlay(loader=loader).get_template(template).render(values)
+    return text.encode("utf-8", errors="replace")

@@ -16,7 +16,7 @@ from paths import ROOT
 import recurrent_lm
 
 ROOMS = ("kernels", "lm", "studies", "reports")
-MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"studies"}}
+MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"lm", "studies"}}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 TEXT = ("corpora", "tokens", "batches")  # text flows through lm.text in this order
 MODULES, LINES = 12, 800
@@ -26,6 +26,7 @@ TWINS = {
     "__init__", "__main__", "cli", "study", "claims", "figures",
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "machine", "progress",  # a run's and a study's
+    "training",  # of a model, and the page of it
     "backends", "exchange",  # and the studies of them
 }  # fmt: skip
 
