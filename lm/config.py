@@ -319,6 +319,7 @@ LITTLE_TEXT: dict[str, Any] = {  # docs/LITTLE_TEXT.md
     "rows": 5,
     "dropout": 0.6,
     "embedding_dropout": 0.1,
+    "lr": 0.005,
     "average": 0.99,
     "patience": 5,
 }

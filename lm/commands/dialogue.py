@@ -4,6 +4,7 @@ import sys
 from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.commands.ask import opened, say_unknown
@@ -87,7 +88,7 @@ class Dialogue:
                 raise InputError(f"/top must be at least 1, not {self.top}")
         elif field in {f.name for f in fields(Draws)} - {"stop"}:
             whole = field not in ("temperature", "top_p")
-            value = None if field == "seed" and rest in NONE else _number(name, rest, int if whole else float)
+            value: Any = None if field == "seed" and rest in NONE else _number(name, rest, int if whole else float)
             try:
                 self.draws = replace(self.draws, **{field: value})
             except InputError as error:

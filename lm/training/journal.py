@@ -161,7 +161,7 @@ class Journal:
         model.eval()
         (sample,) = generate_batch(runs.Run(training.path, config, tokenizer, model, {}), prompt, 1, draws)
         model.train(learning)
-        record = {"epoch": training.at.epoch + 1, "step": training.at.step, "improved": improved}
+        record: dict[str, Any] = {"epoch": training.at.epoch + 1, "step": training.at.step, "improved": improved}
         record |= {"prompt": prompt or "", "text": sample.text, "temperature": TEMPERATURE, "ended": sample.ended}
         self._logs[2].write(record)
         self.latest |= {"prompt": record["prompt"], "text": sample.text}

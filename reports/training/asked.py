@@ -46,7 +46,7 @@ class Models:
             return Answers()
         try:
             best = (history.path / "best.json").read_bytes()
-            bars = [self._of(history.path, prompt, best) for prompt in prompts]
+            bars = self._bars_of(history.path, prompts, best)
             if history.running:
                 return Answers(bars, problem="the gradient by lag is shown when the training has ended")
             lags, problem = self._lags_of(history.path, best)
@@ -54,18 +54,11 @@ class Models:
             return Answers(problem=str(error))
         return Answers(bars, lags, problem)
 
-    def _of(self, path: Path, prompt: str, best: bytes) -> Bars:
-        key = (path, prompt, best)
-        if key not in self._bars:
+    def _bars_of(self, path: Path, prompts: list[str], best: bytes) -> list[Bars]:
+        if new := [prompt for prompt in prompts if (path, prompt, best) not in self._bars]:
             run = lm.load(path, device="cpu")
-            try:
-                found = lm.next_token(run, prompt)
-            except InputError as error:
-                return Bars(prompt, problem=str(error))
-            likely = found.top(TOP)
-            words = [(word, p, 100 * p / max(likely[0].probability, 1e-300)) for word, p, _, _ in likely]
-            self._bars[key] = Bars(prompt, words, found.unknown, found.bits)
-        return self._bars[key]
+            self._bars |= {(path, prompt, best): _bars(run, prompt) for prompt in new}
+        return [self._bars[path, prompt, best] for prompt in prompts]
 
     def _lags_of(self, path: Path, best: bytes) -> tuple[list[tuple[int, float]], str]:
         key = (path, best)
@@ -75,3 +68,13 @@ class Models:
             except InputError as error:
                 self._lags[key] = [], str(error)
         return self._lags[key]
+
+
+def _bars(run: lm.Run, prompt: str) -> Bars:
+    try:
+        found = lm.next_token(run, prompt)
+    except InputError as error:
+        return Bars(prompt, problem=str(error))
+    likely = found.top(TOP)
+    words = [(word, p, 100 * p / max(likely[0].probability, 1e-300)) for word, p, _, _ in likely]
+    return Bars(prompt, words, found.unknown, found.bits)

@@ -24,8 +24,8 @@ const lines = {
       { run: i, name: "threshold", style: "limit", points: run.threshold ? ends.map(x => [x, run.threshold]) : [] },
     ];
   }),
-  clipped: () => data.runs.map((run, i) => ({ run: i, name: "clipped", points: run.steps.map(row => [row[0], 100 * row[4]]) })),
-  rate: () => data.runs.map((run, i) => ({ run: i, name: "rate", points: column(run.steps, 5) })),
+  clipped: () => data.runs.map((run, i) => ({ run: i, name: "clipped", points: run.clipped })),
+  rate: () => data.runs.map((run, i) => ({ run: i, name: "rate", points: column(run.steps, 4) })),
   lag: () => data.runs.map((run, i) => ({ run: i, name: "norm", points: run.lags })),
 };
 const axes = {
