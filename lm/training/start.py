@@ -143,7 +143,9 @@ def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
     if not values:
         return config, ""
     flags = " ".join(_as_flag(f, values[f.name]) for _, f in RunConfig.settings() if f.name in values)
-    return config.replace(**values), f"{words:,} words are little text, which {flags} suit; any of these flags overrides it"
+    return config.replace(**values), (
+        f"{words:,} words are little text, so these settings replace the defaults: {flags}; give a flag to choose otherwise"
+    )
 
 
 def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:
