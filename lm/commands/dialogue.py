@@ -83,9 +83,10 @@ class Dialogue:
             self.unknown = not self.unknown
             print(f"<unk> is {'shown' if self.unknown else 'left out'}")
         elif name == "top":
-            self.top = int(_number(name, rest, int))
-            if self.top < 1:
-                raise InputError(f"/top must be at least 1, not {self.top}")
+            top = int(_number(name, rest, int))
+            if top < 1:
+                raise InputError(f"/top must be at least 1, not {top}")
+            self.top = top
         elif field in {f.name for f in fields(Draws)} - {"stop"}:
             whole = field not in ("temperature", "top_p")
             value: Any = None if field == "seed" and rest in NONE else _number(name, rest, int if whole else float)

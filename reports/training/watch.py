@@ -125,13 +125,16 @@ def watch(
         show: called with the page's address once it is there, to open it.
     """
     check_place(out)
-    models, before, there = Models(), None, []
+    models, said = Models(), False
+    before: tuple[object, ...] | None = None
+    there: list[Path] = []
     try:
         while True:
             there = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
             if there and (now := _state(there)) != before:
                 written = write_page(there, out, prompts, models, refresh=True)
-                if before is None:
+                if not said:
+                    said = True
                     tell(f"page: {out}; it is written anew while the training goes on, Ctrl-C ends that")
                     if show:
                         show(out.absolute().as_uri())
@@ -139,7 +142,7 @@ def watch(
                 if len(there) == len(runs) and not any(h.running for h in written):
                     break
             elif not there and before is None:
-                tell(f"waiting for {', '.join(map(str, runs))}")
+                tell(f"waiting for {', '.join(map(str, runs))}; Ctrl-C ends that")
                 before = ()
             wait(EVERY)
     except KeyboardInterrupt:

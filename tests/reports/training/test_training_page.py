@@ -236,8 +236,8 @@ def test_a_run_whose_text_is_gone_has_everything_but_the_gradient(runs, text, tm
     assert "is not at" in (tmp_path / "page.html").read_text()
 
 
-def test_an_unwritable_prompt_is_told_on_the_page(runs, tmp_path):
-    write_page(runs[2:], tmp_path / "page.html", [" "], Models())
+def test_an_empty_prompt_is_told_on_the_page(runs, tmp_path):
+    write_page(runs[2:], tmp_path / "page.html", [""], Models())
     assert "the prompt is empty" in (tmp_path / "page.html").read_text()
 
 
