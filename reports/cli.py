@@ -1,11 +1,14 @@
 """The command ``reports``."""
 
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recurrent_lm import lm
+from recurrent_lm import reports
 from recurrent_lm.studies import InputError, run_app, say
 
 RUNS = Path("runs")  # where tables are looked for if none is named
@@ -30,10 +33,9 @@ def figure(
 
     [dim]reports figure runs/studies/gradient_lag.parquet[/dim]
     """
-    from recurrent_lm.reports import figure as figure_of
     from recurrent_lm.reports.images import check_place, save
 
-    made = figure_of(table, name)
+    made = reports.figure(table, name)
     path = out or table.with_suffix(".png")
     if path.absolute() == table.absolute():
         raise InputError(f"{path} is the table itself; choose another --out")
@@ -60,10 +62,9 @@ def build(
     [dim]reports build runs/demo --out pages[/dim]
     [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
-    from recurrent_lm.reports import build as build_all
     from recurrent_lm.reports.images import FORMATS
 
-    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
+    built = reports.build(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
         print(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
@@ -89,19 +90,14 @@ def training(
     [dim]reports training runs/mine --watch[/dim]
     [dim]reports training runs/demo/obama-tanh runs/demo/obama-lstm --open[/dim]
     """
-    import webbrowser
+    from recurrent_lm.reports import training as page_of
 
-    from recurrent_lm.lm import runs_in
-    from recurrent_lm.reports.training import Models, place_of, write_page
-    from recurrent_lm.reports.training import watch as watch_them
-
-    found = list(dict.fromkeys(run for path in runs for run in runs_in(path)))
-    page = out or place_of(found)
+    found = list(dict.fromkeys(run for path in runs for run in lm.runs_in(path)))
+    page = out or page_of.place_of(found)
     if watch:
-        opened = webbrowser.open if show else None
-        watch_them(found, page, prompt or [], say, opened)
+        page_of.watch(found, page, prompt or [], say, webbrowser.open if show else None)
         return
-    write_page(found, page, prompt or [], Models())
+    page_of.write_page(found, page, prompt or [], page_of.Models())
     print(f"page: {page}")
     if show:
         webbrowser.open(page.absolute().as_uri())
@@ -113,8 +109,6 @@ def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")
 
     [dim]reports open[/dim]
     """
-    import webbrowser
-
     index = folder / "index.html"
     if not index.is_file():
         raise InputError(f"there is no {index}; make it first: reports build --out {folder}")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import shown
 from recurrent_lm.lm.commands.ask import opened, say_unknown
 from recurrent_lm.lm.commands.surprise import bars, print_scored
-from recurrent_lm.lm.config import shown
 from recurrent_lm.lm.generation import Draws, generate
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.scoring.next_token import next_token, score_text

@@ -7,6 +7,7 @@ sides of the line part, and E is a wall: dE/db = E'(0.5) (1 + a + .. + a^49) the
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -119,7 +120,8 @@ def surface(weights: int, offsets: int) -> Iterator[tuple[float, float, float]]:
         yield from zip(np.full(offsets, w).tolist(), b.tolist(), slopes(w, b).error.tolist(), strict=True)
 
 
-class Point(NamedTuple):
+@dataclass(frozen=True)
+class Point:
     """Where a descent stands after some steps, and what it sees there."""
 
     w: float

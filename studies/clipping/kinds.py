@@ -14,18 +14,17 @@ These c belong to losses that are sums; with a mean over the batch's tokens all 
 
 import copy
 import statistics
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.language_models import beginning
 from recurrent_lm.studies.timing.work import distance
 
 KINDS = ("norm", "value", "temporal", "hidden")
@@ -73,19 +72,14 @@ class Snapshot:
 
 def trajectory(config: lm.RunConfig, every: int) -> Iterator[Snapshot]:
     """Every so many steps of one training by the real trainer, one layer, without dropout."""
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        training = lm.new_training(config, Path(folder) / "run")
-        try:
-            for _ in range(config.training.epochs):
-                training.state = training.model.zero_state(config.batches.rows)
-                for batch in training.batches:
-                    if training.at.step % every == 0:
-                        yield _snapshot(training, batch)
-                    training.update(batch)
-                    training.at.step += 1
-        finally:
-            if training.lock:
-                training.lock.release()
+    with beginning(config) as training:
+        for _ in range(config.training.epochs):
+            training.state = training.model.zero_state(config.batches.rows)
+            for batch in training.batches:
+                if training.at.step % every == 0:
+                    yield _snapshot(training, batch)
+                training.update(batch)
+                training.at.step += 1
 
 
 def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
@@ -96,7 +90,8 @@ def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
     return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """``parts`` [T, n]: dL/dtheta at each step; ``hidden`` the largest |element| of any dL/dh(t)."""
 
     parts: Tensor

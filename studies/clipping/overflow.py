@@ -5,16 +5,15 @@ hold the norm. Algorithm 1 then divides by infinity. The norm of the gradient ov
 does not overflow (Blue 1978; BLAS computes ``nrm2`` in this way).
 """
 
-import tempfile
 from collections.abc import Iterator
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurrent_lm import lm
+from recurrent_lm.studies.engine.language_models import beginning
 
 THRESHOLD = 1.0
 HIDDEN, WIDTH, BPTT = 256, 0.5, 150  # weights as wide as these multiply a gradient by about 1.5 at every step back
@@ -67,24 +66,19 @@ def rows(config: lm.RunConfig, updates: int) -> Iterator[dict[str, Any]]:
 
 def _updates(config: lm.RunConfig, norm: str, updates: int) -> Iterator[dict[str, float]]:
     """The trainer's updates, with Algorithm 1 as it stands in the paper in place of the trainer's own clipping."""
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        training = lm.new_training(config, Path(folder) / "run")
-        try:
-            training.model.train()
-            for number, batch in enumerate(islice(cycle(training.batches), updates)):
-                if number % len(training.batches) == 0:
-                    state: Any = training.model.zero_state(config.batches.rows)
-                training.step.optimizer.zero_grad()
-                inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
-                loss, state = training.step.loss(inputs, targets, None, [s.detach() for s in state])
-                loss.backward()
-                gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
-                before, used = true(gradients), NORMS[norm](gradients)
-                if used >= THRESHOLD:
-                    for gradient in gradients:
-                        gradient.mul_(THRESHOLD / used)
-                training.step.optimizer.step()
-                yield {"loss": float(loss.detach()), "norm": used, "true norm": before, "left": true(gradients)}
-        finally:
-            if training.lock:
-                training.lock.release()
+    with beginning(config) as training:
+        training.model.train()
+        for number, batch in enumerate(islice(cycle(training.batches), updates)):
+            if number % len(training.batches) == 0:
+                state: Any = training.model.zero_state(config.batches.rows)
+            training.step.optimizer.zero_grad()
+            inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
+            loss, state = training.step.loss(inputs, targets, None, [s.detach() for s in state])
+            loss.backward()
+            gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
+            before, used = true(gradients), NORMS[norm](gradients)
+            if used >= THRESHOLD:
+                for gradient in gradients:
+                    gradient.mul_(THRESHOLD / used)
+            training.step.optimizer.step()
+            yield {"loss": float(loss.detach()), "norm": used, "true norm": before, "left": true(gradients)}

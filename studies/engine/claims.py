@@ -1,7 +1,8 @@
 """Claims: sentences that a table's measurements decide, found by their keys."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import pandas as pd
 
@@ -17,8 +18,12 @@ class Claim:
     """One sentence and its verdict in one setting. Programs find it by its key; the text is for people.
 
     A key names the claim within its study and stays when the text is reworded; dots go from the general to the special
-    (speed.triton). ``verdict`` is holds, fails, ambiguous or not measured; ``reason`` says why one that fails or is ambiguous
-    likely does, and is empty where nothing is known.
+    (speed.triton). ``facts`` are the numbers and names in the texts, for captions: no program reads the texts themselves.
+
+    Args:
+        measured: empty where nothing was, ``UNDEFINED`` where no number can be formed; that decides the verdict.
+        verdict: holds, fails, ambiguous or not measured; True, False and None are the first three.
+        reason: why it likely fails or is ambiguous; empty where nothing is known.
     """
 
     key: str
@@ -26,9 +31,24 @@ class Claim:
     source: str
     setting: str
     threshold: str
-    measured: str
-    verdict: str
+    measured: str = ""
+    verdict: Any = None
     reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        measured, verdict, reason = self.measured or NOT, self.verdict, self.reason
+        if not isinstance(verdict, str):
+            verdict = {True: "holds", False: "fails", None: "ambiguous"}[verdict]
+        if measured in (NOT, UNDEFINED):
+            verdict = NOT if measured == NOT else "ambiguous"
+        if verdict == "ambiguous" and UNDEFINED in measured:
+            reason = "a value that is 0, negative or not finite has no ratio, and no place in a mean"
+        elif verdict == "ambiguous" and NO_INTERVAL in measured and not reason:
+            reason = "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
+        values = {"measured": measured, "verdict": verdict, "reason": reason if verdict in OPEN else ""}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
 # of a table of claims, where the text is called claim
@@ -41,22 +61,10 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def frame(claims: Iterable[Claim]) -> "pd.DataFrame":
-    """Claims as a table; only those that fail or are ambiguous keep a reason."""
-    rows = [tuple(vars(replace(claim, reason=_reason(claim))).values()) for claim in claims]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    """Claims as a table."""
+    return pd.DataFrame([tuple(vars(claim).values()) for claim in claims], columns=list(COLUMNS))
 
 
 def select(claims: "pd.DataFrame", key: str) -> "pd.DataFrame":
     """The rows with this key or one that it begins: ``speed`` finds speed and speed.triton."""
     return claims[(claims["key"] == key) | claims["key"].str.startswith(f"{key}.")]
-
-
-def _reason(claim: Claim) -> str:
-    """The reason that the number itself gives, being none or without an interval, or the study's."""
-    if claim.verdict not in OPEN:
-        return ""
-    if claim.verdict == "ambiguous" and UNDEFINED in claim.measured:
-        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
-    if claim.verdict == "ambiguous" and NO_INTERVAL in claim.measured and not claim.reason:
-        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
-    return claim.reason

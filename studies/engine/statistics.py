@@ -27,8 +27,11 @@ class Interval(NamedTuple):
 
     def told(self, spec: str) -> str:
         """The number and its interval, each in this format."""
-        between = NO_INTERVAL if math.isnan(self.low) else f"[{self.low:{spec}}, {self.high:{spec}}]"
-        return f"{self.value:{spec}} {between}"
+        return f"{self.value:{spec}} {self.between(spec)}"
+
+    def between(self, spec: str) -> str:
+        """The interval alone."""
+        return NO_INTERVAL if math.isnan(self.low) else f"[{self.low:{spec}}, {self.high:{spec}}]"
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)

@@ -1,15 +1,15 @@
 """What all studies share: their names, their parameters and presets, their cells, and what their tables come to."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, Settings
 from recurrent_lm.studies.engine.catalogue import module_of
-from recurrent_lm.studies.engine.parameters import Parameters, from_text
+from recurrent_lm.studies.engine.parameters import from_text
 from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
 
 LEVELS = {"faster": "higher", "slower": "lower"}  # where it is no time that is compared
@@ -32,7 +32,8 @@ def label(cell: Any) -> str:
     return " ".join(told or words.values())
 
 
-class Sweep(Parameters):
+@dataclass(frozen=True)
+class Sweep(Settings):
     """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
 
     NAME: ClassVar[str]  # by which commands and tables know the study
@@ -69,7 +70,7 @@ class Sweep(Parameters):
         """Rows as a tidy table, one row a measurement."""
 
         table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
-        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}  # type: ignore[call-overload]
+        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}
         if subject := self.subject():
             table.attrs["subject"] = subject
         return table

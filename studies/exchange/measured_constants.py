@@ -1,16 +1,23 @@
-"""From a table of ``exchange`` to the constants that plans read."""
+"""From a table of ``exchange`` to times a step, and to the constants that plans read."""
 
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from scipy.special import stdtrit
 
 from recurrent_lm import kernels
 from recurrent_lm.lm import InputError, check_writable, replacing
-from recurrent_lm.studies.exchange.study import constants, device_name
+from recurrent_lm.studies.engine.statistics import NOTHING, Interval, median, ratio
+from recurrent_lm.studies.timing.work import SLACK
 
-if TYPE_CHECKING:
-    import pandas as pd
+PROTOCOLS = ("sentinel", "counter", "none")  # none: loads from L2 without waiting
+LAUNCH = "launch"
+DEFAULT = kernels.MEASURED
 
 
 def record(table: "pd.DataFrame", path: Path) -> str:
@@ -46,4 +53,82 @@ def _constants_in(path: Path) -> dict[str, Any]:
     return there
 
 
-DEFAULT = kernels.MEASURED
+def allowed(dtype: torch.dtype) -> float:
+    """The error that the state may have: roundings of numbers below 2."""
+    return float(SLACK * 2 * torch.finfo(dtype).eps)
+
+
+def floors(table: "pd.DataFrame") -> "pd.DataFrame":
+    """One row a protocol and size: ``us`` a step with ``low`` and ``high`` (median over rounds, 95% BCa interval), ``gathered``
+    bytes that all programs read each step, and ``gbs``, their rate. A ``launch`` has its own time and no size."""
+
+    rows = []
+    key: Any
+    for key, group in table.groupby(["protocol", "programs", "kilobytes"], sort=False):
+        protocol, programs, kilobytes = key
+        seconds = group.dropna(subset="seconds").pivot_table(index="round", columns="steps", values="seconds")
+        counts = sorted(int(steps) for steps in seconds.columns)
+        if protocol == LAUNCH and counts:
+            found = median(seconds[counts[0]].dropna() * 1e6)
+        elif len(counts) > 1:
+            found = median((seconds[counts[-1]] - seconds[counts[0]]).dropna() / (counts[-1] - counts[0]) * 1e6)
+        else:
+            found = NOTHING
+        gathered = 1024 * programs * kilobytes
+        rate = {"gathered": gathered, "gbs": ratio(gathered / 1e3, found.value) if gathered and found.value > 0 else math.nan}
+        rows.append(
+            dict(zip(("protocol", "programs", "kilobytes"), key, strict=True))
+            | {"us": found.value, "low": found.low, "high": found.high}
+            | rate
+        )
+    made = pd.DataFrame(rows)
+    made.attrs = table.attrs
+    return made
+
+
+def constants(table: "pd.DataFrame") -> dict[str, Interval]:
+    """``kernels.CONSTANTS`` with 95% intervals, in microseconds and bytes a microsecond; nan where a table cannot tell.
+
+    Least squares of relative errors on us = WAIT of the protocol + gathered / L2_BYTES, one rate for all. Only sizes with at
+    least half as many programs as the most: fewer are bound by what one multiprocessor can load, which no plan of interest is.
+    The intervals hold the scatter about that model, be it noise or that the model is too simple (Student's t).
+    """
+
+    return constants_of(floors(table))
+
+
+def constants_of(about: "pd.DataFrame") -> dict[str, Interval]:
+    """``constants`` from what ``floors`` gives."""
+    found = dict.fromkeys(kernels.CONSTANTS, NOTHING)
+    launch = about[about["protocol"] == LAUNCH]
+    if len(launch):
+        found["LAUNCH"] = Interval(*launch.iloc[0][["us", "low", "high"]].astype(float))
+    seen = about[(about["protocol"] != LAUNCH) & (about["us"] > 0) & np.isfinite(about["us"])]
+    seen = seen[2 * seen["programs"] >= seen["programs"].max()]
+    protocols = [p for p in PROTOCOLS if p in set(seen["protocol"])]
+    if seen["gathered"].nunique() < 3 or len(seen) < len(protocols) + 3:
+        return found
+    us = seen["us"].to_numpy()
+    columns = [(seen["protocol"] == p).to_numpy().astype(float) for p in protocols] + [seen["gathered"].to_numpy() / 1e6]
+    with np.errstate(all="ignore"):
+        design = np.stack(columns, axis=1) / us[:, None]
+        usable = np.isfinite(design).all() and np.linalg.matrix_rank(design) == design.shape[1]
+    if not usable:  # times next to 0, or sizes that do not tell the wait from the rate
+        return found
+    values, *_ = np.linalg.lstsq(design, np.ones(len(us)), rcond=None)
+    freedom = len(us) - design.shape[1]
+    variance = float(((design @ values - 1) ** 2).sum()) / freedom
+    reach = float(stdtrit(freedom, 0.975)) * np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
+    for i, protocol in enumerate(protocols):
+        if protocol != "none":
+            found[f"WAIT.{protocol}"] = Interval(float(values[i]), float(values[i] - reach[i]), float(values[i] + reach[i]))
+    slow, fast = values[-1] + reach[-1], values[-1] - reach[-1]  # microseconds a megabyte
+    if fast > 0:
+        found["L2_BYTES"] = Interval(1e6 / float(values[-1]), 1e6 / float(slow), 1e6 / float(fast))
+    return found
+
+
+def device_name(table: "pd.DataFrame") -> str:
+    """The name under which plans know the GPU of a table, such as sm_90; empty where it had none."""
+    capability = (table.attrs.get("machine") or {}).get("capability")
+    return f"sm_{str(capability).replace('.', '')}" if capability else ""

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.executors.sources import sources
-from recurrent_lm.studies.timing import machine
 
-# What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
+# Fields that identify a machine; command and dirty are excluded.
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
 PROGRAM = ("python", "torch", "versions")  # of these, what a cluster's workers share with who asks them
 WORTH = 3  # differences that a sentence spells out
@@ -47,13 +47,13 @@ class Job:
     identity: dict[str, Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self.study), asdict(self.study), self.name, self.identity)  # type: ignore[call-overload]
+        return _again, (type(self.study), asdict(self.study), self.name, self.identity)
 
     def complaint(self) -> str:
         """Why this process must not measure its cells; nothing if it may."""
         try:
             self.study.prepare()
-            here = identity_of(self.study, self.name, describe())
+            here = identity_of(self.study, self.name, lm.describe_machine())
         except InputError as error:
             return f"says: {error}"
         return difference(here, self.identity)
@@ -69,7 +69,7 @@ class Executor:
             InputError: when none can be measured there.
         """
         job.study.prepare()
-        return describe()
+        return lm.describe_machine()
 
     def outcomes(
         self, job: Job, cells: list[tuple[int, Cell]], begin: Callable[[int], None], tell: Callable[[str], None]
@@ -128,19 +128,13 @@ def failed(index: int, error: Exception) -> Outcome:
     return Outcome(index, None, str(error) if refused else f"{type(error).__name__}: {error}", traceback.format_exc(), refused)
 
 
-def describe() -> dict[str, Any]:
-    """``studies.timing.machine.describe``, which needs torch."""
-
-    return machine.describe()
-
-
 def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any]:
     """What must be the same for two cells to stand in one table, as JSON gives it back."""
     identity = {
         "study": name,
         "sources": sources(type(study)),
         "machine": {key: about.get(key) for key in MACHINE},
-        "parameters": asdict(study),  # type: ignore[call-overload]
+        "parameters": asdict(study),
         "inputs": study.inputs(),
     }
     return json.loads(json.dumps(identity))

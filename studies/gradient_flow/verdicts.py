@@ -34,10 +34,5 @@ def shown(value: float, spec: str) -> str:
     return NOT if math.isnan(value) else f"{value:{spec}}"
 
 
-def decided(right: bool, value: float) -> str:
-    """The verdict on a number that may be missing."""
-    return NOT if math.isnan(value) else "holds" if right else "fails"
-
-
 def names(table: "pd.DataFrame", part: str, column: str) -> list[str]:
     return list(dict.fromkeys(table.loc[table["part"] == part, column]))

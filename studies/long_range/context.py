@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import lm
-from recurrent_lm.studies.engine.language_models import trained
+from recurrent_lm.studies.engine.language_models import converged
 
 RATES = {"rnn-tanh": 0.002}  # Adam's; the others take 0.003
 
@@ -22,9 +22,7 @@ def measure(corpus: str, cell: str, seed: int, study: Any) -> list[dict[str, Any
     Args:
         study: has ``units``, ``epochs``, ``context``, ``positions``, ``kept`` (n) and ``distances`` (l).
     """
-    made = trained(config(corpus, cell, seed, study))
-    if made.diverged:
-        raise lm.InputError(f"the model diverged: {made.diverged}")
+    made = converged(config(corpus, cell, seed, study))
     ids, before = (torch.from_numpy(part.ids).long() for part in (made.data.test, made.data.train))
     windows, following = contexts(ids, study.context, study.positions)
     random = torch.Generator().manual_seed(seed)

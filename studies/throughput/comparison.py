@@ -25,7 +25,8 @@ AXES = {
 }
 
 
-_known: "dict[Any, pd.DataFrame]" = {}
+Samples = dict[Any, "pd.Series[Any]"]  # of each variant and setting, in the order of the table
+_known: "dict[Any, tuple[pd.DataFrame, Samples]]" = {}
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -39,21 +40,27 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     that stood still. nan stands for what does not apply, was not measured, or is no finite number.
     """
 
-    key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
-    if key not in _known:
-        _known.clear()
-        _known[key] = _summary(table)
-    made = _known[key].copy()
+    made = _summed_up(table)[0].copy()
     made.attrs = table.attrs
     return made
 
 
-def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
+def _summed_up(table: "pd.DataFrame") -> "tuple[pd.DataFrame, Samples]":
+    """The summary, and the samples that it is of."""
+    key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
+    if key not in _known:
+        _known.clear()
+        seconds = _samples(table)
+        _known[key] = _summary(table, seconds), seconds
+    return _known[key]
+
+
+def _summary(table: "pd.DataFrame", seconds: Samples) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     groups = _groups(table)
-    seconds = {key: _samples(group) for key, group in groups.items()}
+    timed = set(_groups(table[table["status"] == "timed"]))
     with np.errstate(all="ignore"):
-        peaks = _peaks(groups)
+        peaks = _peaks(groups, seconds)
         for key, group in groups.items():
             at = dict(zip(KEYS, key, strict=True))
             first, samples = group.iloc[0], seconds[key]
@@ -61,7 +68,7 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
             rates = {"tflops": ratio(first["flops"] / 1e12, time.value), "gbs": ratio(first["bytes"] / 1e9, time.value)}
             against = AGAINST.get(at["part"], "")
             reference = (*key[: len(CELL)], against, at["mode"], at["cache"])
-            both = reference in groups and _timed(group) and _timed(groups[reference])
+            both = {key, reference} <= timed
             speed = _speed(samples, seconds[reference]) if both else NOTHING
             own = at["variant"] == against
             us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan
@@ -96,11 +103,11 @@ def together(table: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
     Of forty settings that are the same, one seems slower at 95% each; a claim about all of them needs these.
     """
     rows = rows[rows["compared"] != NOT].copy()
-    groups = _groups(table)
+    seconds = _summed_up(table)[1]
     for index, row in rows.iterrows():
         key = tuple(row[list(KEYS)])
         other = (*key[: len(CELL)], row["against"], row["mode"], row["cache"])
-        speed = _speed(_samples(groups[key]), _samples(groups[other]), 1 - 0.05 / len(rows))
+        speed = _speed(seconds[key], seconds[other], 1 - 0.05 / len(rows))
         rows.loc[index, ["speed_low", "speed_high"]] = speed.low, speed.high
         rows.loc[index, "compared"] = _word(speed)
     return rows
@@ -111,10 +118,6 @@ def _word(speed: Interval) -> str:
     return compare(speed) if math.isfinite(speed.value) else "ambiguous"
 
 
-def _timed(group: "pd.DataFrame") -> bool:
-    return bool((group["status"] == "timed").any())
-
-
 def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
     """The rows of each variant and setting, without ``attrs``: pandas copies them at every operation, which takes longer than
     all else."""
@@ -123,10 +126,12 @@ def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
     return dict(list(bare.groupby(list(KEYS), sort=False)))
 
 
-def _samples(group: "pd.DataFrame") -> "pd.Series[Any]":
-    """Seconds by round, of rows that were timed and hold a time."""
-    timed = group[(group["status"] == "timed") & (group["seconds"] > 0) & (group["seconds"] < math.inf)]
-    return timed.set_index("round")["seconds"]
+def _samples(table: "pd.DataFrame") -> Samples:
+    """Seconds by round, of rows that were timed and hold a time; of a variant and setting without such, none."""
+    timed = table[(table["status"] == "timed") & (table["seconds"] > 0) & (table["seconds"] < math.inf)]
+    found = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
+    nothing = table.iloc[:0].set_index("round")["seconds"]
+    return {key: found.get(key, nothing) for key in _groups(table)}
 
 
 def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
@@ -144,14 +149,14 @@ def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
     return forward if at["direction"] == "forward" else forward + backward
 
 
-def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
+def _peaks(groups: dict[Any, "pd.DataFrame"], samples: Samples) -> dict[str, float]:
     """TFLOP/s of products by dtype and, under ``copy``, GB/s: the best that was measured."""
     best: dict[str, float] = {}
     for key, group in groups.items():
         at = dict(zip(KEYS, key, strict=True))
         if at["part"] != "peak" or at["variant"] == "launch":
             continue
-        seconds = median(_samples(group)).value
+        seconds = median(samples[key]).value
         copy = at["variant"] == "copy"
         name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
         best[name] = max(best.get(name, 0.0), ratio(amount, seconds))  # a time that is nan changes nothing

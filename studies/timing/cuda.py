@@ -138,13 +138,6 @@ class Gpu:
             return Weather()
         return Weather(clock, watts, any(reasons & bit for bit in SPOILING))
 
-    def driver(self) -> str:
-        """The driver's version; empty where nobody says."""
-        if self._nvml is None:
-            return ""
-        version = self._nvml.nvmlSystemGetDriverVersion()
-        return version.decode() if isinstance(version, bytes) else str(version)
-
 
 def exact_float32() -> None:
     """No TF32 in float32: cuDNN takes it unasked, which is other work."""

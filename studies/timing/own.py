@@ -11,7 +11,6 @@ A factory of recurrences takes ``input_size`` and ``hidden_size``, one of losses
 States begin at zero. Gradients must be autograd's to ask for.
 """
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, digest
 from recurrent_lm.studies.timing.work import Unavailable
 
 SIZES = {"recurrence": ("input_size", "hidden_size"), "cross_entropy": ("width", "vocabulary")}
@@ -53,7 +52,7 @@ class Own:
 
     def digest(self) -> str:
         """Of its source, so that a changed one is measured anew."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+        return digest(self.file.read_bytes()) if self.file else ""
 
 
 @cache

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from recurrent_lm.lm.config import LITTLE, LITTLE_TEXT, RunConfig, TokensConfig, flag_of, from_toml
+from recurrent_lm.lm.base.settings import flag_of
+from recurrent_lm.lm.config import LITTLE, LITTLE_TEXT, RunConfig, TokensConfig, from_toml
 from recurrent_lm.lm.text.advice import little_text
 from recurrent_lm.lm.text.corpora import Corpus
 from recurrent_lm.lm.text.data import prepare
