@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recurrent_lm import lm
-from recurrent_lm import reports
+from recurrent_lm import lm, reports
 from recurrent_lm.studies import InputError, run_app, say
 
 RUNS = Path("runs")  # where tables are looked for if none is named

@@ -4,10 +4,8 @@ import json
 import math
 import os
 import time
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
-from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 
@@ -73,7 +71,6 @@ def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, 
         Shown(name, h, models.answers(h, asked), told.texts(h), told.troubles(h))
         for h, name in zip(histories, names, strict=True)
     ]
-    script = _part("training.js")
     data = {
         "refresh": EVERY if refresh else 0,
         "runs": [
@@ -90,8 +87,7 @@ def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, 
         prompts=asked,
         data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),
         style=Markup((files("recurrent_lm.reports") / "templates" / "style.css").read_text("utf-8") + _part("training.css")),
-        script=Markup(script),
-        script_hash=f"sha256-{b64encode(sha256(script.encode()).digest()).decode()}",
+        script=Markup(_part("training.js")),
         finite=math.isfinite,
         refresh=refresh,
     )

@@ -78,7 +78,7 @@ const draw = chart => {
   const left = 58, right = 14, top = 26, bottom = 42;
   const X = x => left + (x - x0) / (x1 - x0) * (width - left - right);
   const Y = y => top + (scale(y1) + pad - scale(y)) / (scale(y1) - scale(y0) + 2 * pad) * (height - top - bottom);
-  const root = svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": chart.dataset.label, tabindex: 0 }, chart);
+  const root = svg("svg", { class: "figure", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": chart.dataset.label, tabindex: 0 }, chart);
   let texts = 0;
   const write = (text, attributes) => {
     const group = svg("g", { id: `${kind}-text_${texts++}` }, root);
