@@ -23,7 +23,7 @@ from recurrent_lm.lm.scoring.copying import TrainingText
 from recurrent_lm.lm.scoring.evaluate import evaluate
 from recurrent_lm.lm.text.corpora import EMBEDDED
 from recurrent_lm.lm.text.data import Data
-from recurrent_lm.lm.version import program_version
+from recurrent_lm.lm.base.version import program_version
 
 SCRIPTS = ("weights.js", "model.js", "tokens.js", "drawing.js", "reading.js", "view.js")
 TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying is counted

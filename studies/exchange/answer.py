@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.exchange.study import floors
+from recurrent_lm.studies.exchange.measured_constants import floors
 from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
