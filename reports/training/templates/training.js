@@ -154,7 +154,7 @@ const update = () => {
 };
 for (const button of document.querySelectorAll("[data-unit]")) button.addEventListener("click", () => {
   unit = button.dataset.unit;
-  history.replaceState(null, "", `#${unit}`); // kept when the page loads itself anew
+  history.replaceState(null, "", `#${unit}`); // kept over a reload
   update();
 });
 for (const button of document.querySelectorAll("[data-run]")) button.addEventListener("click", () => {
