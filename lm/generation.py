@@ -56,7 +56,7 @@ class Sample:
     """One text in the making: ``text`` and its number of ``tokens`` so far, without the prompt.
 
     ``ended`` says what ended it: "length", "eos" (the model ended the document), "stop" (a stop text came), "repeats"
-    (every token would have repeated an n-gram), and "" while it goes on.
+    (every token would have repeated an n-gram), "not finite" (the model's state overflowed), and "" while it goes on.
     """
 
     def __init__(self, run: Run, prompt: list[int], draws: Draws, number: int = 0) -> None:
@@ -82,6 +82,8 @@ class Sample:
 
     def draw(self, logits: Tensor) -> str:
         """Draw a token from [|V|] logits; the text that is certain by now."""
+        if not bool(logits.isfinite().all()):
+            return self._end("not finite")
         logits[self._never] = -torch.inf
         logits[list(self._followers.get(self._history(), ()))] = -torch.inf
         if not bool((logits > -torch.inf).any()):
@@ -208,13 +210,13 @@ def _rows(state: Tensor | tuple[Tensor, ...], rows: int) -> Tensor | tuple[Tenso
     return tuple(s.repeat(1, rows, 1) for s in state) if isinstance(state, tuple) else state.repeat(1, rows, 1)
 
 
-def encode_prompt(run: Run, prompt: str) -> list[int]:
-    """The prompt's ids; a prompt that is no text is refused with a sentence."""
+def encode_prompt(run: Run, prompt: str, option: str = "--prompt") -> list[int]:
+    """The prompt's ids; a prompt that is no text is refused with a sentence that names the ``option`` it came by."""
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError:
         raise InputError("the prompt holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
     ids = run.tokenizer.encode(prompt)
     if not ids:
-        raise InputError("the prompt is empty; leave --prompt out to begin as a document does")
+        raise InputError(f"the prompt is empty; leave {option} out to begin as a document does")
     return ids

@@ -1,9 +1,9 @@
 """Run folders: made, listed, and loaded for use.
 
-A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
-steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json;
-with --on-divergence rollback also the pointer good.json and the log rollbacks.jsonl. The checkpoints know the digests of
-what was written before them, so that damage is found.
+A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer), the
+logs steps.jsonl, epochs.jsonl and samples.jsonl (what the model wrote), checkpoints/ with the pointers last.json and best.json,
+and at the end result.json, or diverged.json; with --on-divergence rollback also the pointer good.json and the log
+rollbacks.jsonl. The checkpoints know the digests of what was written before them, so that damage is found.
 A training holds the lock on .lock as long as it may write.
 """
 
@@ -38,14 +38,44 @@ class Run:
     model: LanguageModel
     meta: dict[str, Any]
 
+    def __str__(self) -> str:
+        """Five lines: the model, its text, its tokens, its training, its validation."""
+        c, about = self.config, self.path / "about.json"
+        corpus = _object(about).get("corpus", {}) if about.exists() else {}
+        epochs = list(logs.read(self.path / "epochs.jsonl"))
+        best = min(epochs, key=lambda record: record["valid_loss"], default=None)
+        share = _share(corpus, "valid")
+        return "\n".join(
+            [
+                f"{self.path}: {c.model.layers} x {c.model.cell}, {c.model.hidden_size} units, embeddings of {c.model.d}, "
+                f"{'tied' if c.model.tie else 'not tied'}, {sum(p.numel() for p in self.model.parameters()):,} parameters",
+                f"text: {corpus.get('name', 'unknown')}, {corpus.get('tokens', {}).get('train', 0):,} tokens to train on",
+                f"tokens: {c.tokens.kind}, |V| = {self.tokenizer.size:,}"
+                + (f", {share:.1%} of the validation tokens unknown" if share is not None else ""),
+                f"trained: {len(epochs)} epochs, {epochs[-1]['step']:,} updates, the best after epoch {best['epoch']}"
+                if best
+                else "trained: no epoch yet",
+                f"validation: {best['valid_loss']:.4f} nats a token, perplexity {best['valid_perplexity']:,.2f}, "
+                f"{best['valid_bits_per_byte']:.3f} bits per byte"
+                if best
+                else "validation: none yet",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
 
 def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     """A run's model on the device, in evaluation mode, from its ``best`` (or ``last``) checkpoint.
 
+    Args:
+        path: the run's folder, or one that holds a single run.
+
     Raises:
         InputError: when there is no such run, or it is damaged.
     """
-    path = Path(path)
+    path = only_run(Path(path))
     config, tokenizer = read_settings(path)
     saved = checkpoint.load(path, which)
     check_tokens(path, saved.meta)
@@ -53,6 +83,26 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     model = LanguageModel(tokenizer.size, config.model)
     load_weights(model, saved, path)
     return Run(path, config, tokenizer, model.to(resolve_device(device)).eval(), saved.meta)
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The run that a folder is, or those right in it in name order; ``path`` itself where there is none."""
+    if is_run(path) or not path.is_dir():
+        return [path]
+    return sorted(p for p in path.iterdir() if is_run(p)) or [path]
+
+
+def only_run(path: Path) -> Path:
+    """The run that a folder is, or the only one right in it.
+
+    Raises:
+        InputError: for a folder of several runs, which it names.
+    """
+    inside = runs_in(path)
+    if len(inside) > 1:
+        names = ", ".join(str(p) for p in inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
+        raise InputError(f"{path} holds {len(inside)} runs: {names}; name one of them")
+    return inside[0]
 
 
 def load_weights(model: LanguageModel, saved: checkpoint.Checkpoint, path: Path) -> None:
