@@ -1,4 +1,4 @@
-"""``studies.scale.arithmetic`` as Markdown: the tables of docs/SCALE.md."""
+"""``studies.scale.arithmetic`` as Markdown: the tables of docs/scale.md."""
 
 from collections.abc import Sequence
 from math import floor, log10

@@ -1,4 +1,4 @@
-"""The arithmetic of docs/SCALE.md, and that the page holds what the program computes."""
+"""The arithmetic of docs/scale.md, and that the page holds what the program computes."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ PUBLISHED = ROOT / "reports" / "published" / "cpu"
 
 
 def test_the_page_holds_what_the_program_prints(capsys):
-    page = (ROOT / "docs" / "SCALE.md").read_text()
+    page = (ROOT / "docs" / "scale.md").read_text()
     _, begin, rest = page.partition("<!-- studies scale -->\n\n")
     tables, end, _ = rest.partition("\n<!-- end -->\n")
     assert begin and end and tables == markdown(), "make it with: studies scale"
