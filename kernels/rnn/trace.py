@@ -82,10 +82,10 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
         scaled = [(*_by_power(h), *_by_power(own)) for h, own in pieces]
         if of_rows:
             grams = [products(h, h.mT).mul_(products(own, own.mT)) for h, _, own, _ in scaled]
-            found = [gram.sum((1, 2)).clamp_(min=0).sqrt_() for gram in grams]
+            norms_of_pieces = [gram.sum((1, 2)).clamp_(min=0).sqrt_() for gram in grams]
         else:
-            found = [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, _, own, _ in scaled]
-        for norm, (_, of_h, _, of_d) in zip(found, scaled, strict=True):
+            norms_of_pieces = [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, _, own, _ in scaled]
+        for norm, (_, of_h, _, of_d) in zip(norms_of_pieces, scaled, strict=True):
             norms.append((norm.double() * torch.exp2(of_h + of_d)).to(norm.dtype))
     return norms[0] if len(norms) == 1 else torch.cat(norms)
 

@@ -79,13 +79,13 @@ def twice(corpus: Corpus) -> list[str]:
     across = [group for group in groups if len({split for number in group for split in splits[number]}) > 1]
     inside = [group for group in groups if group not in across]
     sentences = []
-    for found, harm in ((across, "what is trained on is also scored, which flatters"), (inside, "it counts that often")):
-        for group in found[:NAMED]:
+    for copies, harm in ((across, "what is trained on is also scored, which flatters"), (inside, "it counts that often")):
+        for group in copies[:NAMED]:
             named = ", ".join(f"{corpus.documents[number][0]} ({places[number]})" for number in group[:NAMED])
             more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
             sentences.append(f"the same document {len(group)} times: {named}{more}; {harm}, so keep one")
-        if len(found) > NAMED:
-            sentences.append(f"{len(found) - NAMED:,} more documents come twice; {harm}")
+        if len(copies) > NAMED:
+            sentences.append(f"{len(copies) - NAMED:,} more documents come twice; {harm}")
     return sentences
 
 

@@ -176,14 +176,14 @@ def _text_files(folder: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
     if not files:
-        there = f"; {_not_read(others)}" if others else ""
-        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched{there}")
+        note = f"; {_not_read(others)}" if others else ""
+        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched{note}")
     return files, others
 
 
 def _not_read(names: list[str]) -> str:
-    what = "1 entry that is no .txt file is" if len(names) == 1 else f"{len(names):,} entries that are no .txt files are"
-    return f"{what} not read: {_some(names)}; save their text as .txt files if it belongs to the corpus"
+    subject = "1 entry that is no .txt file is" if len(names) == 1 else f"{len(names):,} entries that are no .txt files are"
+    return f"{subject} not read: {_some(names)}; save their text as .txt files if it belongs to the corpus"
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -82,8 +82,8 @@ def open_moved(config: CorpusConfig, run: Path, place: str = "", option: str = "
     """
     config = moved(config, place)
     if gone := missing(config):
-        what = "give the place where it is now" if place else "if it was moved, name its new place"
-        raise InputError(f"the training text of {run} is not at {gone}; {what} with {option}")
+        advice = "give the place where it is now" if place else "if it was moved, name its new place"
+        raise InputError(f"the training text of {run} is not at {gone}; {advice} with {option}")
     return open_corpus(config)
 
 

@@ -32,9 +32,9 @@ def decode(raw: bytes, file: Path | str, encoding: str) -> str:
         codecs.lookup(encoding)
     except (LookupError, ValueError):
         raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
-    for signature, what in SIGNATURES.items():
+    for signature, kind in SIGNATURES.items():
         if raw.startswith(signature):
-            raise InputError(f"{file} is {what}, not text; save it as plain text (.txt) first")
+            raise InputError(f"{file} is {kind}, not text; save it as plain text (.txt) first")
     try:
         text = raw.decode(encoding).removeprefix("\ufeff")
         text.encode("utf-8")  # lone surrogates, which some encodings let through, are no text

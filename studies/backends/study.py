@@ -78,12 +78,12 @@ class Study(Sweep):
         rows = []
         for backend in self.backends:
             config = self._config(cell["corpus"]).replace(cell=cell["cell"], seed=cell["seed"], backend=backend)
-            made = trained(config)
-            if made.diverged:
-                raise lm.InputError(f"{made.diverged}; take a smaller lr")
-            about = cell | {"corpus": made.data.corpus.name, "backend": backend}
+            training = trained(config)
+            if training.diverged:
+                raise lm.InputError(f"{training.diverged}; take a smaller lr")
+            about = cell | {"corpus": training.data.corpus.name, "backend": backend}
             columns = ["epoch", "train_loss", "valid_loss", "seconds", "tokens_per_second"]
-            rows += [about | {name: made.epochs[name][i] for name in columns} for i in range(len(made.epochs))]
+            rows += [about | {name: training.epochs[name][i] for name in columns} for i in range(len(training.epochs))]
         return rows
 
     @property
@@ -145,15 +145,15 @@ def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame"
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """For each backend beside the first: the same curves, and how its tokens a second compare."""
     reference, *others = table.attrs["parameters"]["backends"]
-    made = []
+    rows = []
     for backend in others:
-        there = {reference, backend} <= set(table["backend"])
-        made += _same(apart(table, backend, reference) if there else None, backend, reference)
-        made += _speed(table, backend, reference) if there else []
-    return made
+        measured = {reference, backend} <= set(table["backend"])
+        rows += _same(apart(table, backend, reference) if measured else None, backend, reference)
+        rows += _speed(table, backend, reference) if measured else []
+    return rows
 
 
-def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
+def _same(differences: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
     """Of how far curves lie ``apart``, where both backends were measured."""
     text = f"trained by {backend}, a model learns the curve that it learns by {reference}"
     claim, threshold = (f"curve.{backend}", text, "aim of the trainer"), "within the spread of the seeds, at every epoch"
@@ -163,7 +163,7 @@ def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Cl
     )
     rows: list[Claim] = []
     row: Any
-    for row in found.itertuples() if found is not None else ():
+    for row in differences.itertuples() if differences is not None else ():
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
         verdict, why = "holds" if row.distance <= row.noise else "fails", wrong
         if row.distance != row.distance:

@@ -90,9 +90,9 @@ def steepest(w: float) -> tuple[float, float]:
     """(b, dE/db) where |dE/db| is largest in a scan of 1.5 to both sides of the ridge, ever closer to it."""
     near = np.geomspace(1e-14, 1.5, 20_000)
     b = ridge(w) + np.concatenate([-near[::-1], [0.0], near])
-    found = slopes(w, b).by_b
-    i = int(np.abs(found).argmax())
-    return float(b[i]), float(found[i])
+    derivatives = slopes(w, b).by_b
+    i = int(np.abs(derivatives).argmax())
+    return float(b[i]), float(derivatives[i])
 
 
 def bifurcations(w: float) -> tuple[float, float]:

@@ -85,12 +85,12 @@ class Study(Sweep):
     def cells(self) -> list[Cell]:
         """The cliff; each corpus and seed of trainings; an example of the four kinds, then each corpus and seed of them; each
         corpus and seed of gradients that overflow."""
-        made: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
+        cells: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
         for part in PARTS[1:]:
             if part in self.parts:
-                made += [{"part": part, "corpus": "", "seed": 0}] if part == "kinds" else []  # an example in numbers
-                made += [{"part": part, "corpus": c, "seed": s} for c in self._corpora for s in range(1, self.seeds + 1)]
-        return made
+                cells += [{"part": part, "corpus": "", "seed": 0}] if part == "kinds" else []  # an example in numbers
+                cells += [{"part": part, "corpus": c, "seed": s} for c in self._corpora for s in range(1, self.seeds + 1)]
+        return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """Rows with a ``quantity`` and its ``value`` each; ``w`` and ``b`` say where on the surface, ``rate``, ``multiple`` and
@@ -156,8 +156,8 @@ PRESETS = {
 def complaint(study: Study, table: "pd.DataFrame") -> str:
     """What keeps a table from being one of this study; nothing if it is one."""
     cells = {(cell["part"], cell["corpus"], cell["seed"]) for cell in study.cells()}
-    found = table["part"].replace("norms", "training")
-    if not set(zip(found, table["corpus"], table["seed"], strict=True)) <= cells:
+    parts = table["part"].replace("norms", "training")
+    if not set(zip(parts, table["corpus"], table["seed"], strict=True)) <= cells:
         return "holds a cell that its parameters do not"
     if table.duplicated(list(KEYS)).any():
         return "holds a measurement twice"

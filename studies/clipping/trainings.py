@@ -29,18 +29,22 @@ def rows(config: lm.RunConfig, rates: tuple[float, ...], multiples: tuple[float,
         for multiple in (*multiples, NEVER):
             threshold = multiple * mean
             same = multiple == NEVER or (not free.diverged and free.steps["grad_norm"].max() < threshold)
-            made = free if same else trained(config.replace(lr=rate, clip=f"norm:{threshold!r}"))
+            training = free if same else trained(config.replace(lr=rate, clip=f"norm:{threshold!r}"))
             about = {"rate": rate, "multiple": multiple, "threshold": threshold}
-            yield from (about | row for row in _of(made, threshold))
+            yield from (about | row for row in _of(training, threshold))
 
 
-def _of(made: Trained, threshold: float) -> Iterator[dict[str, Any]]:
-    steps = made.steps
+def _of(training: Trained, threshold: float) -> Iterator[dict[str, Any]]:
+    steps = training.steps
     norms = np.asarray(steps["grad_norm"] if len(steps) else [], dtype=np.float64)
-    yield {"part": "training", "quantity": "loss", "value": NEVER if made.diverged else made.epochs["valid_loss"].iloc[-1]}
+    yield {
+        "part": "training",
+        "quantity": "loss",
+        "value": NEVER if training.diverged else training.epochs["valid_loss"].iloc[-1],
+    }
     yield {"part": "training", "quantity": "clipped", "value": float(steps["clipped"].mean()) if len(steps) else 0.0}
     yield {"part": "training", "quantity": "mean norm", "value": float(norms.mean()) if len(norms) else NEVER}
-    yield {"part": "training", "quantity": "frequencies", "value": frequencies_loss(made.data)}
+    yield {"part": "training", "quantity": "frequencies", "value": frequencies_loss(training.data)}
     for quantity, values in (("before", norms), ("after", np.minimum(norms, threshold))):
         counts = np.bincount(bin_of(values), minlength=BINS)
         for place in counts.nonzero()[0].tolist():

@@ -10,15 +10,15 @@ class Display(lm.Display):
         super().__init__(total, done, "cell")
         self._running: list[str] = []
 
-    def begin(self, what: str) -> None:
+    def begin(self, cell: str) -> None:
         """Say what is being measured, beside what was begun before and has not ended."""
-        self._running = [*(other for other in self._running if other != what), what]
+        self._running = [*(other for other in self._running if other != cell), cell]
         self._describe()
 
-    def end(self, what: str) -> None:
+    def end(self, cell: str) -> None:
         """Count a cell."""
-        self._running = [other for other in self._running if other != what]
-        self.show(self._done + 1, what)
+        self._running = [other for other in self._running if other != cell]
+        self.show(self._done + 1, cell)
         self._describe()
 
     def _describe(self) -> None:

@@ -46,10 +46,10 @@ class Run:
         cells = self.study.cells()
         identity = identity_of(self.study, self.name, self.machine)
         self.machine |= {"sources": digest_of(identity["sources"])}
-        said: list[str] = []
+        notes: list[str] = []
         new = self.fresh
         if not self.fresh:
-            self.place, said = store.opened(self.base, identity)
+            self.place, notes = store.opened(self.base, identity)
             new = self.place is None
         if self.place is None:
             about = {"preset": self.preset, "cells": cells}
@@ -59,7 +59,7 @@ class Run:
         self.total, self.done = len(cells), sum(t is not None for t in tables)
         self.display = Display(self.total, self.done)
         try:
-            for sentence in self._introduction(said, new, place):
+            for sentence in self._introduction(notes, new, place):
                 self.display.line(sentence)
             missing = [(i, cell) for i, cell in enumerate(cells) if tables[i] is None]
             for outcome in self._outcomes(Job(self.study, self.name, identity), missing):
@@ -94,7 +94,7 @@ class Run:
     def _kept(self, place: store.Store, outcome: Outcome, cell: Cell) -> "pd.DataFrame | None":
         """The table of an outcome, on disk; or nothing, and why is noted."""
         assert self.display
-        what = self._name(cell)
+        name = self._name(cell)
         if outcome.table is not None:
             try:
                 place.save(outcome.index, cell, outcome.table)
@@ -105,15 +105,15 @@ class Run:
             self.refusal = outcome.error if outcome.refused else ""
             self.failed.append({"cell": cell, "error": " ".join(outcome.error.split())[:300]})
             place.fail(outcome.index, cell, self.failed[-1]["error"], outcome.trace)
-            self.display.line(f"{what} failed: {self.failed[-1]['error']}")
-        self.display.end(what)
+            self.display.line(f"{name} failed: {self.failed[-1]['error']}")
+        self.display.end(name)
         return outcome.table
 
     def _name(self, cell: Cell) -> str:
         return label(cell) or self.name
 
-    def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
-        for sentence in said:
+    def _introduction(self, notes: list[str], new: bool, place: store.Store) -> Iterator[str]:
+        for sentence in notes:
             yield f"{sentence}; this run begins anew in {place.folder} and measures all {self.total} cells"
         for path in place.damaged:
             yield f"{path} is damaged or from elsewhere, and is measured again"

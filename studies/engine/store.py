@@ -92,15 +92,15 @@ class Store:
 
 def opened(base: Path, identity: dict[str, Any]) -> tuple[Store | None, list[str]]:
     """The newest folder of that name with the same identity, claimed; and sentences on why the newest is another one."""
-    said: list[str] = []
+    notes: list[str] = []
     for folder in reversed(list(_existing(base))):
-        there = _read(folder)
-        if there == identity:
+        stored = _read(folder)
+        if stored == identity:
             store = Store(folder, identity)
             store.claim()
             return store, []
-        said.append(f"{folder} was measured with {_difference(there, identity)}")
-    return None, said[:1]
+        notes.append(f"{folder} was measured with {_difference(stored, identity)}")
+    return None, notes[:1]
 
 
 def begun(base: Path, identity: dict[str, Any], about: dict[str, Any]) -> Store:
@@ -135,19 +135,19 @@ def _read(folder: Path) -> Any:
     return content.get("identity") if isinstance(content, dict) else None
 
 
-def _difference(there: Any, here: dict[str, Any]) -> str:
-    if not isinstance(there, dict):
+def _difference(stored: Any, here: dict[str, Any]) -> str:
+    if not isinstance(stored, dict):
         return "something that it does not tell (it is half written, or no folder of a study)"
-    if not isinstance(there.get("sources"), dict):
+    if not isinstance(stored.get("sources"), dict):
         return "an older version of this program, which did not record its source files"
-    words = [WORDS[key] + _names(there.get(key), here[key]) for key in here if there.get(key) != here[key]]
+    words = [WORDS[key] + _names(stored.get(key), here[key]) for key in here if stored.get(key) != here[key]]
     return ", ".join(words)
 
 
-def _names(there: Any, here: Any) -> str:
+def _names(stored: Any, here: Any) -> str:
     """Which files or parameters differ, in brackets."""
-    if not isinstance(there, dict) or not isinstance(here, dict):
+    if not isinstance(stored, dict) or not isinstance(here, dict):
         return ""
-    changed = [name for name in here | there if there.get(name) != here.get(name)]
+    changed = [name for name in here | stored if stored.get(name) != here.get(name)]
     more = f" and {len(changed) - SPELT} more" if len(changed) > SPELT else ""
     return f" ({', '.join(changed[:SPELT])}{more})"

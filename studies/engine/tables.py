@@ -72,11 +72,11 @@ def check_place(path: Path, name: str) -> None:
     if not path.exists():
         return
     try:
-        there = load(path).attrs["study"]
+        study = load(path).attrs["study"]
     except InputError:
         raise InputError(f"{path} exists and is no table of a study; choose another --out") from None
-    if there != name:
-        raise InputError(f"{path} exists and is a table of {there}; choose another --out")
+    if study != name:
+        raise InputError(f"{path} exists and is a table of {study}; choose another --out")
 
 
 def load(path: Path) -> "pd.DataFrame":

@@ -21,29 +21,29 @@ def record(table: "pd.DataFrame", path: Path) -> str:
     """
     if table.attrs["study"] != "exchange":
         raise InputError(f"this is a table of {table.attrs['study']}; constants come of one of exchange: studies run exchange")
-    device, found = device_name(table), constants(table)
-    missing = [name for name, interval in found.items() if not math.isfinite(interval.value) or interval.value <= 0]
+    device, intervals = device_name(table), constants(table)
+    missing = [name for name, interval in intervals.items() if not math.isfinite(interval.value) or interval.value <= 0]
     if missing or not device:
         raise InputError(f"the table cannot tell {', '.join(missing) or 'its GPU'}; measure more sizes: studies run exchange")
     check_writable(path, "--out")
-    there = _constants_in(path) if path.exists() else {}
+    constants_of_devices = _constants_in(path) if path.exists() else {}
     machine = table.attrs.get("machine", {})
     about = {key: machine.get(key) for key in ("gpu", "multiprocessors", "driver", "commit", "command")}
-    there[device] = {name: interval._asdict() for name, interval in found.items()} | about
+    constants_of_devices[device] = {name: interval._asdict() for name, interval in intervals.items()} | about
     with replacing(path, "--out") as temporary:
-        temporary.write_text(json.dumps(there, indent=1, sort_keys=True) + "\n")
-    lines = [f"{name:14}{i.value:12.4g}  [{i.low:.4g}, {i.high:.4g}]" for name, i in found.items()]
+        temporary.write_text(json.dumps(constants_of_devices, indent=1, sort_keys=True) + "\n")
+    lines = [f"{name:14}{i.value:12.4g}  [{i.low:.4g}, {i.high:.4g}]" for name, i in intervals.items()]
     return "\n".join([f"{device} in {path}, microseconds and bytes a microsecond:", *lines])
 
 
 def _constants_in(path: Path) -> dict[str, Any]:
     try:
-        there = json.loads(path.read_bytes())
+        constants_of_devices = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):
-        there = None
-    if not isinstance(there, dict):
+        constants_of_devices = None
+    if not isinstance(constants_of_devices, dict):
         raise InputError(f"{path} exists and holds no constants; restore it from a copy, or choose another --out")
-    return there
+    return constants_of_devices
 
 
 DEFAULT = kernels.MEASURED

@@ -57,11 +57,11 @@ class Study(Sweep):
                 "exchange needs a CUDA GPU, and there is none here; run it where one is, then: "
                 "studies constants runs/studies/exchange.parquet, which needs none"
             )
-        there = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-        fitting = [p for p in (*self.programs, there) if p <= there]
+        processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+        fitting = [p for p in (*self.programs, processors) if p <= processors]
         if len(fitting) <= len(self.programs):
-            said = ",".join(map(str, dict.fromkeys(fitting)))
-            raise InputError(f"this GPU runs {there} programs at once, and all must; take --set programs={said}")
+            programs = ",".join(map(str, dict.fromkeys(fitting)))
+            raise InputError(f"this GPU runs {processors} programs at once, and all must; take --set programs={programs}")
 
     def cells(self) -> list[Cell]:
         sizes = [{"programs": p, "kilobytes": k} for p in self.programs for k in self.kilobytes]
@@ -78,8 +78,8 @@ class Study(Sweep):
             full = steps_of(state)
             cases = [(protocol, steps) for protocol in PROTOCOLS for steps in (full, full // 2)]
             runs = {(p, steps): kernels.ExchangeRun(p, cell["programs"], state, steps, dtype) for p, steps in cases}
-        what = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
-        with watchdog(DEADLINE, f"{what} did not end in {DEADLINE:.0f} s"):
+        name = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
+        with watchdog(DEADLINE, f"{name} did not end in {DEADLINE:.0f} s"):
             errors = {key: _checked(run, dtype) for key, run in runs.items()}
             timer = EventTimer() if cell["protocol"] == LAUNCH else FreshTimer()
             calls = {f"{protocol} {steps}": run for (protocol, steps), run in runs.items()}
@@ -126,21 +126,24 @@ def floors(table: "pd.DataFrame") -> "pd.DataFrame":
         seconds = group.dropna(subset="seconds").pivot_table(index="round", columns="steps", values="seconds")
         counts = sorted(int(steps) for steps in seconds.columns)
         if protocol == LAUNCH and counts:
-            found = median(seconds[counts[0]].dropna() * 1e6)
+            interval = median(seconds[counts[0]].dropna() * 1e6)
         elif len(counts) > 1:
-            found = median((seconds[counts[-1]] - seconds[counts[0]]).dropna() / (counts[-1] - counts[0]) * 1e6)
+            interval = median((seconds[counts[-1]] - seconds[counts[0]]).dropna() / (counts[-1] - counts[0]) * 1e6)
         else:
-            found = NOTHING
+            interval = NOTHING
         gathered = 1024 * programs * kilobytes
-        rate = {"gathered": gathered, "gbs": ratio(gathered / 1e3, found.value) if gathered and found.value > 0 else math.nan}
+        rate = {
+            "gathered": gathered,
+            "gbs": ratio(gathered / 1e3, interval.value) if gathered and interval.value > 0 else math.nan,
+        }
         rows.append(
             dict(zip(("protocol", "programs", "kilobytes"), key, strict=True))
-            | {"us": found.value, "low": found.low, "high": found.high}
+            | {"us": interval.value, "low": interval.low, "high": interval.high}
             | rate
         )
-    made = pd.DataFrame(rows)
-    made.attrs = table.attrs
-    return made
+    summary = pd.DataFrame(rows)
+    summary.attrs = table.attrs
+    return summary
 
 
 summary = floors
@@ -155,33 +158,33 @@ def constants(table: "pd.DataFrame") -> dict[str, Interval]:
     """
 
     about = floors(table)
-    found = dict.fromkeys(kernels.CONSTANTS, NOTHING)
+    intervals = dict.fromkeys(kernels.CONSTANTS, NOTHING)
     launch = about[about["protocol"] == LAUNCH]
     if len(launch):
-        found["LAUNCH"] = Interval(*launch.iloc[0][["us", "low", "high"]].astype(float))
+        intervals["LAUNCH"] = Interval(*launch.iloc[0][["us", "low", "high"]].astype(float))
     seen = about[(about["protocol"] != LAUNCH) & (about["us"] > 0) & np.isfinite(about["us"])]
     seen = seen[2 * seen["programs"] >= seen["programs"].max()]
     protocols = [p for p in PROTOCOLS if p in set(seen["protocol"])]
     if seen["gathered"].nunique() < 3 or len(seen) < len(protocols) + 3:
-        return found
+        return intervals
     us = seen["us"].to_numpy()
     columns = [(seen["protocol"] == p).to_numpy().astype(float) for p in protocols] + [seen["gathered"].to_numpy() / 1e6]
     with np.errstate(all="ignore"):
         design = np.stack(columns, axis=1) / us[:, None]
         usable = np.isfinite(design).all() and np.linalg.matrix_rank(design) == design.shape[1]
     if not usable:  # times next to 0, or sizes that do not tell the wait from the rate
-        return found
+        return intervals
     values, *_ = np.linalg.lstsq(design, np.ones(len(us)), rcond=None)
     freedom = len(us) - design.shape[1]
     variance = float(((design @ values - 1) ** 2).sum()) / freedom
     reach = float(stdtrit(freedom, 0.975)) * np.sqrt(variance * np.diag(np.linalg.inv(design.T @ design)))
     for i, protocol in enumerate(protocols):
         if protocol != "none":
-            found[f"WAIT.{protocol}"] = Interval(float(values[i]), float(values[i] - reach[i]), float(values[i] + reach[i]))
+            intervals[f"WAIT.{protocol}"] = Interval(float(values[i]), float(values[i] - reach[i]), float(values[i] + reach[i]))
     slow, fast = values[-1] + reach[-1], values[-1] - reach[-1]  # microseconds a megabyte
     if fast > 0:
-        found["L2_BYTES"] = Interval(1e6 / float(values[-1]), 1e6 / float(slow), 1e6 / float(fast))
-    return found
+        intervals["L2_BYTES"] = Interval(1e6 / float(values[-1]), 1e6 / float(slow), 1e6 / float(fast))
+    return intervals
 
 
 def claims(table: "pd.DataFrame") -> list[Claim]:
@@ -192,8 +195,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     measured = NOT if math.isnan(worst) else f"{worst:.1e}"
     verdict = NOT if math.isnan(worst) else "holds" if worst <= limit else "fails"
     rows = [Claim("right", text, "the exchange in float64", "all protocols and sizes", threshold, measured, verdict)]
-    found = constants(table)
-    sentinel, counter = found["WAIT.sentinel"], found["WAIT.counter"]
+    intervals = constants(table)
+    sentinel, counter = intervals["WAIT.sentinel"], intervals["WAIT.counter"]
     if math.isnan(sentinel.low) or math.isnan(counter.low):
         measured, verdict = _unknown(table)
     else:
@@ -203,7 +206,7 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     rows.append(Claim("sentinel", text, "aim of the kernels", "wait of a step", "intervals apart", measured, verdict))
     device = device_name(table)
     estimates = kernels.ESTIMATES
-    for name, interval in found.items():
+    for name, interval in intervals.items():
         used = kernels.constant(device, name, estimates[name])
         if math.isnan(interval.value):
             measured, verdict = _unknown(table[table["protocol"] == LAUNCH] if name == "LAUNCH" else table)

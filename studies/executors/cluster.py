@@ -118,8 +118,8 @@ class Cluster(Executor):
         try:
             return kind(self.address, timeout=ANSWER, set_as_default=False)
         except Exception as error:  # of a name, a port or a protocol: each its own
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"no Dask scheduler answers at {self.address}: {said}") from None
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"no Dask scheduler answers at {self.address}: {message}") from None
 
     def _answer(self, worker: str, future: Any) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
         """What ``_look`` says on a worker, however long others keep it busy; None if it went away."""
@@ -132,8 +132,8 @@ class Cluster(Executor):
             except self._dask.KilledWorker:
                 return None
             except Exception as error:  # of an import there, say
-                said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                raise InputError(f"the worker {worker} cannot measure: {said}") from None
+                message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                raise InputError(f"the worker {worker} cannot measure: {message}") from None
 
     def _workers(self) -> int:
         try:
@@ -170,8 +170,8 @@ class Local(Cluster):
     ) -> Iterator[Outcome]:
         if not cells:
             return
-        with self._started(min(self.count, len(cells))) as made:
-            self.address = made.scheduler_address
+        with self._started(min(self.count, len(cells))) as cluster:
+            self.address = cluster.scheduler_address
             self._client = self._connected()
             yield from super().outcomes(job, cells, begin, tell)
 
@@ -185,7 +185,7 @@ class Local(Cluster):
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with config.set({"distributed.nanny.pre-spawn-environ": {}}):  # it has one thread otherwise
-                made = self._dask.LocalCluster(
+                cluster = self._dask.LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     memory_limit=None,
@@ -195,12 +195,12 @@ class Local(Cluster):
                     env=threads,
                 )
         except Exception as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{count} workers cannot be started on this machine ({said}); take fewer of them") from None
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{count} workers cannot be started on this machine ({message}); take fewer of them") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with made:
-            yield made
+        with cluster:
+            yield cluster
 
 
 def _distributed() -> ModuleType:

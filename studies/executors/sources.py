@@ -21,7 +21,7 @@ def sources(study: type) -> dict[str, str]:
     for types alone; of a front door, the modules of the names that are used; and JSON files beside them (measured constants).
     Claims, figures and the list of studies are left out. Comments and layout do not count, docstrings do.
     """
-    waiting, seen, found = [study.__module__], set[str](), dict[str, str]()
+    waiting, seen, digests = [study.__module__], set[str](), dict[str, str]()
     while waiting:
         name = waiting.pop()
         file = _file(name)
@@ -29,11 +29,11 @@ def sources(study: type) -> dict[str, str]:
             continue
         seen.add(name)
         digest, imported = _read(file.read_text(encoding="utf-8"))
-        found[_label(name, file)] = digest
+        digests[_label(name, file)] = digest
         waiting += imported
         if name.startswith(f"{PACKAGE}."):
-            found |= {_label(name, data): _digest(data.read_bytes()) for data in file.parent.glob("*.json")}
-    return dict(sorted(found.items()))
+            digests |= {_label(name, data): _digest(data.read_bytes()) for data in file.parent.glob("*.json")}
+    return dict(sorted(digests.items()))
 
 
 def digest_of(files: dict[str, str]) -> str:

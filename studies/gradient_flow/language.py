@@ -38,31 +38,31 @@ State = list[tuple[Tensor, ...]]  # of each layer (h,) or (h, c), each [B, H]
 
 def layers(model: lm.LanguageModel, tokens: Tensor, state: State | None = None) -> list[Forward]:
     """The model's layers over tokens [T, B], the first layer first, from a state or from h(0) = 0."""
-    x, made = model.embedding.weight.detach()[tokens], []
+    x, unrolled = model.embedding.weight.detach()[tokens], []
     for i, layer in enumerate(model.layers):
         of = {name: p.detach() for name, p in layer.named_parameters()}
         cell, zero = model.config.cell, x.new_zeros(tokens.shape[1], model.config.hidden_size)
         before = state[i] if state else (zero, zero) if cell == "lstm" else (zero,)
         z = F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"])
-        made.append(forward(cell, z, before, of["weight_hh_l0"], of["bias_hh_l0"]))
-        x = made[-1].after[0]
-    return made
+        unrolled.append(forward(cell, z, before, of["weight_hh_l0"], of["bias_hh_l0"]))
+        x = unrolled[-1].after[0]
+    return unrolled
 
 
-def last(made: list[Forward]) -> State:
+def last(unrolled: list[Forward]) -> State:
     """The state after the last step."""
-    return [tuple(part[-1] for part in layer.after) for layer in made]
+    return [tuple(part[-1] for part in layer.after) for layer in unrolled]
 
 
-def flows(model: lm.LanguageModel, made: list[Forward], targets: Tensor) -> list[Backward]:
+def flows(model: lm.LanguageModel, unrolled: list[Forward], targets: Tensor) -> list[Backward]:
     """Backward from the losses L(t) = -log y(t)[x(t+1)] of the last N steps, ``targets`` [N, B], through all layers."""
-    top = made[-1].after[0]
+    top = unrolled[-1].after[0]
     h = top[len(top) - len(targets) :].clone().requires_grad_()
     logits = model.logits(h if model.projection is None else model.projection(h))
     loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="sum")  # each of them depends on its own h(t)
     arriving = at_own_step(torch.autograd.grad(loss, h)[0], len(top))
     backs: list[Backward] = []
-    for layer, of in zip(reversed(model.layers), reversed(made), strict=True):
+    for layer, of in zip(reversed(model.layers), reversed(unrolled), strict=True):
         backs.insert(0, backward(of, arriving))
         arriving = backs[0].d_z @ dict(layer.named_parameters())["weight_ih_l0"].detach()
     return backs
@@ -95,22 +95,22 @@ def snapshot(model: lm.LanguageModel, ids: Tensor, windows: int, lags: int) -> I
     text = ids[starts + torch.arange(span + 1)[:, None]]  # [span + 1, windows]
     state = last(layers(model, text[:WARM]))
     tokens, targets = text[WARM:-1], text[-LOSSES:]
-    made = layers(model, tokens, state)
-    backs = flows(model, made, targets)
+    unrolled = layers(model, tokens, state)
+    backs = flows(model, unrolled, targets)
     yield {"layer": 0, "quantity": "sum_error", "value": sum_error(model, tokens, targets, state, backs)}
-    for i, (of, back) in enumerate(zip(made, backs, strict=True)):
+    for i, (of, back) in enumerate(zip(unrolled, backs, strict=True)):
         norms = along_lags(part_norms(of, back), lags)  # [lags + 1, N, B]
         by_lag = norms.flatten(1)
         middle = by_lag.median(dim=1).values
         ratio = by_lag[-1] / by_lag[0]
-        found = {
+        statistics = {
             "horizon": float(horizon(by_lag).double().median()),
             "cancellation": float((sum_norms(of, back).flatten() / part_norms(of, back).sum(dim=0).flatten()).median()),
             "vanishing": float((ratio < 1 / FAR).double().mean()),
             "exploding": float((ratio > FAR).double().mean()),
             "slope": slope(middle, 0, lags),
         }
-        yield from ({"layer": i, "quantity": name, "value": value} for name, value in found.items())
+        yield from ({"layer": i, "quantity": name, "value": value} for name, value in statistics.items())
         yield from ({"layer": i} | row for row in bands(by_lag, [lag for lag in SHOWN if lag <= lags]))
 
 
@@ -118,8 +118,8 @@ def text_map(model: lm.LanguageModel, ids: Tensor, words: list[str]) -> Iterator
     """The T x T map of the last layer over the first T tokens of a text from h(0) = 0: ||dL(t)/dW_h at step i||, and at each
     step the word x(i) that it reads. ``ids`` has T + 1 tokens, ``words`` T."""
     tokens, targets = ids[:-1, None], ids[1:, None]
-    made = layers(model, tokens)
-    norms = part_norms(made[-1], flows(model, made, targets)[-1])[..., 0]
+    unrolled = layers(model, tokens)
+    norms = part_norms(unrolled[-1], flows(model, unrolled, targets)[-1])[..., 0]
     for t in range(len(tokens)):
         for i in range(t + 1):
             yield {"step": t + 1, "lag": t - i, "token": words[i], "quantity": "part", "value": float(norms[i, t])}
@@ -130,18 +130,18 @@ def four_steps(model: lm.LanguageModel, ids: Tensor, words: list[str], before: T
     ||dL(4)/dh(i)||, ``part`` = ||dL(4)/dW_h at step i||, and ``sum``, the norm of the parts' sum; ``probability`` is
     y(4)[x(5)]. The model reads ``before`` first, so that h(0) is not 0."""
     tokens, target = ids[:-1, None], ids[-1:, None]
-    made = layers(model, tokens, last(layers(model, before[:, None])))
-    back = flows(model, made, target)[-1]
-    hidden, parts = kernels.vector_norm(back.d_h, dim=-1)[:, 0, 0], part_norms(made[-1], back)[:, 0, 0]
+    unrolled = layers(model, tokens, last(layers(model, before[:, None])))
+    back = flows(model, unrolled, target)[-1]
+    hidden, parts = kernels.vector_norm(back.d_h, dim=-1)[:, 0, 0], part_norms(unrolled[-1], back)[:, 0, 0]
     steps = len(tokens)
     for i in range(steps):
         here = {"step": steps, "lag": steps - 1 - i, "token": words[i]}
         yield here | {"quantity": "hidden", "value": float(hidden[i])}
         yield here | {"quantity": "part", "value": float(parts[i])}
-    top = made[-1].after[0][-1]
+    top = unrolled[-1].after[0][-1]
     logits = model.logits(top if model.projection is None else model.projection(top)).detach()
     here = {"step": steps, "lag": 0, "token": words[-1]}
-    yield here | {"quantity": "sum", "value": float(sums(made[-1], back).norm())}
+    yield here | {"quantity": "sum", "value": float(sums(unrolled[-1], back).norm())}
     yield here | {"quantity": "probability", "value": float(torch.softmax(logits, dim=-1)[0, target[0, 0]])}
 
 

@@ -59,19 +59,19 @@ def forward(cell: str, z: Tensor, state: tuple[Tensor, ...], weight_hh: Tensor, 
         return Forward(cell, weight_hh.detach(), before, after, kernels.CELLS[cell].gates_of(z, a))
 
 
-def backward(made: Forward, arriving: Tensor) -> Backward:
+def backward(unrolled: Forward, arriving: Tensor) -> Backward:
     """Backward through a layer; ``arriving`` [T, N, B, H] is what each loss sends to h(i) from outside of the recurrence."""
-    step_gradient = kernels.CELLS[made.cell].gradient
-    lstm = len(made.before) == 2
+    step_gradient = kernels.CELLS[unrolled.cell].gradient
+    lstm = len(unrolled.before) == 2
     d_h = torch.zeros_like(arriving[0])
     d_c: Tensor | None = torch.zeros_like(d_h) if lstm else None
     steps: list[Any] = [()] * len(arriving)
     for i in reversed(range(len(arriving))):
         d_h = d_h + arriving[i]
-        state = (made.before[0][i], made.before[1][i] if lstm else None, made.after[1][i] if lstm else None)
-        d_z, d_a, past, earlier = step_gradient(d_h, d_c, tuple(g[i] for g in made.gates), state)
+        state = (unrolled.before[0][i], unrolled.before[1][i] if lstm else None, unrolled.after[1][i] if lstm else None)
+        d_z, d_a, past, earlier = step_gradient(d_h, d_c, tuple(g[i] for g in unrolled.gates), state)
         steps[i] = (d_h, d_c, d_z, d_a)
-        d_h, d_c = past + d_a @ made.weight_hh, earlier
+        d_h, d_c = past + d_a @ unrolled.weight_hh, earlier
     of_h, of_c, of_z, of_a = zip(*steps, strict=True)
     return Backward(torch.stack(of_h), torch.stack(of_c) if lstm else None, torch.stack(of_z), torch.stack(of_a))
 
@@ -84,19 +84,19 @@ def at_own_step(arriving: Tensor, steps: int) -> Tensor:
     return stacked
 
 
-def part_norms(made: Forward, back: Backward) -> Tensor:
+def part_norms(unrolled: Forward, back: Backward) -> Tensor:
     """||dL(t)/dW_h at step i||_F, [T, N, B]."""
-    return kernels.vector_norm(back.d_a, dim=-1) * kernels.vector_norm(made.before[0], dim=-1)[:, None]
+    return kernels.vector_norm(back.d_a, dim=-1) * kernels.vector_norm(unrolled.before[0], dim=-1)[:, None]
 
 
-def sums(made: Forward, back: Backward) -> Tensor:
+def sums(unrolled: Forward, back: Backward) -> Tensor:
     """The sum over steps of the parts, [N, B, G H, H]: for checks, as the norms below do without it."""
-    return torch.einsum("tnbg,tbh->nbgh", back.d_a, made.before[0])
+    return torch.einsum("tnbg,tbh->nbgh", back.d_a, unrolled.before[0])
 
 
-def sum_norms(made: Forward, back: Backward) -> Tensor:
+def sum_norms(unrolled: Forward, back: Backward) -> Tensor:
     """||sum over i of the parts||_F, [N, B], by the Gram product."""
-    d, h = back.d_a.permute(1, 2, 0, 3), made.before[0].transpose(0, 1)
+    d, h = back.d_a.permute(1, 2, 0, 3), unrolled.before[0].transpose(0, 1)
     return ((d @ d.mT) * (h @ h.mT)).sum(dim=(-1, -2)).clamp(min=0).sqrt()
 
 

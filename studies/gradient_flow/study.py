@@ -81,27 +81,27 @@ class Study(Sweep):
                 raise lm.InputError(f"sentence must be four words and the one that follows, not {len(words)} tokens")
 
     def cells(self) -> list[Cell]:
-        made: list[Cell] = []
+        cells: list[Cell] = []
         for part in (part for part in MEASURED if part in self.parts):
             if part == "certificate":
-                made += [{"part": part, "cell": cell} for cell in self.cell]
+                cells += [{"part": part, "cell": cell} for cell in self.cell]
             elif part == "curves":
-                made += [{"part": part, "cell": cell, "scale": str(scale)} for cell in self.cell for scale in self.scales]
+                cells += [{"part": part, "cell": cell, "scale": str(scale)} for cell in self.cell for scale in self.scales]
             elif part == "linear":
-                made += [{"part": part, "scale": radius} for radius in ("0.9", "1.0", "1.1")]
+                cells += [{"part": part, "scale": radius} for radius in ("0.9", "1.0", "1.1")]
             elif part == "gates":
-                made += [{"part": part, "cell": cell, "bias": bias} for cell in GATED for bias in ("0.0", "1.0", "3.0")]
+                cells += [{"part": part, "cell": cell, "bias": bias} for cell in GATED for bias in ("0.0", "1.0", "3.0")]
             elif part == "memory":
-                made += [{"part": part, "scale": str(value)} for value in self.eigenvalues]
+                cells += [{"part": part, "scale": str(value)} for value in self.eigenvalues]
             else:
                 seeds = range(1, self.model_seeds + 1)
-                made += [
+                cells += [
                     {"part": part, "corpus": name, "cell": cell, "seed": seed}
                     for name in self._corpora
                     for cell in self.models
                     for seed in seeds
                 ]
-        return made
+        return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """One row a number: its ``quantity`` and ``value`` (see the functions that measure the part), and what it is of: the

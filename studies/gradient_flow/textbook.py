@@ -52,18 +52,18 @@ def curves(cell: str, scale: float, seeds: int, units: int, lags: int, positions
     for seed in range(seeds):
         weight = network(cell, scale, seed, units)
         z = NOISE * numbers(seed, BURN + lags + 1, positions, len(weight))
-        made = forward(cell, z, zeros(cell, positions, units), weight).since(BURN)
+        unrolled = forward(cell, z, zeros(cell, positions, units), weight).since(BURN)
         aim = numbers(seed, 1, positions, units)
-        norms = backward(made, at_own_step(aim, lags + 1)).state_norms()[:, 0].flip(0)
+        norms = backward(unrolled, at_own_step(aim, lags + 1)).state_norms()[:, 0].flip(0)
         relative = norms / norms[0]
         seen.append(relative)
         first, last = window(cell, lags)
         middle = relative.log().median(dim=1).values.exp()
-        found = {"slope": slope(middle, first, last), "early_slope": slope(middle, 1, min(50, lags))}
-        found["exponent"] = lyapunov(cell, weight, seed, qr_steps)
+        slopes = {"slope": slope(middle, first, last), "early_slope": slope(middle, 1, min(50, lags))}
+        slopes["exponent"] = lyapunov(cell, weight, seed, qr_steps)
         if cell in STEEPEST:
-            found |= theory(made, scale)
-        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in found.items()]
+            slopes |= theory(unrolled, scale)
+        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in slopes.items()]
     return rows + bands(torch.cat(seen, dim=1))
 
 
@@ -78,16 +78,16 @@ def bands(by_lag: Tensor, shown: list[int] | None = None) -> list[Row]:
     ]
 
 
-def theory(made: Forward, scale: float) -> dict[str, float]:
+def theory(unrolled: Forward, scale: float) -> dict[str, float]:
     """Of an Elman network on its way: log spectral radius, log of gamma times the largest singular value, log(chi)/2 with
     chi = g^2 E[s'^2]."""
-    ones = torch.ones_like(made.after[0])
-    slopes = kernels.CELLS[made.cell].gradient(ones, None, made.gates, (made.before[0], None, None))[0]
-    radius = torch.linalg.eigvals(made.weight_hh).abs().max()
-    largest = torch.linalg.matrix_norm(made.weight_hh, 2)
+    ones = torch.ones_like(unrolled.after[0])
+    slopes = kernels.CELLS[unrolled.cell].gradient(ones, None, unrolled.gates, (unrolled.before[0], None, None))[0]
+    radius = torch.linalg.eigvals(unrolled.weight_hh).abs().max()
+    largest = torch.linalg.matrix_norm(unrolled.weight_hh, 2)
     return {
         "log_radius": math.log(float(radius)),
-        "log_singular": math.log(STEEPEST[made.cell] * float(largest)),
+        "log_singular": math.log(STEEPEST[unrolled.cell] * float(largest)),
         "half_log_chi": math.log(scale * scale * float((slopes * slopes).mean())) / 2,
     }
 
@@ -117,10 +117,10 @@ def orthogonal(radius: float, seeds: int, units: int, lags: int) -> list[Row]:
     rows: list[Row] = []
     for seed in range(seeds):
         weight = radius * torch.linalg.qr(numbers(seed, units, units))[0]
-        made = forward("rnn-identity", numbers(seed, lags + 1, 1, units), zeros("rnn-identity", 1, units), weight)
-        norms = backward(made, at_own_step(numbers(seed, 1, 1, units), lags + 1)).state_norms()[:, 0, 0].flip(0)
-        found = {"slope": slope(norms, 0, lags), "log_radius": math.log(radius)}
-        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in found.items()]
+        unrolled = forward("rnn-identity", numbers(seed, lags + 1, 1, units), zeros("rnn-identity", 1, units), weight)
+        norms = backward(unrolled, at_own_step(numbers(seed, 1, 1, units), lags + 1)).state_norms()[:, 0, 0].flip(0)
+        slopes = {"slope": slope(norms, 0, lags), "log_radius": math.log(radius)}
+        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in slopes.items()]
     return rows
 
 
@@ -133,8 +133,8 @@ def gates(cell: str, bias: float, seeds: int, units: int, lags: int) -> list[Row
         weight = network(cell, 1e-6, seed, units)
         z = NOISE * numbers(seed, lags + 1, 1, len(weight))
         z[..., units : 2 * units] = bias  # f of i f g o, u of r u n
-        made = forward(cell, z, zeros(cell, 1, units), weight)
-        back = backward(made, at_own_step(numbers(seed, 1, 1, units), lags + 1))
+        unrolled = forward(cell, z, zeros(cell, 1, units), weight)
+        back = backward(unrolled, at_own_step(numbers(seed, 1, 1, units), lags + 1))
         kept = back.d_h if back.d_c is None else back.d_c
         norms = kernels.vector_norm(kept, dim=-1)[:, 0].flip(0)
         seen.append(norms / norms[1])
@@ -152,17 +152,17 @@ def memory(eigenvalue: float, rows: int, seed: int = 0) -> list[Row]:
     weight = torch.tensor([[eigenvalue]], dtype=torch.float64)
 
     def answers(z: Tensor) -> tuple[Tensor, Tensor]:
-        made = forward("rnn-identity", z, zeros("rnn-identity", z.shape[1], 1), weight)
-        back = backward(made, at_own_step(torch.ones_like(z[:1]), len(z)))
-        return sums(made, back).flatten().square(), made.after[0][-1].flatten().square()
+        unrolled = forward("rnn-identity", z, zeros("rnn-identity", z.shape[1], 1), weight)
+        back = backward(unrolled, at_own_step(torch.ones_like(z[:1]), len(z)))
+        return sums(unrolled, back).flatten().square(), unrolled.after[0][-1].flatten().square()
 
     of_lambda, of_state = answers(torch.eye(steps, dtype=torch.float64)[..., None])
     samples, _ = answers(numbers(seed, steps, rows, 1))
     reach = 2.576 * float(samples.std()) / math.sqrt(rows)
     mean = float(samples.mean())
-    found = {"exact": float(of_lambda.sum()), "state": float(of_state.sum()), "sampled": mean}
-    found |= {"sampled_low": mean - reach, "sampled_high": mean + reach}
-    return [{"quantity": name, "value": value} for name, value in found.items()]
+    moments = {"exact": float(of_lambda.sum()), "state": float(of_state.sum()), "sampled": mean}
+    moments |= {"sampled_low": mean - reach, "sampled_high": mean + reach}
+    return [{"quantity": name, "value": value} for name, value in moments.items()]
 
 
 def certificate(cell: str, seeds: int, units: int, steps: int) -> list[Row]:
@@ -183,11 +183,11 @@ def certificate(cell: str, seeds: int, units: int, steps: int) -> list[Row]:
         def losses(hidden: Tensor, decoder: Tensor = decoder, aims: Tensor = aims) -> Tensor:
             return torch.nn.functional.cross_entropy(hidden @ decoder, aims, reduction="none")
 
-        made = forward(cell, z, state, weight)
-        hidden = made.after[0][:, 0].clone().requires_grad_()
+        unrolled = forward(cell, z, state, weight)
+        hidden = unrolled.after[0][:, 0].clone().requires_grad_()
         (arriving,) = torch.autograd.grad(losses(hidden).sum(), hidden)
-        back = backward(made, at_own_step(arriving[:, None], steps))
-        norms, total = part_norms(made, back)[..., 0], sums(made, back)[:, 0]
+        back = backward(unrolled, at_own_step(arriving[:, None], steps))
+        norms, total = part_norms(unrolled, back)[..., 0], sums(unrolled, back)[:, 0]
         output, _ = kernels.recurrence(cell, z, state, identity, weight, backend="eager")
         truth = [torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in losses(output[:, 0])]
         errors = [distance(a, b) for a, b in zip(total, truth, strict=True)]  # at t = 1 both are 0
@@ -197,11 +197,11 @@ def certificate(cell: str, seeds: int, units: int, steps: int) -> list[Row]:
             losses(stacked[torch.arange(steps), torch.arange(steps)]).sum().backward()
         traced, own = trace.layers[0].hidden_norms, back.d_h.norm(dim=-1)[..., 0]
         later = torch.ones(steps, steps).tril(-1).bool()  # i > t
-        found = {
+        quantities = {
             "sum_error": max(errors),
             "beyond": float(norms[later].max()) if steps > 1 else 0.0,
             "first": float(norms[0].max()),
             "trace_error": float((traced - own).abs().max() / own.max()),
         }
-        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in found.items()]
+        rows += [{"seed": seed, "quantity": name, "value": value} for name, value in quantities.items()]
     return rows

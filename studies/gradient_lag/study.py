@@ -59,9 +59,9 @@ class Study(Sweep):
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
         recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
         check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
-        span, there = self._span, len(self._data.valid.ids)
-        if there < span:
-            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
+        span, tokens = self._span, len(self._data.valid.ids)
+        if tokens < span:
+            raise lm.InputError(f"the validation text has {tokens} tokens; take fewer lags or less warmup than {span - 1}")
 
     def cells(self) -> list[Cell]:
         return [{"window": window} for window in range(self.windows)]
@@ -180,13 +180,13 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     measured = NOT if math.isnan(error) else f"{error:.1e}"
     verdict = NOT if math.isnan(error) else "holds" if error <= 1e-12 else "fails"
     text, threshold = "the parts of dL(t)/dW_h over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
-    made = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, verdict)]
+    rows = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, verdict)]
     text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
     for layer, curve in by_lag(table).groupby("layer"):
         decision = _fall(table[table["layer"] == layer], decay(curve))
         setting = f"{run}, layer {layer}"
-        made.append(Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, *decision))
-    return made
+        rows.append(Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, *decision))
+    return rows
 
 
 def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:

@@ -22,14 +22,14 @@ def measure(corpus: str, cell: str, seed: int, study: Any) -> list[dict[str, Any
     Args:
         study: has ``units``, ``epochs``, ``context``, ``positions``, ``kept`` (n) and ``distances`` (l).
     """
-    made = trained(config(corpus, cell, seed, study))
-    if made.diverged:
-        raise lm.InputError(f"the model diverged: {made.diverged}")
-    ids, before = (torch.from_numpy(part.ids).long() for part in (made.data.test, made.data.train))
+    training = trained(config(corpus, cell, seed, study))
+    if training.diverged:
+        raise lm.InputError(f"the model diverged: {training.diverged}")
+    ids, before = (torch.from_numpy(part.ids).long() for part in (training.data.test, training.data.train))
     windows, following = contexts(ids, study.context, study.positions)
     random = torch.Generator().manual_seed(seed)
     rows = []
-    model = made.run.model
+    model = training.run.model
     frequencies = torch.bincount(before, minlength=model.vocabulary) + 1.0
     nothing = float(-(frequencies / frequencies.sum()).log()[following].mean())
     for method, n, loss in (("dropped", 0, nothing), *history(model, windows, following, study.kept, random)):
@@ -45,17 +45,17 @@ def config(corpus: str, cell: str, seed: int, study: Any) -> lm.RunConfig:
     return lm.RunConfig().replace(source=corpus, lr=RATES.get(cell, 0.003), seed=seed, **sizes)
 
 
-def check_length(there: int, length: int) -> None:
+def check_length(tokens: int, length: int) -> None:
     """Refuse a test text that holds no window with a token after it."""
-    if there <= length:
-        raise lm.InputError(f"the test text has {there} tokens; take a context of less than that, not {length}")
+    if tokens <= length:
+        raise lm.InputError(f"the test text has {tokens} tokens; take a context of less than that, not {length}")
 
 
 def contexts(ids: Tensor, length: int, count: int) -> tuple[Tensor, Tensor]:
     """At most ``count`` windows [P, length] spread evenly over a text [N], and the token after each, [P]."""
     check_length(len(ids), length)
-    there = len(ids) - length
-    starts = torch.linspace(0, there - 1, min(count, there)).long()
+    places = len(ids) - length
+    starts = torch.linspace(0, places - 1, min(count, places)).long()
     windows = ids[starts[:, None] + torch.arange(length + 1)]
     return windows[:, :-1], windows[:, -1]
 
@@ -69,13 +69,13 @@ def history(
     The latter leaves the state as the model knows it: Khandelwal et al. 2018, "Sharp nearby, fuzzy far away".
     """
     length = windows.shape[1]
-    found = []
+    losses = []
     for n in kept:
         last = windows[:, length - n :]
         order = torch.rand(windows.shape[0], length - n, generator=random).argsort(dim=1)
         mixed = torch.cat([windows[:, : length - n].gather(1, order), last], dim=1)
-        found += [("dropped", n, _loss(model, last, following)), ("shuffled", n, _loss(model, mixed, following))]
-    return [*found, ("all", length, _loss(model, windows, following))]
+        losses += [("dropped", n, _loss(model, last, following)), ("shuffled", n, _loss(model, mixed, following))]
+    return [*losses, ("all", length, _loss(model, windows, following))]
 
 
 def influence(
@@ -87,13 +87,15 @@ def influence(
     """
     length = windows.shape[1]
     truth = _predictions(model, windows)
-    found = []
+    divergences = []
     for lag in distances:
         changed = windows.clone()
         changed[:, length - 1 - lag] = other(windows[:, length - 1 - lag], pool, random)
         guess = _predictions(model, changed)
-        found.append((lag, float((truth.exp() * (truth - guess)).sum(dim=-1).clamp_min(0).mean())))  # rounding may dip below 0
-    return found
+        divergences.append(
+            (lag, float((truth.exp() * (truth - guess)).sum(dim=-1).clamp_min(0).mean()))
+        )  # rounding may dip below 0
+    return divergences
 
 
 def other(tokens: Tensor, pool: Tensor, random: torch.Generator) -> Tensor:

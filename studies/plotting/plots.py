@@ -79,8 +79,8 @@ def subject(table: "pd.DataFrame") -> str:
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
-    found = getattr(_figures(table.attrs["study"]), function, None)
-    return found(table) if found else otherwise
+    function_of_study = getattr(_figures(table.attrs["study"]), function, None)
+    return function_of_study(table) if function_of_study else otherwise
 
 
 def _figures(study: str) -> Any:

@@ -75,31 +75,35 @@ class Study(Sweep):
         """Scores: the network, the n-gram model of its training text, and their mixture, on the test text of each corpus.
         Samples: one a prompt and temperature, with its ``longest`` overlap with the training text in words, the shares of
         its 5-grams that are ``novel`` and of its 4-grams that are ``repeated``."""
-        made = trained(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
-        if made.diverged:
-            raise lm.InputError(f"{made.diverged}; take a smaller lr")
-        about = {"corpus": made.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
-        return [NOTHING | about | row for row in (*self._scores(made, cell["corpus"]), *self._samples(made, cell["seed"]))]
+        training = trained(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
+        if training.diverged:
+            raise lm.InputError(f"{training.diverged}; take a smaller lr")
+        about = {"corpus": training.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
+        return [
+            NOTHING | about | row for row in (*self._scores(training, cell["corpus"]), *self._samples(training, cell["seed"]))
+        ]
 
-    def _scores(self, made: Trained, corpus: str) -> list[dict[str, Any]]:
+    def _scores(self, training: Trained, corpus: str) -> list[dict[str, Any]]:
         rows = []
         for text in self._corpora:
             own = text == corpus
             how = lm.How(split="test", ngram=self.ngram, interpolate=own)
-            found = lm.compare(made.run, how, None if own else lm.other_corpus(made.run, text, "utf-8"), lambda line: None)
-            for name, (said, score) in zip(("network", "n-gram", "mixture"), found.scores, strict=False):
-                weight = float(said.split()[0]) if name == "mixture" else math.nan  # as "0.65 model + 0.35 5-gram" says
-                of = {"part": "score", "way": name, "text": found.corpus, "weight": weight, "tokens": score.tokens}
+            compared = lm.compare(
+                training.run, how, None if own else lm.other_corpus(training.run, text, "utf-8"), lambda line: None
+            )
+            for name, (title, score) in zip(("network", "n-gram", "mixture"), compared.scores, strict=False):
+                weight = float(title.split()[0]) if name == "mixture" else math.nan  # as "0.65 model + 0.35 5-gram" says
+                of = {"part": "score", "way": name, "text": compared.corpus, "weight": weight, "tokens": score.tokens}
                 rows.append(of | {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
         return rows
 
-    def _samples(self, made: Trained, seed: int) -> list[dict[str, Any]]:
-        training = lm.TrainingText([piece.text for piece in made.data.corpus.splits()["train"]])
+    def _samples(self, trained_model: Trained, seed: int) -> list[dict[str, Any]]:
+        training = lm.TrainingText([piece.text for piece in trained_model.data.corpus.splits()["train"]])
         rows = []
         for prompt in PROMPTS:
             for temperature in (DRAWN, LIKELY):
                 draws = lm.Draws(length=self.length, temperature=temperature, seed=seed)
-                text = lm.generate_batch(made.run, prompt, 1, draws)[0].text
+                text = lm.generate_batch(trained_model.run, prompt, 1, draws)[0].text
                 copied = training.compare(text, prompt)
                 novel = copied.novel / copied.ngrams if copied.ngrams else math.nan
                 of = {"part": "sample", "prompt": prompt, "temperature": temperature, "sample": text}

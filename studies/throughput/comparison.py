@@ -43,9 +43,9 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
     if key not in _known:
         _known.clear()
         _known[key] = _summary(table)
-    made = _known[key].copy()
-    made.attrs = table.attrs
-    return made
+    known = _known[key].copy()
+    known.attrs = table.attrs
+    return known
 
 
 def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -175,6 +175,6 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
             line = line[line["seconds"] > 0]
             if line[column].nunique() >= 3:
                 fit = power_law(line[column], line["seconds"])
-                found = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
-                rows.append(dict(zip(fixed, key, strict=True)) | found)
+                exponent = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
+                rows.append(dict(zip(fixed, key, strict=True)) | exponent)
     return pd.DataFrame(rows, columns=[*fixed, "over", "points", "exponent", "low", "high"])

@@ -18,15 +18,15 @@ def settings(variants: list[str], cells: str, sizes: list[str], dtype: str) -> d
     Raises:
         InputError: for a letter that is no size, and a variant that cannot be imported or takes other arguments.
     """
-    found: dict[str, str] = {}
+    parameters: dict[str, str] = {}
     for part in " ".join(sizes).split():
         letter, equals, numbers = part.partition("=")
         if not equals or letter not in LETTERS:
             raise InputError(
                 f"--sizes takes LETTER=NUMBERS, such as H=256,512, with a letter of {', '.join(LETTERS)}; not {part!r}"
             )
-        found[LETTERS[letter]] = numbers
+        parameters[LETTERS[letter]] = numbers
     if variants:
         parts = {own.load(name).part for name in variants}
-        found |= {"own": ",".join(variants), "parts": ",".join(("peak", *sorted(parts)))}
-    return found | {name: text for name, text in (("cell", cells), ("dtype", dtype)) if text}
+        parameters |= {"own": ",".join(variants), "parts": ",".join(("peak", *sorted(parts)))}
+    return parameters | {name: text for name, text in (("cell", cells), ("dtype", dtype)) if text}

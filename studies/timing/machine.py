@@ -40,13 +40,13 @@ def describe() -> dict[str, Any]:
 
 def copy(megabytes: int, device: str = "cpu") -> Work:
     """A copy of so many megabytes: what memory moves, bytes read and bytes written both counted."""
-    there = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
-    here = torch.empty_like(there)
+    source = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
+    here = torch.empty_like(source)
 
     def call() -> Tensors:
-        return (here.copy_(there),)
+        return (here.copy_(source),)
 
-    return _alone("copy", call, lambda: (there.double(),), 0.0, 0.0, float(2 * numel_bytes(there)))
+    return _alone("copy", call, lambda: (source.double(),), 0.0, 0.0, float(2 * numel_bytes(source)))
 
 
 def product(size: int, dtype: str, device: str = "cpu") -> Work:

@@ -164,14 +164,14 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
     def recorded() -> Peer:
         if not device.startswith("cuda"):
             raise Unavailable("a CUDA graph needs a GPU")
-        step, at_once, made = graphed(size, precision(), "triton", device)
+        step, at_once, graph = graphed(size, precision(), "triton", device)
 
         def result() -> Tensors:
             for _ in range(5):  # until it is recorded
                 at_once()
-            _copy(start, made.model.parameters())
-            made.state = made.model.zero_state(size.rows)
-            return _first(at_once, made.model)
+            _copy(start, graph.model.parameters())
+            graph.state = graph.model.zero_state(size.rows)
+            return _first(at_once, graph.model)
 
         return Peer(step, result)
 

@@ -84,8 +84,8 @@ def relative_error(results: Tensors, reference: Tensors) -> float:
 def distance(result: Tensor, truth: Tensor) -> float:
     """||result - truth|| / ||truth||; of a truth of zeros 0 or inf. inf stands for nan, too, which ``max`` passes over."""
     off, norm = float((result - truth).norm()), float(truth.norm())
-    found = off / norm if norm else off and float("inf")
-    return found if found < float("inf") else float("inf")
+    relative = off / norm if norm else off and float("inf")
+    return relative if relative < float("inf") else float("inf")
 
 
 def tolerance(textbook: Tensors, reference: Tensors, dtype: torch.dtype) -> float:

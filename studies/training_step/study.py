@@ -52,9 +52,9 @@ class Study(Sweep):
         """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
         optimizer state (measured once a variant). All is one cell, since variants take turns."""
         size = self.size
-        made = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
-        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in made.items()}
-        timed = race({name: step for name, (step, _) in made.items()}, WallTimer(least=0.0), self.rounds)
+        steps = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in steps.items()}
+        timed = race({name: step for name, (step, _) in steps.items()}, WallTimer(least=0.0), self.rounds)
         return [{"variant": s.name, "round": s.round, "seconds": s.seconds, "peak_bytes": peaks[s.name]} for s in timed.samples]
 
     @property
@@ -92,14 +92,14 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
         "measures before it takes them"
     )
-    made = []
+    rows = []
     for variant, aim, why in (("lm float32", 1.0, ""), ("lm bf16", 2.0, halves)):
         both = seconds[[PLAIN, variant]].dropna()
         speed = paired_ratio(both[PLAIN], both[variant])
         measured = NOT if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
         verdict = NOT if both.empty else decided(speed, low=aim)
         text = f"{variant} is at least {aim:g} times as fast as the {PLAIN}"
-        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why))
+        rows.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why))
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
         measured, verdict = UNDEFINED, "ambiguous"
@@ -108,5 +108,5 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
             measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
             verdict = "holds" if share <= 0.5 else "fails"
         text = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        made.append(Claim(f"memory.{variant}", text, source, setting, "<= 0.5", measured, verdict))
-    return made
+        rows.append(Claim(f"memory.{variant}", text, source, setting, "<= 0.5", measured, verdict))
+    return rows

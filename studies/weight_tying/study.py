@@ -93,14 +93,14 @@ class Study(Sweep):
         config = self._config(corpus)
         vocabulary = lm.prepare(config).tokenizer.size
         d, h, tie = self._shape(variant, vocabulary)
-        made = trained(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
-        if made.diverged:
-            raise lm.InputError(f"{made.diverged}; take a smaller lr")
-        name, test = made.data.corpus.name, made.scores["test"]
-        best = int(made.epochs["valid_loss"].to_numpy().argmin()) + 1
+        training = trained(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
+        if training.diverged:
+            raise lm.InputError(f"{training.diverged}; take a smaller lr")
+        name, test = training.data.corpus.name, training.scores["test"]
+        best = int(training.epochs["valid_loss"].to_numpy().argmin()) + 1
         sizes = {"vocabulary": vocabulary, "d": d, "h": h, "matrix": "all"}
-        found = {"perplexity": test.perplexity, "bits_per_byte": test.bits_per_byte, "best_epoch": best}
-        return [cell | nothing | sizes | found | {"corpus": name, "parameters": count(vocabulary, d, h, tie, self.cell)}]
+        scores = {"perplexity": test.perplexity, "bits_per_byte": test.bits_per_byte, "best_epoch": best}
+        return [cell | nothing | sizes | scores | {"corpus": name, "parameters": count(vocabulary, d, h, tie, self.cell)}]
 
     @property
     def _corpora(self) -> list[str]:
@@ -127,10 +127,10 @@ class Study(Sweep):
                     if variant == SMALLER:
                         continue
                     d = h // self.narrower if narrow else h
-                    there = _matrices(vocabulary, d, h, tie, "rnn-tanh")
+                    counts = _matrices(vocabulary, d, h, tie, "rnn-tanh")
                     of = lecture(vocabulary, d, h, tie)
                     sizes = {"variant": variant, "vocabulary": vocabulary, "d": d, "h": h}
-                    rows += [sizes | {"matrix": m, "parameters": there[m], "formula": of.get(m, there[m])} for m in MATRICES]
+                    rows += [sizes | {"matrix": m, "parameters": counts[m], "formula": of.get(m, counts[m])} for m in MATRICES]
         return rows
 
 
@@ -167,10 +167,10 @@ def _matrices(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> dict[str
     config = lm.ModelConfig(cell=cell, hidden_size=h, embedding_size=d, tie=tie)
     with torch.device("meta"):
         model = lm.LanguageModel(vocabulary, config)
-    found = dict.fromkeys(MATRICES, 0)
+    counts = dict.fromkeys(MATRICES, 0)
     for name, parameter in model.named_parameters():  # a shared one once
-        found[_name(name)] += parameter.numel()
-    return found
+        counts[_name(name)] += parameter.numel()
+    return counts
 
 
 def _name(parameter: str) -> str:
@@ -195,7 +195,7 @@ def complaint(study: Study, table: "pd.DataFrame") -> str:
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """The slide's counts, which are exact, and what tying does to perplexity, pair by pair of corpus and seed."""
     counts, models = table[table["part"] == "counts"], table[table["part"] == "model"]
-    made = [_formula(counts), _saving(counts), *_most(counts)]
+    rows = [_formula(counts), _saving(counts), *_most(counts)]
     source, p = "Press & Wolf 2017, Inan et al. 2017; lecture, slide Weight tying", table.attrs["parameters"]
     for key, (text, tied, untied) in PAIRS.items():
         pairs = _pairs(models, tied, untied)
@@ -204,8 +204,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         measured = NOT if not many else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
         verdict = decided(ratio, high=1) if many else NOT
         why = _why(pairs) if verdict == "ambiguous" else ""
-        made.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
-    return made
+        rows.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
+    return rows
 
 
 def _why(pairs: "pd.DataFrame") -> str:
@@ -255,7 +255,7 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
     """One row a vocabulary: it is true where |V| exceeds h, and not of every vocabulary."""
     about = "most", "E and U hold most of an untied model's parameters", "lecture, slide Parameters"
     why = "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
-    made = []
+    rows = []
     for vocabulary, group in counts[counts["variant"] == "untied, d = h"].groupby("vocabulary"):
         wide = group.pivot(index="h", columns="matrix", values="parameters").reindex(columns=list(MATRICES)).dropna()
         if wide.empty:
@@ -266,8 +266,8 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
             measured = f"{share.min():.1%} at h = {share.idxmin()} to {share.max():.1%} at h = {share.idxmax()}"
             verdict = "holds" if share.min() > 0.5 else "fails"
         setting = f"|V| = {vocabulary:,}, an Elman network"
-        made.append(Claim(*about, setting, "> 50% at every size", measured, verdict, why))
-    return made or [Claim(*about, "", "> 50% at every size", NOT, NOT)]
+        rows.append(Claim(*about, setting, "> 50% at every size", measured, verdict, why))
+    return rows or [Claim(*about, "", "> 50% at every size", NOT, NOT)]
 
 
 def _sizes(counts: "pd.DataFrame") -> str:
