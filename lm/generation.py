@@ -152,22 +152,27 @@ def generate(
     no_repeat_ngram: int = 0,
     stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Text after a prompt, piece by piece as it is made; the prompt itself is not repeated.
+    """Write text after a prompt, token by token.
 
-    The prompt is read from h(0) = 0 and the state carried on, so that each further token costs one step. Without a prompt
-    the text begins as a document does, behind <eos>. It ends after ``length`` tokens or where the model ends the document.
+    The model reads the prompt from h(0) = 0 and carries the state on, so that each further token costs one step. Without a
+    prompt the text begins as a document does, after <eos>.
 
     Args:
-        run: what ``lm.load`` returns.
-        temperature: above 0 flattens the distribution above 1 and sharpens it below; 0 takes the likeliest token.
-        top_k: keep this many tokens; 0 keeps all.
-        top_p: keep the smallest set of tokens with this much probability.
+        run: a trained model from ``lm.load``.
+        prompt: text to go on from; it is not part of the result.
+        length: tokens at most; the text ends earlier where the model ends the document.
+        temperature: above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token.
+        top_k: draw from this many likeliest tokens; 0 draws from all.
+        top_p: draw from the smallest set of tokens with this much probability.
         seed: of the draws; None draws a fresh one.
-        no_repeat_ngram: n > 0 never says n tokens in a row twice, the prompt included (Paulus et al. 2018).
-        stop: texts at which to stop; they are not part of the result.
+        no_repeat_ngram: n > 0 never repeats n tokens in a row, the prompt included (Paulus et al. 2018).
+        stop: texts before which to stop.
+
+    Returns:
+        An iterator over pieces of text.
 
     Raises:
-        InputError: for settings out of range and for a prompt of nothing.
+        InputError: for settings out of range and for an empty prompt.
     """
     draws = Draws(length, temperature, top_k, top_p, seed, no_repeat_ngram, stop)
     sample = Sample(run, ids := _read(run, prompt), draws)
@@ -175,10 +180,19 @@ def generate(
 
 
 def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws: Draws | None = None) -> list[Sample]:
-    """Many texts side by side, as rows of one batch; sample i draws with ``draws.seed`` + i.
+    """Write several texts side by side, as rows of one batch.
+
+    Args:
+        run: a trained model from ``lm.load``.
+        prompt: text to go on from; None begins as a document does.
+        samples: how many texts.
+        draws: how tokens are drawn; sample i uses the seed ``draws.seed`` + i.
+
+    Returns:
+        The samples, each with its text, its number of tokens, and what ended it.
 
     Raises:
-        InputError: for settings out of range and for a prompt of nothing.
+        InputError: for settings out of range and for an empty prompt.
     """
     if not 1 <= samples <= MOST_SAMPLES:
         raise InputError(f"--samples must be at least 1 and at most {MOST_SAMPLES:,}, not {samples}")

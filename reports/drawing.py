@@ -20,10 +20,17 @@ class Figure:
 
 
 def figure(table_path: Path, name: str = "") -> Figure:
-    """The figure of a stored table; ``name`` chooses among several, the first is taken if it is left out.
+    """Draw one figure of a stored table.
+
+    Args:
+        table_path: a table from a study.
+        name: which of the study's figures; the first if left out.
+
+    Returns:
+        The drawing, its caption, and lines for a terminal.
 
     Raises:
-        InputError: when there is no such table, or its study has no such figure.
+        InputError: if there is no such table or figure.
     """
     table = load(table_path)
     study = table.attrs["study"]

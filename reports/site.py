@@ -36,15 +36,24 @@ def build(
     against: Path | None = None,
     formats: tuple[str, ...] = tuple(FORMATS),
 ) -> Built:
-    """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
+    """Make a page for each table, and an index.
 
-    A table that cannot be read is named on the index, and the others are made. Without any table the index says that
-    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted. ``against`` is an older table,
-    or a folder of such: the pages tell what changed since. ``formats`` are those of the figures' files that a page links to.
+    A table that cannot be read is named on the index, and the other pages are made. Pages of earlier calls are replaced or left
+    alone; nothing is deleted.
+
+    Args:
+        sources: tables, or folders of tables, also one folder down.
+        out: the folder of the pages.
+        tell: called with a line for each step.
+        against: an older table, or a folder of older tables: the pages then show what changed.
+        formats: file formats of the figures that a page links to.
+
+    Returns:
+        The paths of the index and the pages, and a sentence for each table that could not be read.
 
     Raises:
-        InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
-            it holds what this program did not make.
+        InputError: before anything is written, if no table can be read, a place cannot be written, or it holds files that this
+            program did not make.
     """
     tables: dict[str, tuple[Path, pd.DataFrame]] = {}
     read, problems = _read(sources)

@@ -1,7 +1,9 @@
 """README and docs: size, links, and every command and program in them, parsed as written and run with tiny sizes."""
 
 import argparse
+import ast
 import contextlib
+import inspect
 import os
 import re
 import runpy
@@ -313,3 +315,24 @@ def words_before(page: str, command: str) -> int:
 @pytest.mark.parametrize("job", JOBS)
 def test_a_job_is_done_after_300_words(job: str) -> None:
     assert words_before(*JOBS[job]) <= 300
+
+
+ROOMS = ("kernels", "lm", "studies", "reports")
+FRONT_DOORS = {
+    f"{room}.{name}": value
+    for room in ROOMS
+    for name in import_module(f"recurrent_lm.{room}").__all__
+    if inspect.isfunction(value := getattr(import_module(f"recurrent_lm.{room}"), name))
+}
+
+
+@pytest.mark.parametrize("name", FRONT_DOORS)
+def test_a_function_of_a_front_door_says_what_it_takes_returns_and_raises(name: str) -> None:
+    function = inspect.unwrap(FRONT_DOORS[name])
+    text, signature = inspect.getdoc(function) or "", inspect.signature(function)
+    entries = re.findall(r"^    ([\w, ]+): ", text.partition("Args:\n")[2].partition("\n\n")[0], re.MULTILINE)
+    documented = {parameter for entry in entries for parameter in entry.split(", ")}
+    assert documented >= set(signature.parameters), set(signature.parameters) - documented
+    assert "Returns:" in text or "Yields:" in text or str(signature.return_annotation) == "None"
+    if any(isinstance(node, ast.Raise) for node in ast.walk(ast.parse(inspect.getsource(function)))):
+        assert "Raises:" in text

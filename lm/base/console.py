@@ -12,7 +12,11 @@ def silence() -> None:
 
 
 def say(text: str) -> None:
-    """Print a line at once; a training or a study does not end because its reader went away, or has no room left."""
+    """Print a line and flush it. A closed pipe or a full disk behind standard output does not end a training or a study.
+
+    Args:
+        text: the line.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:

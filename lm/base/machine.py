@@ -120,10 +120,16 @@ def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[N
 
 
 def check_memory(needed: float, what: str, advice: str, device: str = "cpu") -> None:
-    """Refuse what needs more bytes than a device has: the system ends a process that runs out of memory without a message.
+    """Refuse work that needs more memory than the device has. Checked up front, because the OOM killer leaves no message.
 
     Args:
-        what: what needs how much, and ``advice`` on what to reduce, for the sentence of the ``InputError``.
+        needed: bytes.
+        what: subject of the error's sentence, which says what needs how much.
+        advice: what to reduce; the end of that sentence.
+        device: cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: if ``needed`` exceeds the device's memory.
     """
     if needed > (there := memory(device)):
         raise InputError(f"{what}, and {device} has {there / 1e9:,.1f} GB; {advice}")
@@ -153,12 +159,23 @@ def _groups() -> Iterator[Path]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, CUDA or Python says that an allocation failed."""
+    """Whether an error of torch, CUDA or Python reports a failed allocation.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        True for Python's and torch's own error types, and for messages that name an allocation.
+    """
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(part in str(error) for part in FAILED_ALLOCATIONS)
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a run folder records about where it was made."""
+    """Describe the machine and the program for a run's record.
+
+    Returns:
+        Versions, platform, CPU, number of cores, GPU and command line; commit and whether the tree is changed, in a git clone.
+    """
     about: dict[str, Any] = {
         "version": program_version(),
         "python": platform.python_version(),

@@ -40,10 +40,18 @@ class Run:
 
 
 def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
-    """A run's model on the device, in evaluation mode, from its ``best`` (or ``last``) checkpoint.
+    """Load a run's model in evaluation mode.
+
+    Args:
+        path: the run folder.
+        which: the "best" or the "last" checkpoint.
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The model with its tokenizer, settings and records.
 
     Raises:
-        InputError: when there is no such run, or it is damaged.
+        InputError: if there is no such run, or it is damaged.
     """
     path = Path(path)
     config, tokenizer = read_settings(path)

@@ -75,18 +75,24 @@ class Compared:
 def compare(
     run: Run, how: How, other: CorpusConfig | None = None, note: Callable[[str], None] = print, place: str = ""
 ) -> Compared:
-    """Score one split of the run's own corpus, or of another, in every way that ``how`` asks for.
+    """Score one split of the run's own corpus, or of another text, in every way that ``how`` asks for.
 
-    The n-gram model counts the run's training split; the mixture's weight and the rate of dynamic evaluation are fitted on
-    its validation split. So both need the run's own corpus, whatever text is scored.
+    The n-gram model counts the run's training split. The mixture's weight and the rate of dynamic evaluation are fitted on its
+    validation split. Both therefore need the run's own corpus, whatever text is scored.
 
     Args:
-        note: told what the reader should know beside the figures.
-        place: where the run's own text is now, if it was moved. Where it is not at its former place, ``other`` is taken
-            for it if it is the same text.
+        run: a trained model from ``lm.load``.
+        how: split, rows, dynamic evaluation, n-gram order, mixture.
+        other: another text to score; None scores the run's own corpus.
+        note: called with each remark that belongs beside the figures.
+        place: where the run's own text is now, if it was moved. If it is missing at its former place and ``other`` is the same
+            text, ``other`` is used.
+
+    Returns:
+        The scores by name, with the scored stream and warnings.
 
     Raises:
-        InputError: when a text that is needed cannot be read.
+        InputError: if a text that is needed cannot be read.
     """
     option = "--trained-on PATH" if place or other else "--corpus PATH"
     if other and not how.fits:
@@ -196,7 +202,16 @@ def stream_of(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Stream:
 
 
 def other_corpus(run: Run, source: str, encoding: str) -> CorpusConfig:
-    """Settings of another text than the run's own, which counts lines as documents where the run's does."""
+    """Settings to read another text than the run's own; lines count as documents if they do in the run.
+
+    Args:
+        run: the trained model whose settings count.
+        source: a corpus's name, a file or a folder.
+        encoding: of its files.
+
+    Returns:
+        Settings for ``compare``.
+    """
     lines = run.config.corpus.eos_at_newline and source not in EMBEDDED
     own = replace(run.config.corpus, train_file="", valid_file="", test_file="")
     return replace(own, source=source, encoding=encoding, eos_at_newline=lines)

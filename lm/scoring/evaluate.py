@@ -53,7 +53,17 @@ def evaluate(
     backend: str | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Score:
-    """Score every token of a stream once, the state carried from start to end; the arguments are ``token_losses``'s."""
+    """Score every token of a stream once, with the state carried from start to end.
+
+    Args:
+        model: the language model; dropout is off meanwhile.
+        stream: T tokens and the bytes of their text.
+        rows, warmup, resets, between: as in ``token_losses``.
+        backend: of the recurrence and the loss; None leaves the choice open.
+
+    Returns:
+        Loss in nats a token, perplexity, bits per byte and counts.
+    """
     losses = token_losses(model, stream.ids, rows=rows, warmup=warmup, resets=resets, backend=backend, between=between)
     return Score.of(losses, stream)
 

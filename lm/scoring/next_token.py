@@ -35,10 +35,17 @@ class Next:
 
 
 def next_token(run: Run, prompt: str | None = None) -> Next:
-    """The distribution of the token behind a prompt read from h(0) = 0; without one, of a document's first token.
+    """Distribution of the token after a prompt that is read from h(0) = 0 (the lecture's P(v | "the students opened their")).
+
+    Args:
+        run: a trained model from ``lm.load``.
+        prompt: the text before the token; None asks for the first token of a document.
+
+    Returns:
+        Probabilities [|V|] in float64 and their entropy.
 
     Raises:
-        InputError: for a prompt of nothing.
+        InputError: for an empty prompt.
     """
     ids = [EOS] if prompt is None else encode_prompt(run, prompt)
     log_p = deque(_windows(run, ids), maxlen=1)[0][-1]
@@ -101,7 +108,14 @@ class ScoredText:
 
 
 def score_text(run: Run, text: str) -> ScoredText:
-    """-log P of each token of a text that begins as a document does, the state carried from its start to its end.
+    """-log P of each token of a text, read as one document with the state carried from start to end.
+
+    Args:
+        run: a trained model from ``lm.load``.
+        text: the text, which need not be known to the vocabulary.
+
+    Returns:
+        The text piece by piece with its losses in nats, ranks and likeliest alternatives.
 
     Raises:
         InputError: for a text without tokens.

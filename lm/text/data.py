@@ -29,7 +29,18 @@ class Data:
 
 
 def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
-    """Read, split and encode the corpus; the tokenizer is built from the training split where none is given."""
+    """Read, split and encode a corpus.
+
+    Args:
+        config: where the text is, and what a token is.
+        tokenizer: of a former run; None builds one from the training split.
+
+    Returns:
+        The corpus, its tokenizer, and the three splits as streams of ids.
+
+    Raises:
+        InputError: for a text that cannot be read, and for a split without tokens.
+    """
     corpus = open_corpus(config.corpus)
     return encoded(corpus, tokenizer or build([piece.text for piece in corpus.splits()["train"]], config.tokens))
 
@@ -95,10 +106,21 @@ def trained_on(
     place: str = "",
     option: str = "--corpus PATH",
 ) -> Data:
-    """The data of a ``run``, from the new ``place`` of its text where one is given; see ``open_moved``.
+    """Read the data that a run was trained on.
+
+    Args:
+        config: the run's settings.
+        tokenizer: the run's tokenizer.
+        run: the run folder, named in errors.
+        meta: the record of the run's checkpoint, with the digest of its data.
+        place: where the text is now, if it was moved.
+        option: the option that gives ``place``, named in errors.
+
+    Returns:
+        The run's corpus, tokenizer and streams.
 
     Raises:
-        InputError: where the text is not there, and where another one is at ``place``, by the digest in ``meta``.
+        InputError: if the text is missing, or the one at ``place`` has another digest.
     """
     data = encoded(open_moved(config.corpus, run, place, option), tokenizer)
     if place and meta.get("data") != data.fingerprint():

@@ -36,7 +36,14 @@ COLUMNS = tuple("claim" if field.name == "text" else field.name for field in fie
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The claims that a table decides: one row each, columns ``COLUMNS``."""
+    """Decide a table's claims.
+
+    Args:
+        table: a study's table, from ``load`` or a study.
+
+    Returns:
+        One row for each claim, with the columns ``COLUMNS``.
+    """
     return frame(module_of(table.attrs["study"]).claims(table))
 
 
@@ -47,7 +54,15 @@ def frame(claims: Iterable[Claim]) -> "pd.DataFrame":
 
 
 def select(claims: "pd.DataFrame", key: str) -> "pd.DataFrame":
-    """The rows with this key or one that it begins: ``speed`` finds speed and speed.triton."""
+    """Choose claims by key: ``speed`` chooses speed and speed.triton.
+
+    Args:
+        claims: from ``verdicts``.
+        key: a whole key, or its beginning up to a dot.
+
+    Returns:
+        The rows of ``claims`` with such a key.
+    """
     return claims[(claims["key"] == key) | claims["key"].str.startswith(f"{key}.")]
 
 

@@ -95,30 +95,57 @@ def usual_preset(name: str) -> str:
 
 
 def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
-    """Exponents of how time grows with each size, where the study has such."""
+    """Exponents of how time grows with each size, for studies that measure them.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        One row for each variant and size, with an interval; None for other studies.
+    """
     module = module_of(table.attrs["study"])
     return module.growth(table) if hasattr(module, "growth") else None
 
 
 def listing(table: "pd.DataFrame") -> str:
-    """What a table holds, to be read before its claims, where the study has such; empty where it has not."""
+    """Text that a terminal shows before the claims.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The table of medians of a study of times; empty for other studies.
+    """
     module = module_of(table.attrs["study"])
     return str(module.listing(table)) if hasattr(module, "listing") else ""
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
+    """Sum up a table in fewer rows, such as medians with intervals, rates and comparisons.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The summary; the table itself for studies without one.
+    """
     module = module_of(table.attrs["study"])
     return module.summary(table) if hasattr(module, "summary") else table
 
 
 def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
-    """One row for what both tables of one study repeat, in the study's order; none where it repeats nothing.
+    """Compare two tables of one study by what both measured.
 
-    After the columns that name it: ``then`` and ``now``, the medians; ``ratio`` with ``low`` and ``high``, of times then / now,
-    so that above 1 is faster, of others now / then; ``change`` in a word: faster, slower, higher, lower, same, ambiguous or not
-    measured. The intervals are of 95% each, so that of forty that did not change two seem to. The
-    column that was compared is named in ``attrs["of"]``.
+    Args:
+        table: the newer table.
+        older: another table of the same study.
+
+    Returns:
+        One row for each cell that both hold, in the study's order, with the columns that name it; ``then`` and ``now``, the
+        medians; ``ratio`` with its 95% interval ``low``, ``high``; and ``change``: faster, slower, higher, lower, same,
+        ambiguous or
+        not measured. The ratio of times is then / now, so that above 1 is faster; other ratios are now / then. Of forty
+        cells without any change about two will seem to have changed. ``attrs["of"]`` names the column that was compared.
     """
 
     study = module_of(table.attrs["study"]).Study

@@ -48,13 +48,17 @@ def _bytes(table: "pd.DataFrame") -> Iterator[bytes]:
 
 
 def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
-    """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
+    """Store a table as Parquet with the study's name, parameters, subject and machine, sealed against damage.
 
     Args:
-        more: what else its ``attrs`` are to hold: the preset, cells that failed, the machine if not as it is now.
+        table: what the study measured.
+        path: the file.
+        name: the study's name in ``STUDIES``.
+        study: the study itself, whose parameters are stored.
+        more: further ``attrs``: the preset, failed cells, the machine if it is not this one.
 
     Raises:
-        InputError: when it cannot be written; a file that was there is then unchanged.
+        InputError: if the file cannot be written; its former content then stays.
     """
 
     if "machine" not in more:
@@ -80,10 +84,16 @@ def check_place(path: Path, name: str) -> None:
 
 
 def load(path: Path) -> "pd.DataFrame":
-    """A stored table; its ``attrs`` say which study made it, with which parameters, on what, and where.
+    """Read a stored table and check that it is whole and of a study.
+
+    Args:
+        path: a Parquet file from ``save``.
+
+    Returns:
+        The table; ``attrs`` hold the study's name, parameters, subject and machine.
 
     Raises:
-        InputError: when it is missing, damaged, or not what that study writes.
+        InputError: if it is missing, damaged, or does not hold what its study writes.
     """
 
     if path.exists() and not path.is_file():
@@ -144,7 +154,14 @@ def _complaint(table: "pd.DataFrame") -> str:
 
 
 def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
-    """Cells of which a table holds nothing, with the error of each."""
+    """Cells that could not be measured.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        (name of the cell, error) for each of them.
+    """
     failed = table.attrs.get("failed")
     if not isinstance(failed, list) or not all(isinstance(f, dict) for f in failed):
         return []

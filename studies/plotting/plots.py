@@ -58,23 +58,51 @@ class Listing:
 
 
 def plots(study: str) -> tuple[Plot, ...]:
-    """The plots of a study, ``PLOTS`` of its figures; a study without figures has none."""
+    """The figures that a study's pages show.
+
+    Args:
+        study: a name in ``STUDIES``.
+
+    Returns:
+        ``PLOTS`` of its figures; empty for a study without figures.
+    """
     figures = _figures(study)
     return figures.PLOTS if figures else ()
 
 
 def passages(table: "pd.DataFrame") -> list[Passage]:
-    """The texts of a table, where the study's figures have a function ``passages`` that picks them."""
+    """Texts that belong to a table, such as what the models wrote.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The passages that the study's figures choose; empty for studies without any.
+    """
     return _given(table, "passages", [])
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:
-    """The short tables of a table, where the study's figures have a function ``listings``."""
+    """Short tables that a page shows before the figures.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The listings that have rows.
+    """
     return [listing for listing in _given(table, "listings", []) if listing.rows]
 
 
 def subject(table: "pd.DataFrame") -> str:
-    """What was measured, as the table says it or the study's figures make out; empty where neither does."""
+    """Name what a table measured, such as corpus, tokens and model.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The subject that is stored in the table, else the one that the study's figures derive; empty if there is none.
+    """
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
 
 

@@ -88,7 +88,12 @@ def legend(figure: "Figure") -> None:
 
 
 def headline(figure: "Figure", text: str) -> None:
-    """A title for a figure that stands alone, in smaller type where it would be cut off."""
+    """Give a figure that stands alone a title, in smaller type where it would be cut off.
+
+    Args:
+        figure: the figure to change.
+        text: the title.
+    """
     title = figure.suptitle(plain(text), parse_math=False)
     with boxes_for_glyphs():
         room = ROOM * figure.bbox.width
@@ -98,7 +103,11 @@ def headline(figure: "Figure", text: str) -> None:
 
 @contextmanager
 def boxes_for_glyphs() -> Iterator[None]:
-    """A box stands for what the font lacks; that is no reason to warn."""
+    """Draw a box for characters that the font lacks, without matplotlib's warning.
+
+    Yields:
+        Nothing; the warning is back at the end.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         yield
@@ -111,5 +120,12 @@ def plain(text: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Text without characters that nobody sees or that would turn what follows around."""
+    """Remove characters that are invisible or that would reverse the text after them.
+
+    Args:
+        text: any text, such as a corpus's name.
+
+    Returns:
+        The text without them.
+    """
     return "".join(c if c.isprintable() else "�" for c in text)
