@@ -1,4 +1,4 @@
-"""Claims: sentences that a table's measurements decide, found by their keys."""
+"""Claims: sentences that a table's measurements decide. Programs find them by key."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -9,16 +9,17 @@ from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
 
 NOT = "not measured"
-OPEN = ("fails", "ambiguous")  # verdicts that ask why
+OPEN = ("fails", "ambiguous")  # verdicts that need a reason
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence and its verdict in one setting. Programs find it by its key; the text is for people.
+    """One claim and its verdict in one setting. Programs find it by ``key``; people read ``text``.
 
-    A key names the claim within its study and stays when the text is reworded; dots go from the general to the special
-    (speed.triton). ``verdict`` is holds, fails, ambiguous or not measured; ``reason`` says why one that fails or is ambiguous
-    likely does, and is empty where nothing is known.
+    A key names the claim within its study and survives a rewording; dots lead from the general to the special (speed.triton).
+    ``verdict`` is holds, fails, ambiguous or not measured. ``reason`` gives the likely reason of a claim that fails or is
+    ambiguous,
+    and is empty if none is known.
     """
 
     key: str
@@ -31,7 +32,7 @@ class Claim:
     reason: str = ""
 
 
-# of a table of claims, where the text is called claim
+# of a table of claims; there the text is called claim
 COLUMNS = tuple("claim" if field.name == "text" else field.name for field in fields(Claim))
 
 
@@ -48,7 +49,7 @@ def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def frame(claims: Iterable[Claim]) -> "pd.DataFrame":
-    """Claims as a table; only those that fail or are ambiguous keep a reason."""
+    """Claims as a table with the columns ``COLUMNS``; only those that fail or are ambiguous keep a reason."""
     rows = [tuple(vars(replace(claim, reason=_reason(claim))).values()) for claim in claims]
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
@@ -67,11 +68,11 @@ def select(claims: "pd.DataFrame", key: str) -> "pd.DataFrame":
 
 
 def _reason(claim: Claim) -> str:
-    """The reason that the number itself gives, being none or without an interval, or the study's."""
+    """The claim's own reason, or the reason that follows from the number: no value, or no interval."""
     if claim.verdict not in OPEN:
         return ""
     if claim.verdict == "ambiguous" and UNDEFINED in claim.measured:
-        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
+        return "a ratio or mean does not exist where a value is 0, negative or not finite"
     if claim.verdict == "ambiguous" and NO_INTERVAL in claim.measured and not claim.reason:
-        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
+        return "one seed, or equal values, show no spread, so the result for another seed is unknown"
     return claim.reason

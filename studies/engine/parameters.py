@@ -38,10 +38,10 @@ def choices(*defaults: str, names: tuple[str, ...]) -> Any:
 
 
 class Parameters:
-    """Types and ranges are checked where a value arrives, so that no measurement begins with a wrong one.
+    """Base class that checks types and ranges when a study is created, before anything is measured.
 
     Raises:
-        InputError: a sentence that names the parameter and its range.
+        InputError: in a sentence that names the parameter and its range.
     """
 
     def __post_init__(self) -> None:
@@ -55,7 +55,18 @@ class Parameters:
 
 
 def from_text(kind: type, settings: dict[str, str]) -> dict[str, Any]:
-    """The values of parameters of a study of this kind that were given as text."""
+    """Convert parameters that were given as text.
+
+    Args:
+        kind: the study's dataclass.
+        settings: {name: text}.
+
+    Returns:
+        {name: value}; a value out of range is refused by the study itself.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     known = {f.name: f for f in fields(kind)}
     values: dict[str, Any] = {}
     for key, text in settings.items():
@@ -77,7 +88,7 @@ def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
     try:
         return kind(text)
     except ValueError:
-        return text  # the study says what it wants
+        return text  # the study's own check names the range
 
 
 def _fits(f: "Field[Any]", value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Tables on disk: stored with what made them, and checked when they come back."""
+"""Tables on disk: stored with study, parameters and machine, and checked when they are read."""
 
 import io
 import math
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def sealed(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table, with the seal of its columns and its ``attrs``, which may be any JSON, among these."""
+    """The table with a seal of its columns and its ``attrs`` (any JSON) among the ``attrs``."""
     attrs: Any = table.attrs
     table.attrs = lm.sealed(attrs, *_bytes(table))  # type: ignore[assignment]
     return table
 
 
 def damaged(table: "pd.DataFrame") -> bool:
-    """Whether a table is not what was sealed."""
+    """Whether a table differs from what was sealed."""
     attrs: Any = table.attrs
     return not lm.intact(attrs, *_bytes(table))
 
@@ -41,7 +41,7 @@ def _bytes(table: "pd.DataFrame") -> Iterator[bytes]:
         yield f"\0{name}\0".encode()
         if is_numeric_dtype(column) and isinstance(column.dtype, np.dtype):
             values = column.to_numpy()
-            values = np.where(values != values, np.nan, values).astype(values.dtype)  # one of the many kinds of nan
+            values = np.where(values != values, np.nan, values).astype(values.dtype)  # all bit patterns of nan as one
             yield values.dtype.str.encode() + values.tobytes()
         else:
             yield "\0".join(map(str, column)).encode("utf-8", "surrogatepass")
@@ -69,7 +69,15 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
 
 
 def check_place(path: Path, name: str) -> None:
-    """Refuse, before anything is computed, a place where a table of the study ``name`` cannot or must not be written."""
+    """Refuse a path for a study's table before anything is measured.
+
+    Args:
+        path: the table's file.
+        name: the study's name.
+
+    Raises:
+        InputError: if it does not end in .parquet, cannot be written, or holds anything but a table of this study.
+    """
     if path.suffix != ".parquet":
         raise InputError(f"--out must be a file that ends in .parquet, not {path}")
     check_writable(path, "--out")
@@ -107,7 +115,7 @@ def load(path: Path) -> "pd.DataFrame":
     try:
         # From bytes, as pyarrow reads columns out of a path's folders.
         table = pd.read_parquet(io.BytesIO(data), engine="pyarrow", page_checksum_verification=True).reset_index(drop=True)
-    except Exception as error:  # whatever a damaged file makes a parser say
+    except Exception as error:  # a parser may raise anything on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no table of a study, or damaged: {reason}") from None
     if damaged(table):
@@ -119,7 +127,7 @@ def load(path: Path) -> "pd.DataFrame":
 
 
 def _complaint(table: "pd.DataFrame") -> str:
-    """What keeps a table from being one that a study wrote; nothing if it is one."""
+    """Why a table is not one that a study wrote; empty if it is one."""
     name, parameters = table.attrs.get("study"), table.attrs.get("parameters")
     if not isinstance(name, str) or name not in STUDIES:
         return "does not say which study made it"
@@ -169,7 +177,9 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
-    """What values of a column are not of this kind: int, float (at least 0 unless ``signed``, or not a number), or str."""
+    """What is wrong with a column's values: the kind is int, float (at least 0 unless ``signed``, or nan), or str; empty if all
+    fit.
+    """
 
     if kind is str:
         return "" if is_string_dtype(column) and column.notna().all() else "no text"

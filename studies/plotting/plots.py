@@ -1,4 +1,4 @@
-"""What a study's ``figures`` give, and how they are found. matplotlib is imported with them, and by nothing else."""
+"""A study's figures and how they are found. matplotlib is imported by figures only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """One way to draw a study's tables, and the words that belong to it.
+    """One figure of a study's tables, with its texts.
 
-    ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
-    ``title`` says what is shown, ``caption`` what is found, the weightiest in its first sentence: it is made from table and
-    claims, so that they cannot disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same
-    for a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
-    makes one table of a study's several where the plot shows them together.
+    ``draw`` draws a table and its claims in a given size, and raises ``InputError`` if the table has nothing to draw. ``title``
+    names
+    the subject. ``caption`` states the result, the most important part in its first sentence; it is computed from table and
+    claims, so that they cannot disagree. ``understanding`` tells a newcomer how to read the plot. ``lines`` say the same in a
+    terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined`` combines
+    several
+    tables of the study where the plot shows them together.
     """
 
     name: str
@@ -37,7 +39,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Passage:
-    """A text that belongs to a study's table, such as what a model wrote, under a title that says where it comes from."""
+    """A text in a study's table, such as what a model wrote, with a title that says where it comes from."""
 
     title: str
     text: str
@@ -45,7 +47,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Listing:
-    """A short table of numbers for a quick answer: its title, columns, and rows of text."""
+    """A short table for a quick answer: title, columns, and rows of text."""
 
     title: str
     columns: list[str]
@@ -53,7 +55,7 @@ class Listing:
 
     @property
     def numeric(self) -> list[bool]:
-        """By column, whether its values begin with a number; what is missing is no value."""
+        """For each column, whether all its values begin with a number; missing values do not count."""
         return [all(not v or v.lstrip("+-")[:1].isdigit() for v in values) for values in zip(*self.rows, strict=True)]
 
 

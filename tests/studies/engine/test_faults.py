@@ -216,7 +216,7 @@ def check_folder(draw, sweep):
     pd.testing.assert_frame_equal(table, Squares()())
     if not same and file.name != "study.json":
         gone = not what.endswith(": gone")
-        assert ("is damaged or from elsewhere, and is measured again" in said) is gone or "all 3 cells" in said, (what, said)
+        assert ("is damaged or belongs to another run" in said) is gone or "all 3 cells" in said, (what, said)
     if file.name == "study.json":
         assert "all 3 cells" in said or "was measured with" in said, (what, said)
 
@@ -244,7 +244,7 @@ def test_a_changed_number_of_a_cell_is_found(tmp_path):
     changed.attrs = attrs
     changed.to_parquet(cell, engine="pyarrow", write_page_checksum=True)
     table, said = measured(tmp_path / "s")
-    assert f"{cell} is damaged or from elsewhere, and is measured again" in said
+    assert f"{cell} is damaged or belongs to another run; its cell is measured again" in said
     assert list(table["square"]) == [1.0, 4.0, 9.0]
 
 
@@ -259,7 +259,7 @@ def test_a_folder_or_a_file_in_the_wrong_place_is_a_sentence(name, tmp_path):
     except (InputError, OSError) as error:
         assert str(place) in str(error)
     else:
-        assert name == "study.json" and len(table) == 3 and "was measured with something that it does not tell" in said
+        assert name == "study.json" and len(table) == 3 and "was measured with settings that cannot be read" in said
 
 
 # -- disks ----------------------------------------------------------------------------------------------------------
