@@ -1,4 +1,4 @@
-"""Text from a model: feed each drawn token back."""
+"""Text generation: draws a token and feeds it back (lecture, slide Generating text)."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -16,7 +16,7 @@ MOST_SAMPLES = 10_000  # in a batch
 
 @dataclass(frozen=True)
 class Draws:
-    """How tokens are drawn; see ``generate``."""
+    """Settings of the draws; see ``generate``."""
 
     length: int = 100
     temperature: float = 0.8
@@ -44,11 +44,17 @@ class Draws:
 
 
 def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
-    """Draw from softmax(logits / temperature), limited to the ``top_k`` likeliest and to the smallest set that holds
-    ``top_p`` of the probability (Holtzman et al. 2020). Temperature 0 is argmax, the lowest id on a tie.
+    """Draw a token from softmax(logits / temperature), limited to likely tokens (Holtzman et al. 2020).
 
     Args:
         logits: [|V|], on the CPU.
+        temperature: 0 is argmax, with the lowest id on a tie.
+        top_k: draw from this many likeliest tokens; 0 draws from all.
+        top_p: draw from the smallest set of tokens with this much probability.
+        generator: of the random numbers.
+
+    Returns:
+        The token's id.
     """
     if temperature == 0:
         return int(logits.argmax())
@@ -63,10 +69,10 @@ def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator
 
 
 class Sample:
-    """One text in the making: ``text`` and its number of ``tokens`` so far, without the prompt.
+    """A text that is being generated: ``text`` and its number of ``tokens`` so far, without the prompt.
 
-    ``ended`` says what ended it: "length", "eos" (the model ended the document), "stop" (a stop text came), "repeats"
-    (every token would have repeated an n-gram), and "" while it goes on.
+    ``ended`` is the reason of its end: "length", "eos" (the model ended the document), "stop" (a stop text appeared), "repeats"
+    (every token would have repeated an n-gram), and "" until then.
     """
 
     def __init__(self, run: Run, prompt: list[int], draws: Draws, number: int = 0) -> None:
@@ -75,7 +81,7 @@ class Sample:
         self._ids: list[int] = []
         self._followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._decoder = run.tokenizer.decoder()
-        self._held = ""  # what may be the beginning of a stop text
+        self._held = ""  # text that may be the beginning of a stop text
         self._generator = torch.Generator()
         if draws.seed is None:
             self._generator.seed()
@@ -91,7 +97,11 @@ class Sample:
         return self._ids[-1]
 
     def draw(self, logits: Tensor) -> str:
-        """Draw a token from [|V|] logits; the text that is certain by now."""
+        """Draw a token from logits [|V|].
+
+        Returns:
+            The text that no later token can change.
+        """
         logits[self._never] = -torch.inf
         logits[list(self._followers.get(self._history(), ()))] = -torch.inf
         if not bool((logits > -torch.inf).any()):
@@ -105,7 +115,11 @@ class Sample:
         return self._say(self._decoder.push(token))
 
     def finish(self) -> str:
-        """The rest of the text, when there is room for no more tokens."""
+        """End the text after the last token.
+
+        Returns:
+            The rest of the text.
+        """
         return "" if self.ended else self._end("length")
 
     def _remember(self, token: int) -> None:
@@ -114,7 +128,7 @@ class Sample:
         self._ids.append(token)
 
     def _history(self) -> tuple[int, ...]:
-        """The n-1 tokens before the next, or all of them where there are fewer; a shorter one never comes again."""
+        """The n-1 tokens before the next one; all tokens while there are fewer."""
         reach = self._draws.no_repeat_ngram - 1
         return tuple(self._ids[-reach:]) if reach > 0 else ()
 
@@ -128,7 +142,9 @@ class Sample:
         return rest + held
 
     def _say(self, piece: str) -> str:
-        """What may be shown of the text held back and this piece: nothing from a stop text on."""
+        """The part of the held-back text and ``piece`` that can be shown: everything before a stop text, or a possible start
+        of one.
+        """
         stops, text = self._draws.stop, self._held + piece
         at_stop = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
         if at_stop >= 0:
@@ -209,7 +225,7 @@ def _read(run: Run, prompt: str | None) -> list[int]:
 
 
 def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> Iterator[list[str]]:
-    """After each token, what each sample has to say."""
+    """After each token, each sample's new text."""
     model = run.model
     device = model.embedding.weight.device
     inputs, state = torch.tensor([prompt], device=device), model.zero_state(1)
@@ -217,7 +233,7 @@ def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> I
         with torch.no_grad():
             hidden, state = model(inputs, state)
             logits = model.logits(hidden[-1]).float().cpu()
-        if not number:  # the prompt is read once; from here on there is a row for each sample
+        if not number:  # the prompt is read once, then each sample has its own row
             logits = logits.repeat(len(samples), 1)
             state = [_rows(part, len(samples)) for part in state]
         yield ["" if sample.ended else sample.draw(logits[row]) for row, sample in enumerate(samples)]
@@ -228,16 +244,27 @@ def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> I
 
 
 def _rows(state: Tensor | tuple[Tensor, ...], rows: int) -> Tensor | tuple[Tensor, ...]:
-    """A layer's state [1, 1, h] (the LSTM's pair of them) for several rows."""
+    """A layer's state [1, 1, h] (a pair for the LSTM), repeated for several rows."""
     return tuple(s.repeat(1, rows, 1) for s in state) if isinstance(state, tuple) else state.repeat(1, rows, 1)
 
 
 def encode_prompt(run: Run, prompt: str) -> list[int]:
-    """The prompt's ids; a prompt that is no text is refused with a sentence."""
+    """Encode a prompt.
+
+    Args:
+        run: whose tokenizer is used.
+        prompt: the text.
+
+    Returns:
+        Its ids.
+
+    Raises:
+        InputError: for a prompt without tokens, and for bytes that are not valid text.
+    """
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError("the prompt holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+        raise InputError("the prompt holds bytes that are not valid in this terminal's encoding; give it in UTF-8") from None
     ids = run.tokenizer.encode(prompt)
     if not ids:
         raise InputError("the prompt is empty; leave --prompt out to begin as a document does")

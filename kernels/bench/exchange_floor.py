@@ -19,8 +19,7 @@ def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str |
 
     Returns:
         Microseconds a step, forward and backward; nan if the device was not measured (``studies run exchange``) or no
-        cooperative
-        plan fits.
+        cooperative plan fits.
     """
     if isinstance(device, str):
         if device not in plans.DEVICES:

@@ -123,7 +123,7 @@ def score_text(run: Run, text: str) -> ScoredText:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError("the text holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+        raise InputError("the text holds bytes that are not valid in this terminal's encoding; give it in UTF-8") from None
     tokenizer = run.tokenizer
     ids = tokenizer.encode(text)
     if not ids:

@@ -1,4 +1,4 @@
-"""A corpus made ready for a model: its tokenizer and its three streams."""
+"""A corpus prepared for a model: its tokenizer and its three streams."""
 
 import os
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ class Data:
     test: Stream
 
     def fingerprint(self) -> str:
-        """SHA-256 of the three streams of ids: the same text through the same tokenizer."""
+        """SHA-256 of the three streams of ids: equal for the same text and tokenizer."""
         splits = (self.train, self.valid, self.test)
         return digest(*(part for stream in splits for part in (stream.ids.data, b"|")))
 
@@ -46,7 +46,11 @@ def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
 
 
 def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Data:
-    """The splits of a corpus as streams."""
+    """Encode the splits of a corpus.
+
+    Raises:
+        InputError: for a split without tokens.
+    """
     splits = corpus.splits()
     parts = {name: streams.encode(pieces, tokenizer, corpus.eos_bytes) for name, pieces in splits.items()}
     if empty := [name for name, stream in parts.items() if not len(stream.ids)]:
@@ -55,9 +59,15 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Data:
 
 
 def moved(config: CorpusConfig, place: str) -> CorpusConfig:
-    """Settings of the same text at another ``place``: a file, or a folder; "" changes nothing.
+    """Settings of the same text at another place.
 
-    A text that came split into three files is in a folder that holds them as their former folder did.
+    Args:
+        config: the former settings.
+        place: a file or a folder; "" changes nothing. A text in three files is expected in a folder that holds them as their
+            former folder did.
+
+    Returns:
+        The new settings.
     """
     if not place:
         return config
@@ -70,7 +80,7 @@ def moved(config: CorpusConfig, place: str) -> CorpusConfig:
 
 
 def missing(config: CorpusConfig) -> str:
-    """The first path of a corpus at which there is nothing; "" where there is something at each."""
+    """The first path of a corpus that does not exist; "" if all exist."""
     named = [] if config.source in NAMES else [config.source]
     for path in filter(None, (*named, config.train_file, config.valid_file, config.test_file)):
         try:
@@ -83,13 +93,19 @@ def missing(config: CorpusConfig) -> str:
 
 
 def open_moved(config: CorpusConfig, run: Path, place: str = "", option: str = "--corpus PATH") -> Corpus:
-    """The corpus that a run was trained on, from its new ``place`` where one is given.
+    """Open the corpus that a run was trained on.
 
     Args:
-        option: how the place is given, for the sentence that asks for it.
+        config: the run's settings.
+        run: the run folder, named in errors.
+        place: where the text is now, if it was moved.
+        option: the option that gives ``place``, named in errors.
+
+    Returns:
+        The corpus.
 
     Raises:
-        InputError: where it is not there or cannot be read.
+        InputError: if it is missing or cannot be read.
     """
     config = moved(config, place)
     if gone := missing(config):

@@ -4,8 +4,7 @@ explodes.
     x_t = w s(x_{t-1}) + b,    x_0 = 0.5,    E = (s(x_50) - 0.7)^2
 
 x_0 is a fixed point on the line b* = 0.5 - s(0.5) w. Where a = s'(0.5) w > 1 it is unstable, trajectories on the two sides of
-the
-line separate, and E is a wall with dE/db = E'(0.5) (1 + a + .. + a^49). Everything is in float64, and once in decimals.
+the line separate, and E is a wall with dE/db = E'(0.5) (1 + a + .. + a^49). Everything is in float64, and once in decimals.
 """
 
 from collections.abc import Iterator
@@ -102,7 +101,9 @@ def steepest(w: float) -> tuple[float, float]:
 
 
 def bifurcations(w: float) -> tuple[float, float]:
-    """The two b, in order, where a pair of fixed points appears or vanishes (Fig. 3): w s'(x) = 1 at x = w s(x) + b."""
+    """The two values of b, in order, where a pair of fixed points appears or vanishes (Fig. 3): w s'(x) = 1 at x = w s(x) +
+    b.
+    """
     if w <= 4:
         return float("nan"), float("nan")
     s = (1 + np.array([1, -1]) * np.sqrt(1 - 4 / w)) / 2

@@ -122,7 +122,9 @@ def parts_of(snapshot: Snapshot) -> Parts:
 
 
 def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), backend: str = "torch") -> Tensor:
-    """The same gradient [n] from ``kernels.recurrence``; a finite threshold clips dL/dh(t) inside the backward pass."""
+    """The same gradient [n] from ``kernels.recurrence``, with dL/dh(t) clipped inside the backward pass to a finite
+    threshold.
+    """
     model = snapshot.model
     (layer,) = model.layers
     of = {name: p.detach().clone() for name, p in layer.named_parameters()}
@@ -170,8 +172,7 @@ def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iter
 
     Yields:
         For each snapshot the distance of the parts' sum from the gradient of ``kernels.recurrence``, and the cosine to it after
-        each
-        method; then the share of snapshots that each method changed.
+        each method; then the share of snapshots that each method changed.
     """
     snapshots = list(trajectory(config, every))
     held: list[dict[str, float]] = []

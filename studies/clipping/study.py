@@ -37,12 +37,11 @@ class Study(Sweep):
     """Clipping in four parts.
 
     cliff: the error surface on a ``grid`` x ``grid``, and two descents of ``descent_steps`` from (``w``, ``b``) at
-    ``descent_rate``, one
-    clipped at ``descent_threshold``. training: for each of ``corpora`` and each seed, a language model at each of ``rates`` and
-    ``multiples`` of the mean norm, and without clipping. kinds: every ``every`` steps of one training without clipping at
-    ``kinds_rate``, four methods of clipping, with thresholds of ``tightness`` times the median of the quantity that each method
-    clips; at 1 each method changes half of the steps. overflow: for each of ``corpora`` and each seed, four updates for each of
-    ``epochs`` of a training whose gradient norm exceeds float32, at sizes of its own.
+    ``descent_rate``, one clipped at ``descent_threshold``. training: for each of ``corpora`` and each seed, a language model at
+    each of ``rates`` and ``multiples`` of the mean norm, and without clipping. kinds: every ``every`` steps of one training
+    without clipping at ``kinds_rate``, four methods of clipping, with thresholds of ``tightness`` times the median of the
+    quantity that each method clips; at 1 each method changes half of the steps. overflow: for each of ``corpora`` and each
+    seed, four updates for each of ``epochs`` of a training whose gradient norm exceeds float32, at sizes of its own.
     """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
@@ -84,8 +83,7 @@ class Study(Sweep):
 
     def cells(self) -> list[Cell]:
         """The cliff; each corpus and seed of trainings; an example of the four methods, then each corpus and seed of them; each
-        corpus
-        and seed of gradients that overflow.
+        corpus and seed of gradients that overflow.
         """
         cells: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
         for part in PARTS[1:]:
@@ -98,8 +96,7 @@ class Study(Sweep):
         """Rows with a ``quantity`` and its ``value``.
 
         ``w`` and ``b`` are the place on the surface; ``rate``, ``multiple`` and ``threshold`` the training and clipping;
-        ``step`` and ``bin`` number
-        repeated rows. Columns that do not apply are 0 or empty.
+        ``step`` and ``bin`` number repeated rows. Columns that do not apply are 0 or empty.
         """
         nothing = dict.fromkeys(self.COLUMNS, 0) | dict.fromkeys(("kind", "corpus"), "")
         return [nothing | cell | row for row in self._rows(**cell)]

@@ -18,8 +18,7 @@ class Claim:
 
     A key names the claim within its study and survives a rewording; dots lead from the general to the special (speed.triton).
     ``verdict`` is holds, fails, ambiguous or not measured. ``reason`` gives the likely reason of a claim that fails or is
-    ambiguous,
-    and is empty if none is known.
+    ambiguous, and is empty if none is known.
     """
 
     key: str

@@ -19,10 +19,8 @@ class Trained:
     """The result of a training.
 
     ``run`` is the model of the best epoch, on the CPU and in evaluation mode. ``epochs`` and ``steps`` are the trainer's logs,
-    one row
-    for each epoch and update. ``scores`` maps "valid" and "test" to ``lm.evaluate``'s results. ``diverged`` is the reason if
-    the
-    training diverged; then ``scores`` is empty and ``run`` is the last good model.
+    one row for each epoch and update. ``scores`` maps "valid" and "test" to ``lm.evaluate``'s results. ``diverged`` is the
+    reason if the training diverged; then ``scores`` is empty and ``run`` is the last good model.
     """
 
     run: lm.Run

@@ -196,8 +196,7 @@ def compare(speed: Interval, floor: float = FLOOR) -> str:
 
     Returns:
         "faster" or "slower" if the whole interval lies beyond the floor, "same" if it lies within, "not measured" without a
-        number,
-        otherwise "ambiguous": more samples or a quieter machine might decide.
+        number, otherwise "ambiguous": more samples or a quieter machine might decide.
     """
     if not math.isfinite(speed.value):
         return "not measured"

@@ -155,9 +155,8 @@ def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
     Returns:
         One row for each cell that both hold, in the study's order, with the columns that name it; ``then`` and ``now``, the
         medians; ``ratio`` with its 95% interval ``low``, ``high``; and ``change``: faster, slower, higher, lower, same,
-        ambiguous or
-        not measured. The ratio of times is then / now, so that above 1 is faster; other ratios are now / then. Of forty
-        cells without any change about two will seem to have changed. ``attrs["of"]`` names the column that was compared.
+        ambiguous or not measured. The ratio of times is then / now, so that above 1 is faster; other ratios are now / then. Of
+        forty cells without any change about two will seem to have changed. ``attrs["of"]`` names the column that was compared.
     """
 
     study = module_of(table.attrs["study"]).Study

@@ -177,8 +177,8 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
-    """What is wrong with a column's values: the kind is int, float (at least 0 unless ``signed``, or nan), or str; empty if all
-    fit.
+    """What is wrong with a column's values: the kind is int, float (at least 0 unless ``signed``, or nan), or str; empty if
+    all fit.
     """
 
     if kind is str:

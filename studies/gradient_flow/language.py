@@ -108,10 +108,8 @@ def snapshot(model: lm.LanguageModel, ids: Tensor, windows: int, lags: int) -> I
     """Measure a model in float64 over ``windows`` windows of a text, with ``LOSSES`` losses each.
 
     Yields, by layer: median and quartiles of ||dL(t)/dW_h at step t - l|| by lag; over positions the median ``horizon`` (lags
-    that
-    hold 90% of the summed norms) and ``cancellation`` = ||sum g_i|| / sum ||g_i||; the shares ``vanishing`` and ``exploding``;
-    the
-    ``slope`` of the log median over the lags; and ``sum_error`` of the whole model, in layer 0.
+    that hold 90% of the summed norms) and ``cancellation`` = ||sum g_i|| / sum ||g_i||; the shares ``vanishing`` and
+    ``exploding``; the ``slope`` of the log median over the lags; and ``sum_error`` of the whole model, in layer 0.
     """
     span = WARM + lags + LOSSES
     starts = torch.linspace(0, len(ids) - span - 1, windows).long()
@@ -167,8 +165,7 @@ def four_steps(model: lm.LanguageModel, ids: Tensor, words: list[str], before: T
 
     Yields:
         Of the last layer ``hidden`` = ||dL(4)/dh(i)|| and ``part`` = ||dL(4)/dW_h at step i||; ``sum``, the norm of the parts'
-        sum;
-        ``probability`` = y(4)[x(5)].
+        sum; ``probability`` = y(4)[x(5)].
     """
     tokens, target = ids[:-1, None], ids[-1:, None]
     unrolled = layers(model, tokens, last(layers(model, before[:, None])))

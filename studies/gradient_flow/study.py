@@ -33,12 +33,9 @@ class Study(Sweep):
     """Gradients of random networks and of language models.
 
     Random networks: ``units`` n of the tanh network, ``others`` for the other cells (at most 64 for the linear one); curves
-    over
-    ``lags`` from ``positions`` sequences a seed; the Lyapunov exponent over ``qr_steps``. Language models: ``layers`` x
-    ``hidden`` units,
-    measured in ``windows`` windows, ``reach`` lags back; the first corpus and seed also as a map of ``map_steps`` steps, and as
-    the
-    lecture's four steps on ``sentence`` (four words and the next one).
+    over ``lags`` from ``positions`` sequences a seed; the Lyapunov exponent over ``qr_steps``. Language models: ``layers`` x
+    ``hidden`` units, measured in ``windows`` windows, ``reach`` lags back; the first corpus and seed also as a map of
+    ``map_steps`` steps, and as the lecture's four steps on ``sentence`` (four words and the next one).
     """
 
     parts: tuple[str, ...] = choices(*MEASURED, names=MEASURED)
@@ -113,8 +110,7 @@ class Study(Sweep):
         """One row for each number, with its ``quantity`` and ``value``.
 
         The lecture's t is ``step``, its l = t - i is ``lag``. ``scale`` is g of W_h, and rho or lambda in the parts linear and
-        memory;
-        ``bias`` is that of the forget or update gate. Columns that do not apply are -1, nan or empty.
+        memory; ``bias`` is that of the forget or update gate. Columns that do not apply are -1, nan or empty.
         """
         at = {key: float(value) if key in ("scale", "bias") else value for key, value in cell.items()}
         blank = NONE | {"step": -1, "lag": -1, "token": ""}

@@ -49,8 +49,7 @@ def curves(cell: str, scale: float, seeds: int, units: int, lags: int, positions
 
     Returns:
         Norms ||dL(t)/d(state at step i)|| by lag relative to lag 0 (median and quartiles over seeds and positions), and for
-        each
-        seed the slope of the log norm, the largest Lyapunov exponent and, for Elman cells, the predictions of ``theory``.
+        each seed the slope of the log norm, the largest Lyapunov exponent and, for Elman cells, the predictions of ``theory``.
     """
     rows: list[Row] = []
     seen = []
@@ -198,10 +197,8 @@ def certificate(cell: str, seeds: int, units: int, steps: int) -> list[Row]:
 
     Returns:
         For each seed ``sum_error``, the largest relative distance over t of the parts' sum from autograd's dL(t)/dW_h;
-        ``beyond``,
-        the largest norm of a part at i > t; ``first``, at i = 1; ``trace_error``, the largest relative distance of
-        ||dL(t)/dh(i)||
-        from the trace of one backward pass through T copies with one loss each.
+        ``beyond``, the largest norm of a part at i > t; ``first``, at i = 1; ``trace_error``, the largest relative distance of
+        ||dL(t)/dh(i)|| from the trace of one backward pass through T copies with one loss each.
     """
     rows: list[Row] = []
     for seed in range(seeds):

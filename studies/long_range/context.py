@@ -89,8 +89,7 @@ def history(
 
     Returns:
         (method, n, mean -log P in nats): ``dropped`` reads the last n tokens from h = 0; ``shuffled`` first reads the others in
-        an order
-        drawn for each window, which leaves the state in the range that the model knows; ``all`` reads the window.
+        an order drawn for each window, which leaves the state in the range that the model knows; ``all`` reads the window.
     """
     length = windows.shape[1]
     losses = []

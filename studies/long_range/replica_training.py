@@ -22,7 +22,9 @@ CLIPPED = 1e37  # and one with clipping: 1 / norm must be a normal number
 
 @dataclass(frozen=True)
 class Recipe:
-    """Training settings; ``clip`` is the threshold of the joint norm (Pascanu et al. 2013, Algorithm 1), inf for none."""
+    """Training settings. ``clip`` is the threshold of the joint norm (Algorithm 1 of Pascanu et al. 2013), inf for no
+    clipping.
+    """
 
     cell: str
     hidden: int
@@ -49,8 +51,7 @@ def train(task: str, steps: int, recipe: Recipe, seeds: list[int]) -> list[dict[
 
     Returns:
         One row a seed: ``updates`` until it succeeded, diverged or reached the limit; ``solved``, 0 or 1; ``error``, the share
-            of wrong
-        answers at the last check.
+        of wrong answers at the last check.
     """
     about = TASKS[task]
     randoms = [torch.Generator().manual_seed(seed) for seed in seeds]

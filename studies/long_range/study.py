@@ -100,10 +100,8 @@ class Study(Sweep):
         """Measure a task or a language model.
 
         A task has one row a seed: ``updates`` until it was ``solved`` (fewer than 1% errors on 10,000 fresh sequences) or
-        ended, and the
-        last check's ``error``. A model has one row for each number of tokens: in the part history the loss in ``nats`` when the
-        last
-        ``steps`` tokens are kept, in the part influence the KL for the token at lag ``steps``.
+        ended, and the last check's ``error``. A model has one row for each number of tokens: in the part history the loss in
+        ``nats`` when the last ``steps`` tokens are kept, in the part influence the KL for the token at lag ``steps``.
         """
         nothing = {"updates": 0, "solved": 0, "error": math.nan, "nats": math.nan}
         if cell["part"] == "text":

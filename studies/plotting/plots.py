@@ -18,12 +18,10 @@ class Plot:
     """One figure of a study's tables, with its texts.
 
     ``draw`` draws a table and its claims in a given size, and raises ``InputError`` if the table has nothing to draw. ``title``
-    names
-    the subject. ``caption`` states the result, the most important part in its first sentence; it is computed from table and
-    claims, so that they cannot disagree. ``understanding`` tells a newcomer how to read the plot. ``lines`` say the same in a
-    terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined`` combines
-    several
-    tables of the study where the plot shows them together.
+    names the subject. ``caption`` states the result, the most important part in its first sentence; it is computed from table
+    and claims, so that they cannot disagree. ``understanding`` tells a newcomer how to read the plot. ``lines`` say the same in
+    a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
+    combines several tables of the study where the plot shows them together.
     """
 
     name: str
