@@ -18,7 +18,7 @@ PACKAGES = ("numpy", "scipy", "pandas", "triton", "flashrnn", "liger-kernel", "c
 
 
 def describe() -> dict[str, Any]:
-    """What a table records of where it was made: ``lm.describe_machine`` with threads, versions and driver."""
+    """Describe the machine for a table: ``lm.describe_machine`` with threads, versions and driver."""
     about: dict[str, Any] = lm.describe_machine() | {
         "threads": torch.get_num_threads(),
         "versions": {name: _version(name) for name in PACKAGES},
@@ -39,7 +39,7 @@ def describe() -> dict[str, Any]:
 
 
 def copy(megabytes: int, device: str = "cpu") -> Work:
-    """A copy of so many megabytes: what memory moves, bytes read and bytes written both counted."""
+    """A copy of ``megabytes``: the memory's bandwidth, counting bytes read and written."""
     source = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
     here = torch.empty_like(source)
 
@@ -50,7 +50,7 @@ def copy(megabytes: int, device: str = "cpu") -> Work:
 
 
 def product(size: int, dtype: str, device: str = "cpu") -> Work:
-    """A product of two square matrices: what the arithmetic does at its best."""
+    """A product of two square matrices: the peak of arithmetic."""
     kind = DTYPES[dtype]
     random = torch.Generator().manual_seed(1)
     a, b = (torch.randn(size, size, generator=random).to(device, kind) for _ in range(2))
@@ -70,7 +70,7 @@ def product(size: int, dtype: str, device: str = "cpu") -> Work:
 
 
 def launch(device: str) -> Work:
-    """The smallest kernel there is: what a launch costs. It means something on a GPU."""
+    """The smallest kernel: the cost of a launch on a GPU."""
     one = torch.zeros(1, device=device)
 
     def call() -> Tensors:
