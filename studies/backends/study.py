@@ -1,7 +1,7 @@
-"""Language models trained end to end by each backend: the same curve, and how many tokens a second.
+"""Language models trained end to end by each backend: whether curves agree, and tokens a second.
 
-Backends do the same sums in other orders, and kernels may be wrong only sometimes; a whole training from the same weights,
-batches and masks is the last word. How far two curves may lie apart is what another seed makes of the same training.
+Backends sum in different orders, and a kernel's fault may show only sometimes; a whole training from the same weights, batches
+and masks is the final check. The tolerance is the distance of two seeds of the same training.
 """
 
 from dataclasses import dataclass
@@ -25,7 +25,9 @@ KEYS = ["corpus", "cell", "seed", "epoch"]
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Each of ``cell`` on each of ``corpora``, from ``seeds`` seeds, by each of ``backends``; the first is the reference."""
+    """Each of ``cell`` on each of ``corpora``, from ``seeds`` seeds, by each of ``backends``; the first backend is the
+    reference.
+    """
 
     corpora: str = "obama,trump"
     cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=CELLS)
@@ -74,7 +76,7 @@ class Study(Sweep):
         ]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a backend and epoch: ``train_loss`` and ``valid_loss`` in nats a token, ``seconds`` of the updates."""
+        """One row for each backend and epoch: ``train_loss`` and ``valid_loss`` in nats a token, ``seconds`` of the updates."""
         rows = []
         for backend in self.backends:
             config = self._config(cell["corpus"]).replace(cell=cell["cell"], seed=cell["seed"], backend=backend)
@@ -110,21 +112,24 @@ PRESETS = {
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["backend"].isin(study.backends).all() or not table["cell"].isin(study.cell).all():
         return "holds a backend or a cell that its parameters do not"
     return "holds an epoch twice" if table.duplicated([*KEYS, "backend"]).any() else ""
 
 
 def pairs(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """``column`` with one row a corpus, cell, seed and epoch, and one column a backend; rows that have all of them."""
+    """``column`` with one row for each corpus, cell, seed and epoch and one column a backend; rows that have all of them."""
     return table.pivot(index=KEYS, columns="backend", values=column).dropna()
 
 
 def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame":
-    """One row a corpus and cell: ``distance``, the largest over epochs of the mean over seeds of how far the validation losses
-    of two backends lie apart, and ``noise``, how far the seeds of the reference do at that epoch, both in nats a token; nan
-    where a loss is not finite, or there is one seed."""
+    """Distances of the validation losses of two backends, one row for each corpus and cell.
+
+    Returns:
+        ``distance``, the largest over epochs of the mean over seeds; ``noise``, the distance between seeds of the reference at
+        that epoch; both in nats a token, nan for a loss that is not finite and for a single seed.
+    """
 
     rows = []
     wide = pairs(table, "valid_loss")

@@ -1,4 +1,4 @@
-"""A language model trained by SGD under several learning rates and thresholds of the gradient's norm."""
+"""Language models trained by SGD with several learning rates and clipping thresholds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +13,14 @@ NEVER = float("inf")  # the threshold, and its multiple, of a training without c
 
 
 def rows(config: lm.RunConfig, rates: tuple[float, ...], multiples: tuple[float, ...]) -> Iterator[dict[str, Any]]:
-    """Rows of one training each a rate and threshold, all from the same initial weights and batches.
+    """Train once for each rate and threshold, from the same initial weights and batches.
 
-    Thresholds are ``multiples`` of the mean gradient norm of the training without clipping at the smallest rate, which must
-    not diverge. A threshold that no norm of the training without clipping reached leaves every update as it was, so that
-    training stands for it.
+    Thresholds are ``multiples`` of the mean gradient norm of the training without clipping at the smallest rate, which must not
+    diverge. If no norm of the training without clipping reaches a threshold, that training stands for the clipped one, since
+    every update would be equal.
+
+    Yields:
+        The measurements of each training.
     """
     mean = float("nan")
     for rate in sorted(rates):
@@ -52,7 +55,8 @@ def _of(training: Trained, threshold: float) -> Iterator[dict[str, Any]]:
 
 
 def frequencies_loss(data: lm.Data) -> float:
-    """Nats a token of the validation text by the training text's word frequencies alone, one added to each: where the
-    trainer's models begin."""
+    """Nats a token of the validation text under the training text's word frequencies, 1 added to each: the trainer's initial
+    loss.
+    """
     counts = np.bincount(data.train.ids, minlength=data.tokenizer.size) + 1.0
     return float(-np.log(counts / counts.sum())[data.valid.ids].mean())

@@ -1,4 +1,4 @@
-"""From a table of ``exchange`` to the constants that plans read."""
+"""Turns a table of ``exchange`` into the constants that plans read."""
 
 import json
 import math
@@ -14,10 +14,17 @@ if TYPE_CHECKING:
 
 
 def record(table: "pd.DataFrame", path: Path) -> str:
-    """Write a table's constants into a file like ``kernels.MEASURED``, in place of those of the same device; what was written.
+    """Write a table's constants into a file like ``kernels.MEASURED``, replacing those of the same device.
+
+    Args:
+        table: of the study exchange.
+        path: the file.
+
+    Returns:
+        The written constants as lines of text.
 
     Raises:
-        InputError: when the table is of another study, or cannot tell every constant; the file is then unchanged.
+        InputError: if the table is of another study, or cannot determine every constant; the file then stays.
     """
     if table.attrs["study"] != "exchange":
         raise InputError(f"this is a table of {table.attrs['study']}; constants come of one of exchange: studies run exchange")

@@ -1,8 +1,8 @@
-"""What the exchange between programs costs by itself: microseconds a step, and the rate at which L2 gives.
+"""Cost of the exchange between programs alone: microseconds a step, and the rate of L2.
 
-Each cell is one number of programs and one size of the state; both protocols, and loads that wait for nobody, take turns. Each
-is timed over all steps and over half of them, and the difference is that of steps alone: launch and clock's edges cancel.
-``floors`` gives times a step, ``constants`` what ``kernels/rnn/plan.py`` predicts by. A GPU is needed to measure, none to read.
+A cell is one number of programs and one size of the state; both protocols, and loads without waiting, take turns. Each is timed
+over all steps and over half of them; the difference is the time of steps alone, without launch and clock. ``floors`` gives
+times a step, ``constants`` the numbers by which ``kernels/rnn/plan.py`` predicts. Measuring needs a GPU, reading does not.
 """
 
 import math
@@ -68,7 +68,7 @@ class Study(Sweep):
         return [{"protocol": LAUNCH, "programs": 1, "kilobytes": 0}, *({"protocol": "", **size} for size in sizes)]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a protocol, number of steps and round: ``seconds`` of the whole launch, ``error`` of the state it left."""
+        """One row for each protocol, number of steps and round: ``seconds`` of the launch, ``error`` of the final state."""
 
         dtype = DTYPES[self.dtype]
         if cell["protocol"] == LAUNCH:
@@ -96,7 +96,7 @@ PRESETS = {"gpu": Study(), "smoke": Study(programs=(8, 16), kilobytes=(1, 4), ro
 
 
 def steps_of(state: int) -> int:
-    """Steps whose states of so many bytes fill ``BUFFER``, an even number."""
+    """The even number of steps whose states fill ``BUFFER``."""
     return max(STEPS[0], min(STEPS[1], BUFFER // state)) // 2 * 2
 
 
@@ -111,13 +111,17 @@ def _checked(run: Any, dtype: torch.dtype) -> float:
 
 
 def allowed(dtype: torch.dtype) -> float:
-    """The error that the state may have: roundings of numbers below 2."""
+    """The allowed error of the state: rounding of numbers below 2."""
     return float(SLACK * 2 * torch.finfo(dtype).eps)
 
 
 def floors(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a protocol and size: ``us`` a step with ``low`` and ``high`` (median over rounds, 95% BCa interval), ``gathered``
-    bytes that all programs read each step, and ``gbs``, their rate. A ``launch`` has its own time and no size."""
+    """Time of a step of the exchange, one row for each protocol and size.
+
+    Returns:
+        ``us`` a step with ``low`` and ``high`` (median over rounds, 95% BCa interval), ``gathered`` bytes that all programs
+        read each step, and ``gbs``, their rate. A ``launch`` has its own time and no size.
+    """
 
     rows = []
     key: Any
@@ -150,11 +154,13 @@ summary = floors
 
 
 def constants(table: "pd.DataFrame") -> dict[str, Interval]:
-    """``kernels.CONSTANTS`` with 95% intervals, in microseconds and bytes a microsecond; nan where a table cannot tell.
+    """Fit ``kernels.CONSTANTS`` with 95% intervals, in microseconds and bytes a microsecond; nan if a table cannot determine
+    one.
 
-    Least squares of relative errors on us = WAIT of the protocol + gathered / L2_BYTES, one rate for all. Only sizes with at
-    least half as many programs as the most: fewer are bound by what one multiprocessor can load, which no plan of interest is.
-    The intervals hold the scatter about that model, be it noise or that the model is too simple (Student's t).
+    The fit is by least squares of relative errors on us = WAIT of the protocol + gathered / L2_BYTES, with one rate for all.
+    Only sizes with at least half of the largest number of programs count: with fewer, the loads of one multiprocessor are the
+    limit, which no plan of interest reaches. The intervals cover the scatter about that model (Student's t), whether noise or a
+    model too simple.
     """
 
     about = floors(table)
@@ -231,13 +237,13 @@ def _unknown(table: "pd.DataFrame") -> tuple[str, str]:
 
 
 def device_name(table: "pd.DataFrame") -> str:
-    """The name under which plans know the GPU of a table, such as sm_90; empty where it had none."""
+    """The name of a table's GPU in plans, such as sm_90; empty without a GPU."""
     capability = (table.attrs.get("machine") or {}).get("capability")
     return f"sm_{str(capability).replace('.', '')}" if capability else ""
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["protocol"].isin((*PROTOCOLS, LAUNCH)).all():
         return f"holds a protocol that is none of {', '.join((*PROTOCOLS, LAUNCH))}"
     cells = {(cell["programs"], cell["kilobytes"]) for cell in study.cells()}

@@ -1,4 +1,4 @@
-"""One style for all figures and pages: 16:9, colour-blind palette, type that can be read when projected."""
+"""The style of all figures and pages: 16:9, a colour-blind palette, type that is readable when projected."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ class Size:
 
     @property
     def narrow(self) -> bool:
-        """Whether panels belong below each other rather than side by side."""
+        """Whether panels are placed below each other rather than side by side."""
         return self.width < self.height
 
 
 def tall(size: Size, panels: int) -> Size:
-    """A size with room for several panels: where they stand below each other, it grows."""
+    """A size for several panels, taller if they are placed below each other."""
     return replace(size, height=max(size.height, 1.6 + 2.6 * panels)) if size.narrow else size
 
 
@@ -58,7 +58,7 @@ ROOM = 0.97  # of a figure's width for a line of type
 
 
 def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any, Any]]":
-    """An empty figure, drawn without a display, and its axes [panels]: side by side, or below each other where it is narrow."""
+    """An empty figure, drawn without a display, and its axes [panels], side by side or below each other."""
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     lines = {"axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False, "axes.spines.right": False}
@@ -73,7 +73,7 @@ def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any,
 
 
 def legend(figure: "Figure") -> None:
-    """One legend for all panels, below them: never over data. Equal entries of several panels are one."""
+    """One legend for all panels below them, never over data; equal entries are merged."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -114,7 +114,7 @@ def boxes_for_glyphs() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """A line that any font and any encoding can take, cut to the width of a title."""
+    """A line in characters that any font and encoding has, cut to the width of a title."""
     line = printable(text)
     return line if len(line) <= 80 else line[:79] + "…"
 

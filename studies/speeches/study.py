@@ -1,7 +1,7 @@
-"""Models of speeches: each corpus with each cell, every model on every corpus, and what the models write.
+"""Models of speeches: each cell on each corpus, every model on every corpus, and samples of their text.
 
-Slide "Generating text": a model of one speaker, fed its own words back. Bits per byte compare across vocabularies: a word model
-pays for the spelling of what it does not know.
+Lecture, slide Generating text. Bits per byte compare across vocabularies, because a word model pays for the spelling of unknown
+words.
 """
 
 import math
@@ -41,7 +41,7 @@ RATES = {"rnn-tanh": 0.002, "rnn-relu": 0.001}  # others take the study's
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """A model of each cell on each of ``corpora``, ``seeds`` times, in one kind of ``tokens``."""
+    """A model of each cell on each of ``corpora``, with ``seeds`` seeds, in one kind of ``tokens``."""
 
     corpora: str = "obama,trump"
     cell: tuple[str, ...] = choices(*CELLS, names=CELLS)
@@ -73,8 +73,10 @@ class Study(Sweep):
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """Scores: the network, the n-gram model of its training text, and their mixture, on the test text of each corpus.
-        Samples: one a prompt and temperature, with its ``longest`` overlap with the training text in words, the shares of
-        its 5-grams that are ``novel`` and of its 4-grams that are ``repeated``."""
+
+        Samples: one for each prompt and temperature, with its ``longest`` overlap with the training text in words, the share of
+        5-grams that are ``novel``, and the share of 4-grams that are ``repeated``.
+        """
         training = trained(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
         if training.diverged:
             raise lm.InputError(f"{training.diverged}; take a smaller lr")
@@ -136,7 +138,7 @@ PRESETS = {
 
 
 def repeated(text: str) -> float:
-    """The share of a text's 4-grams of words that stand in it before; nan of fewer than four words."""
+    """Share of a text's 4-grams of words that occurred in it before; nan for fewer than four words."""
     words = text.split()
     grams = Counter(zip(*(words[i:] for i in range(REPEATED)), strict=False))
     total = sum(grams.values())
@@ -144,7 +146,7 @@ def repeated(text: str) -> float:
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["part"].isin(["score", "sample"]).all() or not table["cell"].isin(list(study.cell)).all():
         return "holds a part or a cell that its parameters do not"
     if not table["way"].isin(["", "network", "n-gram", "mixture"]).all():

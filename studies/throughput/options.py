@@ -8,12 +8,15 @@ LETTERS = {letter: parameter for axes in AXES.values() for _, letter, parameter 
 
 
 def settings(variants: list[str], cells: str, sizes: list[str], dtype: str) -> dict[str, str]:
-    """Parameters, as ``--set`` takes them.
+    """Translate the short options into parameters.
 
     Args:
-        variants: ``module:factory`` each; only the parts of these are measured, and the machine's peaks.
-        cells, dtype: names with commas between.
-        sizes: LETTER=NUMBERS each, or several with spaces between; the first number is where other sizes vary.
+        variants: ``module:factory`` each; then only their parts are measured, and the machine's peaks.
+        cells, dtype: names separated by commas.
+        sizes: LETTER=NUMBERS each, or several separated by spaces; other sizes vary at the first number.
+
+    Returns:
+        Parameters as ``--set`` takes them.
 
     Raises:
         InputError: for a letter that is no size, and a variant that cannot be imported or takes other arguments.

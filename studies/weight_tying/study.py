@@ -1,7 +1,7 @@
-"""What the decoder may share with the embedding: the lecture's table of parameters, and perplexity tied and not.
+"""Weight tying: the lecture's table of parameters, and perplexity tied and not.
 
-Slides "Parameters" and "Weight tying": E is |V| x d, U is h x |V|, W_i is d x h, W_h is h x h. A tied decoder uses E, which
-saves U; where d and h differ it needs a linear map from h to d. (Press & Wolf 2017; Inan, Khosravi & Socher 2017.)
+Slides Parameters and Weight tying: E is |V| x d, U is h x |V|, W_i is d x h, W_h is h x h. A tied decoder uses E, which saves
+U; if d and h differ it needs a linear map from h to d. (Press & Wolf 2017; Inan, Khosravi & Socher 2017.)
 """
 
 from dataclasses import dataclass
@@ -73,7 +73,7 @@ class Study(Sweep):
         check_names(self._config(corpus) for corpus in self._corpora)
 
     def cells(self) -> list[Cell]:
-        """The counts are one cell, and each model is one."""
+        """One cell for all counts, and one for each model."""
         counts = {"part": "counts", "corpus": "", "variant": "", "seed": 0}
         models = [
             {"part": "model", "corpus": corpus, "variant": variant, "seed": seed}
@@ -84,8 +84,9 @@ class Study(Sweep):
         return [counts, *models]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """Counts: ``parameters`` of each matrix as the model has them, beside the lecture's ``formula``. Models: all
-        ``parameters``, and ``perplexity`` and ``bits_per_byte`` of the test text."""
+        """Counts: ``parameters`` of each matrix in the model, beside the lecture's ``formula``. Models: the total
+        ``parameters``, and ``perplexity`` and ``bits_per_byte`` of the test text.
+        """
         nothing = {"perplexity": float("nan"), "bits_per_byte": float("nan"), "best_epoch": 0, "formula": 0}
         if cell["part"] == "counts":
             return [cell | nothing | row for row in self._counts()]
@@ -142,18 +143,18 @@ PRESETS = {
 
 
 def lecture(vocabulary: int, d: int, h: int, tie: bool) -> dict[str, int]:
-    """The slide's formulas for an Elman network, biases left out as there."""
+    """The slide's formulas for an Elman network, without biases as on the slide."""
     projection = h * d if tie and d != h else 0
     return {"E": vocabulary * d, "W_i": d * h, "W_h": h * h, "projection": projection, "U": 0 if tie else h * vocabulary}
 
 
 def count(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> int:
-    """All parameters of a model, biases too, counted in a model without memory."""
+    """All parameters of a model with biases, counted without allocating them."""
     return sum(_matrices(vocabulary, d, h, tie, cell).values())
 
 
 def largest_within(budget: int, vocabulary: int, cell: str) -> int:
-    """The largest d = h at which an untied model has at most so many parameters; at least 1."""
+    """The largest d = h at which an untied model has at most ``budget`` parameters; at least 1."""
     low, high = 1, 2
     while count(vocabulary, high, high, False, cell) <= budget:
         low, high = high, 2 * high
@@ -183,7 +184,7 @@ def _name(parameter: str) -> str:
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["part"].isin(["counts", "model"]).all() or not table["matrix"].isin([*MATRICES, "all"]).all():
         return "holds a part or a matrix that the study does not have"
     if not table["variant"].isin(list(VARIANTS)).all():
