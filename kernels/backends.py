@@ -1,6 +1,8 @@
 """The choice of an implementation: eager equations, ATen's fused functions, or Triton kernels."""
 
 import os
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -67,13 +69,23 @@ def runs_triton(device: "torch.device | None") -> bool:
 
 
 def check_interpreter(dtype: "torch.dtype") -> None:
-    """Refuse a dtype that Triton's interpreter computes wrongly, if the interpreter is on.
+    """Refuse what Triton's interpreter computes wrongly or not at all, if the interpreter is on.
 
     Raises:
         ValueError: for bfloat16, whose products and sums are wrong there.
+        RuntimeError: for Triton 3.6 beside NumPy 2.4 or newer, with which its loops fail
+            (``findings/triton-3.6-interpreter-needs-numpy-below-2.4.sh``).
     """
+    if interpreted() and _release("triton") < (3, 7) and _release("numpy") >= (2, 4):
+        raise RuntimeError("the interpreter of Triton 3.6 fails with NumPy 2.4 and newer: pip install 'numpy<2.4'")
     if interpreted() and str(dtype) == "torch.bfloat16":
         raise ValueError(
             "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly: use float16, float32 or float64 with it, or "
             "backend 'torch' or 'eager'"
         )
+
+
+@cache
+def _release(package: str) -> tuple[int, ...]:
+    """(3, 6) of version 3.6.0."""
+    return tuple(int(part) for part in version(package).split(".")[:2])

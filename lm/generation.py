@@ -1,5 +1,6 @@
 """Text generation: draws a token and feeds it back (lecture, slide Generating text)."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import Flags, setting
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.text.tokens import EOS
 
@@ -15,30 +17,18 @@ MOST_SAMPLES = 10_000  # in a batch
 
 
 @dataclass(frozen=True)
-class Draws:
+class Draws(Flags):
     """Settings of the draws; see ``generate``."""
 
-    length: int = 100
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    no_repeat_ngram: int = 0
+    length: int = setting(100, low=1, high=10**9)
+    temperature: float = setting(0.8, low=0, below=math.inf)
+    top_k: int = setting(0, low=0, high=10**9)
+    top_p: float = setting(1.0, above=0, high=1)
+    seed: int | None = setting(None, kind=int, low=0, high=2**62 - 1)
+    no_repeat_ngram: int = setting(0, low=0, high=10**9)
     stop: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        if self.seed is not None and not 0 <= self.seed < 2**62:
-            raise InputError(f"--seed must be at least 0 and less than 2**62, not {self.seed}")
-        if self.length < 1:
-            raise InputError(f"--length must be at least 1, not {self.length}")
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"--temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise InputError(f"--top-k must be 0 or more, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"--top-p must be more than 0 and at most 1, not {self.top_p}")
-        if self.no_repeat_ngram < 0:
-            raise InputError(f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}")
+    def check(self) -> None:
         if "" in self.stop:
             raise InputError("--stop needs some text to stop at; leave it out to stop at none")
 
@@ -146,9 +136,9 @@ class Sample:
         of one.
         """
         stops, text = self._draws.stop, self._held + piece
-        at_stop = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
-        if at_stop >= 0:
-            self.ended, self._held, text = "stop", "", text[:at_stop]
+        found = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
+        if found >= 0:
+            self.ended, self._held, text = "stop", "", text[:found]
         else:
             keep = max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
             text, self._held = text[: len(text) - keep], text[len(text) - keep :]

@@ -1,11 +1,13 @@
 """The command ``reports``."""
 
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recurrent_lm import reports
 from recurrent_lm.studies import InputError, run_app, say
 
 RUNS = Path("runs")  # where tables are looked for if none is named
@@ -30,10 +32,9 @@ def figure(
 
     [dim]reports figure runs/studies/gradient_lag.parquet[/dim]
     """
-    from recurrent_lm.reports import figure as figure_of
     from recurrent_lm.reports.images import check_place, save
 
-    made = figure_of(table, name)
+    made = reports.figure(table, name)
     path = out or table.with_suffix(".png")
     if path.absolute() == table.absolute():
         raise InputError(f"{path} is the table itself; choose another --out")
@@ -60,10 +61,9 @@ def build(
     [dim]reports build runs/demo --out pages[/dim]
     [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
-    from recurrent_lm.reports import build as build_all
     from recurrent_lm.reports.images import FORMATS
 
-    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
+    built = reports.build(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
         print(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
@@ -78,8 +78,6 @@ def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")
 
     [dim]reports open[/dim]
     """
-    import webbrowser
-
     index = folder / "index.html"
     if not index.is_file():
         raise InputError(f"there is no {index}; make it first: reports build --out {folder}")

@@ -81,6 +81,12 @@ def answer(claims: list[Entry]) -> str:
     return f"Of {len(claims)} claims {', '.join(counts[:-1])} and {counts[-1]}: {_spelt(groups[0][1])}."
 
 
+def counted(claims: list[Entry]) -> str:
+    """How many claims have which verdict, failing ones first: 1 fails, 36 hold."""
+    groups = [(verdict, sum(c.verdict == verdict for c in claims)) for verdict in ORDER]
+    return ", ".join(f"{count} {_verb(verdict, count)}" for verdict, count in groups if count) or "none"
+
+
 def _verb(verdict: str, count: int) -> str:
     return (SINGULAR if count == 1 else PLURAL)[verdict]
 

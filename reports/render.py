@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from recurrent_lm.reports.images import MAKER
-from recurrent_lm.studies import COLOURS, printable
+from recurrent_lm.reports.notation import mathml, pieces
+from recurrent_lm.studies import COLOURS, LETTERS, printable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -37,15 +38,14 @@ def _environment(markdown: bool) -> "Environment":
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = _part("sort.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals |= {
         "maker": MAKER,
-        "style": Markup(_part("style.css")),
-        "script": Markup(script),
-        "script_hash": f"sha256-{digest}",
-        "light": {name: light for name, (light, _) in COLOURS.items()},
-        "dark": {name: dark for name, (_, dark) in COLOURS.items()},
+        "style": Markup(part("style.css")),
+        "script": Markup(part("sort.js") + part("figures.js") + part("values.js")),
+        "hashed": hashed,
+        "light": _shades(0),
+        "dark": _shades(1),
+        "math": _typeset_markdown if markdown else _typeset,
         "fenced": fenced,
         "code": lambda text: Markup(f"`{text}`"),  # of this program's own commands
         "link": Markup,  # names that are safe in a link
@@ -57,7 +57,37 @@ def _environment(markdown: bool) -> "Environment":
     return environment
 
 
-def _part(name: str) -> str:
+def hashed(script: str) -> str:
+    """What a page's content security policy calls a script of its own."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}"
+
+
+def _shades(mode: int) -> dict[str, str]:
+    """Each colour by its name, in light mode (0) or dark mode (1)."""
+    letters = {f"letter-{name}": pair for name, pair in LETTERS.items()}
+    return {name: pair[mode] for name, pair in (COLOURS | letters).items()}
+
+
+def _typeset(text: str, dollars: bool = False) -> Markup:
+    """Text with its formulas as MathML."""
+    told = (mathml(piece) if formula else escape(str(_visible(piece))) for piece, formula in pieces(str(text), dollars))
+    return Markup("".join(told))
+
+
+def _typeset_markdown(text: str, dollars: bool = False) -> Markup:
+    """Text with its formulas between dollars, on one line."""
+    line = " ".join(str(text).split())
+    if not any(formula for _, formula in pieces(line, dollars)):
+        return _markdown(line)
+    told = "".join(
+        f"${piece}$" if formula else MARKS.sub(r"\\\1", escape(printable(piece), quote=False))
+        for piece, formula in pieces(line, dollars)
+    )
+    return Markup(NUMBER.sub(r"\1\\\2", told))
+
+
+def part(name: str) -> str:
+    """A file of ``reports/templates``."""
     return (files("recurrent_lm.reports") / "templates" / name).read_text(encoding="utf-8")
 
 

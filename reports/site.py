@@ -6,18 +6,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from markupsafe import Markup
+
 from recurrent_lm.reports.images import FORMATS, PAGES, replaceable, save
 from recurrent_lm.reports.lecture import LECTURE, guide
-from recurrent_lm.reports.ledger import answer, united
+from recurrent_lm.reports.ledger import answer, counted, united
 from recurrent_lm.reports.page import Page, make
-from recurrent_lm.reports.render import render
-from recurrent_lm.reports.values import heading, sentence
+from recurrent_lm.reports.render import part, render
+from recurrent_lm.reports.svg import image
+from recurrent_lm.reports.touch import NAME as TOUCH
+from recurrent_lm.reports.touch import as_json, example
+from recurrent_lm.reports.values import heading
 from recurrent_lm.studies import STUDIES, InputError, check_writable, load, plots, replacing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FIGURES = "figures"
+CLAIMS = "claims"  # the page of all claims
+OWN = ("index", CLAIMS, TOUCH)  # pages that are no table's
 
 
 @dataclass(frozen=True)
@@ -62,7 +69,8 @@ def build(
     if problems and not tables:
         raise InputError("; ".join(problems))
     older, only = _older(tables, against, problems) if against else ({}, [])
-    places = [out / f"{name}{ending}" for name in ("index", *tables) for ending in PAGES]
+    places = [out / f"{name}{ending}" for name in ("index", CLAIMS, *tables) for ending in PAGES]
+    places.append(out / f"{TOUCH}.html")
     for name, (_, table) in tables.items():
         places += [
             picture for plot in plots(table.attrs["study"]) for picture in _pictures(out, f"{name}-{plot.name}", formats)
@@ -84,6 +92,7 @@ def build(
         tell(f"{name}: {page.answer}")
         if page.since:
             tell(f"{name} since {page.since.source}: {page.since.answer}")
+    _write(out / f"{TOUCH}.html", _touch())
     _index(out, pages, problems, against, only)
     return Built(out / "index.html", pages, problems)
 
@@ -143,7 +152,7 @@ def find(sources: list[Path]) -> list[Path]:
 
 def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
     """A name for a page that is safe in a file name and a link, and that no other page has."""
-    used = {"index", *map(str.lower, taken)}
+    used = {*OWN, *map(str.lower, taken)}
     stem, parent = (re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") for text in (path.stem, path.absolute().parent.name))
     names = [stem or "table", f"{parent}-{stem}".strip("-") or "table"]
     names += [f"{names[0]}-{number}" for number in range(2, len(used) + 3)]
@@ -154,6 +163,7 @@ def _index(out: Path, pages: list[Page], problems: list[str], against: Path | No
     run = {page.study for page in pages}
     claims = united([(page.study, claim) for page in pages for claim in page.claims])
     moved = [(page.name, change) for page in pages if page.since for change in page.since.moved]
+    rows = guide(pages)
     values = {
         "against": against.name if against else "",
         "moved": sorted(moved, key=lambda pair: pair[1].rank),
@@ -164,12 +174,24 @@ def _index(out: Path, pages: list[Page], problems: list[str], against: Path | No
         "claims": claims,
         "titles": {page.name: page.title for page in pages},
         "answer": answer(claims),
-        "guide": guide(pages),
+        "verdicts": counted(claims),
+        "guide": rows,
         "lecture": LECTURE,
-        "missing": [(heading(s), sentence(q), f"studies run {s}") for s, q in STUDIES.items() if s not in run],
+        "figures": FIGURES,
+        "ledger": CLAIMS,
+        "touch": TOUCH,
+        "missing": [(heading(s), f"studies run {s}") for s in STUDIES if s not in run],
     }
+    pictures = {row.name: image(row.picture[1].narrow()) for row in rows if row.picture}
     for ending in PAGES:
-        _write(out / f"index{ending}", render(f"index{ending}", **values))
+        _write(out / f"index{ending}", render(f"index{ending}", pictures=pictures, **values))
+        _write(out / f"{CLAIMS}{ending}", render(f"{CLAIMS}{ending}", **values))
+
+
+def _touch() -> bytes:
+    """The page whose sliders move a small network's gradients."""
+    values = example()
+    return render(f"{TOUCH}.html", example=values, data=as_json(values), script=Markup(part(f"{TOUCH}.js")))
 
 
 def _pictures(out: Path, name: str, formats: tuple[str, ...]) -> list[Path]:

@@ -162,10 +162,8 @@ forward = torch.library.custom_op("recurrent_lm::cross_entropy", mutates_args=()
 
 
 @forward.register_fake
-def _(
-    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, z_loss: float,
-    softcap: float | None, best: bool, inplace: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _(logits: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    best, _ = how[-2:]
     losses, lse, top, log_sum = (logits.new_empty(logits.shape[0], dtype=accumulator(logits.dtype)) for _ in range(4))
     return losses, lse, top, log_sum, logits.new_empty(logits.shape[0] if best else 0, dtype=torch.long)
 
@@ -199,10 +197,7 @@ backward = torch.library.custom_op("recurrent_lm::cross_entropy_backward", mutat
 
 
 @backward.register_fake
-def _(
-    logits: Tensor, target: Tensor, weight: Tensor | None, top: Tensor, log_sum: Tensor, upstream: Tensor,
-    upstream_lse: Tensor | None, ignore_index: int, label_smoothing: float, z_loss: float, softcap: float | None,
-) -> Tensor:  # fmt: skip
+def _(logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.progress import shown_perplexity
 from recurrent_lm.lm.config import ModelConfig, RunConfig
 from recurrent_lm.lm.parameter_counts import parameter_table
 from recurrent_lm.lm.text import advice
+from recurrent_lm.lm.text.tokenizer import EOS
 from recurrent_lm.lm.text.words import word_counts
 
 if TYPE_CHECKING:
@@ -159,10 +161,7 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 
 def corpus_report(config: RunConfig, top: int) -> None:
     """What ``lm corpora show`` prints."""
-    from recurrent_lm.lm.text.data import prepare
-    from recurrent_lm.lm.text.tokens import EOS
-
-    data = prepare(config)
+    data = lm.prepare(config)
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))

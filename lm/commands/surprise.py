@@ -2,6 +2,7 @@
 
 import math
 import sys
+from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
@@ -102,8 +103,6 @@ def _piece(piece: Surprise) -> dict[str, Any]:
 
 def page(scored: ScoredText, run: str, source: str) -> str:
     """A page of its own: the text, each token coloured, with its figures where the pointer rests."""
-    from importlib.resources import files
-
     from jinja2 import Environment
 
     template = files("recurrent_lm.lm").joinpath("templates/surprise.html").read_text(encoding="utf-8")

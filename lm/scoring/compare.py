@@ -1,11 +1,13 @@
 """A trained model beside its rivals on a text: itself, itself learning on, an n-gram model, and a mixture of both."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import Flags, setting
 from recurrent_lm.lm.config import CorpusConfig
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.scoring.dynamic import RATES, dynamic_losses
@@ -24,33 +26,20 @@ if TYPE_CHECKING:
 
     Losses = NDArray[np.float64]
 
-CHOICES = (*SPLITS, "all")
-ORDERS = range(1, 11)
-
 
 @dataclass(frozen=True)
-class How:
+class How(Flags):
     """What ``compare`` computes, checked."""
 
-    split: str = "test"
-    rows: int = 1
-    warmup: int = 0
+    split: str = setting("test", choices=(*SPLITS, "all"))
+    rows: int = setting(1, low=1, high=10**9)
+    warmup: int = setting(0, low=0, high=10**9)
     dynamic: bool = False
-    dynamic_lr: float | None = None
-    ngram: int = 5
+    dynamic_lr: float | None = setting(None, kind=float, low=0, below=math.inf)
+    ngram: int = setting(5, low=0, high=10)  # 0 leaves the n-gram model out
     interpolate: bool = False
 
-    def __post_init__(self) -> None:
-        if self.split not in CHOICES:
-            raise InputError(f"--split must be one of {', '.join(CHOICES)}, not {self.split!r}")
-        if self.rows < 1:
-            raise InputError(f"--rows must be at least 1, not {self.rows}")
-        if self.warmup < 0:
-            raise InputError(f"--warmup must be 0 or more, not {self.warmup}")
-        if self.ngram and self.ngram not in ORDERS:
-            raise InputError(f"--ngram must be 0 or an order from {ORDERS[0]} to {ORDERS[-1]}, not {self.ngram}")
-        if self.dynamic_lr is not None and not 0 <= self.dynamic_lr < float("inf"):
-            raise InputError(f"--dynamic-lr must be 0 or more, not {self.dynamic_lr}")
+    def check(self) -> None:
         if self.dynamic_lr is not None and not self.dynamic:
             raise InputError("--dynamic-lr goes with --dynamic")
         if self.interpolate and not self.ngram:
@@ -64,12 +53,15 @@ class How:
 
 @dataclass(frozen=True)
 class Compared:
-    """The text that was scored, (name, score) of each way to score it, and what to doubt of these scores."""
+    """The scored text, (name, score) of each method, warnings, and the network's weight in the mixture (nan without a
+    mixture).
+    """
 
     corpus: str
     stream: Stream
     scores: list[tuple[str, Score]]
     warnings: list[str]
+    weight: float = math.nan
 
 
 def compare(
@@ -116,7 +108,7 @@ def compare(
         corpus, stream = judge.data.corpus, judge.split(how.split)
     plain = token_losses(run.model, stream.ids, rows=how.rows, warmup=how.warmup, resets=judge.resets)
     scores = [("model", Score.of(plain, stream))]
-    best, lr = plain, None
+    best, lr, weight = plain, None, math.nan
     if how.dynamic:
         lr = how.dynamic_lr if how.dynamic_lr is not None else judge.rate()
         best = judge.dynamic(stream, lr)
@@ -130,7 +122,7 @@ def compare(
             mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
             scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
     warnings = little_text(corpus, run.config.tokens) + doubts(run.tokenizer, stream.unknown, len(stream.ids))
-    return Compared(corpus.name, stream, scores, warnings)
+    return Compared(corpus.name, stream, scores, warnings, weight)
 
 
 class _Judge:

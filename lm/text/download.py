@@ -11,6 +11,12 @@ from recurrent_lm.lm.text.files import read_bytes
 
 FOLDER = "LM_DATA"  # the environment variable that names another folder than the user's cache
 TIMEOUT = 30.0  # seconds without an answer
+REASONS = {
+    "Timeout": "no answer within {:g} seconds",
+    "SSLError": "the server's certificate is not trusted here",
+    "ProxyError": "the proxy cannot be reached or refuses",
+    "ChunkedEncodingError": "the transfer broke off",
+}
 
 
 @dataclass(frozen=True)
@@ -155,16 +161,7 @@ def _instead(name: str) -> str:
 
 def _why(error: Exception) -> str:
     """The reason of a failed transfer in a few words."""
-    from requests import exceptions
-
-    if isinstance(error, exceptions.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, exceptions.Timeout):
-        return f"no answer within {TIMEOUT:g} seconds"
-    if isinstance(error, exceptions.SSLError):
-        return "the server's certificate is not trusted here"
-    if isinstance(error, exceptions.ProxyError):
-        return "the proxy cannot be reached or refuses"
-    if isinstance(error, exceptions.ChunkedEncodingError):
-        return "the transfer broke off"
-    return "no connection, or it was lost"
+    if (answer := getattr(error, "response", None)) is not None:
+        return f"the server answered {answer.status_code} {answer.reason}"
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # of requests
+    return next((reason for kind, reason in REASONS.items() if kind in kinds), "no connection, or it was lost").format(TIMEOUT)

@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from filelock import BaseFileLock
 
-from recurrent_lm.lm.base import machine
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
+from recurrent_lm.lm.base.machine import out_of_memory
 from recurrent_lm.lm.base.signals import handled
 from recurrent_lm.lm.base.storage import sealed, write_atomic
 from recurrent_lm.lm.config import RunConfig
 from recurrent_lm.lm.model import LanguageModel, State
+from recurrent_lm.lm.resources import SMALLER
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
 from recurrent_lm.lm.scoring.evaluate import EXPLODED, Score, evaluate
@@ -88,9 +89,9 @@ class Training:
         except Lost as error:
             raise InputError(f"{error} after step {self.at.step}; the last checkpoint is intact, {self._go_on()}") from None
         except (MemoryError, RuntimeError) as error:
-            if not machine.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            raise InputError(f"memory does not suffice after step {self.at.step}; {machine.SMALLER} in a new run") from None
+            raise InputError(f"memory does not suffice after step {self.at.step}; {SMALLER} in a new run") from None
         finally:
             if self.lock:
                 self.lock.release()

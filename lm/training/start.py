@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from recurrent_lm.lm.base import machine
+from recurrent_lm.lm import resources
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.machine import describe_machine
+from recurrent_lm.lm.base.settings import flag_of
 from recurrent_lm.lm.base.storage import digest, lock, unseal, write_atomic
-from recurrent_lm.lm.config import RunConfig, flag_of
+from recurrent_lm.lm.config import RunConfig
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
 from recurrent_lm.lm.runs import folder as runs
@@ -48,7 +50,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
     config = _absolute(config)
-    settled, why = machine.settle(config.machine)
+    settled, why = resources.settle(config.machine)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
@@ -68,7 +70,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         saved = checkpoint.load(Path(source), "best")
         runs.check_tokens(Path(source), saved.meta)
         runs.load_weights(model, saved, Path(source))
-    about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
+    about = describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
     if (size := processes.current().size) > 1:
         about["processes"] = size
@@ -189,7 +191,7 @@ def follow() -> Training:
 
 
 def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -> Training:
-    settled, _ = machine.settle(config.machine)
+    settled, _ = resources.settle(config.machine)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     saved = checkpoint.load(path, "last")
@@ -247,7 +249,7 @@ def _checked_result(file: Path) -> dict[str, Any]:
 
 def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:
     """Model and optimizer, or a sentence where memory does not suffice for them."""
-    with machine.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
+    with resources.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
         model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
         return Training(config, data, path, model, why)
 

@@ -8,6 +8,7 @@ the line separate, and E is a wall with dE/db = E'(0.5) (1 + a + .. + a^49). Eve
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -95,9 +96,9 @@ def steepest(w: float) -> tuple[float, float]:
     """(b, dE/db) at the largest |dE/db| of a scan within 1.5 of the ridge, denser towards it."""
     near = np.geomspace(1e-14, 1.5, 20_000)
     b = ridge(w) + np.concatenate([-near[::-1], [0.0], near])
-    derivatives = slopes(w, b).by_b
-    i = int(np.abs(derivatives).argmax())
-    return float(b[i]), float(derivatives[i])
+    found = slopes(w, b).by_b
+    i = int(np.abs(found).argmax())
+    return float(b[i]), float(found[i])
 
 
 def bifurcations(w: float) -> tuple[float, float]:
@@ -126,7 +127,8 @@ def surface(weights: int, offsets: int) -> Iterator[tuple[float, float, float]]:
         yield from zip(np.full(offsets, w).tolist(), b.tolist(), slopes(w, b).error.tolist(), strict=True)
 
 
-class Point(NamedTuple):
+@dataclass(frozen=True)
+class Point:
     """A position of a descent, with error and gradient norm there."""
 
     w: float

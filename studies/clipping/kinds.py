@@ -14,18 +14,17 @@ These values of c are for losses that are sums; gradients of a mean over the bat
 
 import copy
 import statistics
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.language_models import beginning
 from recurrent_lm.studies.timing.work import distance
 
 KINDS = ("norm", "value", "temporal", "hidden")
@@ -73,19 +72,14 @@ class Snapshot:
 
 def trajectory(config: lm.RunConfig, every: int) -> Iterator[Snapshot]:
     """Train one layer without dropout by the trainer, and yield a snapshot every ``every`` steps."""
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        training = lm.new_training(config, Path(folder) / "run")
-        try:
-            for _ in range(config.training.epochs):
-                training.state = training.model.zero_state(config.batches.rows)
-                for batch in training.batches:
-                    if training.at.step % every == 0:
-                        yield _snapshot(training, batch)
-                    training.update(batch)
-                    training.at.step += 1
-        finally:
-            if training.lock:
-                training.lock.release()
+    with beginning(config) as training:
+        for _ in range(config.training.epochs):
+            training.state = training.model.zero_state(config.batches.rows)
+            for batch in training.batches:
+                if training.at.step % every == 0:
+                    yield _snapshot(training, batch)
+                training.update(batch)
+                training.at.step += 1
 
 
 def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
@@ -96,7 +90,8 @@ def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
     return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)
 
 
-class Parts(NamedTuple):
+@dataclass(frozen=True)
+class Parts:
     """``parts`` [T, n], dL/dtheta at each step; ``hidden``, the largest |element| of any dL/dh(t)."""
 
     parts: Tensor
@@ -115,10 +110,10 @@ def parts_of(snapshot: Snapshot) -> Parts:
     for token, w_h, w_i, b in zip(x, *(copies[name].unbind() for name in WEIGHTS), strict=True):
         state = kernels.step(model.config.cell, F.linear(token, w_i, b), state, w_h, of["bias_hh_l0"].detach())
         hidden.append(state[0])
-    gradients = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
-    of_hidden = gradients[len(copies) :]
+    found = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
+    of_hidden = found[len(copies) :]
     largest = float(torch.stack([g.abs().max() for g in of_hidden]).max())  # of nan it is nan
-    return Parts(torch.cat([g.flatten(1) for g in gradients[: len(copies)]], dim=1), largest)
+    return Parts(torch.cat([g.flatten(1) for g in found[: len(copies)]], dim=1), largest)
 
 
 def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), backend: str = "torch") -> Tensor:
@@ -134,22 +129,22 @@ def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), back
     clip = None if threshold == float("inf") else ("value", threshold)
     x = model.embedding(snapshot.inputs.t()).detach()
     output, _ = kernels.recurrence(model.config.cell, x, state, *weights, clip_recurrent=clip, backend=backend)
-    gradients = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
-    return torch.cat([g.flatten() for g in gradients])
+    found = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
+    return torch.cat([g.flatten() for g in found])
 
 
 def _loss(model: lm.LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(hidden).flatten(0, 1), targets.t().flatten())
 
 
-def sizes(gradient: Parts) -> dict[str, float]:
+def sizes(found: Parts) -> dict[str, float]:
     """The quantity that each method compares with its threshold; it changes the gradient where this is larger."""
-    total = gradient.parts.sum(dim=0)
+    total = found.parts.sum(dim=0)
     return {
         "norm": kernels.total_norm_on_host([total]),
         "value": float(total.abs().max()),
-        "temporal": float(gradient.parts.abs().max()),
-        "hidden": gradient.hidden,
+        "temporal": float(found.parts.abs().max()),
+        "hidden": found.hidden,
     }
 
 
@@ -177,9 +172,9 @@ def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iter
     snapshots = list(trajectory(config, every))
     held: list[dict[str, float]] = []
     for snapshot in snapshots:
-        gradient, true = parts_of(snapshot), through_recurrence(snapshot)
-        held.append(sizes(gradient))
-        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(gradient.parts.sum(dim=0), true)}
+        found, true = parts_of(snapshot), through_recurrence(snapshot)
+        held.append(sizes(found))
+        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(found.parts.sum(dim=0), true)}
     median = {kind: statistics.median(size[kind] for size in held) for kind in KINDS}
     for snapshot, size in zip(snapshots, held, strict=True):
         parts = parts_of(snapshot).parts

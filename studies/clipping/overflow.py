@@ -5,16 +5,15 @@ and would represent the norm. Algorithm 1 then divides by infinity. The norm of 
 that element, does not overflow (Blue 1978; BLAS's ``nrm2``).
 """
 
-import tempfile
 from collections.abc import Iterator
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from recurrent_lm import lm
+from recurrent_lm.studies.engine.language_models import beginning
 
 THRESHOLD = 1.0
 HIDDEN, WIDTH, BPTT = 256, 0.5, 150  # weights as wide as these multiply a gradient by about 1.5 at every step back
@@ -65,31 +64,26 @@ def rows(config: lm.RunConfig, updates: int) -> Iterator[dict[str, Any]]:
     """
     for kind, (steps, norm) in KINDS.items():
         many = min(updates, STANDING) if kind == "naive" else updates
-        for step, quantities in enumerate(_updates(config.replace(bptt=steps), norm, many), start=1):
+        for step, found in enumerate(_updates(config.replace(bptt=steps), norm, many), start=1):
             about = {"kind": kind, "threshold": THRESHOLD, "step": step}
-            yield from (about | {"quantity": quantity, "value": value} for quantity, value in quantities.items())
+            yield from (about | {"quantity": quantity, "value": value} for quantity, value in found.items())
 
 
 def _updates(config: lm.RunConfig, norm: str, updates: int) -> Iterator[dict[str, float]]:
     """The trainer's updates with the paper's Algorithm 1 instead of the trainer's clipping."""
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        training = lm.new_training(config, Path(folder) / "run")
-        try:
-            training.model.train()
-            for number, batch in enumerate(islice(cycle(training.batches), updates)):
-                if number % len(training.batches) == 0:
-                    state: Any = training.model.zero_state(config.batches.rows)
-                training.step.optimizer.zero_grad()
-                inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
-                loss, state = training.step.loss(inputs, targets, None, [s.detach() for s in state])
-                loss.backward()
-                gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
-                before, used = true(gradients), NORMS[norm](gradients)
-                if used >= THRESHOLD:
-                    for gradient in gradients:
-                        gradient.mul_(THRESHOLD / used)
-                training.step.optimizer.step()
-                yield {"loss": float(loss.detach()), "norm": used, "true norm": before, "left": true(gradients)}
-        finally:
-            if training.lock:
-                training.lock.release()
+    with beginning(config) as training:
+        training.model.train()
+        for number, batch in enumerate(islice(cycle(training.batches), updates)):
+            if number % len(training.batches) == 0:
+                state: Any = training.model.zero_state(config.batches.rows)
+            training.step.optimizer.zero_grad()
+            inputs, targets = torch.from_numpy(batch.inputs).long(), torch.from_numpy(batch.targets).long()
+            loss, state = training.step.loss(inputs, targets, None, [s.detach() for s in state])
+            loss.backward()
+            gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
+            before, used = true(gradients), NORMS[norm](gradients)
+            if used >= THRESHOLD:
+                for gradient in gradients:
+                    gradient.mul_(THRESHOLD / used)
+            training.step.optimizer.step()
+            yield {"loss": float(loss.detach()), "norm": used, "true norm": before, "left": true(gradients)}

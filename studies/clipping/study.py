@@ -18,6 +18,7 @@ from recurrent_lm.studies.clipping import kinds as kinds
 from recurrent_lm.studies.clipping import overflow as overflow
 from recurrent_lm.studies.clipping import trainings as model
 from recurrent_lm.studies.clipping.claims import claims
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, real, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -122,7 +123,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",")]
+        return names_in(self.corpora)
 
     @cached_property
     def _data(self) -> dict[str, lm.Data]:

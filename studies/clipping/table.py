@@ -4,30 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
-from recurrent_lm.studies.engine.statistics import UNDEFINED
-
 if TYPE_CHECKING:
     import pandas as pd
 
 BINS, LOWEST, A_DECADE = 80, -4.0, 10  # of histograms of norms: their number, log10 of the first edge, how many a decade
 SLIDE = "lecture, slide Gradient clipping"
 ROUNDING = 1e-12
-WORDS = {"holds": True, "fails": False, "ambiguous": None}
 ONE = "one seed shows no spread, so nothing says what another would give; --set seeds=3"
 TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped", "mean norm", "frequencies")
-
-
-def claim_of(
-    key: str, text: str, source: str, setting: str, threshold: str, measured: str, holds: bool | None, reason: str = ""
-) -> Claim:
-    """A claim; ``holds`` of None is ambiguous, an empty ``measured`` means not measured."""
-    if not measured:
-        return Claim(key, text, source, setting, threshold, NOT, NOT)
-    if measured == UNDEFINED:
-        holds = None
-    verdict = next(word for word, value in WORDS.items() if value is holds)
-    return Claim(key, text, source, setting, threshold, measured, verdict, reason)
 
 
 def bin_of(norms: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 from recurrent_lm.lm import InputError
 
 STUDIES = {
+    "reading": "how a language model reads: the next word it expects, the rows of its batches, and the state it carries on",
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
     "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",

@@ -3,7 +3,8 @@
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,35 @@ class Trained:
     diverged: str = ""
 
 
+def names_in(corpora: str) -> list[str]:
+    """The corpora of a parameter: names or paths with commas between."""
+    return [name.strip() for name in corpora.split(",")]
+
+
+@contextmanager
+def beginning(config: lm.RunConfig) -> Iterator[lm.Training]:
+    """A training before its first update, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
+        training = lm.new_training(config, Path(folder) / "run")
+        try:
+            yield training
+        finally:
+            if training.lock:
+                training.lock.release()
+
+
+def converged(config: lm.RunConfig) -> Trained:
+    """``trained``, for a study that has no use for a training that exploded.
+
+    Raises:
+        InputError: also where it diverges.
+    """
+    made = trained(config)
+    if made.diverged:
+        raise lm.InputError(f"{made.diverged}; take a smaller lr")
+    return made
+
+
 def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = None) -> Trained:
     """Train a model as ``lm train`` does.
 
@@ -52,9 +82,7 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
     device = "cpu" if config.machine.device == "auto" else config.machine.device
     config = config.replace(device=device, threads=threads, precision=precision)
     stopped = 0
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        path = Path(folder) / "run"
-        training = lm.new_training(config, path)
+    with beginning(config) as training:
         scores, diverged = {}, ""
         try:
             scores = training.run(quiet=True, each_epoch=watch)
@@ -63,6 +91,7 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
         except lm.Stopped as error:
             stopped = error.signum
         if not stopped:
+            path = training.path
             run = lm.load(path, "last" if diverged else "best", device="cpu")
             return Trained(run, training.data, _log(path / "epochs.jsonl"), _log(path / "steps.jsonl"), scores, diverged)
     os.kill(os.getpid(), stopped)  # after the folder is removed, the signal takes its usual effect

@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import store
+from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.progress import Display
-from recurrent_lm.studies.engine.study import Cell, Sweep, label
+from recurrent_lm.studies.engine.study import Cell, Sweep, label, make, usual_preset
+from recurrent_lm.studies.engine.tables import check_place, save
+from recurrent_lm.studies.executors.choose import executor
 from recurrent_lm.studies.executors.job import Executor, Job, Outcome, failed, identity_of
 from recurrent_lm.studies.executors.sources import digest_of
 
@@ -84,6 +87,16 @@ class Run:
         rows: list[Any] = [row for t in measured for row in t.to_dict("records")]
         return self.study.table(rows)
 
+    def write(self, path: Path) -> None:
+        """Measure what is missing, and store the table.
+
+        Raises:
+            InputError: also where memory does not suffice.
+        """
+        with allocation_failures():
+            table = self()
+        save(table, path, self.name, self.study, preset=self.preset, failed=self.failed, machine=self.machine)
+
     def stopped(self) -> str:
         """The message for a run that ends now. Restores the terminal; workers end with this process."""
         if self.display:
@@ -127,3 +140,20 @@ class Run:
             yield f"all {self.total} cells are in {place.folder} already; --fresh measures them again"
         elif self.done:
             yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
+
+
+def prepared(name: str, settings: dict[str, str], preset: str, path: Path, fresh: bool, where: str) -> Run:
+    """The run of a study whose table is to be at ``path``; its folder stands beside it.
+
+    Args:
+        settings: parameters as text, in place of the preset's; a ``preset`` of "" is the usual one.
+        where: the executor, as ``executors.choose`` reads it.
+
+    Raises:
+        InputError: before anything is measured.
+    """
+    preset = preset or usual_preset(name)
+    study = make(name, settings, preset)
+    check_place(path, name)
+    base = path.with_name(f"{path.stem}-{preset}")
+    return Run(study, name, preset, base, fresh, executor(where, name, study.TIMED))

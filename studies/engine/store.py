@@ -4,7 +4,6 @@ Cells are Parquet files that are written completely or not at all, so a run can 
 in a folder that was made with the same sources, machine, parameters and inputs; commits do not matter.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 from filelock import BaseFileLock
 
-from recurrent_lm.lm import lock, replacing
+from recurrent_lm.lm import digest, lock, replacing
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.engine.tables import damaged, sealed
 
@@ -33,7 +32,7 @@ class Store:
     """The stored cells of one run, made by ``opened`` or ``begun``."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self._made_by = folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.folder, self._made_by = folder, digest(json.dumps(identity, sort_keys=True).encode())
         self.damaged: list[Path] = []
         self._lock: BaseFileLock | None = None
 

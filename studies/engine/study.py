@@ -1,15 +1,15 @@
 """The parts that all studies share: parameters and presets, cells, and summaries of their tables."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, Settings
 from recurrent_lm.studies.engine.catalogue import module_of
-from recurrent_lm.studies.engine.parameters import Parameters, from_text
+from recurrent_lm.studies.engine.parameters import from_text
 from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
 
 LEVELS = {"faster": "higher", "slower": "lower"}  # words for values that are no times
@@ -32,7 +32,8 @@ def label(cell: Any) -> str:
     return " ".join(told or words.values())
 
 
-class Sweep(Parameters):
+@dataclass(frozen=True)
+class Sweep(Settings):
     """Base class of studies: a frozen dataclass of parameters that lists independent cells and measures them."""
 
     NAME: ClassVar[str]  # by which commands and tables know the study
@@ -69,7 +70,7 @@ class Sweep(Parameters):
         """Rows as a tidy table, one row for each measurement."""
 
         table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
-        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}  # type: ignore[call-overload]
+        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}
         if subject := self.subject():
             table.attrs["subject"] = subject
         return table
@@ -161,22 +162,22 @@ def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
 
     study = module_of(table.attrs["study"]).Study
     keys, value = study.SAMPLES
-    samples = _samples(table, keys, value) if keys else {}
+    found = _samples(table, keys, value) if keys else {}
     before = _samples(older, keys, value) if keys else {}
     rows = []
-    for key in (key for key in samples if key in before):
-        pair = (before[key], samples[key]) if study.TIMED else (samples[key], before[key])
+    for key in (key for key in found if key in before):
+        pair = (before[key], found[key]) if study.TIMED else (found[key], before[key])
         ratio = unpaired_ratio(*pair)
         word = compare(ratio)
         rows.append(
             dict(zip(keys, key, strict=True))
-            | {"then": median(before[key]), "now": median(samples[key])}
+            | {"then": median(before[key]), "now": median(found[key])}
             | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
             | {"change": word if study.TIMED else LEVELS.get(word, word)}
         )
-    compared = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
-    compared.attrs = {"study": table.attrs["study"], "of": value}
-    return compared
+    made = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
+    made.attrs = {"study": table.attrs["study"], "of": value}
+    return made
 
 
 def _samples(table: "pd.DataFrame", keys: tuple[str, ...], value: str) -> dict[Any, list[float]]:

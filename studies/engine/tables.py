@@ -16,7 +16,6 @@ from recurrent_lm.lm import InputError, check_writable, replacing
 from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
 from recurrent_lm.studies.engine.study import Shared, label
 from recurrent_lm.studies.executors.sources import digest_of, sources
-from recurrent_lm.studies.timing.machine import describe
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +61,7 @@ def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) 
     """
 
     if "machine" not in more:
-        more["machine"] = describe() | {"sources": digest_of(sources(type(study)))}
+        more["machine"] = lm.describe_machine() | {"sources": digest_of(sources(type(study)))}
     table.attrs |= {"study": name, "parameters": Shared(asdict(study))} | more
     with replacing(path, "--out") as temporary:
         sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)

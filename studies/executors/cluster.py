@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.executors.job import (
@@ -19,7 +20,6 @@ from recurrent_lm.studies.executors.job import (
     Executor,
     Job,
     Outcome,
-    describe,
     difference,
     identity_of,
     measured_elsewhere,
@@ -224,7 +224,7 @@ def _distributed() -> ModuleType:
 def _look(job: Job) -> tuple[int, dict[str, Any], dict[str, Any]]:
     """On a worker: the number of cells it takes at once, its description, and the identity of what it would measure."""
     job.study.prepare()
-    about = describe()
+    about = lm.describe_machine()
     return _threads(), about, identity_of(job.study, job.name, about)
 
 
@@ -238,6 +238,4 @@ def _measure(job: Job, index: int, cell: Cell, threads: int) -> Outcome:
 
 
 def _threads() -> int:
-    from distributed import get_worker
-
-    return int(get_worker().state.nthreads)
+    return int(_distributed().get_worker().state.nthreads)

@@ -14,13 +14,13 @@ from typing import Any
 
 import pandas as pd
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.executors.sources import sources
-from recurrent_lm.studies.timing import machine
 
-# Fields that identify a machine; ``command`` and ``dirty`` are excluded.
+# Fields that identify a machine; command and dirty are excluded.
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
 PROGRAM = ("python", "torch", "versions")  # those of them that a cluster's workers must share with this process
 WORTH = 3  # differences in a sentence at most
@@ -47,13 +47,13 @@ class Job:
     identity: dict[str, Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self.study), asdict(self.study), self.name, self.identity)  # type: ignore[call-overload]
+        return _again, (type(self.study), asdict(self.study), self.name, self.identity)
 
     def complaint(self) -> str:
         """Why this process must not measure the cells; empty if it may."""
         try:
             self.study.prepare()
-            here = identity_of(self.study, self.name, describe())
+            here = identity_of(self.study, self.name, lm.describe_machine())
         except InputError as error:
             return f"says: {error}"
         return difference(here, self.identity)
@@ -69,7 +69,7 @@ class Executor:
             InputError: if the study cannot be measured there.
         """
         job.study.prepare()
-        return describe()
+        return lm.describe_machine()
 
     def outcomes(
         self, job: Job, cells: list[tuple[int, Cell]], begin: Callable[[int], None], tell: Callable[[str], None]
@@ -133,19 +133,13 @@ def failed(index: int, error: Exception) -> Outcome:
     return Outcome(index, None, str(error) if refused else f"{type(error).__name__}: {error}", traceback.format_exc(), refused)
 
 
-def describe() -> dict[str, Any]:
-    """Describe this machine; see ``studies.timing.machine``."""
-
-    return machine.describe()
-
-
 def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any]:
     """The identity of a study's measurements, as JSON returns it."""
     identity = {
         "study": name,
         "sources": sources(type(study)),
         "machine": {key: about.get(key) for key in MACHINE},
-        "parameters": asdict(study),  # type: ignore[call-overload]
+        "parameters": asdict(study),
         "inputs": study.inputs(),
     }
     return json.loads(json.dumps(identity))
@@ -158,9 +152,9 @@ def program(identity: dict[str, Any]) -> dict[str, Any]:
 
 def difference(here: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The values in which one description differs from another; empty if they are equal."""
-    differences = list(_differences(here, wanted))
-    more = f" and {len(differences) - WORTH} more" if len(differences) > WORTH else ""
-    return f"has {', '.join(differences[:WORTH])}{more}" if differences else ""
+    found = list(_differences(here, wanted))
+    more = f" and {len(found) - WORTH} more" if len(found) > WORTH else ""
+    return f"has {', '.join(found[:WORTH])}{more}" if found else ""
 
 
 def _differences(here: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

@@ -1,14 +1,13 @@
 """The source files that measuring a study uses. A stored run continues if these are unchanged, whatever was committed."""
 
 import ast
-import hashlib
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 
 import recurrent_lm
+from recurrent_lm import lm
 
 PACKAGE = "recurrent_lm"
 LATER = ("claims", "figures", "catalogue")  # modules and folders that measuring never calls
@@ -48,7 +47,7 @@ def digest_of(files: dict[str, str]) -> str:
 
 
 def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    return lm.digest(data)[:16]
 
 
 @lru_cache(maxsize=512)
@@ -100,8 +99,7 @@ def _door(name: str) -> dict[str, str]:
     """The names of a front door and their modules; empty for other modules."""
     if name.count(".") != 1 or not (file := _file(name)) or file.name != "__init__.py":
         return {}
-    modules: dict[str, str] = import_module(name)._MODULES
-    return {key: f"{name}{module}" if module.startswith(".") else module for key, module in modules.items()}
+    return recurrent_lm.names(str(file))
 
 
 def _file(name: str) -> Path | None:

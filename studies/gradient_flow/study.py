@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choices, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -147,7 +148,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.strip() for name in self.corpora.split(",")))
+        return tuple(dict.fromkeys(names_in(self.corpora)))
 
     def _config(self, corpus: str, cell: str, seed: int) -> lm.RunConfig:
         rate = RATES.get(cell, 0.003)

@@ -25,19 +25,15 @@ def each(values: list[float], tolerance: float) -> str:
     """Verdict on a prediction that is exact: holds if every seed is within ``tolerance``, ambiguous if the median is, else
     fails.
     """
-    errors = np.abs(np.asarray(values, dtype=np.float64))
-    if not len(errors) or np.isnan(errors).any():
+
+    found = np.abs(np.asarray(values, dtype=np.float64))
+    if not len(found) or np.isnan(found).any():
         return NOT
-    return "holds" if errors.max() <= tolerance else "ambiguous" if np.median(errors) <= tolerance else "fails"
+    return "holds" if found.max() <= tolerance else "ambiguous" if np.median(found) <= tolerance else "fails"
 
 
 def shown(value: float, spec: str) -> str:
     return NOT if math.isnan(value) else f"{value:{spec}}"
-
-
-def decided(right: bool, value: float) -> str:
-    """Verdict on a number that may be missing (nan)."""
-    return NOT if math.isnan(value) else "holds" if right else "fails"
 
 
 def names(table: "pd.DataFrame", part: str, column: str) -> list[str]:

@@ -7,25 +7,24 @@ Slides BPTT and Vanishing, exploding: the gradient of the loss at step t with re
 Each part is computed by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels, lm
-from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import whole
-from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, by_lag, decay, decided, exp, median
 from recurrent_lm.studies.engine.study import Cell, Sweep
+from recurrent_lm.studies.gradient_lag.claims import claims
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["PRESETS", "Study", "claims", "grid"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +58,9 @@ class Study(Sweep):
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
         recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
         check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
-        span, tokens = self._span, len(self._data.valid.ids)
-        if tokens < span:
-            raise lm.InputError(f"the validation text has {tokens} tokens; take fewer lags or less warmup than {span - 1}")
+        span, there = self._span, len(self._data.valid.ids)
+        if there < span:
+            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
 
     def cells(self) -> list[Cell]:
         return [{"window": window} for window in range(self.windows)]
@@ -177,38 +176,3 @@ def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
 def grid(study: Study, table: "pd.DataFrame") -> dict[str, range]:
     """The columns that identify a row, with their values; a table holds each combination once."""
     return {"window": range(study.windows), "layer": range(table["layer"].nunique()), "lag": range(study.lags)}
-
-
-def claims(table: "pd.DataFrame") -> list[Claim]:
-    """Two claims of the lecture: the parts sum to the gradient; parts of far steps are smaller than those of near ones.
-
-    The second is of one model's text: its interval is that of the median over windows of each window's own slope.
-    """
-
-    run = table.attrs["parameters"]["run"]
-    error = float(table["sum_error"].max(skipna=False))
-    measured = NOT if math.isnan(error) else f"{error:.1e}"
-    verdict = NOT if math.isnan(error) else "holds" if error <= 1e-12 else "fails"
-    text, threshold = "the parts of dL(t)/dW_h over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
-    rows = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, verdict)]
-    text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
-    for layer, curve in by_lag(table).groupby("layer"):
-        decision = _fall(table[table["layer"] == layer], decay(curve))
-        setting = f"{run}, layer {layer}"
-        rows.append(Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, *decision))
-    return rows
-
-
-def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:
-    """What the norms of a layer are multiplied by per step back, with the verdict on its being less than 1."""
-
-    if table["weight_norm"].isna().all():
-        return NOT, NOT
-    windows = [decay(window.rename(columns={"weight_norm": "median"})) for _, window in table.groupby("window")]
-    known = np.asarray([value for value in windows if 0 < value < math.inf])  # a window of zeros has no slope
-    if not 0 < factor < math.inf or not len(known):
-        return UNDEFINED, "ambiguous"
-    slope = median(np.log(known))
-    verdict = decided(slope, high=0)
-    windows_say = Interval(*map(exp, slope)).told(".3f")
-    return f"{factor:.3f} times per step; median of {len(known)} windows {windows_say}", verdict

@@ -107,7 +107,7 @@ def _omega(table: "pd.DataFrame") -> Claim:
     threshold = "longest T of >= 80% with Omega above that of clipping alone; there Fisher p < 0.05"
     shared = set.intersection(*(set(mine.loc[mine["method"] == m, "steps"]) for m in ("clipped", "regularised")))
     if not shared or parameters["weight"] == 0:
-        return Claim(*claim, setting, threshold, NOT, NOT)
+        return Claim(*claim, setting, threshold)
     both = mine[mine["steps"].isin(shared)]
     clipped, omega = longest(both, "clipped"), longest(both, "regularised")
     measured = f"T = {clipped or f'below {min(shared)}'} clipped, {omega or f'below {min(shared)}'} with Omega"
@@ -133,17 +133,18 @@ def _gates(table: "pd.DataFrame") -> list[Claim]:
         solved, seeds = (group.groupby("cell")[column].sum() for column in ("solved", "seeds"))
         steps = ", ".join(str(t) for t in sorted(set(group["steps"])))
         for cell in ("lstm", "gru"):
-            setting = f"{str(task).replace('_', ' ')}, {cell}, T = {steps}"
+            name = f"{str(task).replace('_', ' ')}, {cell}"
+            setting = f"{name}, T = {steps}"
             if cell not in solved or "rnn-tanh" not in solved:
-                rows.append(Claim(*claim, setting, threshold, NOT, NOT))
+                rows.append(Claim(*claim, setting, threshold))
                 continue
             few, many = int(solved["rnn-tanh"]), int(solved[cell])
             p = fisher((few, many), (seeds["rnn-tanh"], seeds[cell]))
             measured = f"tanh {few}/{seeds['rnn-tanh']}, {cell} {many}/{seeds[cell]} (Fisher p = {p:.2g})"
             verdict = "ambiguous" if p >= 0.05 else "holds" if many > few else "fails"
             why = _apart(group, cell, table.attrs["parameters"]["adam_updates"]) if verdict == "ambiguous" else ""
-            rows.append(Claim(*claim, setting, threshold, measured, verdict, why))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"of": name}))
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _apart(of_task: "pd.DataFrame", cell: str, budget: int) -> str:
@@ -197,13 +198,13 @@ def _text(table: "pd.DataFrame") -> list[Claim]:
         setting = f"{key[0]}, {key[1]}"
         found = [ninety(of_seed) for _, of_seed in group.groupby("seed")]
         decision = _most(found, RECENT, _whole(group), ".1f", " tokens")
-        rows.append(Claim("recent.history", *about, setting, gain, *decision))
+        rows.append(Claim("recent.history", *about, setting, gain, *decision, {"of": setting}))
     for key, group in parts["influence"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
         found = [left_at(of_seed, FAR) for _, of_seed in group.groupby("seed")]
         decision = _most(found, LEFT, _whole(group, FAR), ".2g")
-        rows.append(Claim("recent.influence", *about, setting, fall, *decision))
-    rows = rows or [Claim("recent.history", *about, "all", gain, NOT, NOT)]
+        rows.append(Claim("recent.influence", *about, setting, fall, *decision, {"of": setting}))
+    rows = rows or [Claim("recent.history", *about, "all", gain)]
     return [*rows, *_kept_longer(parts["influence"])]
 
 
@@ -230,8 +231,9 @@ def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
                 why = _why(verdict, len(pairs))
             elif pairs and _whole(group[group["cell"].isin([cell, "rnn-tanh"])], *BETWEEN):
                 measured, verdict = UNDEFINED, "ambiguous"
-            rows.append(Claim(*claim, f"{corpus}, {cell}", threshold, measured, verdict, why))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+            setting = f"{corpus}, {cell}"
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"of": setting}))
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _most(values: list[float], most: float, whole: bool, spec: str, unit: str = "") -> tuple[str, str, str]:

@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.long_range.claims import summary
+from recurrent_lm.studies.long_range.claims import FAR, summary
 from recurrent_lm.studies.plotting.plots import Listing, Plot
 from recurrent_lm.studies.plotting.style import DASHES, MUTED, PALETTE, Size, canvas, legend
 
@@ -218,7 +218,7 @@ def _short(claims: "pd.DataFrame", key: str) -> str:
     rows = _measured(claims, key)
     if rows.empty:
         return ""
-    told = "; ".join(f"{row.setting.partition(', T')[0]} {row.verdict}" for row in _rows(rows))
+    told = "; ".join(f"{row.facts['of']} {row.verdict}" for row in _rows(rows))
     claim = rows["claim"].iloc[0]
     return f"{claim[0].upper()}{claim[1:]}: {told}."
 
@@ -301,7 +301,7 @@ def caption_influence(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How much is left far back, and whether gates keep more."""
     rows = _measured(claims, "recent.influence")
     told = "; ".join(f"{row.setting} {row.measured} ({row.verdict})" for row in _rows(rows))
-    far = rows["threshold"].iloc[0].partition(" is at")[0].removeprefix("the KL of a change ") if len(rows) else "far back"
+    far = f"at lag {FAR} and further" if len(rows) else "far back"
     return f"KL {far}, in parts of that at lag 0: {told or 'not measured'}. {_short(claims, 'gates_keep')}".strip()
 
 
@@ -340,7 +340,7 @@ PLOTS = (
         "The model predicts a token from the last n tokens only. Full lines: what lay before was never read. Dotted lines: it "
         "was read, but in random order. Where a line is flat, more history no longer helps; at n = 0 the model is replaced by "
         "the frequencies of words. In theory any history (lecture, slide Summary of RNNs); in practice the last few tokens.",
-        slides=("Summary of RNNs",),
+        slides=("Recurrent neural network", "Summary of RNNs"),
     ),
     Plot(
         "influence",

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import lm
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choices, real, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -119,7 +120,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",") if name.strip()]
+        return [name for name in names_in(self.corpora) if name]
 
     def _recipe(self, cell: Cell) -> Recipe:
         if cell["part"] == "gates":

@@ -1,5 +1,6 @@
 """A study's figures and how they are found. matplotlib is imported by figures only."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from recurrent_lm.studies.plotting.style import Size
+
+NO_NUMBER = re.compile(r"\b(?:nan|inf)\b")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Plot:
     slides: tuple[str, ...] = ()
     papers: str = ""
     joined: "Callable[[list[pd.DataFrame]], pd.DataFrame] | None" = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A study's question answered in one sentence, and the name of the plot that proves it; empty where none does."""
+
+    sentence: str
+    plot: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +117,28 @@ def subject(table: "pd.DataFrame") -> str:
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
 
 
+def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
+    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
+    one of its numbers is nan or infinite."""
+    module = _module(table.attrs["study"], "answer")
+    found: Answer | None = module.answer(table, claims) if module else None
+    return None if found and NO_NUMBER.search(found.sentence) else found
+
+
+def uncertain(claims: "pd.DataFrame") -> str:
+    """Words behind an answer where claims that decide it are ambiguous and none holds or fails; empty otherwise."""
+    verdicts = set(claims["verdict"]) - {"not measured"}
+    return " (uncertain: too few seeds to decide)" if verdicts == {"ambiguous"} else ""
+
+
+def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
+    """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
+    make it; empty where they have none or the number is missing."""
+    found = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
+    told = str(found(table, claims)) if found else ""
+    return "" if NO_NUMBER.search(told) else told
+
+
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
     function_of_study = getattr(_figures(table.attrs["study"]), function, None)
     return function_of_study(table) if function_of_study else otherwise
@@ -113,5 +146,9 @@ def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
 
 def _figures(study: str) -> Any:
     """The module or folder ``figures`` of a study; None where it has none."""
+    return _module(study, "figures")
+
+
+def _module(study: str, name: str) -> Any:
     folder = f"recurrent_lm.studies.{study}"
-    return import_module(f"{folder}.figures") if find_spec(folder) and find_spec(f"{folder}.figures") else None
+    return import_module(f"{folder}.{name}") if find_spec(folder) and find_spec(f"{folder}.{name}") else None

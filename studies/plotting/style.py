@@ -51,6 +51,15 @@ COLOURS = {
     "c4": ("#cc78bc", "#dd9bd2"),
     "c5": ("#ca9161", "#dcb08a"),
 }
+# Type in the palette's colours: dark enough on light ground for a contrast of 4.5 (WCAG 2.1), which lines need not have.
+LETTERS = {
+    "c0": ("#0173b2", "#4fb0ee"),
+    "c1": ("#8a5800", "#f2a93b"),
+    "c2": ("#017353", "#2fc79b"),
+    "c3": ("#b34e00", "#f58549"),
+    "c4": ("#99468a", "#dd9bd2"),
+    "c5": ("#855a32", "#dcb08a"),
+}
 INK, MUTED, RULE, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "rule", "paper"))
 PALETTE = [light for name, (light, _) in COLOURS.items() if name[1:].isdigit()]
 DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 1)))  # a second sign beside the colour

@@ -20,6 +20,7 @@ WAYS = {
     "mixture": ("D", 2, "network and n-gram mixed"),
     "n-gram": ("|", 1, "n-gram model alone"),
 }
+ON_PALE = "#20242a"  # type on fields that are pale on dark pages too
 SHOWN = ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid")  # whose texts a page shows: the first that there is
 
 
@@ -143,13 +144,13 @@ def draw_matrix(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
         for column, text in enumerate(found.columns):
             own = corpus == text
             value = found.loc[(corpus, cell), text]
-            word = {"ha": "center", "va": "center", "fontweight": "bold" if own else "normal", "color": INK}
+            word = {"ha": "center", "va": "center", "fontweight": "bold" if own else "normal", "color": ON_PALE}
             axes.text(column, row, f"{value:.2f}", **word)
     axes.set_xticks(columns, [f"test text of\n{name}" for name in found.columns])
     axes.set_yticks(rows, [f"{corpus}: {NAMES[cell]}" for corpus, cell in found.index])
     axes.grid(False)
     axes.tick_params(length=0)
-    axes.set_xlabel("bits per byte; bold: the model's own speaker")
+    axes.set_xlabel("bits per byte; bold: own speaker" if size.narrow else "bits per byte; bold: the model's own speaker")
     for spine in axes.spines.values():
         spine.set_color(MUTED)
     return figure

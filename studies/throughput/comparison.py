@@ -25,7 +25,8 @@ AXES = {
 }
 
 
-_known: "dict[Any, pd.DataFrame]" = {}
+Samples = dict[Any, "pd.Series[Any]"]  # of each variant and setting, in the order of the table
+_known: "dict[Any, tuple[pd.DataFrame, Samples]]" = {}
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -41,21 +42,27 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
         with a clock that stood still. nan means that a value does not apply, was not measured, or is not finite.
     """
 
+    made = _summed_up(table)[0].copy()
+    made.attrs = table.attrs
+    return made
+
+
+def _summed_up(table: "pd.DataFrame") -> "tuple[pd.DataFrame, Samples]":
+    """The summary, and the samples that it is of."""
     key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
     if key not in _known:
         _known.clear()
-        _known[key] = _summary(table)
-    known = _known[key].copy()
-    known.attrs = table.attrs
-    return known
+        seconds = _samples(table)
+        _known[key] = _summary(table, seconds), seconds
+    return _known[key]
 
 
-def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
+def _summary(table: "pd.DataFrame", seconds: Samples) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
     groups = _groups(table)
-    seconds = {key: _samples(group) for key, group in groups.items()}
+    timed = set(_groups(table[table["status"] == "timed"]))
     with np.errstate(all="ignore"):
-        peaks = _peaks(groups)
+        peaks = _peaks(groups, seconds)
         for key, group in groups.items():
             at = dict(zip(KEYS, key, strict=True))
             first, samples = group.iloc[0], seconds[key]
@@ -63,7 +70,7 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
             rates = {"tflops": ratio(first["flops"] / 1e12, time.value), "gbs": ratio(first["bytes"] / 1e9, time.value)}
             against = AGAINST.get(at["part"], "")
             reference = (*key[: len(CELL)], against, at["mode"], at["cache"])
-            both = reference in groups and _timed(group) and _timed(groups[reference])
+            both = {key, reference} <= timed
             speed = _speed(samples, seconds[reference]) if both else NOTHING
             own = at["variant"] == against
             us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan
@@ -99,11 +106,11 @@ def together(table: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
     Of forty settings that are equal, one or two seem slower at 95% each; a claim about all of them needs these intervals.
     """
     rows = rows[rows["compared"] != NOT].copy()
-    groups = _groups(table)
+    seconds = _summed_up(table)[1]
     for index, row in rows.iterrows():
         key = tuple(row[list(KEYS)])
         other = (*key[: len(CELL)], row["against"], row["mode"], row["cache"])
-        speed = _speed(_samples(groups[key]), _samples(groups[other]), 1 - 0.05 / len(rows))
+        speed = _speed(seconds[key], seconds[other], 1 - 0.05 / len(rows))
         rows.loc[index, ["speed_low", "speed_high"]] = speed.low, speed.high
         rows.loc[index, "compared"] = _word(speed)
     return rows
@@ -114,10 +121,6 @@ def _word(speed: Interval) -> str:
     return compare(speed) if math.isfinite(speed.value) else "ambiguous"
 
 
-def _timed(group: "pd.DataFrame") -> bool:
-    return bool((group["status"] == "timed").any())
-
-
 def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
     """The rows of each variant and setting, without ``attrs``, because pandas copies those at every operation."""
     bare = table.copy(deep=False)
@@ -125,10 +128,12 @@ def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
     return dict(list(bare.groupby(list(KEYS), sort=False)))
 
 
-def _samples(group: "pd.DataFrame") -> "pd.Series[Any]":
-    """Seconds by round, of rows with a time."""
-    timed = group[(group["status"] == "timed") & (group["seconds"] > 0) & (group["seconds"] < math.inf)]
-    return timed.set_index("round")["seconds"]
+def _samples(table: "pd.DataFrame") -> Samples:
+    """Seconds by round, of rows with a time; none for a variant and setting without such rows."""
+    timed = table[(table["status"] == "timed") & (table["seconds"] > 0) & (table["seconds"] < math.inf)]
+    found = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
+    nothing = table.iloc[:0].set_index("round")["seconds"]
+    return {key: found.get(key, nothing) for key in _groups(table)}
 
 
 def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
@@ -146,14 +151,14 @@ def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
     return forward if at["direction"] == "forward" else forward + backward
 
 
-def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
+def _peaks(groups: dict[Any, "pd.DataFrame"], samples: Samples) -> dict[str, float]:
     """Best measured TFLOP/s of products by dtype, and GB/s under ``copy``."""
     best: dict[str, float] = {}
     for key, group in groups.items():
         at = dict(zip(KEYS, key, strict=True))
         if at["part"] != "peak" or at["variant"] == "launch":
             continue
-        seconds = median(_samples(group)).value
+        seconds = median(samples[key]).value
         copy = at["variant"] == "copy"
         name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
         best[name] = max(best.get(name, 0.0), ratio(amount, seconds))  # a time that is nan changes nothing
@@ -177,6 +182,6 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
             line = line[line["seconds"] > 0]
             if line[column].nunique() >= 3:
                 fit = power_law(line[column], line["seconds"])
-                exponent = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
-                rows.append(dict(zip(fixed, key, strict=True)) | exponent)
+                found = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
+                rows.append(dict(zip(fixed, key, strict=True)) | found)
     return pd.DataFrame(rows, columns=[*fixed, "over", "points", "exponent", "low", "high"])

@@ -19,7 +19,7 @@ from recurrent_lm.studies.engine.study import Cell, Sweep, label
 from recurrent_lm.studies.throughput.claims import NAMES, claims
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from recurrent_lm.studies.throughput.times import listing
-from recurrent_lm.studies.timing import losses, machine, own, recurrences, steps
+from recurrent_lm.studies.timing import losses, own, peaks, recurrences, steps
 from recurrent_lm.studies.timing.cuda import exact_float32
 from recurrent_lm.studies.timing.trial import Entry, trial
 from recurrent_lm.studies.timing.trial import complaint as complaint_of
@@ -159,8 +159,8 @@ class Study(Sweep):
         part, kind, direction, dtype, batch, step, hidden, vocabulary = cell.values()
         if part == "peak":
             if kind == "copy":
-                return machine.copy(hidden, self.device)
-            return machine.product(hidden, dtype, self.device) if kind == "product" else machine.launch(self.device)
+                return peaks.copy(hidden, self.device)
+            return peaks.product(hidden, dtype, self.device) if kind == "product" else peaks.launch(self.device)
         if part == "sequential":
             return recurrences.sequential(dtype, batch, hidden, step, self.device)
         if part == "recurrence":

@@ -138,13 +138,6 @@ class Gpu:
             return Weather()
         return Weather(clock, watts, any(reasons & bit for bit in SPOILING))
 
-    def driver(self) -> str:
-        """The driver's version; empty if unknown."""
-        if self._nvml is None:
-            return ""
-        version = self._nvml.nvmlSystemGetDriverVersion()
-        return version.decode() if isinstance(version, bytes) else str(version)
-
 
 def exact_float32() -> None:
     """Turn TF32 off in float32; cuDNN uses it by default, and computes something else then."""

@@ -11,7 +11,6 @@ A recurrence's factory takes ``input_size`` and ``hidden_size``, a loss's ``widt
 States begin at zero. Autograd must be able to compute the gradients.
 """
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, digest
 from recurrent_lm.studies.timing.work import Unavailable
 
 SIZES = {"recurrence": ("input_size", "hidden_size"), "cross_entropy": ("width", "vocabulary")}
@@ -53,7 +52,7 @@ class Own:
 
     def digest(self) -> str:
         """Digest of the source, so that an edited factory is measured again."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+        return digest(self.file.read_bytes()) if self.file else ""
 
 
 @cache
@@ -74,8 +73,8 @@ def load(name: str) -> Own:
         raise InputError(f"{name} cannot be imported: {told(error)}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        fault = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
-        raise InputError(f"{name} {fault}; it must be a factory: {CONTRACT}")
+        there = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
+        raise InputError(f"{name} {there}; it must be a factory: {CONTRACT}")
     file = getattr(module, "__file__", None)
     return Own(name, *_taken(name, factory), Path(file) if file else None)
 
@@ -112,14 +111,14 @@ def recurrence(
     """
     weight = weights["weight_ih"]
     sizes = weight.shape[1], weights["weight_hh"].shape[1]
-    variant = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
-    if isinstance(variant, nn.Module):
-        variant.to(weight.device, weight.dtype).train(direction != "forward")
-        leaves = _filled(variant, weights, cell)
+    made = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
+    if isinstance(made, nn.Module):
+        made.to(weight.device, weight.dtype).train(direction != "forward")
+        leaves = _filled(made, weights, cell)
     else:
         leaves = [w.detach().clone().requires_grad_() for w in weights.values()]
 
-    call = variant if isinstance(variant, nn.Module) else lambda x: variant(x, *leaves)
+    call = made if isinstance(made, nn.Module) else lambda x: made(x, *leaves)
 
     def forward(x: Tensor) -> Tensor:
         output = call(x)
@@ -131,8 +130,8 @@ def recurrence(
 def loss(name: str, weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """A user's loss for weights [V, d]: (input, weight, bias, target) to the mean loss."""
     vocabulary, width = weight.shape
-    variant = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
-    return variant.to(weight.device) if isinstance(variant, nn.Module) else variant
+    made = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
+    return made.to(weight.device) if isinstance(made, nn.Module) else made
 
 
 def checked(output: Any, shape: tuple[int, ...]) -> None:
@@ -150,8 +149,8 @@ def told(error: BaseException) -> str:
 
 def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Tensor]:
     """Copy weights into a module; returns its parameters in the order of ``weights``."""
-    parameters = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
-    shapes = {key: list(parameter.shape) for key, parameter in parameters.items()}
+    there = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
+    shapes = {key: list(parameter.shape) for key, parameter in there.items()}
     wanted = {key: list(value.shape) for key, value in weights.items()}
     if shapes != wanted:
         listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
@@ -159,8 +158,8 @@ def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Te
         raise Unavailable(f"it has the parameters {listed}; {cell} has {needed}")
     with torch.no_grad():
         for key, value in weights.items():
-            parameters[key].copy_(value)
-    return [parameters[key] for key in weights]
+            there[key].copy_(value)
+    return [there[key] for key in weights]
 
 
 def _kind(value: object) -> str:

@@ -115,11 +115,14 @@ def liger(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     return lambda x, w, b, target: loss(w, x, target, b)
 
 
-def cut_cross_entropy(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def cut_cross_entropy(weight: Tensor, **options: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Apple's cut cross-entropy (Wijmans et al. 2025). Its release 25.1.1 takes no bias, so there the bias becomes a column of
-    the weights beside a column of ones, with zeros that keep rows aligned: the same loss, at the cost of two copies."""
-    loss = _installed("cut_cross_entropy", "cut-cross-entropy", weight).linear_cross_entropy
-    if "bias" in inspect.signature(loss).parameters:
+    the weights beside a column of ones, with zeros that keep rows aligned: the same loss, at the cost of two copies.
+
+    ``options`` are of its function; ``filter_eps=None`` turns the filter of small gradients off."""
+    function = _installed("cut_cross_entropy", "cut-cross-entropy", weight).linear_cross_entropy
+    loss = partial(function, **options)
+    if "bias" in inspect.signature(function).parameters:
         return lambda x, w, b, target: loss(x, w, target, bias=b)
 
     def with_bias(x: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from recurrent_lm.studies.timing.work import Peer, Tensors, Unavailable, Work, t
 
 OURS = {"kernels:torch": "torch", "kernels:triton": "triton"}
 GRAPH = "kernels:triton-graph"
+PLAIN = "torch.nn loop"  # by which the study training_step calls the plain loop
 VARIANTS = (*OURS, GRAPH, "torch.nn", "torch.compile")
 PRECISIONS = {"float32": "float32", "bfloat16": "bf16"}
 CLIP, LR, WIDTH = 0.25, 1.0, 0.1

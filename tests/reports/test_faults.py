@@ -93,7 +93,7 @@ def test_a_table_that_names_no_machine_has_a_page(tables, tmp_path):
 
 def test_pages_on_a_full_or_read_only_disk_are_a_sentence_and_the_old_ones_stay(tables, tmp_path):
     one, both = [tables / "training_step.parquet"], [tables / "training_step.parquet", tables / "kept.parquet"]
-    with mounted(tmp_path / "disk", 400_000) as disk:
+    with mounted(tmp_path / "disk", 800_000) as disk:
         assert reports("build", *one, "--out", disk / "pages")[0] == 0
         before = contents(disk / "pages")
         filler = fill(disk, 0)

@@ -44,7 +44,7 @@ def test_the_answer_counts_and_names_the_weightiest(rows, sentence):
 
 def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
     def claim(name, setting, verdict, page):
-        return Entry(name, "text", "slide", setting, ">= 1", "", verdict, page=page)
+        return Entry(name, "text", "slide", setting, ">= 1", "1", verdict, page=page)
 
     first = [claim("a", "T = 20", "holds", "one"), claim("a", "T = 50", "not measured", "one"), claim("c", "x", "fails", "one")]
     second = [claim("a", "T = 20", "not measured", "two"), claim("a", "all", "not measured", "two")]

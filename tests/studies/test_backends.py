@@ -4,7 +4,8 @@ import pytest
 from backend_cases import planted
 
 from recurrent_lm import studies
-from recurrent_lm.studies.backends.study import Study, apart, complaint
+from recurrent_lm.studies.backends.claims import apart
+from recurrent_lm.studies.backends.study import Study, complaint
 
 TINY = Study(corpora="trump", cell=("gru",), hidden=4, epochs=2, seeds=2, min_count=50)
 

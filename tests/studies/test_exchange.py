@@ -18,8 +18,8 @@ from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine.study import usual_preset
 from recurrent_lm.studies.engine.tables import load, save
 from recurrent_lm.studies.exchange import study as exchange
-from recurrent_lm.studies.exchange.measured_constants import record
-from recurrent_lm.studies.exchange.study import PRESETS, Study, complaint, constants, floors, steps_of
+from recurrent_lm.studies.exchange.measured_constants import constants, floors, record
+from recurrent_lm.studies.exchange.study import PRESETS, Study, complaint, steps_of
 from recurrent_lm.studies.timing import cuda
 
 WAITS = {"sentinel": 0.8, "counter": 1.6, "none": 0.3}

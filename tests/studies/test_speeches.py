@@ -7,7 +7,8 @@ import pytest
 
 from recurrent_lm import lm
 from recurrent_lm.studies import load, save, verdicts
-from recurrent_lm.studies.speeches.study import NOTHING, PROMPTS, Study, complaint, repeated
+from recurrent_lm.studies.speeches.samples import PROMPTS, repeated
+from recurrent_lm.studies.speeches.study import NOTHING, Study, complaint
 
 UNION = "Jobs make the country strong, and the students opened their books. "
 WALL = "We will build it, believe me, and we will win again and again. "

@@ -5,7 +5,8 @@ import pytest
 
 from recurrent_lm import lm
 from recurrent_lm.studies import load, save, verdicts
-from recurrent_lm.studies.weight_tying.study import SMALLER, VARIANTS, Study, complaint, count, largest_within, lecture
+from recurrent_lm.studies.weight_tying.sizes import SMALLER, VARIANTS, count, largest_within, lecture
+from recurrent_lm.studies.weight_tying.study import Study, complaint
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60
 

@@ -92,10 +92,8 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if made.empty:
         return "No training was measured."
     about = select(claims, "range")
-    rows = zip(about["setting"], about["verdict"], about["measured"], strict=True)
-    said = "; ".join(
-        f"{setting.rpartition(',')[0]}: {verdict} ({measured.partition(' over ')[0]})" for setting, verdict, measured in rows
-    )
+    rows = zip(about["facts"], about["verdict"], strict=True)
+    said = "; ".join(f"{facts['of']}: {verdict} ({facts['range']})" for facts, verdict in rows)
     free = made[made["multiple"] == math.inf]
     lost = "; ".join(f"{g['diverged'].sum()} of {len(g)} at rate {rate:g}" for rate, g in free.groupby("rate"))
     corpora = " and ".join(sorted({str(name) for name in made["corpus"]}))

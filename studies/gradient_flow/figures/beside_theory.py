@@ -108,7 +108,7 @@ def _why(claims: "pd.DataFrame") -> str:
     missed = chi[chi["verdict"].isin(["fails", "ambiguous"])]
     said = []
     for reason, group in missed.groupby("reason"):
-        where = ", ".join(setting.split("g = ")[1].split(",")[0] for setting in group["setting"])
+        where = ", ".join(f"{facts['g']:g}" for facts in group["facts"])
         said.append(f" It is missed at g = {where}{': ' if reason else ''}{reason}.")
     return "".join(said)
 
@@ -173,9 +173,9 @@ PLOT = Plot(
     "A tanh network with random weights, and what four theories say of its gradient (Pascanu, Mikolov & Bengio 2013; "
     "lecture, slide Why). For a linear network the spectral radius ρ of W_h decides. With tanh it does not: ρ may be above "
     "1 while the gradient still vanishes, because tanh' is below 1. The largest singular value bounds the growth from "
-    "above, far off. What the gradient really follows is the largest Lyapunov exponent, and χ = g² E[tanh'²] estimates it "
-    "from the states alone. First, one g on a log scale; then the slopes at every g, of which those above 0 explode and those "
-    "below vanish; last, how far the estimate is from the exponent, with the band that the claim allows.",
+    "above, far off. What the gradient really follows is the largest Lyapunov exponent, and $\\chi = g^2 E[\\tanh'^2]$ "
+    "estimates it from the states alone. First, one g on a log scale; then the slopes at every g, of which those above 0 "
+    "explode and those below vanish; last, how far the estimate is from the exponent, with the band that the claim allows.",
     slides=("Why",),
     papers="Pascanu, Mikolov & Bengio 2013, section 2.1; Poole et al. 2016; Benettin et al. 1980",
 )

@@ -78,8 +78,8 @@ PLOT = Plot(
     draw,
     caption,
     "What the lecture's slides Vanishing, exploding and Why say, measured. Each panel is a kind of network with random "
-    "weights, each line a scale g of W_h (its entries have standard deviation g / √n), and the height is what is left of "
-    "the gradient l steps back, on a scale where each mark is a factor. Straight falling lines vanish exponentially, rising "
+    "weights, each line a scale g of W_h (its entries have standard deviation $g/\\sqrt{n}$), and the height is what is left "
+    "of the gradient l steps back, on a scale where each mark is a factor. Straight falling lines vanish exponentially, rising "
     "ones explode. Lines are medians over networks and inputs, bands the middle half. Of an LSTM the state is h and c "
     "together.",
     slides=("Vanishing, exploding",),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (16.0, 38.0, 60.0, 82.0)  # where the four steps stand, in hundredths of the width
+MOST = 9  # digits of a factor
 LANES = {4: 60.0, 3: 65.0, 2: 69.0, 1: 73.0}  # heights of the paths: the one that turns down first lies lowest
 FACTORS = (24.0, 38.5, 53.0, 67.5, 82.0, 94.0)  # where a product's factors stand
 COLOURS = {4: PALETTE[0], 3: PALETTE[1], 2: PALETTE[2], 1: PALETTE[3]}
@@ -33,6 +34,17 @@ class Steps:
     probability: float
     cell: str
     corpus: str
+
+    @property
+    def digits(self) -> int:
+        """How many digits of the factors make the products true, as they are shown: with two digits each."""
+        chains = [(self.chain(i), self.part[i]) for i in (1, 2, 3, 4)]
+        for digits in range(2, MOST):
+            if all(
+                _number(math.prod(float(_number(f, digits)) for f in factors)) == _number(whole) for factors, whole in chains
+            ):
+                return digits
+        return MOST
 
     def chain(self, i: int) -> list[float]:
         """What path i multiplies: ||dL(4)/dh(4)||, the factor of each step back, and the last factor, that of dh(i)/dW_h."""
@@ -135,14 +147,15 @@ def _path(axes: "Axes", i: int, width: float) -> None:
 
 
 def _norms(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
-    _write(axes, COLUMNS[3] + 5.2, 80.6, _number(found.hidden[4]), type_["middle"], ha="left")
+    digits = found.digits
+    _write(axes, COLUMNS[3] + 5.2, 80.6, _number(found.hidden[4], digits), type_["middle"], ha="left")
     _write(axes, COLUMNS[3] + 5.2, 85.8, "$dL(4)/dh(4)$", type_["small"], MUTED, ha="left", math=True)
     for i in (3, 2, 1):
         middle = (COLUMNS[i - 1] + COLUMNS[i]) / 2
-        _write(axes, middle, 77.5, f"× {_number(found.chain(i)[-2])}", type_["middle"])
+        _write(axes, middle, 77.5, f"× {_number(found.chain(i)[-2], digits)}", type_["middle"])
         _write(axes, middle, 83, f"$dh({i + 1})/dh({i})$", type_["small"], MUTED, math=True)
     for i, x in enumerate(COLUMNS, start=1):
-        _write(axes, x + 4.2, 51.8, f"× {_number(found.chain(i)[-1])}", type_["small"], COLOURS[i], ha="left")
+        _write(axes, x + 4.2, 51.8, f"× {_number(found.chain(i)[-1], digits)}", type_["small"], COLOURS[i], ha="left")
         _write(axes, x + 3.2, 36.9, _number(found.part[i]), type_["large"], COLOURS[i], weight="bold")
 
 
@@ -158,15 +171,18 @@ def _products(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
         first, *back, last = found.chain(i)
         shown = dict(zip(FACTORS, (first, *back), strict=False)) | {FACTORS[4]: last}
         for x, factor in shown.items():
-            _write(axes, x, y, f"{'× ' * (x > FACTORS[0])}{_number(factor)}", type_["middle"])
+            _write(axes, x, y, f"{'× ' * (x > FACTORS[0])}{_number(factor, found.digits)}", type_["middle"])
         _write(axes, FACTORS[5], y, f"= {_number(found.part[i])}", type_["middle"], COLOURS[i], weight="bold")
     _write(
         axes, FACTORS[5] + 4.5, 0.4, f"norm of the sum of all four: {_number(found.total)}", type_["middle"], INK, ha="right"
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if 0.095 <= value < 100 else f"{value:.2g}"
+def _number(value: float, digits: int = 2) -> str:
+    """A norm with so many digits that count, all of them where it is between a thousandth and ten thousand."""
+    if not (math.isfinite(value) and 1e-3 <= value < 1e4):
+        return f"{value:.{digits}g}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(value)))}f}"
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
@@ -192,7 +208,8 @@ def lines(table: "pd.DataFrame") -> list[str]:
     """The four products."""
     found = steps(table)
     told = [
-        f"path through step {i}: {' × '.join(map(_number, found.chain(i)))} = {_number(found.part[i])}" for i in (4, 3, 2, 1)
+        f"path through step {i}: {' × '.join(_number(f, found.digits) for f in found.chain(i))} = {_number(found.part[i])}"
+        for i in (4, 3, 2, 1)
     ]
     return [title(table), *told, f"norm of their sum: {_number(found.total)}"]
 

@@ -57,7 +57,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     costs = 1 / steps["speed"]
     worst = steps.sort_values("speed").iloc[0]
     claim = select(claims, "waiting")
-    claim = claim[claim["setting"] == row["dtype"]]
+    claim = claim[[facts.get("dtype") == row["dtype"] for facts in claim["facts"]]]
     return (
         f"At {sizes(row)} the multiplications take {1 / row['speed']:.2f}{interval} times as long as steps that wait for each "
         f"other as in one product; over all {len(steps)} sizes between {costs.min():.2f} and {costs.max():.2f} times, most at "

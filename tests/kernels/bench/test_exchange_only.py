@@ -25,7 +25,7 @@ SPEC = {
     "steps": 5,
     "dtype": "float16",
     "repetitions": 1,
-    "deadline": 60.0,
+    "deadline": 300.0,
 }
 SHARED = {80: 163 * 1024, 90: 227 * 1024, 100: 227 * 1024}
 

@@ -66,7 +66,8 @@ def test_every_command_has_help(lm_command: Any, command: list[str]) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_default(lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recurrent_lm.lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.config import RunConfig
 
     monkeypatch.setenv("COLUMNS", "200")
     _, out, _ = lm_command("train", "--help")
@@ -130,7 +131,7 @@ def test_the_share_of_unknown_tokens_is_shown(tmp_path: Path, lm_command: Any) -
 
 def test_frequent_words_may_be_left_out_but_not_fewer_than_none(corpus: Path, lm_command: Any, refused: Any) -> None:
     assert "most frequent" not in lm_command("corpora", "show", corpus, "--top", 0)[1]
-    assert "--top must be at least 0, not -3" in refused("corpora", "show", corpus, "--top", -3)
+    assert "--top must be at least 0, not '-3'" in refused("corpora", "show", corpus, "--top", -3)
 
 
 @pytest.mark.parametrize("choice", [{}, {"kind": "word", "split": "spaces"}, {"kind": "word", "lower": True}])

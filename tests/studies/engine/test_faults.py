@@ -16,6 +16,7 @@ from faulty_disk import fill, mounted, read_only
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine import store
@@ -25,7 +26,6 @@ from recurrent_lm.studies.engine.study import Sweep
 from recurrent_lm.studies.engine.tables import load, save, sealed
 from recurrent_lm.studies.exchange.measured_constants import record
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
-from recurrent_lm.studies.timing import machine
 
 TINY = [x for s in ("vocabulary=9", "hidden=2", "rows=1", "bptt=2", "rounds=1", "layers=1") for x in ("--set", s)]
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -186,7 +186,7 @@ def measured(base, study=None, **how):
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "describe", lambda about=machine.describe(): about)  # noqa: B008
+        patch.setattr(lm, "describe_machine", lambda about=lm.describe_machine(): about)  # noqa: B008
         measured(folder / "s")
         measured(folder / "other" / "s", Squares(offset=1))
         yield folder
@@ -202,9 +202,9 @@ def check_folder(draw, sweep):
     others = [p for p in sorted(sweep.glob("*/**/*.parquet")) if "place" not in p.parts and p.suffix == file.suffix]
     what = hurt(draw, file, others)
     same = file.is_file() and file.read_bytes() == before
-    about = machine.describe()
+    about = lm.describe_machine()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "describe", lambda: about)
+        patch.setattr(lm, "describe_machine", lambda: about)
         try:
             table, said = measured(place / "s")
         except InputError as error:

@@ -1,15 +1,15 @@
 """A study that is stopped goes on where it was, and nothing is mixed in that was measured otherwise."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+from forked import ended
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import progress, store
 from recurrent_lm.studies.engine.parameters import whole, wholes
@@ -19,7 +19,6 @@ from recurrent_lm.studies.engine.tables import save
 from recurrent_lm.studies.executors import job
 from recurrent_lm.studies.executors.job import identity_of
 from recurrent_lm.studies.executors.sources import digest_of, sources
-from recurrent_lm.studies.timing import machine
 
 
 @dataclass(frozen=True)
@@ -125,8 +124,8 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
     Squares.calls.clear()
     capsys.readouterr()
     words, changed = CHANGES[change]
-    about = changed(machine.describe())
-    monkeypatch.setattr(machine, "describe", lambda: about)
+    about = changed(lm.describe_machine())
+    monkeypatch.setattr(lm, "describe_machine", lambda: about)
     monkeypatch.setattr(Squares, "inputs", lambda self: "else" if change == "inputs" else "")
     if change == "sources":
         files = sources(Squares) | {"studies/engine/parameters.py": "0" * 16}
@@ -143,8 +142,8 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
 
 def test_what_is_no_part_of_the_machine_does_not_matter():
     """The command line, the commit and the state of the working tree are recorded, not compared; the sources' digests are."""
-    identity = identity_of(Squares(), "squares", machine.describe())
-    again = machine.describe() | {"command": "another", "commit": "f" * 40, "dirty": None}
+    identity = identity_of(Squares(), "squares", lm.describe_machine())
+    again = lm.describe_machine() | {"command": "another", "commit": "f" * 40, "dirty": None}
     assert identity == identity_of(Squares(), "squares", again)
     assert {"command", "commit", "dirty"}.isdisjoint(identity["machine"])
     assert identity["sources"] and identity["machine"]["cpu"] and identity["machine"]["threads"]
@@ -228,9 +227,8 @@ with ending_at_once(going.stopped):
 def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signum, code, tmp_path):
     base = tmp_path / "s"
     program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stderr
-    assert done.stderr == f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    said = f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    assert ended(tmp_path / "ended", "", first=program)[::2] == (code, said)
     assert list(run(base)()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [3]
 
@@ -263,13 +261,13 @@ def test_the_time_left_is_that_of_the_cells_measured_here(monkeypatch, capsys):
 
 def test_a_run_tells_the_program_that_began_it(tmp_path, monkeypatch):
     """What is committed while it measures is not what measured."""
-    about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "begun"})
+    about = lm.describe_machine()
+    monkeypatch.setattr(lm, "describe_machine", lambda: about | {"commit": "begun"})
     going = run(tmp_path / "s")
     known = Squares.measure
 
     def measure(self, cell):
-        monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "ended"})
+        monkeypatch.setattr(lm, "describe_machine", lambda: about | {"commit": "ended"})
         return known(self, cell)
 
     monkeypatch.setattr(Squares, "measure", measure)

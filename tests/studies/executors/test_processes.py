@@ -40,6 +40,7 @@ def run(base, study, where):
 
 
 @BOTH
+@pytest.mark.usefixtures("spawned")
 def test_processes_give_the_table_of_one_bit_for_bit(where, tmp_path, notes, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = Cases(numbers=(4, 1, 3, 2), notes=notes)
@@ -84,16 +85,14 @@ def test_the_table_of_a_real_study_is_the_same_to_the_bit(tmp_path, monkeypatch)
 def test_a_process_that_is_killed_loses_no_cell_and_stores_none_twice(
     where, deaths, measured, tmp_path, notes, capsys, monkeypatch
 ):
-    study = Cases(notes=notes, deadly=2, deaths=deaths)
+    others = 1 if where is OwnProcess else 3  # cells that are stored before: the results of a worker of Dask die with it
+    study = Cases(notes=notes, deadly=2, deaths=deaths, after=others, base=str(tmp_path / "s"))
     saved = []
     known = store.Store.save
     monkeypatch.setattr(store.Store, "save", lambda self, i, *rest: (saved.append(i), known(self, i, *rest)))
     going = run(tmp_path / "s", study, where)
     made = going()
-    assert [n for n, _ in study.measured()].count(2) == measured
-    assert all(
-        [n for n, _ in study.measured()].count(n) >= 1 for n in (1, 3, 4)
-    )  # a result that dies with its worker is made again
+    assert [n for n, _ in study.measured()] == [1, *[2] * measured, 3, 4]
     said = capsys.readouterr().out
     assert said.count("its cell is measured again") >= measured - 1
     if deaths == 1:
@@ -186,7 +185,7 @@ def test_a_signal_ends_the_processes_too_and_keeps_what_was_measured(signum, cod
     study = Cases(numbers=(1, 2, 50, 51), notes=notes)
     until(lambda: {n for n, _ in study.measured()} == begun and len(list(base.glob("cells/*.parquet"))) == 2)
     os.killpg(going.pid, signum) if signum != signal.SIGKILL else going.kill()
-    said = going.communicate(timeout=60)[1]
+    said = going.communicate(timeout=600)[1]
     assert going.returncode == code, said
     if signum != signal.SIGKILL:
         assert said == f"lm: stopped with 2 of 4 cells in {base}; the same command goes on from there\n"

@@ -10,10 +10,11 @@ import pandas as pd
 from backend_cases import planted as trained_by_backends
 from flow_cases import flow
 from flow_cases import study as flow_study
-from report_cases import CLIPPED, clippings, costs, norms, reaches, speech_scores, speeds, tying
+from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readings, speech_scores, speeds, tying
 
 from recurrent_lm.studies.backends.study import Study as Backends
 from recurrent_lm.studies.engine.catalogue import module_of
+from recurrent_lm.studies.engine.study import Shared
 from recurrent_lm.studies.exchange import study as exchange
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.long_range import study as long_range
@@ -65,6 +66,7 @@ CASES = {
     "weight_tying": lambda: (WeightTying(vocabulary=(100_000,), sizes=(64,)), tying()),
     "gradient_flow": lambda: (flow_study(), flow()),
     "clipping": lambda: (CLIPPED, overflowing()),
+    "reading": lambda: (READ, readings()),
     "backends": lambda: (Backends(corpora="obama", cell=("lstm", "gru"), backends=("torch", "triton")), trained_by_backends()),
     "exchange": exchanged,
     "throughput": lambda: speeds(rounds=8, batch=(4,), hidden=(8,), cell=("lstm",), vocabulary=(50,), tokens=(8,)),
@@ -75,7 +77,8 @@ CASES = {
 def table_of(name):
     study, table = CASES[name]()
     parameters = json.loads(json.dumps(asdict(study)))
-    table.attrs = {"study": name, "parameters": parameters, "machine": table.attrs.get("machine", {})}
+    machine = table.attrs.get("machine", {})
+    table.attrs = {"study": name, "parameters": Shared(parameters), "machine": Shared(machine)}  # as load makes it
     return table
 
 

@@ -1,52 +1,25 @@
-"""The machine a study meets, as JSON, and works that find its peaks.
+"""Works that find the peaks of a machine: a copy, a product and a launch.
 
 Peaks are measured, not looked up: tables hold boost clocks and the best case of another shop's cooling.
 """
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 import torch
 
-from recurrent_lm import lm
-from recurrent_lm.studies.timing.cuda import Gpu
 from recurrent_lm.studies.timing.recurrences import product_error
 from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_bytes
-
-PACKAGES = ("numpy", "scipy", "pandas", "triton", "flashrnn", "liger-kernel", "cut-cross-entropy", "nvidia-ml-py")
-
-
-def describe() -> dict[str, Any]:
-    """Describe the machine for a table: ``lm.describe_machine`` with threads, versions and driver."""
-    about: dict[str, Any] = lm.describe_machine() | {
-        "threads": torch.get_num_threads(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "driver": None,
-        "cuda": torch.version.cuda,
-        "cudnn": None,
-    }
-    if torch.cuda.is_available():
-        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
-        about |= {
-            "driver": Gpu().driver() or None,
-            "cudnn": torch.backends.cudnn.version(),
-            "capability": f"{properties.major}.{properties.minor}",
-            "multiprocessors": properties.multi_processor_count,
-            "gpu_bytes": properties.total_memory,
-        }
-    return about
 
 
 def copy(megabytes: int, device: str = "cpu") -> Work:
     """A copy of ``megabytes``: the memory's bandwidth, counting bytes read and written."""
-    source = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
-    here = torch.empty_like(source)
+    there = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
+    here = torch.empty_like(there)
 
     def call() -> Tensors:
-        return (here.copy_(source),)
+        return (here.copy_(there),)
 
-    return _alone("copy", call, lambda: (source.double(),), 0.0, 0.0, float(2 * numel_bytes(source)))
+    return _alone("copy", call, lambda: (there.double(),), 0.0, 0.0, float(2 * numel_bytes(there)))
 
 
 def product(size: int, dtype: str, device: str = "cpu") -> Work:
@@ -81,10 +54,3 @@ def launch(device: str) -> Work:
 
 def _alone(name: str, call: Callable[[], Tensors], truth: Callable[[], Tensors], allowed: float, *counts: float) -> Work:
     return Work({name: lambda: Peer(call, call)}, lambda _: truth(), allowed, *counts)
-
-
-def _version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

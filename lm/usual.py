@@ -56,6 +56,7 @@ _USUAL: dict[str, str] = {
     "CORPUS": "--corpus --source",
     "--run, --html": "--out --out-dir --outdir --output --output-dir --save --save-dir --savefile "
     "--logdir --log-dir --run-dir --name",
+    "--out": "--output --outfile --output-file --out-file --savefile --save",
     # the machine
     "--processes": "--nproc-per-node --num-processes --nproc --n-procs --world-size",
     "--device cuda": "--cuda --gpu --gpus --use-cuda --use-gpu",
@@ -77,6 +78,8 @@ _USUAL: dict[str, str] = {
     "--prompt": "--start --prime --primetext --prime-text --prime-str --prefix --context --seed-text --start-text --begin",
     "--no-repeat-ngram": "--no-repeat-ngram-size",
     "--stop": "--stop-token --stop-sequence --stop-sequences --stop-text --stop-string --until --eos",
+    "--int8": "--quantize --quantise --quantized --quantization --8bit --load-in-8bit",
+    "--title": "--heading --caption",
     "--ngram": "--order --ngram-order --n-gram --ngrams",
     "--interpolate": "--mix --mixture --interpolation",
     "--dynamic": "--dynamic-evaluation --dynamic-eval --dyneval",
@@ -89,6 +92,7 @@ _USUAL_OF: dict[str, dict[str, str]] = {
     "next": {"--top-k": "--top", "--text": "--prompt", "--input": "--prompt"},
     "eval": {"--test": "--split test", "--valid": "--split valid", "--train": "--split train", "--lr": "--dynamic-lr"},
     "params": {"--vocab": "--vocabulary", "--vocabulary-size": "--vocabulary", "--ntokens": "--vocabulary"},
+    "page": {"--html": "--out", "--text": "--prompt", "--input": "--prompt"},
     "score": {"--prompt": "TEXT|FILE", "--prompt-file": "TEXT|FILE"},
 }
 
