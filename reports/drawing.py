@@ -1,4 +1,4 @@
-"""From a study's table to a drawing with words."""
+"""Draws a study's table as one figure with words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +34,12 @@ def figure(table_path: Path, name: str = "") -> Figure:
     """
     table = load(table_path)
     study = table.attrs["study"]
-    found = {plot.name: plot for plot in plots(study)}
-    if not found:
+    figures = {plot.name: plot for plot in plots(study)}
+    if not figures:
         raise InputError(f"the study {study} has no figure; studies show {table_path} prints its claims")
-    if name and name not in found:
-        raise InputError(f"the study {study} has no figure {name!r}; it has {', '.join(found)}")
-    plot = found[name or next(iter(found))]
+    if name and name not in figures:
+        raise InputError(f"the study {study} has no figure {name!r}; it has {', '.join(figures)}")
+    plot = figures[name or next(iter(figures))]
     claims = verdicts(table)
     drawing = plot.draw(table, claims, WIDE)
     headline(drawing, plot.title(table))

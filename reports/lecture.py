@@ -1,4 +1,4 @@
-"""The lecture's slides in their order, and where each is found: the figures that follow it, or a command that shows it."""
+"""The lecture's slides in order, each with the figures that follow it or a command that shows it."""
 
 import re
 from dataclasses import dataclass
@@ -48,17 +48,19 @@ class Row:
 
 
 def guide(pages: "list[Page]") -> list[Row]:
-    """The slides that some figure of these pages follows or a command shows; nothing where no figure follows any. What two
-    pages of a study show under one title stands once, that of the first, which shows the tables together."""
+    """The slides with figures or commands; empty if these pages have no figure of any slide.
+
+    If two pages of a study show a figure under one title, the first page, which shows the tables together, is taken.
+    """
     figures: dict[tuple[str, str], tuple[Page, Shown]] = {}
     for page in pages:
         for shown in page.drawn:
             figures.setdefault((page.study, shown.title), (page, shown))
-    found = {slide: [(page, shown) for page, shown in figures.values() if slide in shown.slides] for slide in SLIDES}
-    if not any(found.values()):
+    of_slides = {slide: [(page, shown) for page, shown in figures.values() if slide in shown.slides] for slide in SLIDES}
+    if not any(of_slides.values()):
         return []
-    pictures = _pictures(found)
-    return [Row(slide, SLIDES[slide], of, pictures.get(slide)) for slide, of in found.items() if of or SLIDES[slide]]
+    pictures = _pictures(of_slides)
+    return [Row(slide, SLIDES[slide], of, pictures.get(slide)) for slide, of in of_slides.items() if of or SLIDES[slide]]
 
 
 def _pictures(found: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[Page, Shown]]":

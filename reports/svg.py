@@ -131,7 +131,7 @@ def _rounded(value: str) -> str:
 
 
 def _variables(value: str) -> str:
-    return re.sub(r"#[0-9a-f]{6}\b", lambda found: VARIABLES.get(found[0], found[0]), value)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda match: VARIABLES.get(match[0], match[0]), value)
 
 
 def series(drawing: "Figure") -> list[dict[str, Any]]:

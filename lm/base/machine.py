@@ -24,7 +24,11 @@ FAILED_ALLOCATIONS = ("allocate memory", "out of memory", "Storage size calculat
 
 
 def resolve_device(name: str) -> str:
-    """cpu, cuda or cuda:N for ``auto`` or a wish."""
+    """The device for a setting: cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: for a GPU that does not exist.
+    """
     check_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,24 +40,24 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def check_memory(needed: float, what: str, advice: str, device: str = "cpu") -> None:
+def check_memory(needed: float, subject: str, advice: str, device: str = "cpu") -> None:
     """Refuse work that needs more memory than the device has. Checked up front, because the OOM killer leaves no message.
 
     Args:
         needed: bytes.
-        what: subject of the error's sentence, which says what needs how much.
+        subject: subject of the error's sentence, which says what needs how much.
         advice: what to reduce; the end of that sentence.
         device: cpu, cuda or cuda:N.
 
     Raises:
         InputError: if ``needed`` exceeds the device's memory.
     """
-    if needed > (there := memory(device)):
-        raise InputError(f"{what}, and {device} has {there / 1e9:,.1f} GB; {advice}")
+    if needed > (available := memory(device)):
+        raise InputError(f"{subject}, and {device} has {available / 1e9:,.1f} GB; {advice}")
 
 
 def memory(device: str) -> int:
-    """Bytes of memory of a device; for a CPU the machine's, or the limit of a control group that this process is in."""
+    """Bytes of a device's memory; for a CPU the machine's, or the smallest limit of this process's control groups."""
     if device != "cpu":
         return int(torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -142,7 +146,7 @@ def _driver() -> str | None:
 
 
 def _program() -> str:
-    """lm or studies, also where it was started with ``python -m``."""
+    """lm or studies, also when started with ``python -m``."""
     path = Path(sys.argv[0])
     return path.parent.name if path.name == "__main__.py" else path.name
 

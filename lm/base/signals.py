@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: ended at once while there is nothing to save, noted where there is."""
+"""SIGINT and SIGTERM: end the process at once while there is nothing to save, otherwise take a note."""
 
 import os
 import signal
@@ -49,7 +49,7 @@ def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
-        with suppress(OSError):  # nobody listens
+        with suppress(OSError):  # standard error may be closed
             os.write(2, f"{console.program}: {sentence()}\n".encode())
         os._exit(128 + signum)
 
@@ -58,9 +58,9 @@ def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """The result of ``work`` from another thread: Python handles signals in the main thread alone, which a library that
-    computes for long without coming back would keep from it. ``work`` must let other threads run meanwhile. A signal that
-    ends the waiting leaves the thread behind, to end with the process.
+    """Run ``work`` in another thread and return its result, so that the main thread can handle signals meanwhile.
+
+    ``work`` must release Python's lock. A signal that ends the waiting leaves the thread behind until the process ends.
     """
     done: list[T] = []
     failed: list[BaseException] = []

@@ -1,6 +1,6 @@
-"""Files that are written as a whole or not at all, seals that find damage, and one process at a time in a folder.
+"""Files that are written completely or not at all, seals that detect damage, and locks on folders.
 
-A seal is the SHA-256 of a JSON object, with its keys sorted, and of whatever bytes belong to it. It is kept in the object.
+A seal is the SHA-256 of a JSON object with sorted keys and of the bytes that belong to it. It is stored in the object.
 """
 
 import errno
@@ -59,20 +59,20 @@ def replacing(path: Path, option: str = "", lasting: bool = False) -> Iterator[P
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file at once: readers see the old content or the new, also after a power failure."""
+    """Replace a file atomically: readers see the old content or the new one, also after a power failure."""
     with replacing(path, lasting=True) as temporary, naming(temporary):
         temporary.write_bytes(data)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns."""
+    """Write a new file and flush it to the disk."""
     with naming(path):
         path.write_bytes(data)
     sync(path)
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
@@ -100,7 +100,9 @@ def check_writable(path: Path, option: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system names the file, as one in opening it does: a full disk is found in writing."""
+    """Add the file's name to an operating system's error in the block, since a full disk is noticed in writing, not in
+    opening.
+    """
     try:
         yield
     except OSError as error:
@@ -164,10 +166,10 @@ def intact(content: dict[str, Any], *data: bytes) -> bool:
 
 
 def unseal(raw: bytes) -> dict[str, Any]:
-    """The object of a sealed JSON file.
+    """Read a sealed JSON object.
 
     Raises:
-        ValueError: for what is no JSON object, and for one whose content is not what was sealed.
+        ValueError: for anything that is no JSON object, and for a wrong seal.
     """
     try:
         content = json.loads(raw)

@@ -1,4 +1,4 @@
-"""A trained model beside its rivals on a text: itself, itself learning on, an n-gram model, and a mixture of both."""
+"""Compares a trained model on a text with itself under dynamic evaluation, an n-gram model, and a mixture of both."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class How(Flags):
-    """What ``compare`` computes, checked."""
+    """Settings of ``compare``, checked when they are created."""
 
     split: str = setting("test", choices=(*SPLITS, "all"))
     rows: int = setting(1, low=1, high=10**9)
@@ -47,7 +47,7 @@ class How(Flags):
 
     @property
     def fits(self) -> bool:
-        """Whether something is fitted on the validation split."""
+        """Whether a parameter is fitted on the validation split."""
         return self.interpolate or (self.dynamic and self.dynamic_lr is None)
 
 
@@ -100,7 +100,7 @@ def compare(
         corpus = open_corpus(other)
         for sentence in (*corpus.notes, *twice(corpus)):
             note(sentence)
-        if how.ngram or how.fits:  # what reads the run's own corpus anyway
+        if how.ngram or how.fits:  # these read the run's own corpus anyway
             for sentence in seen_in_training(pieces_of(corpus, how.split), judge.data.corpus.splits()["train"]):
                 note(sentence)
         stream = stream_of(corpus, run.tokenizer, how.split)
@@ -126,7 +126,7 @@ def compare(
 
 
 class _Judge:
-    """The run's own corpus, read when it is first needed, and what is fitted on it."""
+    """The run's own corpus, read when it is first needed, and the parameters fitted on it."""
 
     def __init__(self, run: Run, how: How, note: Callable[[str], None], place: str, option: str) -> None:
         self.run, self.how, self.note = run, how, note
@@ -151,12 +151,14 @@ class _Judge:
 
     def dynamic(self, stream: Stream, lr: float) -> "Losses":
         losses = dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
-        if self.how.dynamic_lr is not None and not losses.mean() < EXPLODED:  # of rates that are tried the best is taken
+        if (
+            self.how.dynamic_lr is not None and not losses.mean() < EXPLODED
+        ):  # when rates are searched, the best one is taken instead
             raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
         return losses
 
     def rate(self) -> float:
-        """The rate that predicts the validation split best, going up until it gets worse."""
+        """The rate with the lowest loss on the validation split; rates are tried upwards until the loss rises."""
         best, least = 0.0, float("inf")
         for lr in RATES:
             nats = float(self.dynamic(self.data.valid, lr).sum())
@@ -173,7 +175,7 @@ class _Judge:
 
 
 def _is_own(run: Run, place: str) -> bool:
-    """Whether the text at a place is the one that a run was trained on."""
+    """Whether a text is the one that the run was trained on."""
     try:
         trained_on(run.config, run.tokenizer, run.path, run.meta, place)
     except InputError:

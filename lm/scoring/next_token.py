@@ -1,4 +1,4 @@
-"""What a model expects: the distribution of the next token, P(v | prompt), and the surprise at each token of a text."""
+"""Predictions of a model: the distribution of the next token, P(v | prompt), and the surprise at each token of a text."""
 
 import math
 from collections import deque
@@ -18,12 +18,12 @@ from recurrent_lm.lm.text.tokens import EOS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 256  # steps of which the distributions are held at once
+WINDOW = 256  # steps whose distributions are held at once
 
 
 @dataclass(frozen=True)
 class Next:
-    """P(v | prompt): ``probabilities`` [|V|] in float64, summing to 1, and their ``entropy`` in nats."""
+    """P(v | prompt): ``probabilities`` [|V|] in float64 with sum 1, and their ``entropy`` in nats."""
 
     probabilities: "NDArray[np.float64]"
     entropy: float
@@ -55,13 +55,12 @@ def next_token(run: Run, prompt: str | None = None) -> Next:
 
 @dataclass(frozen=True)
 class Surprise:
-    """A piece of a text and what it cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
+    """A piece of a text and its cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
 
-    ``tokens`` is 1 but where a token has no text of its own, as one byte of a character has not: it is counted with the
-    tokens behind it. ``rank`` is the piece's place among all tokens that could have stood there, from 1: one more than the
-    number of other tokens that are likelier than the whole piece, its spelling included. So an unknown word does not rank where
-    <unk> does, which stands for all unknown words together. Other unknown words may be likelier still and are not counted.
-    ``expected`` are the likeliest three tokens where the piece begins.
+    ``tokens`` is 1, or more where a token has no text of its own, such as one byte of a character. ``rank`` counts from 1: one
+    more than the number of other tokens that are likelier than the whole piece with its spelling. An unknown word therefore
+    does not have the rank of <unk>, which stands for all unknown words together; other unknown words are not counted.
+    ``expected`` are the three likeliest tokens at the beginning of the piece.
     """
 
     text: str
@@ -78,8 +77,9 @@ class Surprise:
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A text piece by piece, with its size in ``bytes``, what those are of ("the lower-cased text", or ""), how many tokens
-    stand for what the vocabulary lacks, and ``doubts``: warnings about the perplexity."""
+    """A text piece by piece, with its size in ``bytes`` of ``raw_is`` ("the lower-cased text", or "" for the text itself), the
+    number of tokens outside the vocabulary, and ``doubts``: warnings about the perplexity.
+    """
 
     pieces: list[Surprise]
     bytes: int
@@ -89,7 +89,7 @@ class ScoredText:
 
     @property
     def nats(self) -> float:
-        """-log P(text), the spelling of unknown words included."""
+        """-log P(text) with the spelling of unknown words."""
         return math.fsum(p.total for p in self.pieces)
 
     @property
@@ -98,7 +98,7 @@ class ScoredText:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean loss of a token, spelling left out, as everywhere."""
+        """exp of the mean loss of a token, without spelling, as everywhere."""
         mean = math.fsum(p.nats for p in self.pieces) / self.tokens
         return math.exp(mean) if mean < 700 else math.inf
 

@@ -1,4 +1,4 @@
-"""Claims of gradient_flow about random networks: 4 to 8 of theory and its papers."""
+"""Claims of gradient_flow about random networks: 4 to 8, from theory."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,7 @@ GROWTH = (
 
 
 def theory(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
-    """All of them."""
+    """Claims 4 to 8."""
     return _linear(table, study) + _tanh(table, study) + _gates(table) + _memory(table)
 
 
@@ -153,7 +153,7 @@ def _memory(table: "pd.DataFrame") -> list[Claim]:
 
 
 def _differences(a: "pd.DataFrame", b: "pd.DataFrame") -> list[float]:
-    """a - b, seed by seed."""
+    """a - b for each seed."""
     keys = ["cell", "scale", "seed"]
     both = a[[*keys, "value"]].merge(b[[*keys, "value"]], on=keys)
     return (both["value_x"] - both["value_y"]).tolist()

@@ -55,9 +55,9 @@ def run(base, study=None, **options):
 
 
 def test_a_run_gives_what_calling_the_study_gives(tmp_path):
-    made = run(tmp_path / "s")()
-    pd.testing.assert_frame_equal(made, Squares()())
-    assert list(made["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
+    result = run(tmp_path / "s")()
+    pd.testing.assert_frame_equal(result, Squares()())
+    assert list(result["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert sorted(p.name for p in (tmp_path / "s" / "cells").iterdir()) == ["0000.parquet", "0001.parquet", "0002.parquet"]
     assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["parameters"] == {
         "numbers": [1, 2, 3],
@@ -132,10 +132,10 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(job, "sources", lambda kind: files)
     run(tmp_path / "s", Squares(offset=7) if change == "parameters" else None)()
     assert Squares.calls == [1, 2, 3]
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f"{tmp_path / 's'} was measured with {words}" in said
-        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in said
+        f"{tmp_path / 's'} was measured with {words}" in output
+        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in output
     )
     assert before == {p: p.read_bytes() for p in (tmp_path / "s").rglob("*.parquet")}
 
