@@ -136,9 +136,9 @@ class Sample:
         of one.
         """
         stops, text = self._draws.stop, self._held + piece
-        found = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
-        if found >= 0:
-            self.ended, self._held, text = "stop", "", text[:found]
+        at_stop = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
+        if at_stop >= 0:
+            self.ended, self._held, text = "stop", "", text[:at_stop]
         else:
             keep = max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
             text, self._held = text[: len(text) - keep], text[len(text) - keep :]

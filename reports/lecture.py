@@ -63,7 +63,7 @@ def guide(pages: "list[Page]") -> list[Row]:
     return [Row(slide, SLIDES[slide], of, pictures.get(slide)) for slide, of in of_slides.items() if of or SLIDES[slide]]
 
 
-def _pictures(found: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[Page, Shown]]":
+def _pictures(of_slides: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[Page, Shown]]":
     """One figure a slide, each once where there are enough: first for the slides that a figure names first, then for those
     that fewest figures follow."""
     chosen: dict[str, tuple[Page, Shown]] = {}
@@ -75,8 +75,8 @@ def _pictures(found: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[
             chosen[slide] = free[0]
             used.add(free[0][1].name)
 
-    for slide, of in found.items():
+    for slide, of in of_slides.items():
         take(slide, [pair for pair in of if pair[1].slides[0] == slide])
-    for slide, of in sorted(found.items(), key=lambda item: len(item[1])):
+    for slide, of in sorted(of_slides.items(), key=lambda item: len(item[1])):
         take(slide, of)
-    return chosen | {slide: of[0] for slide, of in found.items() if of and slide not in chosen}
+    return chosen | {slide: of[0] for slide, of in of_slides.items() if of and slide not in chosen}

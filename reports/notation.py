@@ -17,19 +17,19 @@ DOLLARS = re.compile(r"\$([^$]+)\$")
 def pieces(text: str, dollars: bool = False) -> Iterator[tuple[str, bool]]:
     """The text in order as (text, False) and (LaTeX, True)."""
     at = 0
-    for found in DOLLARS.finditer(text) if dollars else ():
-        yield from _symbols(text[at : found.start()])
-        yield found[1], True
-        at = found.end()
+    for match in DOLLARS.finditer(text) if dollars else ():
+        yield from _symbols(text[at : match.start()])
+        yield match[1], True
+        at = match.end()
     yield from _symbols(text[at:])
 
 
 def _symbols(text: str) -> Iterator[tuple[str, bool]]:
     at = 0
-    for found in PLAIN.finditer(text):
-        yield text[at : found.start()], False
-        yield found[0], True
-        at = found.end()
+    for match in PLAIN.finditer(text):
+        yield text[at : match.start()], False
+        yield match[0], True
+        at = match.end()
     yield text[at:], False
 
 

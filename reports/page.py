@@ -179,10 +179,10 @@ def make(
     entries = ledger(claims, name)
     left = decided_elsewhere(entries, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
     together = [table, *beside.values()] if leads else [table]
-    found = answer(table, claims)
+    answered = answer(table, claims)
     figures = [_shown(plot, together, claims, name) for plot in plots(table.attrs["study"])]
-    if found:  # the plot that proves it comes first
-        figures.sort(key=lambda shown: shown.name != f"{name}-{found.plot}")
+    if answered:  # the plot that proves it comes first
+        figures.sort(key=lambda shown: shown.name != f"{name}-{answered.plot}")
     return Page(
         name=name,
         study=table.attrs["study"],
@@ -207,7 +207,7 @@ def make(
         elsewhere=list(beside),
         leads=leads,
         left=len(left),
-        answered=found.sentence if found else "",
+        answered=answered.sentence if answered else "",
     )
 
 
@@ -222,12 +222,12 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
         drawing = plot.draw(table, claims, WIDE)
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
-    found = finding(table, claims, plot.name)
-    label = f"{title}. {found or caption}"
+    sentence = finding(table, claims, plot.name)
+    label = f"{title}. {sentence or caption}"
 
     def narrow() -> str:
         return inline(plot.draw(table, claims, NARROW), f"{name}-small", label)
 
     svg = inline(drawing, name, label)
     headline(drawing, title)
-    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=found, **about)
+    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=sentence, **about)

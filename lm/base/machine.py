@@ -139,10 +139,10 @@ def _driver() -> str | None:
         return None
     try:
         pynvml.nvmlInit()
-        said = pynvml.nvmlSystemGetDriverVersion()
+        version = pynvml.nvmlSystemGetDriverVersion()
     except pynvml.NVMLError:
         return None
-    return said.decode() if isinstance(said, bytes) else str(said)
+    return version.decode() if isinstance(version, bytes) else str(version)
 
 
 def _program() -> str:

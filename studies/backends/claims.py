@@ -14,15 +14,15 @@ KEYS = ["corpus", "cell", "seed", "epoch"]
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """For each backend beside the first: the same curves, and how its tokens a second compare."""
     reference, *others = table.attrs["parameters"]["backends"]
-    made = []
+    rows = []
     for backend in others:
-        there = {reference, backend} <= set(table["backend"])
-        made += _same(apart(table, backend, reference) if there else None, backend, reference)
-        made += _speed(table, backend, reference) if there else []
-    return made
+        measured = {reference, backend} <= set(table["backend"])
+        rows += _same(apart(table, backend, reference) if measured else None, backend, reference)
+        rows += _speed(table, backend, reference) if measured else []
+    return rows
 
 
-def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
+def _same(differences: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
     """Of how far curves lie ``apart``, where both backends were measured."""
     text = f"trained by {backend}, a model learns the curve that it learns by {reference}"
     claim, threshold = (f"curve.{backend}", text, "aim of the trainer"), "within the spread of the seeds, at every epoch"
@@ -32,7 +32,7 @@ def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Cl
     )
     rows: list[Claim] = []
     row: Any
-    for row in found.itertuples() if found is not None else ():
+    for row in differences.itertuples() if differences is not None else ():
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
         right, why = row.distance <= row.noise, wrong
         if row.distance != row.distance:

@@ -81,10 +81,10 @@ class Study(Sweep):
         rows = []
         for backend in self.backends:
             config = self._config(cell["corpus"]).replace(cell=cell["cell"], seed=cell["seed"], backend=backend)
-            made = converged(config)
-            about = cell | {"corpus": made.data.corpus.name, "backend": backend}
+            training = converged(config)
+            about = cell | {"corpus": training.data.corpus.name, "backend": backend}
             columns = ["epoch", "train_loss", "valid_loss", "seconds", "tokens_per_second"]
-            rows += [about | {name: made.epochs[name][i] for name in columns} for i in range(len(made.epochs))]
+            rows += [about | {name: training.epochs[name][i] for name in columns} for i in range(len(training.epochs))]
         return rows
 
     @property

@@ -96,9 +96,9 @@ def steepest(w: float) -> tuple[float, float]:
     """(b, dE/db) at the largest |dE/db| of a scan within 1.5 of the ridge, denser towards it."""
     near = np.geomspace(1e-14, 1.5, 20_000)
     b = ridge(w) + np.concatenate([-near[::-1], [0.0], near])
-    found = slopes(w, b).by_b
-    i = int(np.abs(found).argmax())
-    return float(b[i]), float(found[i])
+    derivatives = slopes(w, b).by_b
+    i = int(np.abs(derivatives).argmax())
+    return float(b[i]), float(derivatives[i])
 
 
 def bifurcations(w: float) -> tuple[float, float]:

@@ -110,10 +110,10 @@ def parts_of(snapshot: Snapshot) -> Parts:
     for token, w_h, w_i, b in zip(x, *(copies[name].unbind() for name in WEIGHTS), strict=True):
         state = kernels.step(model.config.cell, F.linear(token, w_i, b), state, w_h, of["bias_hh_l0"].detach())
         hidden.append(state[0])
-    found = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
-    of_hidden = found[len(copies) :]
+    gradients = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
+    of_hidden = gradients[len(copies) :]
     largest = float(torch.stack([g.abs().max() for g in of_hidden]).max())  # of nan it is nan
-    return Parts(torch.cat([g.flatten(1) for g in found[: len(copies)]], dim=1), largest)
+    return Parts(torch.cat([g.flatten(1) for g in gradients[: len(copies)]], dim=1), largest)
 
 
 def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), backend: str = "torch") -> Tensor:
@@ -129,22 +129,22 @@ def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), back
     clip = None if threshold == float("inf") else ("value", threshold)
     x = model.embedding(snapshot.inputs.t()).detach()
     output, _ = kernels.recurrence(model.config.cell, x, state, *weights, clip_recurrent=clip, backend=backend)
-    found = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
-    return torch.cat([g.flatten() for g in found])
+    gradients = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
+    return torch.cat([g.flatten() for g in gradients])
 
 
 def _loss(model: lm.LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(hidden).flatten(0, 1), targets.t().flatten())
 
 
-def sizes(found: Parts) -> dict[str, float]:
+def sizes(gradient: Parts) -> dict[str, float]:
     """The quantity that each method compares with its threshold; it changes the gradient where this is larger."""
-    total = found.parts.sum(dim=0)
+    total = gradient.parts.sum(dim=0)
     return {
         "norm": kernels.total_norm_on_host([total]),
         "value": float(total.abs().max()),
-        "temporal": float(found.parts.abs().max()),
-        "hidden": found.hidden,
+        "temporal": float(gradient.parts.abs().max()),
+        "hidden": gradient.hidden,
     }
 
 
@@ -172,9 +172,9 @@ def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iter
     snapshots = list(trajectory(config, every))
     held: list[dict[str, float]] = []
     for snapshot in snapshots:
-        found, true = parts_of(snapshot), through_recurrence(snapshot)
-        held.append(sizes(found))
-        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(found.parts.sum(dim=0), true)}
+        gradient, true = parts_of(snapshot), through_recurrence(snapshot)
+        held.append(sizes(gradient))
+        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(gradient.parts.sum(dim=0), true)}
     median = {kind: statistics.median(size[kind] for size in held) for kind in KINDS}
     for snapshot, size in zip(snapshots, held, strict=True):
         parts = parts_of(snapshot).parts

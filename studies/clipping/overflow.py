@@ -64,9 +64,9 @@ def rows(config: lm.RunConfig, updates: int) -> Iterator[dict[str, Any]]:
     """
     for kind, (steps, norm) in KINDS.items():
         many = min(updates, STANDING) if kind == "naive" else updates
-        for step, found in enumerate(_updates(config.replace(bptt=steps), norm, many), start=1):
+        for step, quantities in enumerate(_updates(config.replace(bptt=steps), norm, many), start=1):
             about = {"kind": kind, "threshold": THRESHOLD, "step": step}
-            yield from (about | {"quantity": quantity, "value": value} for quantity, value in found.items())
+            yield from (about | {"quantity": quantity, "value": value} for quantity, value in quantities.items())
 
 
 def _updates(config: lm.RunConfig, norm: str, updates: int) -> Iterator[dict[str, float]]:

@@ -55,10 +55,10 @@ def converged(config: lm.RunConfig) -> Trained:
     Raises:
         InputError: also where it diverges.
     """
-    made = trained(config)
-    if made.diverged:
-        raise lm.InputError(f"{made.diverged}; take a smaller lr")
-    return made
+    training = trained(config)
+    if training.diverged:
+        raise lm.InputError(f"{training.diverged}; take a smaller lr")
+    return training
 
 
 def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = None) -> Trained:

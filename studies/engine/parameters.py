@@ -53,8 +53,8 @@ def from_text(kind: type[Settings], settings: dict[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in known:
-            there = "; ".join(f"{name}, {expected(f)}" for name, f in known.items())
-            raise InputError(f"there is no parameter {key!r}; there are {there}")
+            listed = "; ".join(f"{name}, {expected(f)}" for name, f in known.items())
+            raise InputError(f"there is no parameter {key!r}; there are {listed}")
         default: Any = known[key].default
         if known[key].metadata.get("many"):
             values[key] = tuple(_value(part.strip(), default[0]) for part in text.split(","))

@@ -42,8 +42,8 @@ UNDEFINED = "undefined: a value is 0, negative or not finite"  # in the place of
 def ratio(value: float, by: float) -> float:
     """``value`` / ``by``; nan if the quotient is not finite."""
     value, by = float(value), float(by)
-    found = value / by if by else math.nan
-    return found if math.isfinite(found) else math.nan
+    quotient = value / by if by else math.nan
+    return quotient if math.isfinite(quotient) else math.nan
 
 
 def exp(log: float) -> float:
@@ -180,9 +180,9 @@ def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interva
     value = ratio(float(np.median(samples[0])), float(np.median(samples[1])))
     if 2 * 0.5 ** min(map(len, samples)) > 1 - confidence:
         return Interval(value, math.nan, math.nan)
-    made = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
+    medians = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
     with np.errstate(all="ignore"):
-        low, high = np.quantile(made[0] / made[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(medians[0] / medians[1], [(1 - confidence) / 2, (1 + confidence) / 2])
     if not math.isfinite(value) or value == 0:
         return NOTHING
     if low == high or not math.isfinite(high):  # equal samples have no noise to estimate
@@ -265,15 +265,15 @@ def _bca(samples: "np.ndarray[Any, Any]", confidence: float) -> tuple[float, flo
     """BCa interval of the median, equal to that of ``scipy.stats.bootstrap`` and faster."""
 
     count, middle = len(samples), np.median(samples)
-    made = np.median(samples[_draws(count)], axis=1)
+    medians = np.median(samples[_draws(count)], axis=1)
     without = np.median(np.broadcast_to(samples, (count, count))[~np.eye(count, dtype=bool)].reshape(count, -1), axis=1)
     with np.errstate(all="ignore"):  # equal samples give nan
-        bias = ndtri(((made < middle).mean() + (made <= middle).mean()) / 2)
+        bias = ndtri(((medians < middle).mean() + (medians <= middle).mean()) / 2)
         apart = without.mean() - without
         acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
         reach = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
         at = ndtr(bias + reach / (1 - acceleration * reach))
     if not np.isfinite(at).all():
         return math.nan, math.nan
-    low, high = np.percentile(made, 100 * at)
+    low, high = np.percentile(medians, 100 * at)
     return float(low), float(high)

@@ -162,22 +162,22 @@ def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
 
     study = module_of(table.attrs["study"]).Study
     keys, value = study.SAMPLES
-    found = _samples(table, keys, value) if keys else {}
+    samples = _samples(table, keys, value) if keys else {}
     before = _samples(older, keys, value) if keys else {}
     rows = []
-    for key in (key for key in found if key in before):
-        pair = (before[key], found[key]) if study.TIMED else (found[key], before[key])
+    for key in (key for key in samples if key in before):
+        pair = (before[key], samples[key]) if study.TIMED else (samples[key], before[key])
         ratio = unpaired_ratio(*pair)
         word = compare(ratio)
         rows.append(
             dict(zip(keys, key, strict=True))
-            | {"then": median(before[key]), "now": median(found[key])}
+            | {"then": median(before[key]), "now": median(samples[key])}
             | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
             | {"change": word if study.TIMED else LEVELS.get(word, word)}
         )
-    made = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
-    made.attrs = {"study": table.attrs["study"], "of": value}
-    return made
+    compared = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
+    compared.attrs = {"study": table.attrs["study"], "of": value}
+    return compared
 
 
 def _samples(table: "pd.DataFrame", keys: tuple[str, ...], value: str) -> dict[Any, list[float]]:

@@ -58,11 +58,11 @@ class Study(Sweep):
                 "exchange needs a CUDA GPU, and there is none here; run it where one is, then: "
                 "studies constants runs/studies/exchange.parquet, which needs none"
             )
-        there = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-        fitting = [p for p in (*self.programs, there) if p <= there]
+        processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+        fitting = [p for p in (*self.programs, processors) if p <= processors]
         if len(fitting) <= len(self.programs):
-            said = ",".join(map(str, dict.fromkeys(fitting)))
-            raise InputError(f"this GPU runs {there} programs at once, and all must; take --set programs={said}")
+            programs = ",".join(map(str, dict.fromkeys(fitting)))
+            raise InputError(f"this GPU runs {processors} programs at once, and all must; take --set programs={programs}")
 
     def cells(self) -> list[Cell]:
         sizes = [{"programs": p, "kilobytes": k} for p in self.programs for k in self.kilobytes]
@@ -79,8 +79,8 @@ class Study(Sweep):
             full = steps_of(state)
             cases = [(protocol, steps) for protocol in PROTOCOLS for steps in (full, full // 2)]
             runs = {(p, steps): kernels.ExchangeRun(p, cell["programs"], state, steps, dtype) for p, steps in cases}
-        what = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
-        with watchdog(DEADLINE, f"{what} did not end in {DEADLINE:.0f} s"):
+        name = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
+        with watchdog(DEADLINE, f"{name} did not end in {DEADLINE:.0f} s"):
             errors = {key: _checked(run, dtype) for key, run in runs.items()}
             timer = EventTimer() if cell["protocol"] == LAUNCH else FreshTimer()
             calls = {f"{protocol} {steps}": run for (protocol, steps), run in runs.items()}

@@ -152,9 +152,9 @@ def program(identity: dict[str, Any]) -> dict[str, Any]:
 
 def difference(here: dict[str, Any], wanted: dict[str, Any]) -> str:
     """The values in which one description differs from another; empty if they are equal."""
-    found = list(_differences(here, wanted))
-    more = f" and {len(found) - WORTH} more" if len(found) > WORTH else ""
-    return f"has {', '.join(found[:WORTH])}{more}" if found else ""
+    differences = list(_differences(here, wanted))
+    more = f" and {len(differences) - WORTH} more" if len(differences) > WORTH else ""
+    return f"has {', '.join(differences[:WORTH])}{more}" if differences else ""
 
 
 def _differences(here: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

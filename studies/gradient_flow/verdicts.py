@@ -26,10 +26,10 @@ def each(values: list[float], tolerance: float) -> str:
     fails.
     """
 
-    found = np.abs(np.asarray(values, dtype=np.float64))
-    if not len(found) or np.isnan(found).any():
+    errors = np.abs(np.asarray(values, dtype=np.float64))
+    if not len(errors) or np.isnan(errors).any():
         return NOT
-    return "holds" if found.max() <= tolerance else "ambiguous" if np.median(found) <= tolerance else "fails"
+    return "holds" if errors.max() <= tolerance else "ambiguous" if np.median(errors) <= tolerance else "fails"
 
 
 def shown(value: float, spec: str) -> str:

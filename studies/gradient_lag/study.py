@@ -58,9 +58,9 @@ class Study(Sweep):
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
         recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
         check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
-        span, there = self._span, len(self._data.valid.ids)
-        if there < span:
-            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
+        span, tokens = self._span, len(self._data.valid.ids)
+        if tokens < span:
+            raise lm.InputError(f"the validation text has {tokens} tokens; take fewer lags or less warmup than {span - 1}")
 
     def cells(self) -> list[Cell]:
         return [{"window": window} for window in range(self.windows)]

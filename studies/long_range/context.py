@@ -29,12 +29,12 @@ def measure(corpus: str, cell: str, seed: int, study: Any) -> list[dict[str, Any
     Raises:
         InputError: if the training diverges or the test text is too short.
     """
-    made = converged(config(corpus, cell, seed, study))
-    ids, before = (torch.from_numpy(part.ids).long() for part in (made.data.test, made.data.train))
+    training = converged(config(corpus, cell, seed, study))
+    ids, before = (torch.from_numpy(part.ids).long() for part in (training.data.test, training.data.train))
     windows, following = contexts(ids, study.context, study.positions)
     random = torch.Generator().manual_seed(seed)
     rows = []
-    model = made.run.model
+    model = training.run.model
     frequencies = torch.bincount(before, minlength=model.vocabulary) + 1.0
     nothing = float(-(frequencies / frequencies.sum()).log()[following].mean())
     for method, n, loss in (("dropped", 0, nothing), *history(model, windows, following, study.kept, random)):
@@ -50,10 +50,10 @@ def config(corpus: str, cell: str, seed: int, study: Any) -> lm.RunConfig:
     return lm.RunConfig().replace(source=corpus, lr=RATES.get(cell, 0.003), seed=seed, **sizes)
 
 
-def check_length(there: int, length: int) -> None:
+def check_length(tokens: int, length: int) -> None:
     """Refuse a test text that is shorter than a window and the token after it."""
-    if there <= length:
-        raise lm.InputError(f"the test text has {there} tokens; take a context of less than that, not {length}")
+    if tokens <= length:
+        raise lm.InputError(f"the test text has {tokens} tokens; take a context of less than that, not {length}")
 
 
 def contexts(ids: Tensor, length: int, count: int) -> tuple[Tensor, Tensor]:
@@ -68,8 +68,8 @@ def contexts(ids: Tensor, length: int, count: int) -> tuple[Tensor, Tensor]:
         The windows [P, M] and the token after each [P].
     """
     check_length(len(ids), length)
-    there = len(ids) - length
-    starts = torch.linspace(0, there - 1, min(count, there)).long()
+    places = len(ids) - length
+    starts = torch.linspace(0, places - 1, min(count, places)).long()
     windows = ids[starts[:, None] + torch.arange(length + 1)]
     return windows[:, :-1], windows[:, -1]
 
@@ -90,13 +90,13 @@ def history(
         an order drawn for each window, which leaves the state in the range that the model knows; ``all`` reads the window.
     """
     length = windows.shape[1]
-    found = []
+    losses = []
     for n in kept:
         last = windows[:, length - n :]
         order = torch.rand(windows.shape[0], length - n, generator=random).argsort(dim=1)
         mixed = torch.cat([windows[:, : length - n].gather(1, order), last], dim=1)
-        found += [("dropped", n, _loss(model, last, following)), ("shuffled", n, _loss(model, mixed, following))]
-    return [*found, ("all", length, _loss(model, windows, following))]
+        losses += [("dropped", n, _loss(model, last, following)), ("shuffled", n, _loss(model, mixed, following))]
+    return [*losses, ("all", length, _loss(model, windows, following))]
 
 
 def influence(
@@ -116,15 +116,15 @@ def influence(
     """
     length = windows.shape[1]
     truth = _predictions(model, windows)
-    found = []
+    divergences = []
     for lag in distances:
         changed = windows.clone()
         changed[:, length - 1 - lag] = other(windows[:, length - 1 - lag], pool, random)
         guess = _predictions(model, changed)
-        found.append(
+        divergences.append(
             (lag, float((truth.exp() * (truth - guess)).sum(dim=-1).clamp_min(0).mean()))
         )  # rounding may make it negative
-    return found
+    return divergences
 
 
 def other(tokens: Tensor, pool: Tensor, random: torch.Generator) -> Tensor:

@@ -121,8 +121,8 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
     one of its numbers is nan or infinite."""
     module = _module(table.attrs["study"], "answer")
-    found: Answer | None = module.answer(table, claims) if module else None
-    return None if found and NO_NUMBER.search(found.sentence) else found
+    answered: Answer | None = module.answer(table, claims) if module else None
+    return None if answered and NO_NUMBER.search(answered.sentence) else answered
 
 
 def uncertain(claims: "pd.DataFrame") -> str:
@@ -134,8 +134,8 @@ def uncertain(claims: "pd.DataFrame") -> str:
 def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
     """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
     make it; empty where they have none or the number is missing."""
-    found = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
-    told = str(found(table, claims)) if found else ""
+    function = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
+    told = str(function(table, claims)) if function else ""
     return "" if NO_NUMBER.search(told) else told
 
 

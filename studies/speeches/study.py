@@ -62,21 +62,24 @@ class Study(Sweep):
         Samples: one for each prompt and temperature, with its ``longest`` overlap with the training text in words, the share of
         5-grams that are ``novel``, and the share of 4-grams that are ``repeated``.
         """
-        made = converged(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
-        about = {"corpus": made.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
+        training = converged(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
+        about = {"corpus": training.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
         return [
-            NOTHING | about | row for row in (*self._scores(made, cell["corpus"]), *samples(made, self.length, cell["seed"]))
+            NOTHING | about | row
+            for row in (*self._scores(training, cell["corpus"]), *samples(training, self.length, cell["seed"]))
         ]
 
-    def _scores(self, made: Trained, corpus: str) -> list[dict[str, Any]]:
+    def _scores(self, training: Trained, corpus: str) -> list[dict[str, Any]]:
         rows = []
         for text in self._corpora:
             own = text == corpus
             how = lm.How(split="test", ngram=self.ngram, interpolate=own)
-            found = lm.compare(made.run, how, None if own else lm.other_corpus(made.run, text, "utf-8"), lambda line: None)
-            for name, (_, score) in zip(("network", "n-gram", "mixture"), found.scores, strict=False):
-                weight = round(found.weight, 2) if name == "mixture" else math.nan
-                of = {"part": "score", "way": name, "text": found.corpus, "weight": weight, "tokens": score.tokens}
+            compared = lm.compare(
+                training.run, how, None if own else lm.other_corpus(training.run, text, "utf-8"), lambda line: None
+            )
+            for name, (_, score) in zip(("network", "n-gram", "mixture"), compared.scores, strict=False):
+                weight = round(compared.weight, 2) if name == "mixture" else math.nan
+                of = {"part": "score", "way": name, "text": compared.corpus, "weight": weight, "tokens": score.tokens}
                 rows.append(of | {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
         return rows
 

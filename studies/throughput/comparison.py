@@ -42,9 +42,9 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
         with a clock that stood still. nan means that a value does not apply, was not measured, or is not finite.
     """
 
-    made = _summed_up(table)[0].copy()
-    made.attrs = table.attrs
-    return made
+    known = _summed_up(table)[0].copy()
+    known.attrs = table.attrs
+    return known
 
 
 def _summed_up(table: "pd.DataFrame") -> "tuple[pd.DataFrame, Samples]":
@@ -131,9 +131,9 @@ def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
 def _samples(table: "pd.DataFrame") -> Samples:
     """Seconds by round, of rows with a time; none for a variant and setting without such rows."""
     timed = table[(table["status"] == "timed") & (table["seconds"] > 0) & (table["seconds"] < math.inf)]
-    found = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
+    seconds = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
     nothing = table.iloc[:0].set_index("round")["seconds"]
-    return {key: found.get(key, nothing) for key in _groups(table)}
+    return {key: seconds.get(key, nothing) for key in _groups(table)}
 
 
 def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
@@ -182,6 +182,6 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
             line = line[line["seconds"] > 0]
             if line[column].nunique() >= 3:
                 fit = power_law(line[column], line["seconds"])
-                found = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
-                rows.append(dict(zip(fixed, key, strict=True)) | found)
+                exponent = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
+                rows.append(dict(zip(fixed, key, strict=True)) | exponent)
     return pd.DataFrame(rows, columns=[*fixed, "over", "points", "exponent", "low", "high"])

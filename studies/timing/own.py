@@ -73,8 +73,8 @@ def load(name: str) -> Own:
         raise InputError(f"{name} cannot be imported: {told(error)}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        there = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
-        raise InputError(f"{name} {there}; it must be a factory: {CONTRACT}")
+        fault = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
+        raise InputError(f"{name} {fault}; it must be a factory: {CONTRACT}")
     file = getattr(module, "__file__", None)
     return Own(name, *_taken(name, factory), Path(file) if file else None)
 
@@ -111,14 +111,14 @@ def recurrence(
     """
     weight = weights["weight_ih"]
     sizes = weight.shape[1], weights["weight_hh"].shape[1]
-    made = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
-    if isinstance(made, nn.Module):
-        made.to(weight.device, weight.dtype).train(direction != "forward")
-        leaves = _filled(made, weights, cell)
+    variant = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
+    if isinstance(variant, nn.Module):
+        variant.to(weight.device, weight.dtype).train(direction != "forward")
+        leaves = _filled(variant, weights, cell)
     else:
         leaves = [w.detach().clone().requires_grad_() for w in weights.values()]
 
-    call = made if isinstance(made, nn.Module) else lambda x: made(x, *leaves)
+    call = variant if isinstance(variant, nn.Module) else lambda x: variant(x, *leaves)
 
     def forward(x: Tensor) -> Tensor:
         output = call(x)
@@ -130,8 +130,8 @@ def recurrence(
 def loss(name: str, weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """A user's loss for weights [V, d]: (input, weight, bias, target) to the mean loss."""
     vocabulary, width = weight.shape
-    made = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
-    return made.to(weight.device) if isinstance(made, nn.Module) else made
+    variant = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
+    return variant.to(weight.device) if isinstance(variant, nn.Module) else variant
 
 
 def checked(output: Any, shape: tuple[int, ...]) -> None:
@@ -149,8 +149,8 @@ def told(error: BaseException) -> str:
 
 def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Tensor]:
     """Copy weights into a module; returns its parameters in the order of ``weights``."""
-    there = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
-    shapes = {key: list(parameter.shape) for key, parameter in there.items()}
+    parameters = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
+    shapes = {key: list(parameter.shape) for key, parameter in parameters.items()}
     wanted = {key: list(value.shape) for key, value in weights.items()}
     if shapes != wanted:
         listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
@@ -158,8 +158,8 @@ def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Te
         raise Unavailable(f"it has the parameters {listed}; {cell} has {needed}")
     with torch.no_grad():
         for key, value in weights.items():
-            there[key].copy_(value)
-    return [there[key] for key in weights]
+            parameters[key].copy_(value)
+    return [parameters[key] for key in weights]
 
 
 def _kind(value: object) -> str:

@@ -13,13 +13,13 @@ from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_
 
 def copy(megabytes: int, device: str = "cpu") -> Work:
     """A copy of ``megabytes``: the memory's bandwidth, counting bytes read and written."""
-    there = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
-    here = torch.empty_like(there)
+    source = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
+    here = torch.empty_like(source)
 
     def call() -> Tensors:
-        return (here.copy_(there),)
+        return (here.copy_(source),)
 
-    return _alone("copy", call, lambda: (there.double(),), 0.0, 0.0, float(2 * numel_bytes(there)))
+    return _alone("copy", call, lambda: (source.double(),), 0.0, 0.0, float(2 * numel_bytes(source)))
 
 
 def product(size: int, dtype: str, device: str = "cpu") -> Work:

@@ -52,9 +52,9 @@ class Study(Sweep):
         optimizer state (measured once a variant). All variants are one cell, since they take turns.
         """
         size = self.size
-        made = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
-        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in made.items()}
-        timed = race({name: step for name, (step, _) in made.items()}, WallTimer(least=0.0), self.rounds)
+        steps = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in steps.items()}
+        timed = race({name: step for name, (step, _) in steps.items()}, WallTimer(least=0.0), self.rounds)
         return [{"variant": s.name, "round": s.round, "seconds": s.seconds, "peak_bytes": peaks[s.name]} for s in timed.samples]
 
     @property

@@ -41,10 +41,10 @@ def matrices(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> dict[str,
     config = lm.ModelConfig(cell=cell, hidden_size=h, embedding_size=d, tie=tie)
     with torch.device("meta"):
         model = lm.LanguageModel(vocabulary, config)
-    found = dict.fromkeys(MATRICES, 0)
+    counts = dict.fromkeys(MATRICES, 0)
     for name, parameter in model.named_parameters():  # a shared one once
-        found[_name(name)] += parameter.numel()
-    return found
+        counts[_name(name)] += parameter.numel()
+    return counts
 
 
 def _name(parameter: str) -> str:
