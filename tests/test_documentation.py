@@ -43,6 +43,7 @@ TINY_RUN = shlex.split(
 WHICH = ("parts", "variants", "cell")  # parameters that say what is measured, not how large it is
 TINY_STUDIES = {
     "gradient_lag": {"run": "runs/demo/obama", "windows": 1, "lags": 3, "warmup": 2},
+    "reading": {"corpus": "speeches/obama", "cell": "gru", "hidden": 4, "words": 2, "seeds": 1, "epochs": 1, "bptt": 3},
     "training_step": {"vocabulary": 20, "hidden": 4, "rows": 2, "bptt": 3, "rounds": 2, "layers": 1},
     "throughput": {"parts": "recurrence", "variants": "kernels:torch,torch.nn", "cell": "lstm", "batch": 1, "hidden": 4,
                    "steps": 2, "tokens": 4, "width": 4, "vocabulary": 8, "rounds": 1, "copied": 1, "square": 8, "threads": 1},
@@ -180,6 +181,7 @@ def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert run_in_process("lm", ["train", "path/to/speeches/", *TINY_RUN, "--run", "runs/mine"]) == 0
         for name in ("all", "two", "demo/obama", "demo/trump"):
             shutil.copytree("runs/mine", f"runs/{name}")
+        assert run_in_process("studies", study("reading", "--out", "runs/studies/reading.parquet")) == 0
         for out in ("runs/studies/gradient_lag.parquet", "runs/demo/gradient_lag.parquet"):
             assert run_in_process("studies", study("gradient_lag", "--out", out)) == 0
     return folder
