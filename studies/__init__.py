@@ -1,11 +1,10 @@
-"""Questions answered with numbers.
+"""Studies: questions about recurrent language models that measurements answer.
 
-A study is a folder: its parameters, cells and measuring, its ``claims``, which say what a table decides, and its
-``figures``, which draw it. Calling its frozen dataclass gives a tidy table, one row a measurement. The front door:
-``STUDIES`` (name to question), ``load``, ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key),
-``summary`` (medians, rates, comparisons), ``growth`` (exponents) and ``changes`` (between two tables of a study); the
-``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and
-how commands end, write files and print.
+A study is a folder with parameters and measuring, ``claims`` that a table decides, and ``figures`` that draw it. Calling its
+frozen dataclass returns a tidy table, one row for each measurement. The front door: ``STUDIES`` (name to question), ``load``,
+``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (by key), ``summary`` (medians, rates, comparisons), ``growth``
+(exponents) and ``changes`` (between two tables of a study); ``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and
+``subject`` for pages, with the style they share; and the functions by which commands end, write files and print.
 """
 
 from typing import TYPE_CHECKING

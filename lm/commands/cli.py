@@ -328,7 +328,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
-    """Run a typer application; errors that a user can mend become one sentence on stderr."""
+    """Run a typer application; errors that a user can mend are printed to stderr in one sentence.
+
+    Args:
+        application: the commands.
+        name: the program's name in messages.
+        arguments: the command line without the program; None takes ``sys.argv``.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 3 for divergence, 130 and 143 for SIGINT and SIGTERM.
+    """
     console.program = name
     if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded

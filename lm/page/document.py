@@ -160,8 +160,8 @@ def _copied(run: Run, data: Data, prompts: tuple[str, ...]) -> Copied:
         for sample in generate_batch(run, prompt, TEXTS, draws)
     ]
     held_out = [training.compare(piece.text) for piece in splits["valid"]]
-    ngrams, held = (sum(c.ngrams for c in found) for found in (written, held_out))
-    novel, held_novel = (sum(c.novel for c in found) for found in (written, held_out))
+    ngrams, held = (sum(c.ngrams for c in copied) for copied in (written, held_out))
+    novel, held_novel = (sum(c.novel for c in copied) for copied in (written, held_out))
     longest = max(c.longest for c in written)
     return Copied(len(written), ngrams, 1 - novel / max(ngrams, 1), longest, 1 - held_novel / max(held, 1))
 
@@ -169,7 +169,7 @@ def _copied(run: Run, data: Data, prompts: tuple[str, ...]) -> Copied:
 def _units(run: Run, data: Data) -> dict[str, Any]:
     ids = data.valid.ids
     units = probe(run.model, ids, characters_of(ids, run.tokenizer.show))
-    scores = {name: [round(float(s), 3) for s in found] for name, found in units.scores.items()}
+    scores = {name: [round(float(s), 3) for s in values] for name, values in units.scores.items()}
     return {"scores": scores, "scale": [float(f"{s:.3g}") for s in units.scale]}
 
 

@@ -35,13 +35,21 @@ from recurrent_lm.lm.training.loop import Training
 def new_training(
     config: RunConfig, path: Path | None = None, begun: Callable[[Path], object] = lambda folder: None
 ) -> Training:
-    """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
+    """Start a training in a new run folder with its complete settings and a first checkpoint.
 
-    Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
-    afterwards, before the first checkpoint is whole, takes the folder away again.
+    Settings and corpus are checked before the folder is created. If an error occurs before the first checkpoint is complete,
+    the folder is removed again.
 
     Args:
-        begun: told of the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
+        config: all settings of the run.
+        path: the run folder, which must not exist; None takes runs/NAME.
+        begun: called with the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
+
+    Returns:
+        The training before its first update.
+
+    Raises:
+        InputError: for settings or a corpus that cannot be trained on, and for a folder that exists.
     """
     processes.check(config)
     source = config.training.init_from
