@@ -1,4 +1,4 @@
-"""One work, all who can do it: held to the reference, then timed in turns. Rows of a table come out."""
+"""One computation and its contestants: each is compared with the reference, then all are timed in turns."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from recurrent_lm.studies.timing.work import Peer, Unavailable, Work, relative_e
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant and how it is launched: ``eager``, or replayed from a CUDA ``graph``."""
+    """A variant and its launch: ``eager``, or replayed from a CUDA ``graph``."""
 
     variant: str
     mode: str = "eager"
@@ -49,14 +49,14 @@ def trial(work: Work, entries: list[Entry], caches: tuple[str, ...], rounds: int
 
 
 def complaint(work: Work, entry: Entry, device: str) -> tuple[str, str]:
-    """What keeps an entry from being timed: a status and a reason as rows have them; both empty if it is right."""
+    """Why an entry is not timed, as a status and a reason; both are empty if it is right."""
     return _enter(work, entry, device, {}, {})
 
 
 def _enter(
     work: Work, entry: Entry, device: str, calls: dict[Entry, Callable[[], object]], fact: dict[str, Any]
 ) -> tuple[str, str]:
-    """Let an entry into ``calls`` if it is right; otherwise the status and the reason."""
+    """Add an entry to ``calls`` if it is right; otherwise return the status and the reason."""
     try:
         peer = _peer(work, entry)
         fact["error"] = relative_error(peer.result(), work.reference(entry.variant))
@@ -65,7 +65,7 @@ def _enter(
         fact["peak_bytes"] = peak_bytes(peer.call, device)
     except Unavailable as reason:
         return "skipped", str(reason)
-    except Exception as error:  # other people's code: one that breaks must not end the comparison
+    except Exception as error:  # a contestant that breaks must not end the comparison
         return "failed", told(error)
     calls[entry] = peer.call
     return "", ""

@@ -288,8 +288,8 @@ def test_advice_for_a_taken_place_depends_on_what_is_there(
 def test_only_checkpoints_are_ever_removed(unfinished: Path) -> None:
     folder = unfinished / "checkpoints"
     foreign = ["keep-me", "step", "step-best", "step-1 (copy)", ".hidden", "my.step-1.tmp"]
-    made = ["step-00000001", "step-00000001.2", ".step-00000009.tmp", ".step-00000009.1.tmp"]
-    for name in [*foreign, *made]:
+    rows = ["step-00000001", "step-00000001.2", ".step-00000009.tmp", ".step-00000009.1.tmp"]
+    for name in [*foreign, *rows]:
         (folder / name).mkdir()
         (folder / name / "file").write_text("x")
     (folder / "notes.txt").write_text("mine")
