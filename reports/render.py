@@ -1,4 +1,4 @@
-"""Pages as HTML and as Markdown. Whatever came from outside is text there: escaped, and on one line where it is in a line."""
+"""Pages as HTML and Markdown. Text from outside is escaped, and put on one line inside a line."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
@@ -30,7 +30,7 @@ DOLLARS = re.compile(r"\$([^$]+)\$")
 
 
 def render(template: str, **values: Any) -> bytes:
-    """A template of ``reports/templates`` filled in. Values are escaped by the rules of the format that it ends in."""
+    """Fill in a template of ``reports/templates``, with the escaping of its format."""
     text = _environment(template.endswith(".md")).get_template(template).render(values)
     return text.encode("utf-8", errors="replace")  # half a surrogate pair has no UTF-8
 
@@ -112,7 +112,7 @@ def _markdown(value: Any) -> Markup:
 
 
 def fenced(text: str) -> Markup:
-    """A block of code, in a fence longer than any in the text."""
+    """A code block whose fence is longer than any in the text."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup("{}\n{}\n{}").format(Markup(fence), Markup(_visible(text)), Markup(fence))
@@ -141,3 +141,10 @@ def _symbols(text: str) -> Iterator[tuple[str, bool]]:
 def mathml(formula: str) -> str:
     """A ``<math>`` element that stands in a line of text."""
     return str(convert(formula))
+
+
+def render_beside(package: str, template: str, **values: Any) -> bytes:
+    """An HTML template of another folder of this room, which may extend those of ``reports/templates``."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("recurrent_lm.reports")])
+    text = _environment(False).overlay(loader=loader).get_template(template).render(values)
+    return text.encode("utf-8", errors="replace")

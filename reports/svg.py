@@ -134,7 +134,7 @@ def _rounded(value: str) -> str:
 
 
 def _variables(value: str) -> str:
-    return re.sub(r"#[0-9a-f]{6}\b", lambda found: VARIABLES.get(found[0], found[0]), value)
+    return re.sub(r"#[0-9a-f]{6}\b", lambda match: VARIABLES.get(match[0], match[0]), value)
 
 
 def series(drawing: "Figure") -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def series(drawing: "Figure") -> list[dict[str, Any]]:
         height = drawing.bbox.height
         box = axes.bbox
         edges = [box.x0 * POINT, (height - box.y1) * POINT, box.x1 * POINT, (height - box.y0) * POINT]
-        found = []
+        lines = []
         for name, points in _data(axes):
             places = axes.transData.transform(points)
             inside = [
@@ -158,12 +158,12 @@ def series(drawing: "Figure") -> list[dict[str, Any]]:
                 if math.isfinite(px + py) and box.x0 - 1 <= px <= box.x1 + 1 and box.y0 - 1 <= py <= box.y1 + 1
             ]
             if inside and left:
-                found.append({"name": name, "points": inside})
+                lines.append({"name": name, "points": inside})
                 left -= 1
-        if found:
+        if lines:
             title = _plain(axes.get_title())
             x, y = _plain(axes.get_xlabel()), _plain(axes.get_ylabel())
-            panels.append({"box": [round(edge) for edge in edges], "title": title, "x": x, "y": y, "series": found})
+            panels.append({"box": [round(edge) for edge in edges], "title": title, "x": x, "y": y, "series": lines})
     every = -(-sum(len(one["points"]) for panel in panels for one in panel["series"]) // POINTS)
     for panel in panels:
         for one in panel["series"]:

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """The floor of a step, from the least to the largest exchange that was measured."""
-    found = floors(table)
-    by = found[found["us"] > 0].set_index("protocol")["us"]
+    times = floors(table)
+    by = times[times["us"] > 0].set_index("protocol")["us"]
     if "sentinel" not in by.index:
         return None
     steps = by.loc[["sentinel"]]

@@ -25,9 +25,9 @@ WANTED = {
 def claims_of(*names):
     """(study, claim) of published tables."""
     tables = [(name, load(PUBLISHED / f"{name}.parquet")) for name in names]
-    found = [(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)]
-    kept = {id(claim) for claim in united(found)}
-    return [(study, claim) for study, claim in found if id(claim) in kept]
+    results = [(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)]
+    kept = {id(claim) for claim in united(results)}
+    return [(study, claim) for study, claim in results if id(claim) in kept]
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,8 @@ def test_so_have_the_claims_on_times():
 
 def verdicts_of(name):
     """{key: {verdict: in how many settings}} of a published table."""
-    found = verdicts(load(PUBLISHED / f"{name}.parquet"))
-    return {key: dict(Counter(group["verdict"])) for key, group in found.groupby("key", sort=False)}
+    claims = verdicts(load(PUBLISHED / f"{name}.parquet"))
+    return {key: dict(Counter(group["verdict"])) for key, group in claims.groupby("key", sort=False)}
 
 
 @pytest.mark.parametrize("name", [name for name in VERDICTS if name != "throughput"])

@@ -94,9 +94,9 @@ def test_every_page_can_be_parsed_and_every_image_decoded(built, pages):
             if link.startswith("data:image/svg+xml,"):  # in the gallery
                 assert ElementTree.fromstring(unquote(link.partition(",")[2])).get("viewBox")
                 continue
-            there, _, part = link.partition("#")
-            assert link == "data:," or (page.parent / there).exists(), link
-            assert not part or part in ids[there or page.name], link
+            present, _, part = link.partition("#")
+            assert link == "data:," or (page.parent / present).exists(), link
+            assert not part or part in ids[present or page.name], link
         drawings = re.findall(r'<svg[^>]*class="figure".*?</svg>', page.read_text(), re.DOTALL)
         assert len(drawings) == figures.get(page.stem, 0)  # one a figure
         for drawing in drawings:
@@ -191,9 +191,9 @@ def test_a_table_that_a_study_sums_up_is_listed_so_and_saved_whole(unknown, monk
 def test_a_long_csv_is_packed(length, packed, unknown):
     page = unknown({"x": range(length)})
     assert bool(page.packed) == packed
-    found = re.search(r'<pre id="csv"( data-packed="gzip")? hidden>(.+?)</pre>', written(page, ".html"), re.DOTALL)
-    assert bool(found[1]) == packed
-    assert not packed or gzip.decompress(base64.b64decode(found[2])).decode() == page.csv
+    match = re.search(r'<pre id="csv"( data-packed="gzip")? hidden>(.+?)</pre>', written(page, ".html"), re.DOTALL)
+    assert bool(match[1]) == packed
+    assert not packed or gzip.decompress(base64.b64decode(match[2])).decode() == page.csv
 
 
 def test_one_row_is_not_rows(unknown):
@@ -214,8 +214,8 @@ def test_missing_values_are_empty_cells(unknown):
 
 
 def test_nested_facts_are_flat():
-    found = facts({"cpu": "x", "versions": {"torch": "2", "cuda": None}, "sizes": [1, 2]})
-    assert found == {"cpu": "x", "versions.torch": "2", "versions.cuda": "none", "sizes": "1, 2"}
+    flat = facts({"cpu": "x", "versions": {"torch": "2", "cuda": None}, "sizes": [1, 2]})
+    assert flat == {"cpu": "x", "versions.torch": "2", "versions.cuda": "none", "sizes": "1, 2"}
 
 
 def test_uncommitted_changes_are_said(unknown):
@@ -240,8 +240,8 @@ def test_markdown_at_the_start_of_a_line_is_text(start, unknown):
 def test_any_text_can_be_written(text, unknown):
     page = unknown({"x": [1]}, subject=text, about={"command": text})
     for ending in (".html", ".md"):
-        said = written(page, ending)
-        assert not [c for c in said if not c.isprintable() and c != "\n"]
+        output = written(page, ending)
+        assert not [c for c in output if not c.isprintable() and c != "\n"]
 
 
 def test_templates_are_those_of_the_package_wherever_the_command_runs() -> None:

@@ -73,7 +73,7 @@ def test_the_inspection_finds_what_is_wrong(before, after, complaint, look, buil
     broken = tmp_path / "broken.html"
     broken.write_text(re.sub(before, after, text, count=1))
     ((view,), _) = look([broken], [1280], dark=False)
-    assert any(found.startswith(complaint) for found in view["found"])
+    assert any(line.startswith(complaint) for line in view["found"])
 
 
 def test_the_console_says_what_is_wrong(look, built, tmp_path):

@@ -52,12 +52,12 @@ def test_a_table_without_the_part_is_a_sentence(plot, rest):
 
 def test_each_path_is_a_product_that_comes_to_its_norm(table):
     """Norms of dL/dh double at each step forward, and the last factor is 1."""
-    found = paths.steps(table)
-    assert found.chain(4) == [8.0, 1.0] and found.chain(1) == [8.0, 0.5, 0.5, 0.5, 1.0]
+    picture = paths.steps(table)
+    assert picture.chain(4) == [8.0, 1.0] and picture.chain(1) == [8.0, 0.5, 0.5, 0.5, 1.0]
     for i in range(1, 5):
-        assert np.prod(found.chain(i)) == pytest.approx(found.part[i])
-    assert (found.words, found.total, found.probability) == (["the", "students", "opened", "their", "schools"], 7.5, 0.5)
-    assert found.cell == "rnn-tanh"
+        assert np.prod(picture.chain(i)) == pytest.approx(picture.part[i])
+    assert (picture.words, picture.total, picture.probability) == (["the", "students", "opened", "their", "schools"], 7.5, 0.5)
+    assert picture.cell == "rnn-tanh"
 
 
 def test_the_four_paths_are_drawn_apart_with_norms_and_words(table, claims):
