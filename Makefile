@@ -21,7 +21,7 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 # One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some

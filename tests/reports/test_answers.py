@@ -151,6 +151,7 @@ FOUND = [
     ("long_range", "clipping", lambda: (LongRange(), reaches()), "Over 30 steps tanh networks learn"),
     ("long_range", "clipping", lambda: (LongRange(), reaches(solved={100: (0, 0, 0)})), "no tanh network learns"),
     ("long_range", "history", lambda: (LongRange(), reaches()), "from the last 3 words"),
+    ("clipping", "cliff", lambda: (CLIPPED, clippings()), "falls 662 times as fast as b grows, at w = 5"),
     ("clipping", "kinds", lambda: (CLIPPED, clippings()), "keeps the gradient's direction (cosine 1.00)"),
     ("clipping", "kinds", lambda: (CLIPPED, swapped(clippings(), "kind", "norm", "value")), "does not keep"),
     ("backends", "speed", lambda: (BACKENDS, planted(speed=0.5)), "0.5 to 0.5 times as fast"),
