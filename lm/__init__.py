@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.generation import generate as generate
     from recurrent_lm.lm.generation import generate_batch as generate_batch
     from recurrent_lm.lm.model import LanguageModel as LanguageModel
+    from recurrent_lm.lm.page.document import model_page as model_page
     from recurrent_lm.lm.parameter_counts import parameter_table as parameter_table
     from recurrent_lm.lm.runs.folder import Run as Run
     from recurrent_lm.lm.runs.folder import load as load

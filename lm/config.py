@@ -1,4 +1,4 @@
-"""Every setting of a run: one frozen dataclass a concern, each field with its default, its flag and the reason for it.
+"""Every setting of a run: one frozen dataclass for each subject, each field with default, flag and reason.
 
 The command line and the TOML file are both made from these fields, so a setting is written down once.
 """
@@ -17,15 +17,15 @@ from recurrent_lm.lm.usual import meant
 CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
 
 
-MANY = 10**9  # of epochs, updates, occurrences: more than any training sees, and every library takes it
+MANY = 10**9  # limit of epochs, updates and occurrences, which every library accepts
 PRESETS = Path(__file__).parent / "presets"
-LARGE = 10**6  # of rates and factors: beyond it float32 overflows at once
+LARGE = 10**6  # limit of rates and factors; float32 overflows beyond it
 SEEDS = 2**63 - 1  # the largest that torch takes
 
 
 @dataclass(frozen=True)
 class CorpusConfig(Flags):
-    """Where the text comes from."""
+    """The text."""
 
     source: str = setting(
         "",
@@ -36,7 +36,7 @@ class CorpusConfig(Flags):
     valid_file: str = setting("", "its validation text", flag="--valid")
     test_file: str = setting("", "its test text", flag="--test")
     eos_at_newline: bool = setting(False, "every line is a document of its own, as benchmark files count it")
-    encoding: str = setting("utf-8", "how the files are encoded")
+    encoding: str = setting("utf-8", "encoding of the files")
     stage_directions: bool = setting(True, "keep (Applause.), [Laughter] and the like; without them only what was said is read")
 
     def check(self) -> None:
@@ -49,7 +49,7 @@ class CorpusConfig(Flags):
 
 @dataclass(frozen=True)
 class TokensConfig(Flags):
-    """What a token is."""
+    """The tokens."""
 
     kind: str = setting("word", "what a token is: char, word or bpe", flag="--tokens", choices=("char", "word", "bpe"))
     split: str = setting(
@@ -124,16 +124,16 @@ class ModelConfig(Flags):
 
 @dataclass(frozen=True)
 class TrainingConfig(Flags):
-    """How the weights move."""
+    """Optimizer, schedule, limits and checkpoints."""
 
     optimizer: str = setting("adam", "sgd (the lecture's), adam or adamw", choices=("sgd", "adam", "adamw"))
-    lr: float = setting(0.003, "learning rate; SGD without momentum wants 1 to 20", above=0, high=LARGE)
+    lr: float = setting(0.003, "learning rate; SGD without momentum needs 1 to 20", above=0, high=LARGE)
     schedule: str = setting(
         "plateau",
         "constant; plateau divides the rate when validation stalls; decay divides it every epoch after --decay-after",
         choices=("constant", "plateau", "decay"),
     )
-    decay_factor: float = setting(4.0, "what the rate is divided by", above=1, high=LARGE)
+    decay_factor: float = setting(4.0, "divisor of the rate", above=1, high=LARGE)
     decay_after: int = setting(4, "last epoch at the full rate, for the schedule decay", low=0, high=MANY)
     weight_decay: float = setting(0.0, "L2 penalty (sgd, adam) or decoupled decay (adamw)", low=0, high=LARGE)
     average: float = setting(
@@ -171,7 +171,7 @@ class TrainingConfig(Flags):
 
 @dataclass(frozen=True)
 class MachineConfig(Flags):
-    """Where and how precisely the numbers are computed."""
+    """Device, threads, precision and backend."""
 
     device: str = setting("auto", "cpu, cuda, cuda:N; auto takes a GPU where there is one")
     threads: int = setting(
@@ -210,7 +210,7 @@ def parse_clip(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run. ``to_toml`` and ``from_toml`` are inverse to each other."""
+    """All settings of a run. ``to_toml`` and ``from_toml`` are inverse to each other."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -271,7 +271,10 @@ def from_toml(path: Path) -> RunConfig:
 
 
 def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
-    """What ``from_toml`` reads, and the names of the settings that the file itself gives.
+    """Read a TOML file as ``from_toml`` does.
+
+    Returns:
+        The settings, and the names of those that the file itself gives.
 
     Raises:
         InputError: names the file, the section and the setting that is wrong.
@@ -297,7 +300,7 @@ def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
 
 
 def _elsewhere(key: str) -> str:
-    """Where the setting is that somebody means who puts it into the wrong section or calls it as other programs do."""
+    """The right place of a setting that was put into the wrong section or named as in other programs."""
     places = {flag_of(f): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
     places |= {"--" + f.name.replace("_", "-"): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
     place = places.get(meant(key, "train", set(places)).partition(" ")[0])
@@ -305,9 +308,9 @@ def _elsewhere(key: str) -> str:
 
 
 def _in_keys(message: str, flags: dict[str, str]) -> str:
-    """An error that speaks of flags, for people who wrote a file: {key: flag}."""
+    """An error about flags, in the names of a file's keys."""
     keys = {flag: key for key, flag in flags.items()}
-    return re.sub(r"--[a-z-]*[a-z]|CORPUS", lambda found: keys.get(found[0], found[0]), message)
+    return re.sub(r"--[a-z-]*[a-z]|CORPUS", lambda match: keys.get(match[0], match[0]), message)
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -318,8 +321,8 @@ def _tables(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     except (ValueError, RecursionError) as error:  # Python's limits: 4300 digits, about 1000 brackets
-        what = "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
-        raise InputError(f"{path} cannot be read as TOML: it has {what}") from None
+        fault = "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
+        raise InputError(f"{path} cannot be read as TOML: it has {fault}") from None
 
 
 def preset_file(name: str) -> Path:

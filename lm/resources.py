@@ -19,10 +19,13 @@ SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-siz
 
 
 def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
-    """The settings with every ``auto`` resolved, and a sentence on the precision; sets the number of threads.
+    """Resolve every ``auto`` setting and set the number of threads.
+
+    Returns:
+        The settings, and the reason for the precision.
 
     Raises:
-        InputError: when the device or the backend cannot run here.
+        InputError: if the device or the backend cannot run here.
     """
     device = resolve_device(config.device)
     if config.threads:
@@ -45,10 +48,9 @@ def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
 
 
 def bfloat16_gain(device: str) -> float:
-    """Time of a decoder's product in float32 over that in bfloat16.
+    """Time of the decoder's product in float32 over that in bfloat16.
 
-    Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
-    slow a trial down, do not decide.
+    Each time is the best of many short interleaved trials on one thread, because other programs can only slow a trial down.
     """
     best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
     operands = {dtype: torch.ones(256, 256, device=device, dtype=dtype) for dtype in best}
@@ -68,12 +70,12 @@ def bfloat16_gain(device: str) -> float:
 
 @contextmanager
 def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[None]:
-    """Refuse what cannot fit before it is made.
+    """Refuse a training that does not fit into memory, before and while the block allocates it.
 
-    Counted in float32 are weights, gradients, for Adam two averages of each weight, and of a batch the gates and states.
+    Counted in float32: weights, gradients, Adam's two averages, and a batch's gates and states.
 
     Raises:
-        InputError: says how much is needed, also where an allocation fails meanwhile.
+        InputError: in a sentence with the needed memory.
     """
     model, rows, device = config.model, config.batches.rows, config.machine.device
     parameters = sum(count for _, count in parameter_table(vocabulary, model, model.tie).values())

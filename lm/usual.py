@@ -1,4 +1,4 @@
-"""Names that other trainers give to settings, each with the option of ours that does the same.
+"""Names of settings in other trainers, each with this program's option for it.
 
 From pytorch/examples (word_language_model), salesforce/awd-lstm-lm, karpathy/char-rnn, karpathy/nanoGPT, Hugging Face
 transformers and PyTorch Lightning.
@@ -98,7 +98,7 @@ _USUAL_OF: dict[str, dict[str, str]] = {
 
 
 def usual() -> dict[str, list[str]]:
-    """{name elsewhere: what it may be here}, the likeliest first; an option may come with its value."""
+    """{name elsewhere: candidates here}, the likeliest first; an option may come with its value."""
     table: dict[str, list[str]] = {}
     for here, names in _USUAL.items():
         for name in names.split():
@@ -107,12 +107,12 @@ def usual() -> dict[str, list[str]]:
 
 
 def meant(name: str, command: str, has: set[str]) -> str:
-    """The option or argument that somebody means who gives a command the option ``name``; "" where nothing is known.
+    """The option or argument that a user of another trainer means by ``name``; "" if unknown.
 
     Args:
         name: with any number of dashes in front, and with dashes or underscores inside.
         command: its last name, such as train.
-        has: its options and the names of its arguments.
+        has: the command's options and names of arguments.
     """
     name = "--" + name.lstrip("-").replace("_", "-").lower()
     own = _USUAL_OF.get(command, {})

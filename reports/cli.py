@@ -10,7 +10,7 @@ import typer
 from recurrent_lm import lm, reports
 from recurrent_lm.studies import InputError, run_app, say
 
-RUNS = Path("runs")  # where tables are looked for if none is named
+RUNS = Path("runs")  # searched for tables if none is named
 PAGES = RUNS / "reports"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Show what studies found.")
@@ -34,14 +34,14 @@ def figure(
     """
     from recurrent_lm.reports.images import check_place, save
 
-    made = reports.figure(table, name)
+    drawn = reports.figure(table, name)
     path = out or table.with_suffix(".png")
     if path.absolute() == table.absolute():
         raise InputError(f"{path} is the table itself; choose another --out")
     check_place(path, force)
-    save(made.drawing, path)
-    print("\n".join(made.lines))
-    print(made.caption)
+    save(drawn.drawing, path)
+    print("\n".join(drawn.lines))
+    print(drawn.caption)
     print(f"figure: {path}")
 
 

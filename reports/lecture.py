@@ -1,4 +1,4 @@
-"""The lecture's slides in their order, and where each is found: the figures that follow it, or a command that shows it."""
+"""The lecture's slides in order, each with the figures that follow it or a command that shows it."""
 
 import re
 from dataclasses import dataclass
@@ -48,20 +48,22 @@ class Row:
 
 
 def guide(pages: "list[Page]") -> list[Row]:
-    """The slides that some figure of these pages follows or a command shows; nothing where no figure follows any. What two
-    pages of a study show under one title stands once, that of the first, which shows the tables together."""
+    """The slides with figures or commands; empty if these pages have no figure of any slide.
+
+    If two pages of a study show a figure under one title, the first page, which shows the tables together, is taken.
+    """
     figures: dict[tuple[str, str], tuple[Page, Shown]] = {}
     for page in pages:
         for shown in page.drawn:
             figures.setdefault((page.study, shown.title), (page, shown))
-    found = {slide: [(page, shown) for page, shown in figures.values() if slide in shown.slides] for slide in SLIDES}
-    if not any(found.values()):
+    of_slides = {slide: [(page, shown) for page, shown in figures.values() if slide in shown.slides] for slide in SLIDES}
+    if not any(of_slides.values()):
         return []
-    pictures = _pictures(found)
-    return [Row(slide, SLIDES[slide], of, pictures.get(slide)) for slide, of in found.items() if of or SLIDES[slide]]
+    pictures = _pictures(of_slides)
+    return [Row(slide, SLIDES[slide], of, pictures.get(slide)) for slide, of in of_slides.items() if of or SLIDES[slide]]
 
 
-def _pictures(found: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[Page, Shown]]":
+def _pictures(of_slides: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[Page, Shown]]":
     """One figure a slide, each once where there are enough: first for the slides that a figure names first, then for those
     that fewest figures follow."""
     chosen: dict[str, tuple[Page, Shown]] = {}
@@ -73,8 +75,8 @@ def _pictures(found: "dict[str, list[tuple[Page, Shown]]]") -> "dict[str, tuple[
             chosen[slide] = free[0]
             used.add(free[0][1].name)
 
-    for slide, of in found.items():
+    for slide, of in of_slides.items():
         take(slide, [pair for pair in of if pair[1].slides[0] == slide])
-    for slide, of in sorted(found.items(), key=lambda item: len(item[1])):
+    for slide, of in sorted(of_slides.items(), key=lambda item: len(item[1])):
         take(slide, of)
-    return chosen | {slide: of[0] for slide, of in found.items() if of and slide not in chosen}
+    return chosen | {slide: of[0] for slide, of in of_slides.items() if of and slide not in chosen}

@@ -1,4 +1,4 @@
-"""A study's table as a page: what stands on it, apart from how HTML and Markdown write it."""
+"""The content of a study's page, independent of HTML and Markdown."""
 
 import base64
 import gzip
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
 ROWS = 200  # of the data that a page lists; the CSV in it holds all
 DIGITS = 9  # of a number in the CSV; the table itself holds all
-PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
+PLAIN = 200_000  # characters; a longer CSV is compressed inside the page
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure on a page, or the sentence that says why there is none."""
+    """A figure on a page, or the sentence that says why it is missing."""
 
     name: str
     title: str
@@ -76,7 +76,7 @@ class Shown:
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a page says. All of it is plain text, but for the figures' SVG."""
+    """The content of a page, plain text except for the figures' SVG."""
 
     name: str  # of its file, without the ending
     study: str
@@ -176,19 +176,19 @@ def make(
     listed = seen.head(ROWS).astype(object)
     about = dict(table.attrs.get("machine", {}))
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
-    made = ledger(claims, name)
-    left = decided_elsewhere(made, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
+    entries = ledger(claims, name)
+    left = decided_elsewhere(entries, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
     together = [table, *beside.values()] if leads else [table]
-    found = answer(table, claims)
+    answered = answer(table, claims)
     figures = [_shown(plot, together, claims, name) for plot in plots(table.attrs["study"])]
-    if found:  # the plot that proves it comes first
-        figures.sort(key=lambda shown: shown.name != f"{name}-{found.plot}")
+    if answered:  # the plot that proves it comes first
+        figures.sort(key=lambda shown: shown.name != f"{name}-{answered.plot}")
     return Page(
         name=name,
         study=table.attrs["study"],
         source=source,
         subject=subject(table),
-        claims=[claim for claim in made if claim not in left],
+        claims=[claim for claim in entries if claim not in left],
         figures=figures,
         columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
@@ -202,12 +202,12 @@ def make(
         numeric=[is_numeric_dtype(seen[column]) for column in seen.columns],
         measured=[str(column) for column in table.columns],
         summed=summed,
-        since=since(table, older[1], made, ledger(verdicts(older[1]), name), older[0]) if older else None,
+        since=since(table, older[1], entries, ledger(verdicts(older[1]), name), older[0]) if older else None,
         listings=listings(table),
         elsewhere=list(beside),
         leads=leads,
         left=len(left),
-        answered=found.sentence if found else "",
+        answered=answered.sentence if answered else "",
     )
 
 
@@ -222,12 +222,12 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
         drawing = plot.draw(table, claims, WIDE)
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
-    found = finding(table, claims, plot.name)
-    label = f"{title}. {found or caption}"
+    sentence = finding(table, claims, plot.name)
+    label = f"{title}. {sentence or caption}"
 
     def narrow() -> str:
         return inline(plot.draw(table, claims, NARROW), f"{name}-small", label)
 
     svg = inline(drawing, name, label)
     headline(drawing, title)
-    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=found, **about)
+    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=sentence, **about)

@@ -1,4 +1,4 @@
-"""Many tables to one folder: a page a table, their figures, and an index with the ledger of all claims."""
+"""A folder of pages from tables: one page a table, their figures, and an index with all claims."""
 
 import re
 from collections.abc import Callable
@@ -29,7 +29,7 @@ OWN = ("index", CLAIMS, TOUCH)  # pages that are no table's
 
 @dataclass(frozen=True)
 class Built:
-    """What was made: the index, the pages, and a sentence for each table that could not be read."""
+    """The index, the pages, and a sentence for each table that could not be read."""
 
     index: Path
     pages: list[Page]
@@ -43,15 +43,24 @@ def build(
     against: Path | None = None,
     formats: tuple[str, ...] = tuple(FORMATS),
 ) -> Built:
-    """Make the pages of some tables; a folder stands for the tables in it and in the folders right in it.
+    """Make a page for each table, and an index.
 
-    A table that cannot be read is named on the index, and the others are made. Without any table the index says that
-    nothing was run. Pages of earlier calls are replaced or left alone; nothing is ever deleted. ``against`` is an older table,
-    or a folder of such: the pages tell what changed since. ``formats`` are those of the figures' files that a page links to.
+    A table that cannot be read is named on the index, and the other pages are made. Pages of earlier calls are replaced or left
+    alone; nothing is deleted.
+
+    Args:
+        sources: tables, or folders of tables, also one folder down.
+        out: the folder of the pages.
+        tell: called with a line for each step.
+        against: an older table, or a folder of older tables: the pages then show what changed.
+        formats: file formats of the figures that a page links to.
+
+    Returns:
+        The paths of the index and the pages, and a sentence for each table that could not be read.
 
     Raises:
-        InputError: before anything is written, when none of the tables can be read, when a place cannot be written, or when
-            it holds what this program did not make.
+        InputError: before anything is written, if no table can be read, a place cannot be written, or it holds files that this
+            program did not make.
     """
     tables: dict[str, tuple[Path, pd.DataFrame]] = {}
     read, problems = _read(sources)
@@ -112,37 +121,39 @@ def _older(
         raise InputError("; ".join(unread) or f"there is no table in {against}")
     problems += unread
     left = dict(read)
-    found: dict[str, tuple[str, pd.DataFrame]] = {}
+    pairs: dict[str, tuple[str, pd.DataFrame]] = {}
     for alike in (True, False):
         for name, (path, table) in tables.items():
             study = table.attrs["study"]
             fitting = [p for p, t in left.items() if t.attrs["study"] == study and (not alike or p.name == path.name)]
             alone = sum(t.attrs["study"] == study for _, t in tables.values()) == 1
-            if name not in found and fitting and (alike or (len(fitting) == 1 and alone)):
+            if name not in pairs and fitting and (alike or (len(fitting) == 1 and alone)):
                 near = next((p for p in fitting if p.absolute().parent.name == path.absolute().parent.name), fitting[0])
-                found[name] = "/".join(near.absolute().parts[-2:]), left.pop(near)
-    if tables and not found:
-        there, here = (
+                pairs[name] = "/".join(near.absolute().parts[-2:]), left.pop(near)
+    if tables and not pairs:
+        older_names, here = (
             ", ".join(dict.fromkeys(t.attrs["study"] for t in side))
             for side in (left.values(), [t for _, t in tables.values()])
         )
-        raise InputError(f"{against} holds {there}, and what it is to be compared with {here}; a study is compared with itself")
-    return found, ["/".join(path.absolute().parts[-2:]) for path in left]
+        raise InputError(
+            f"{against} holds {older_names}, and what it is to be compared with {here}; a study is compared with itself"
+        )
+    return pairs, ["/".join(path.absolute().parts[-2:]) for path in left]
 
 
 def find(sources: list[Path]) -> list[Path]:
-    """The tables that were named or lie in the folders that were named, each once, in that order."""
-    found: dict[Path, Path] = {}
+    """All named tables and those in named folders, each once, in order."""
+    tables: dict[Path, Path] = {}
     for source in sources:
         folder = source.is_dir() and source.suffix != ".parquet"  # one of that name stands where a table should
         inside = [*source.glob("*.parquet"), *source.glob("[!.]*/*.parquet")] if folder else [source]
         for path in sorted(p for p in inside if p == source or not p.name.startswith(".")):
-            found.setdefault(path.resolve(), path)
-    return list(found.values())
+            tables.setdefault(path.resolve(), path)
+    return list(tables.values())
 
 
 def name_of(path: Path, taken: "dict[str, tuple[Path, pd.DataFrame]]") -> str:
-    """A name for a page that is safe in a file name and a link, and that no other page has."""
+    """A page name that is safe in file names and links, and unique."""
     used = {*OWN, *map(str.lower, taken)}
     stem, parent = (re.sub(r"[^A-Za-z0-9_-]+", "-", text)[:60].strip("-") for text in (path.stem, path.absolute().parent.name))
     names = [stem or "table", f"{parent}-{stem}".strip("-") or "table"]

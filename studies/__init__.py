@@ -1,11 +1,10 @@
-"""Questions answered with numbers.
+"""Studies: questions about recurrent language models that measurements answer.
 
-A study is a folder: its parameters, cells and measuring, its ``claims``, which say what a table decides, and its
-``figures``, which draw it. Calling its frozen dataclass gives a tidy table, one row a measurement. The front door:
-``STUDIES`` (name to question), ``load``, ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (those of a key),
-``summary`` (medians, rates, comparisons), ``growth`` (exponents) and ``changes`` (between two tables of a study); the
-``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and ``subject`` that a page shows, and the style they share; and
-how commands end, write files and print.
+A study is a folder with parameters and measuring, ``claims`` that a table decides, and ``figures`` that draw it. Calling its
+frozen dataclass returns a tidy table, one row for each measurement. The front door: ``STUDIES`` (name to question), ``load``,
+``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (by key), ``summary`` (medians, rates, comparisons), ``growth``
+(exponents) and ``changes`` (between two tables of a study); ``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and
+``subject`` for pages, with the style they share; and the functions by which commands end, write files and print.
 """
 
 from typing import TYPE_CHECKING
@@ -18,6 +17,9 @@ if TYPE_CHECKING:
     from recurrent_lm.lm import replacing as replacing
     from recurrent_lm.lm import run_app as run_app
     from recurrent_lm.lm import say as say
+    from recurrent_lm.studies.engine.answers import Answer as Answer
+    from recurrent_lm.studies.engine.answers import answer as answer
+    from recurrent_lm.studies.engine.answers import finding as finding
     from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
     from recurrent_lm.studies.engine.claims import Claim as Claim
     from recurrent_lm.studies.engine.claims import select as select
@@ -30,12 +32,9 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save
     from recurrent_lm.studies.gradient_lag.profile import lag_profile as lag_profile
-    from recurrent_lm.studies.plotting.plots import Answer as Answer
     from recurrent_lm.studies.plotting.plots import Listing as Listing
     from recurrent_lm.studies.plotting.plots import Passage as Passage
     from recurrent_lm.studies.plotting.plots import Plot as Plot
-    from recurrent_lm.studies.plotting.plots import answer as answer
-    from recurrent_lm.studies.plotting.plots import finding as finding
     from recurrent_lm.studies.plotting.plots import listings as listings
     from recurrent_lm.studies.plotting.plots import passages as passages
     from recurrent_lm.studies.plotting.plots import plots as plots

@@ -118,7 +118,7 @@ def scale(
     bptt: Annotated[int, typer.Option(min=1, max=1_000_000, help="tokens of a window")] = 100,
     tokens: Annotated[int, typer.Option(min=1, max=10**18, help="of the corpus")] = 10**11,
 ) -> None:
-    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/SCALE.md.
+    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/scale.md.
 
     [dim]studies scale --rows 256[/dim]
     """

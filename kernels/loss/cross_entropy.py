@@ -87,7 +87,8 @@ def cross_entropy(
 
     Args:
         logits: [N, V] in float16, bfloat16, float32 or float64.
-        target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean.
+        target: [N] class indices.
+        ignore_index: rows with this target count neither in the loss nor in a mean.
         weight: [V] class weights of any floating-point dtype, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
         label_smoothing: the share of the target's probability that is spread over all classes.

@@ -1,4 +1,4 @@
-"""The machine: its devices, their memory, and what a run or a table records of it."""
+"""The machine: its devices, their memory, and its description for runs and tables."""
 
 import os
 import platform
@@ -24,7 +24,11 @@ FAILED_ALLOCATIONS = ("allocate memory", "out of memory", "Storage size calculat
 
 
 def resolve_device(name: str) -> str:
-    """cpu, cuda or cuda:N for ``auto`` or a wish."""
+    """The device for a setting: cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: for a GPU that does not exist.
+    """
     check_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -36,18 +40,24 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def check_memory(needed: float, what: str, advice: str, device: str = "cpu") -> None:
-    """Refuse what needs more bytes than a device has: the system ends a process that runs out of memory without a message.
+def check_memory(needed: float, subject: str, advice: str, device: str = "cpu") -> None:
+    """Refuse work that needs more memory than the device has. Checked up front, because the OOM killer leaves no message.
 
     Args:
-        what: what needs how much, and ``advice`` on what to reduce, for the sentence of the ``InputError``.
+        needed: bytes.
+        subject: subject of the error's sentence, which says what needs how much.
+        advice: what to reduce; the end of that sentence.
+        device: cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: if ``needed`` exceeds the device's memory.
     """
-    if needed > (there := memory(device)):
-        raise InputError(f"{what}, and {device} has {there / 1e9:,.1f} GB; {advice}")
+    if needed > (available := memory(device)):
+        raise InputError(f"{subject}, and {device} has {available / 1e9:,.1f} GB; {advice}")
 
 
 def memory(device: str) -> int:
-    """Bytes of memory of a device; for a CPU the machine's, or the limit of a control group that this process is in."""
+    """Bytes of a device's memory; for a CPU the machine's, or the smallest limit of this process's control groups."""
     if device != "cpu":
         return int(torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -70,7 +80,14 @@ def _groups() -> Iterator[Path]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, CUDA or Python says that an allocation failed."""
+    """Whether an error of torch, CUDA or Python reports a failed allocation.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        True for Python's and torch's own error types, and for messages that name an allocation.
+    """
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(part in str(error) for part in FAILED_ALLOCATIONS)
 
 
@@ -122,14 +139,14 @@ def _driver() -> str | None:
         return None
     try:
         pynvml.nvmlInit()
-        said = pynvml.nvmlSystemGetDriverVersion()
+        version = pynvml.nvmlSystemGetDriverVersion()
     except pynvml.NVMLError:
         return None
-    return said.decode() if isinstance(said, bytes) else str(said)
+    return version.decode() if isinstance(version, bytes) else str(version)
 
 
 def _program() -> str:
-    """lm or studies, also where it was started with ``python -m``."""
+    """lm or studies, also when started with ``python -m``."""
     path = Path(sys.argv[0])
     return path.parent.name if path.name == "__main__.py" else path.name
 

@@ -68,7 +68,7 @@ class Settings:
 
 
 def flag_of(f: "Field[Any]") -> str:
-    """The command line's name of a field."""
+    """A field's name on the command line."""
     return f.metadata.get("flag") or "--" + f.name.replace("_", "-")
 
 
@@ -114,7 +114,7 @@ def _fits(f: "Field[Any]", value: Any, kind: type) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as an error names it, short enough for a sentence."""
+    """A value as errors print it, short enough for a sentence."""
     if isinstance(value, tuple):
         value = ",".join(item if isinstance(item, str) else shown(item) for item in value)
     if type(value) is int and value.bit_length() > 128:
@@ -124,6 +124,6 @@ def shown(value: Any) -> str:
 
 
 def check_device(name: str) -> None:
-    """Refuse what is no device's name."""
+    """Refuse a name that is no device's."""
     if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
         raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {shown(name)}")

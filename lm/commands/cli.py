@@ -3,6 +3,7 @@
 import inspect
 import io
 import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -127,12 +128,14 @@ def train(
     elif "train_file" in given:
         given["source"] = ""
     chosen = base.replace(**given)
-    with ending_at_once(lambda: "stopped before the first step; nothing was kept"):
+    kept: list[Path] = []
+    with ending_at_once(lambda: f"stopped before the first step; {_left(kept)}"):
         from recurrent_lm.lm.commands import trainer
 
         own = None if file else given.keys()  # a file has chosen all settings
         trainer.in_processes(processes, lambda: chosen, context.obj)
-        trainer.run(lambda: trainer.start.begin(trainer.start.inherit(chosen, given, named, file), run, own), quiet)
+        settings = partial(trainer.start.inherit, chosen, given, named, file)
+        trainer.run(lambda: trainer.start.begin(settings(), run, own, kept.append), quiet)
 
 
 @app.command()
@@ -162,6 +165,11 @@ def resume(
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
         trainer.run(lambda: trainer.start.resume(run, device, corpus, **limits), quiet)
+
+
+def _left(folders: list[Path]) -> str:
+    """What a training leaves that has made a step in none of these folders."""
+    return f"all saved; go on with: {shlex.join(['lm', 'resume', str(folders[0])])}" if folders else "nothing was kept"
 
 
 def _follow() -> None:
@@ -320,7 +328,16 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
-    """Run a typer application; errors that a user can mend become one sentence on stderr."""
+    """Run a typer application; errors that a user can mend are printed to stderr in one sentence.
+
+    Args:
+        application: the commands.
+        name: the program's name in messages.
+        arguments: the command line without the program; None takes ``sys.argv``.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 3 for divergence, 130 and 143 for SIGINT and SIGTERM.
+    """
     console.program = name
     if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.storage import check_writable, replacing
 from recurrent_lm.lm.commands.ask import RunArgument
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.page.document import Copied, Rounding
-    from recurrent_lm.lm.runs.folder import Run
-    from recurrent_lm.lm.text.data import Data
 
 OURS = b'<meta name="generator" content="lm page'  # near the beginning of each page
 MEGABYTE = 10**6
@@ -21,7 +21,7 @@ MEGABYTE = 10**6
 def page(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="the file; RUN/page.html if left out", show_default=False)] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: half the size")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: about half the size")] = False,
     title: Annotated[str, typer.Option(help="what the model has read, for the heading; its corpus if left out")] = "",
     prompt: Annotated[
         list[str] | None, typer.Option(help="text to begin with; may be given several times; from held-out text if left out")
@@ -32,22 +32,16 @@ def page(
 
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
-    from recurrent_lm.lm.base.storage import check_writable, replacing
-    from recurrent_lm.lm.generation import encode_prompt
-    from recurrent_lm.lm.page.document import build
-    from recurrent_lm.lm.runs.folder import edited, load
+    from recurrent_lm.lm.runs.folder import edited
 
-    model = load(run, device="cpu")
+    model = lm.load(run, device="cpu")
     for note in edited(run, model.meta):
         print(f"lm: {note}", file=sys.stderr)
     out = out or run / "page.html"
     if not out.is_dir() and out.exists() and not _ours(out):
         raise InputError(f"{out} exists already and is no page of lm page; name another file with --out")
     check_writable(out, "--out")
-    for text in prompt or ():
-        encode_prompt(model, text)
-    data = _data(model, corpus)
-    made = build(model, data, int8=int8, title=title, prompts=tuple(prompt or ()))
+    made = lm.model_page(model, _data(model, corpus), int8=int8, title=title, prompts=tuple(prompt or ()))
     with replacing(out, "--out") as temporary:
         temporary.write_text(made.html, encoding="utf-8")
     size = out.stat().st_size / MEGABYTE
@@ -72,17 +66,15 @@ def _copying(copied: "Copied") -> str:
     )
 
 
-def _data(model: "Run", place: str) -> "Data | None":
+def _data(model: "lm.Run", place: str) -> "lm.Data | None":
     """The run's texts; None, with a word on stderr, where they are no longer there or have changed.
 
     Raises:
         InputError: where they are not at the ``place`` that is given.
     """
-    from recurrent_lm.lm.text.data import trained_on
-
     why = "its training text has changed; name an unchanged copy of it with --corpus PATH"
     try:
-        data = trained_on(model.config, model.tokenizer, model.path, model.meta, place)
+        data = lm.trained_on(model.config, model.tokenizer, model.path, model.meta, place)
         if data.fingerprint() == model.meta.get("data"):
             return data
     except InputError as error:

@@ -60,10 +60,10 @@ def probe(model: LanguageModel, ids: "NDArray[np.int32]", characters: list[str])
     ranks = rankdata(told, axis=0)
     scores = {}
     for name, (property_of, score) in PROPERTIES.items():
-        found = property_of(characters)[counted]
-        if (score is _auc and not FEW <= found.sum() <= len(found) - FEW) or len(set(found)) < 2:
+        property_values = property_of(characters)[counted]
+        if (score is _auc and not FEW <= property_values.sum() <= len(property_values) - FEW) or len(set(property_values)) < 2:
             continue
-        scores[name] = score(ranks, found)
+        scores[name] = score(ranks, property_values)
     return Units(scores, np.percentile(np.abs(told), LARGE, axis=0))
 
 
@@ -77,12 +77,12 @@ def values(state: State) -> "NDArray[np.float64]":
 
 
 def _quoted(characters: list[str]) -> "NDArray[np.float64]":
-    inside, found = False, []
+    inside, flags = False, []
     for c in characters:
         inside = not inside if c == STRAIGHT else c in OPENING if c and c in OPENING + CLOSING else inside
-        found.append(inside and c != "\n")
+        flags.append(inside and c != "\n")
         inside = inside and c not in ("\n", "")
-    return np.array(found, dtype=float)
+    return np.array(flags, dtype=float)
 
 
 def _before(condition: Callable[[str], bool]) -> Callable[[list[str]], "NDArray[np.float64]"]:
@@ -91,11 +91,11 @@ def _before(condition: Callable[[str], bool]) -> Callable[[list[str]], "NDArray[
 
 def _since(condition: Callable[[str], bool]) -> Callable[[list[str]], "NDArray[np.float64]"]:
     def count(characters: list[str]) -> "NDArray[np.float64]":
-        place, found = 0, []
+        place, places = 0, []
         for c in characters:
             place = 0 if condition(c) else place + 1
-            found.append(place)
-        return np.array(found, dtype=float)
+            places.append(place)
+        return np.array(places, dtype=float)
 
     return count
 
@@ -103,17 +103,17 @@ def _since(condition: Callable[[str], bool]) -> Callable[[list[str]], "NDArray[n
 # -- scores of all units for one property ---------------------------------------------------------------------------
 
 
-def _auc(ranks: "NDArray[np.float64]", found: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _auc(ranks: "NDArray[np.float64]", flags: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """|2 AUC - 1| from the ranks [T, units] (Mann and Whitney's statistic)."""
-    ones, zeros = found.sum(), len(found) - found.sum()
-    auc = (found @ ranks - ones * (ones + 1) / 2) / (ones * zeros)
+    ones, zeros = flags.sum(), len(flags) - flags.sum()
+    auc = (flags @ ranks - ones * (ones + 1) / 2) / (ones * zeros)
     return np.abs(2 * auc - 1)
 
 
-def _correlation(ranks: "NDArray[np.float64]", found: "NDArray[np.float64]") -> "NDArray[np.float64]":
+def _correlation(ranks: "NDArray[np.float64]", values: "NDArray[np.float64]") -> "NDArray[np.float64]":
     """|Spearman's rank correlation| with each unit's ranks [T, units]."""
-    place = rankdata(found) - (len(found) + 1) / 2
-    centred = ranks - (len(found) + 1) / 2
+    place = rankdata(values) - (len(values) + 1) / 2
+    centred = ranks - (len(values) + 1) / 2
     norms = np.sqrt((centred**2).sum(axis=0) * (place**2).sum())
     return np.abs(np.divide(place @ centred, norms, out=np.zeros(ranks.shape[1]), where=norms > 0))
 

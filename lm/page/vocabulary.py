@@ -63,8 +63,8 @@ def _pieces() -> tuple[str, dict[str, Ranges]]:
     pattern = PIECE.pattern
     for source, name in ((SPACE, "<S>"), (X, "<X>"), (WORD, "<W>"), (r"\d", "<D>")):
         pattern = pattern.replace(source, name)
-    found = {"S": SPACE, "X": f"[{X}]", "W": f"[{WORD}]", "D": r"\d"}
-    classes = {name: _matches(regex.compile(f"{source}+")) for name, source in found.items()}
+    patterns = {"S": SPACE, "X": f"[{X}]", "W": f"[{WORD}]", "D": r"\d"}
+    classes = {name: _matches(regex.compile(f"{source}+")) for name, source in patterns.items()}
     return pattern, classes | {"space": _space()}
 
 

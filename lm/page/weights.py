@@ -68,9 +68,9 @@ def unpack(packed: Packed) -> dict[str, Tensor]:
 
     def take(count: int, kind: str) -> "NDArray[Any]":
         nonlocal at
-        found = np.frombuffer(packed.data, kind, count, at)
-        at += found.nbytes
-        return found
+        numbers = np.frombuffer(packed.data, kind, count, at)
+        at += numbers.nbytes
+        return numbers
 
     for told in packed.tensors:
         shape = told["shape"]

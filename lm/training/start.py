@@ -32,11 +32,24 @@ from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.training.loop import Training
 
 
-def new_training(config: RunConfig, path: Path | None = None) -> Training:
-    """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
+def new_training(
+    config: RunConfig, path: Path | None = None, begun: Callable[[Path], object] = lambda folder: None
+) -> Training:
+    """Start a training in a new run folder with its complete settings and a first checkpoint.
 
-    Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
-    afterwards, before the first checkpoint is whole, takes the folder away again.
+    Settings and corpus are checked before the folder is created. If an error occurs before the first checkpoint is complete,
+    the folder is removed again.
+
+    Args:
+        config: all settings of the run.
+        path: the run folder, which must not exist; None takes runs/NAME.
+        begun: called with the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
+
+    Returns:
+        The training before its first update.
+
+    Raises:
+        InputError: for settings or a corpus that cannot be trained on, and for a folder that exists.
     """
     processes.check(config)
     source = config.training.init_from
@@ -74,6 +87,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     training.notes = advice.of_data(data, config.tokens)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
         _begin(training, path, files)
+        begun(training.path)
     return training
 
 
@@ -120,10 +134,15 @@ def train(
     return runs.load(training.path, device=training.config.machine.device)
 
 
-def begin(config: RunConfig, path: Path | None, given: Collection[str] | None) -> Training:
+def begin(
+    config: RunConfig,
+    path: Path | None,
+    given: Collection[str] | None,
+    begun: Callable[[Path], object] = lambda folder: None,
+) -> Training:
     """``new_training`` with settings that suit little text in place of those that are not ``given``; None leaves all."""
     config, sentence = (config, "") if given is None else suited(config, given)
-    training = new_training(config, path)
+    training = new_training(config, path, begun)
     if sentence:
         training.notes.insert(0, sentence)
     return training

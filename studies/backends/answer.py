@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,8 +44,8 @@ def _speed(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     told = [
         f"{name} trains {low:.1f} to {high:.1f} times as fast as {reference}" for name, (low, high) in speeds(table).items()
     ]
-    said = ", ".join(told)
-    return f"{said[:1].upper()}{said[1:]}." if told else ""
+    sentence = ", ".join(told)
+    return f"{sentence[:1].upper()}{sentence[1:]}." if told else ""
 
 
 FINDINGS = {"curves": _curves, "speed": _speed}

@@ -14,15 +14,15 @@ KEYS = ["corpus", "cell", "seed", "epoch"]
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """For each backend beside the first: the same curves, and how its tokens a second compare."""
     reference, *others = table.attrs["parameters"]["backends"]
-    made = []
+    rows = []
     for backend in others:
-        there = {reference, backend} <= set(table["backend"])
-        made += _same(apart(table, backend, reference) if there else None, backend, reference)
-        made += _speed(table, backend, reference) if there else []
-    return made
+        measured = {reference, backend} <= set(table["backend"])
+        rows += _same(apart(table, backend, reference) if measured else None, backend, reference)
+        rows += _speed(table, backend, reference) if measured else []
+    return rows
 
 
-def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
+def _same(differences: "pd.DataFrame | None", backend: str, reference: str) -> list[Claim]:
     """Of how far curves lie ``apart``, where both backends were measured."""
     text = f"trained by {backend}, a model learns the curve that it learns by {reference}"
     claim, threshold = (f"curve.{backend}", text, "aim of the trainer"), "within the spread of the seeds, at every epoch"
@@ -32,7 +32,7 @@ def _same(found: "pd.DataFrame | None", backend: str, reference: str) -> list[Cl
     )
     rows: list[Claim] = []
     row: Any
-    for row in found.itertuples() if found is not None else ():
+    for row in differences.itertuples() if differences is not None else ():
         measured = f"{row.distance:.2g} nats apart at most, after epoch {row.epoch}; seeds {row.noise:.2g} there"
         right, why = row.distance <= row.noise, wrong
         if row.distance != row.distance:
@@ -70,9 +70,12 @@ def _spread(speeds: "pd.DataFrame") -> str:
 
 
 def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame":
-    """One row a corpus and cell: ``distance``, the largest over epochs of the mean over seeds of how far the validation losses
-    of two backends lie apart, and ``noise``, how far the seeds of the reference do at that epoch, both in nats a token; nan
-    where a loss is not finite, or there is one seed."""
+    """Distances of the validation losses of two backends, one row for each corpus and cell.
+
+    Returns:
+        ``distance``, the largest over epochs of the mean over seeds; ``noise``, the distance between seeds of the reference at
+        that epoch; both in nats a token, nan for a loss that is not finite and for a single seed.
+    """
 
     rows = []
     wide = pairs(table, "valid_loss")
@@ -91,5 +94,5 @@ def apart(table: "pd.DataFrame", backend: str, reference: str) -> "pd.DataFrame"
 
 
 def pairs(table: "pd.DataFrame", column: str) -> "pd.DataFrame":
-    """``column`` with one row a corpus, cell, seed and epoch, and one column a backend; rows that have all of them."""
+    """``column`` with one row for each corpus, cell, seed and epoch and one column a backend; rows that have all of them."""
     return table.pivot(index=KEYS, columns="backend", values=column).dropna()

@@ -67,7 +67,7 @@ def draw_curves(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
 
 
 def curves_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """How many curves are the same, and the one that lies furthest apart."""
+    """The number of equal curves, and the pair that is furthest apart."""
     mine = select(claims, "curve")
     mine = mine[mine["verdict"] != "not measured"]
     if mine.empty:
@@ -111,11 +111,11 @@ def draw_speed(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 def speed_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The ratios with their verdicts."""
     mine = select(claims, "speed")
-    said = [f"{row['facts']['cell']} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
-    if not said:
+    parts = [f"{row['facts']['cell']} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
+    if not parts:
         return "No two backends were measured."
     words = " and ".join(dict.fromkeys(mine["claim"]))
-    return f"{words[0].upper()}{words[1:]}: {'; '.join(said)}."
+    return f"{words[0].upper()}{words[1:]}: {'; '.join(parts)}."
 
 
 PLOTS = (

@@ -1,7 +1,7 @@
-"""Language models trained end to end by each backend: the same curve, and how many tokens a second.
+"""Language models trained end to end by each backend: whether curves agree, and tokens a second.
 
-Backends do the same sums in other orders, and kernels may be wrong only sometimes; a whole training from the same weights,
-batches and masks is the last word. How far two curves may lie apart is what another seed makes of the same training.
+Backends sum in different orders, and a kernel's fault may show only sometimes; a whole training from the same weights, batches
+and masks is the final check. The tolerance is the distance of two seeds of the same training.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,9 @@ NAMES = ("eager", "torch", "triton")
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Each of ``cell`` on each of ``corpora``, from ``seeds`` seeds, by each of ``backends``; the first is the reference."""
+    """Each of ``cell`` on each of ``corpora``, from ``seeds`` seeds, by each of ``backends``; the first backend is the
+    reference.
+    """
 
     corpora: str = "obama,trump"
     cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=CELLS)
@@ -75,14 +77,14 @@ class Study(Sweep):
         ]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a backend and epoch: ``train_loss`` and ``valid_loss`` in nats a token, ``seconds`` of the updates."""
+        """One row for each backend and epoch: ``train_loss`` and ``valid_loss`` in nats a token, ``seconds`` of the updates."""
         rows = []
         for backend in self.backends:
             config = self._config(cell["corpus"]).replace(cell=cell["cell"], seed=cell["seed"], backend=backend)
-            made = converged(config)
-            about = cell | {"corpus": made.data.corpus.name, "backend": backend}
+            training = converged(config)
+            about = cell | {"corpus": training.data.corpus.name, "backend": backend}
             columns = ["epoch", "train_loss", "valid_loss", "seconds", "tokens_per_second"]
-            rows += [about | {name: made.epochs[name][i] for name in columns} for i in range(len(made.epochs))]
+            rows += [about | {name: training.epochs[name][i] for name in columns} for i in range(len(training.epochs))]
         return rows
 
     @property
@@ -109,7 +111,7 @@ PRESETS = {
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["backend"].isin(study.backends).all() or not table["cell"].isin(study.cell).all():
         return "holds a backend or a cell that its parameters do not"
     return "holds an epoch twice" if table.duplicated([*KEYS, "backend"]).any() else ""

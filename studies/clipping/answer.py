@@ -6,7 +6,7 @@ import pandas as pd
 
 from recurrent_lm.studies.clipping.figures.clipping_kinds import NAMES
 from recurrent_lm.studies.clipping.table import trainings
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
@@ -20,15 +20,15 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
 def ends(table: "pd.DataFrame") -> "dict[str, pd.Series[float]]":
     """Where the two descents at the cliff end, plain and clipped: w, b and value, the error."""
     part = table[(table["part"] == "cliff") & (table["quantity"] == "error")]
-    found = {kind: part[part["kind"] == kind].sort_values("step") for kind in ("plain", "clipped")}
-    return {kind: path.iloc[-1] for kind, path in found.items() if len(path)}
+    descents = {kind: part[part["kind"] == kind].sort_values("step") for kind in ("plain", "clipped")}
+    return {kind: path.iloc[-1] for kind, path in descents.items() if len(path)}
 
 
 def _surface(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = ends(table)
-    if len(found) < 2 or not all(math.isfinite(end["value"]) for end in found.values()):
+    last_points = ends(table)
+    if len(last_points) < 2 or not all(math.isfinite(end["value"]) for end in last_points.values()):
         return ""
-    plain, clipped = found["plain"], found["clipped"]
+    plain, clipped = last_points["plain"], last_points["clipped"]
     if clipped["value"] < plain["value"]:
         return (
             f"At the cliff a plain step is thrown to w = {plain['w']:.1f}, b = {plain['b']:.1f} and ends with error "
@@ -50,8 +50,8 @@ def _cliff(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def _thresholds(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    made = trainings(table)
-    free = made[made["multiple"] == math.inf] if len(made) else made
+    runs = trainings(table)
+    free = runs[runs["multiple"] == math.inf] if len(runs) else runs
     if free.empty:
         return ""
     lost = free.groupby("rate")["diverged"].sum()
@@ -60,7 +60,7 @@ def _thresholds(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return f"No training diverges without clipping, at learning rates up to {free['rate'].max():g}."
     many = f"{int(bad['diverged'].sum())} of {len(bad)} trainings"
     told = f"Without clipping {many} at learning rates from {bad['rate'].min():g} on diverge"
-    held = made[(made["multiple"] < math.inf) & made["rate"].isin(bad["rate"])].groupby("multiple")["diverged"].sum()
+    held = runs[(runs["multiple"] < math.inf) & runs["rate"].isin(bad["rate"])].groupby("multiple")["diverged"].sum()
     safe = held[held == 0].index
     if len(safe):
         return f"{told}, clipped at {max(safe):g} times the mean norm none."

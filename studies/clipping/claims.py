@@ -1,4 +1,4 @@
-"""What the clipping study's table decides: claims 2, 3, 11 and 12 about gradients, and two that belong to them."""
+"""Claims of the clipping study: 2, 3, 11 and 12 about gradients, and two related ones."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -42,8 +42,8 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
         facts, measured, holds = {"w": w}, "", False
         if (w, "ridge") in slope:
             digits = len(steep.partition("e")[0].strip("-").replace(".", ""))
-            found = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
-            measured, holds = f"b* = {found[0]}, dE/db = {found[1]}", found == (b, steep)
+            measured_place = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
+            measured, holds = f"b* = {measured_place[0]}, dE/db = {measured_place[1]}", measured_place == (b, steep)
             if not math.isfinite(place[w, "ridge"] + slope[w, "ridge"]):
                 measured = UNDEFINED
         text = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
@@ -68,11 +68,11 @@ def _formula(slope: dict[Any, float]) -> list[Claim]:
         ("decimals", "dE/db on the ridge by forward mode in float64 is that of 60 decimal digits", 1e-6),
     ):
         probed = [(w, value) for (w, k), value in slope.items() if k == kind and (w, "ridge") in slope]
-        found = {w: abs(ratio(slope[w, "ridge"], value) - 1) for w, value in probed}
-        worst = math.nan if any(map(math.isnan, found.values())) else max(found.values(), default=math.nan)
-        setting = f"w = {', '.join(f'{w:g}' for w in found)}" if found else "w > 4.255"
-        measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if found else ""
-        measured = UNDEFINED if found and math.isnan(worst) else measured
+        errors = {w: abs(ratio(slope[w, "ridge"], value) - 1) for w, value in probed}
+        worst = math.nan if any(map(math.isnan, errors.values())) else max(errors.values(), default=math.nan)
+        setting = f"w = {', '.join(f'{w:g}' for w in errors)}" if errors else "w > 4.255"
+        measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if errors else ""
+        measured = UNDEFINED if errors and math.isnan(worst) else measured
         rows.append(Claim(kind, text, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
     return rows
 
@@ -81,12 +81,12 @@ def _miss(slope: dict[Any, float]) -> Claim:
     claim, setting = ("four_digits", "b* to four digits misses the cliff"), "w = 6"
     measured, holds = "", False
     if {(6.0, "four digits"), (6.0, "ridge")} <= slope.keys():
-        there, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
+        missed, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
         measured, holds = (
-            f"dE/db = {there:.3g} at {round(float(ridge(6.0)), 4)}, {exact:.3g} at b*",
-            abs(there) < 1e-3 * abs(exact),
+            f"dE/db = {missed:.3g} at {round(float(ridge(6.0)), 4)}, {exact:.3g} at b*",
+            abs(missed) < 1e-3 * abs(exact),
         )
-        if not math.isfinite(there + exact) or not exact:
+        if not math.isfinite(missed + exact) or not exact:
             measured = UNDEFINED
     return Claim(*claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
 
@@ -116,9 +116,9 @@ def _range(table: "pd.DataFrame") -> list[Claim]:
     threshold = "a seed's worst within 2% of its best, by a 95% interval over seeds"
     if not (table["part"] == "training").any():
         return [Claim(*claim, "all", threshold)]
-    made = trainings(table)
+    runs = trainings(table)
     rows = []
-    for (corpus, rate), here in made.groupby(["corpus", "rate"], sort=False):
+    for (corpus, rate), here in runs.groupby(["corpus", "rate"], sort=False):
         group = here[here["multiple"].between(*RANGE)]
         if group.empty:
             continue
@@ -152,11 +152,11 @@ def _percent(times: float) -> str:
 def _kinds(part: "pd.DataFrame") -> list[Claim]:
     example = part[part["kind"] == "example"].set_index("quantity")["value"].to_dict()
     setting = "(10, -9.5, -0.4)"
-    there = {"sum", "temporal"} <= example.keys()
-    measured = f"{example['sum']:.4g}, clipped {example['temporal']:.4g}" if there else ""
-    if there and not math.isfinite(example["sum"] + example["temporal"]):
+    complete = {"sum", "temporal"} <= example.keys()
+    measured = f"{example['sum']:.4g}, clipped {example['temporal']:.4g}" if complete else ""
+    if complete and not math.isfinite(example["sum"] + example["temporal"]):
         measured = UNDEFINED
-    close = there and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
+    close = complete and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
     text = "clipping temporal components can point uphill"
     threshold = "the sum is 0.1, clipped at 1 it is -0.4"
     rows = [Claim("example", text, f"Mikolov 2012; {SLIDE}", setting, threshold, measured, close)]
@@ -178,17 +178,17 @@ def _kinds(part: "pd.DataFrame") -> list[Claim]:
         ("temporal", "temporal_uphill", "clipping temporal components points uphill in this training", "a cosine < 0"),
         ("hidden", "hidden_uphill", "clipping the hidden gradient points uphill in this training", "a cosine < 0"),
     ):
-        found = cosines[cosines["kind"] == kind]["value"]
-        least = float(found.min(skipna=False)) if len(found) else math.nan
-        uphill = int((found < 0).sum())
+        values = cosines[cosines["kind"] == kind]["value"]
+        least = float(values.min(skipna=False)) if len(values) else math.nan
+        uphill = int((values < 0).sum())
         bounds = {"norm_keeps": least >= 1 - ROUNDING, "value_turns": least < 1 - ROUNDING, "value_uphill": least > 0}
         measured = f"least cosine {least:.3g}"
         if key not in bounds:
-            measured = f"{uphill} of {len(found)}, {measured}"
-        if not found.between(-1 - ROUNDING, 1 + ROUNDING).all():  # no cosine
+            measured = f"{uphill} of {len(values)}, {measured}"
+        if not values.between(-1 - ROUNDING, 1 + ROUNDING).all():  # no cosine
             measured = UNDEFINED
         holds, likely = bounds.get(key, uphill > 0), why if kind == "temporal" else ""
-        setting, measured = "all steps and thresholds", measured if len(found) else ""
+        setting, measured = "all steps and thresholds", measured if len(values) else ""
         rows.append(Claim(key, text, SLIDE, setting, threshold, measured, holds, likely))
     return rows
 

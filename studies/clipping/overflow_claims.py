@@ -1,4 +1,4 @@
-"""What the part overflow of the clipping study decides: which norm Algorithm 1 needs, and what it then does for a training."""
+"""Claims of the part overflow: which norm Algorithm 1 needs, and its effect on a training."""
 
 import math
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ SOURCE = f"{SLIDE} (Algorithm 1); Blue 1978"
 
 
 def overflow(part: "pd.DataFrame") -> list[Claim]:
-    """Claims on gradients that float32 holds and whose norm, computed naively, it does not."""
+    """Claims on gradients that fit float32 while their naively computed norm does not."""
     keys = ["corpus", "seed", "kind", "step"]
     wide = part.pivot(index=keys, columns="quantity", values="value").reindex(columns=["loss", "norm", "true norm", "left"])
     setting = (
@@ -86,5 +86,5 @@ def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
 def _falls(loss: "pd.Series[float]", kind: str) -> list[float]:
     """One value a training that has enough updates."""
     of = loss[loss.index.get_level_values("kind") == kind].dropna().sort_index()
-    found = [group.to_numpy() for _, group in of.groupby(["corpus", "seed"])]
-    return [float(values[1:5].mean()) - float(values[-4:].mean()) for values in found if len(values) >= LEAST]
+    curves = [group.to_numpy() for _, group in of.groupby(["corpus", "seed"])]
+    return [float(values[1:5].mean()) - float(values[-4:].mean()) for values in curves if len(values) >= LEAST]

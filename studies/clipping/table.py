@@ -1,4 +1,4 @@
-"""The clipping study's table to trainings, histograms and rows of claims; no measuring."""
+"""Selections from the clipping study's table: trainings, histograms, claims."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped"
 
 
 def bin_of(norms: Any) -> Any:
-    """The histogram's bin of each norm; the first and the last take what lies beyond."""
+    """The histogram's bin of each norm; the first and the last bin take norms beyond the edges."""
 
     with np.errstate(divide="ignore"):
         logs = np.log10(np.asarray(norms, dtype=np.float64))
@@ -29,8 +29,10 @@ def norm_edges() -> Any:
 
 
 def trainings(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged (0 or
-    1), which is a training that the trainer gave up or that ends worse than the word frequencies it began with."""
+    """One row for each training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged.
+
+    ``diverged`` is 1 if the trainer gave up, or the final loss exceeds that of the word frequencies that the model began with.
+    """
     part = table[table["part"] == "training"]
     if part.empty:
         return part.reindex(columns=[*TRAINING, "diverged"])

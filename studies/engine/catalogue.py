@@ -1,4 +1,4 @@
-"""Which studies there are; light, so that commands can list them. A new study is a folder and a line here."""
+"""The list of studies, without imports, so that commands list them quickly. A new study is a folder and a line here."""
 
 from importlib import import_module
 from typing import Any
@@ -21,8 +21,17 @@ STUDIES = {
 
 
 def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, ``PRESETS``, ``claims(table)``, which gives ``Claim``s, and ``grid`` or
-    ``complaint`` for its tables."""
+    """Import the module of a study.
+
+    Args:
+        name: a key of ``STUDIES``.
+
+    Returns:
+        The module, with ``Study``, ``PRESETS``, ``claims(table)``, and ``grid`` or ``complaint`` to check its tables.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"recurrent_lm.studies.{name}.study")

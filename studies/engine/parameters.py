@@ -37,13 +37,24 @@ def choices(*defaults: str, names: tuple[str, ...]) -> Any:
 
 
 def from_text(kind: type[Settings], settings: dict[str, str]) -> dict[str, Any]:
-    """The values of parameters of a study of this kind that were given as text."""
+    """Convert parameters that were given as text.
+
+    Args:
+        kind: the study's dataclass.
+        settings: {name: text}.
+
+    Returns:
+        {name: value}; a value out of range is refused by the study itself.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     known = {f.name: f for f in fields(kind)}
     values: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in known:
-            there = "; ".join(f"{name}, {expected(f)}" for name, f in known.items())
-            raise InputError(f"there is no parameter {key!r}; there are {there}")
+            listed = "; ".join(f"{name}, {expected(f)}" for name, f in known.items())
+            raise InputError(f"there is no parameter {key!r}; there are {listed}")
         default: Any = known[key].default
         if known[key].metadata.get("many"):
             values[key] = tuple(_value(part.strip(), default[0]) for part in text.split(","))

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.exchange.measured_constants import floors
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """The floor of a step, from the least to the largest exchange that was measured."""
-    found = floors(table)
-    by = found[found["us"] > 0].set_index("protocol")["us"]
+    times = floors(table)
+    by = times[times["us"] > 0].set_index("protocol")["us"]
     if "sentinel" not in by.index:
         return None
     steps = by.loc[["sentinel"]]

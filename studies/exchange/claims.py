@@ -21,8 +21,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     measured = "" if math.isnan(worst) else f"{worst:.1e}"
     rows = [Claim("right", text, "the exchange in float64", "all protocols and sizes", threshold, measured, worst <= limit)]
     about = floors(table)
-    found = constants_of(about)
-    sentinel, counter = found["WAIT.sentinel"], found["WAIT.counter"]
+    intervals = constants_of(about)
+    sentinel, counter = intervals["WAIT.sentinel"], intervals["WAIT.counter"]
     known = not math.isnan(sentinel.low) and not math.isnan(counter.low)
     measured = f"{sentinel} and {counter} µs" if known else _unknown(table, about)
     verdict: Any = True if sentinel.high < counter.low else False if sentinel.low > counter.high else None
@@ -30,7 +30,7 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     rows.append(Claim("sentinel", text, "aim of the kernels", "wait of a step", "intervals apart", measured, verdict))
     device = device_name(table)
     estimates = kernels.ESTIMATES
-    for name, interval in found.items():
+    for name, interval in intervals.items():
         used = kernels.constant(device, name, estimates[name])
         measured = f"{interval.told('.3g')}, and {used:.3g} is used"
         if math.isnan(interval.value):

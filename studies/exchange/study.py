@@ -1,8 +1,9 @@
-"""What the exchange between programs costs by itself: microseconds a step, and the rate at which L2 gives.
+"""Cost of the exchange between programs alone: microseconds a step, and the rate of L2.
 
-Each cell is one number of programs and one size of the state; both protocols, and loads that wait for nobody, take turns. Each
-is timed over all steps and over half of them, and the difference is that of steps alone: launch and clock's edges cancel.
-``measured_constants`` computes times a step, and what ``kernels/rnn/plan.py`` predicts by. Only measuring needs a GPU.
+A cell is one number of programs and one size of the state; both protocols, and loads without waiting, take turns. Each is timed
+over all steps and over half of them; the difference is the time of steps alone, without launch and clock.
+``measured_constants`` computes times of a step, and the numbers by which ``kernels/rnn/plan.py`` predicts. Only measuring needs
+a GPU.
 """
 
 from dataclasses import dataclass
@@ -57,18 +58,18 @@ class Study(Sweep):
                 "exchange needs a CUDA GPU, and there is none here; run it where one is, then: "
                 "studies constants runs/studies/exchange.parquet, which needs none"
             )
-        there = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
-        fitting = [p for p in (*self.programs, there) if p <= there]
+        processors = torch.cuda.get_device_properties(torch.cuda.current_device()).multi_processor_count
+        fitting = [p for p in (*self.programs, processors) if p <= processors]
         if len(fitting) <= len(self.programs):
-            said = ",".join(map(str, dict.fromkeys(fitting)))
-            raise InputError(f"this GPU runs {there} programs at once, and all must; take --set programs={said}")
+            programs = ",".join(map(str, dict.fromkeys(fitting)))
+            raise InputError(f"this GPU runs {processors} programs at once, and all must; take --set programs={programs}")
 
     def cells(self) -> list[Cell]:
         sizes = [{"programs": p, "kilobytes": k} for p in self.programs for k in self.kilobytes]
         return [{"protocol": LAUNCH, "programs": 1, "kilobytes": 0}, *({"protocol": "", **size} for size in sizes)]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a protocol, number of steps and round: ``seconds`` of the whole launch, ``error`` of the state it left."""
+        """One row for each protocol, number of steps and round: ``seconds`` of the launch, ``error`` of the final state."""
 
         dtype = DTYPES[self.dtype]
         if cell["protocol"] == LAUNCH:
@@ -78,17 +79,16 @@ class Study(Sweep):
             full = steps_of(state)
             cases = [(protocol, steps) for protocol in PROTOCOLS for steps in (full, full // 2)]
             runs = {(p, steps): kernels.ExchangeRun(p, cell["programs"], state, steps, dtype) for p, steps in cases}
-        what = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
-        with watchdog(DEADLINE, f"{what} did not end in {DEADLINE:.0f} s"):
+        name = f"the exchange of {cell['programs']} programs and {cell['kilobytes']} KB"
+        with watchdog(DEADLINE, f"{name} did not end in {DEADLINE:.0f} s"):
             errors = {key: _checked(run, dtype) for key, run in runs.items()}
             timer = EventTimer() if cell["protocol"] == LAUNCH else FreshTimer()
-            calls = {f"{protocol} {steps}": run for (protocol, steps), run in runs.items()}
-            timed = race(calls, timer, self.rounds, weather=Gpu().weather)
+            timed = race(runs, timer, self.rounds, weather=Gpu().weather)
         rows = []
         for sample in timed.samples:
-            protocol, steps = sample.name.split()
-            row = {"protocol": protocol, "steps": int(steps), "round": sample.round, "seconds": sample.seconds}
-            rows.append(cell | row | {"error": errors[protocol, int(steps)], "dropped": timed.dropped[sample.name]})
+            protocol, steps = sample.name
+            row = {"protocol": protocol, "steps": steps, "round": sample.round, "seconds": sample.seconds}
+            rows.append(cell | row | {"error": errors[sample.name], "dropped": timed.dropped[sample.name]})
         return rows
 
 
@@ -96,7 +96,7 @@ PRESETS = {"gpu": Study(), "smoke": Study(programs=(8, 16), kilobytes=(1, 4), ro
 
 
 def steps_of(state: int) -> int:
-    """Steps whose states of so many bytes fill ``BUFFER``, an even number."""
+    """The even number of steps whose states fill ``BUFFER``."""
     return max(STEPS[0], min(STEPS[1], BUFFER // state)) // 2 * 2
 
 
@@ -111,7 +111,7 @@ def _checked(run: Any, dtype: torch.dtype) -> float:
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["protocol"].isin((*PROTOCOLS, LAUNCH)).all():
         return f"holds a protocol that is none of {', '.join((*PROTOCOLS, LAUNCH))}"
     cells = {(cell["programs"], cell["kilobytes"]) for cell in study.cells()}

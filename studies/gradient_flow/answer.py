@@ -4,11 +4,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.answers import Answer, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.engine.statistics import exp, ratio
 from recurrent_lm.studies.gradient_flow.figures.paths import steps
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES, last_epoch, pick
-from recurrent_lm.studies.plotting.plots import Answer, uncertain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,19 +18,19 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """Which step's part is largest and by how much, and which cell's gradient reaches furthest; of networks without a text,
     what the spectral radius decides."""
     try:
-        found = steps(table)
+        picture = steps(table)
     except InputError:
         told = _theory(table, claims)
         return Answer(told, "theory") if told else None
-    largest = max(found.part, key=lambda i: found.part[i])
+    largest = max(picture.part, key=lambda i: picture.part[i])
     other = 1 if largest != 1 else 4
-    times = ratio(found.part[largest], found.part[other])
+    times = ratio(picture.part[largest], picture.part[other])
     if math.isnan(times):
         return None
     where = {4: "The last word", 1: "The word furthest back"}.get(largest, f"Word {largest} of 4")
     sentence = (
-        f"{where} brings the largest part of the gradient of W_h: step {largest}, “{found.words[largest - 1]}”, brings "
-        f"{_times(times)} what step {other}, “{found.words[other - 1]}”, brings"
+        f"{where} brings the largest part of the gradient of W_h: step {largest}, “{picture.words[largest - 1]}”, brings "
+        f"{_times(times)} what step {other}, “{picture.words[other - 1]}”, brings"
     )
     further = _furthest(table, claims)
     return Answer(f"{sentence}; {further[:1].lower()}{further[1:]}" if further else f"{sentence}.", "paths")
@@ -48,19 +48,19 @@ def factors(table: "pd.DataFrame") -> dict[str, float]:
 
 
 def _furthest(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = factors(table)
-    if len(found) < 2:
+    decay = factors(table)
+    if len(decay) < 2:
         return ""
-    first, *others = found
+    first, *others = decay
     tanh = "rnn-tanh" if "rnn-tanh" in others else others[-1]
-    best, than = found[first], found[tanh]
+    best, than = decay[first], decay[tanh]
     if first == "rnn-tanh":
         return (
             f"Gates do not help here: in a tanh network each step back multiplies the gradient by {best:.2f}, in the next "
-            f"best, {NAMES[others[0]]}, by {found[others[0]]:.2f}."
+            f"best, {NAMES[others[0]]}, by {decay[others[0]]:.2f}."
         )
     gates = select(claims, "gates_help")
-    doubt = uncertain(gates[gates["setting"].str.startswith(f"{first} ")])
+    doubt = uncertain(gates[[facts["cell"] == first for facts in gates["facts"]]])
     network = "an LSTM" if first == "lstm" else f"a {NAMES[first]} network"
     return (
         f"In {network} it reaches furthest back: each step back multiplies it by {best:.2f}, in a {NAMES[tanh]} network by "
@@ -69,9 +69,9 @@ def _furthest(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def _paths(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = steps(table)
-    near, far = (4, 1) if found.part[4] >= found.part[1] else (1, 4)
-    times = ratio(found.part[near], found.part[far])
+    picture = steps(table)
+    near, far = (4, 1) if picture.part[4] >= picture.part[1] else (1, 4)
+    times = ratio(picture.part[near], picture.part[far])
     return (
         ""
         if math.isnan(times)
@@ -119,9 +119,9 @@ def _slopes(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def _language(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = factors(table)
-    told = ", ".join(f"{NAMES[cell]} {value:.2f}" for cell, value in found.items())
-    return f"Each step back multiplies the gradient by: {told}." if found else ""
+    decay = factors(table)
+    told = ", ".join(f"{NAMES[cell]} {value:.2f}" for cell, value in decay.items())
+    return f"Each step back multiplies the gradient by: {told}." if decay else ""
 
 
 FINDINGS = {"paths": _paths, "theory": _theory, "slopes": _slopes, "language": _language}

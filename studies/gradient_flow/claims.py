@@ -1,4 +1,4 @@
-"""What the table of gradient_flow decides: claim 1 and what the lecture says of language models here, theory elsewhere."""
+"""Claims of gradient_flow: claim 1 and the lecture's statements on language models; those of theory are in ``theory``."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -33,9 +33,9 @@ def _sums(table: "pd.DataFrame") -> list[Claim]:
         measured = "" if math.isnan(error + beyond + first) else f"{error:.1e}; {beyond:g}; {first:g}"
         rows.append(Claim(*claim, setting, whole, measured, right))
     for corpus in names(table, "language", "corpus") or ["every corpus"]:
-        found = of(table, "language", "sum_error", corpus=corpus)
-        error = float(found["value"].max(skipna=False))
-        setting = f"language models on {corpus}, {len(found)} looks"
+        rows_of_corpus = of(table, "language", "sum_error", corpus=corpus)
+        error = float(rows_of_corpus["value"].max(skipna=False))
+        setting = f"language models on {corpus}, {len(rows_of_corpus)} looks"
         rows.append(Claim(*claim, setting, threshold, shown(error, ".1e"), error <= EXACT))
     traced = of(table, "certificate", "trace_error")["value"]
     error = float(traced.max(skipna=False)) if len(traced) else math.nan
@@ -47,13 +47,13 @@ def _sums(table: "pd.DataFrame") -> list[Claim]:
 
 
 def ends(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The part language after the last epoch of each model."""
-    found = table[table["part"] == "language"]
-    return found[found["epoch"] == found.groupby(["corpus", "cell", "seed"])["epoch"].transform("max")]
+    """The rows of the part language after the last epoch of each model."""
+    models = table[table["part"] == "language"]
+    return models[models["epoch"] == models.groupby(["corpus", "cell", "seed"])["epoch"].transform("max")]
 
 
 def _help(table: "pd.DataFrame") -> list[Claim]:
-    """Gates help: the slope over the lag, a mean over layers, seed by seed: layers of one model are no independent tries."""
+    """Gates help: the slope over the lag, a mean over layers for each seed, because layers of one model are not independent."""
     claim = "gates_help", "gates help: the gradient decays more slowly", "lecture, slide Why it matters"
     slopes = ends(table)
     slopes = slopes[slopes["quantity"] == "slope"]
@@ -63,9 +63,10 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
-            decision = _slower(both) if len(both) else ()
+            decision = _slower(both) if len(both) else ("", "", "")
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
-            rows.append(Claim(*claim, setting, "a slower fall, by a 95% interval over seeds", *decision))
+            threshold, facts = "a slower fall, by a 95% interval over seeds", {"cell": cell, "corpus": corpus}
+            rows.append(Claim(*claim, setting, threshold, *decision, facts))
     return rows
 
 
@@ -90,7 +91,9 @@ def _slower(both: "pd.DataFrame") -> tuple[str, str, str]:
 
 
 def _usual(table: "pd.DataFrame", study: dict[str, Any]) -> list[Claim]:
-    """Vanishing usual, exploding rarer: positions of real text, before and after training; usual is what most models do."""
+    """Vanishing is usual and exploding rarer, at positions of real text before and after training; usual means in most
+    models.
+    """
     claim = "vanishing", "vanishing is usual, exploding rarer", "lecture, slide Vanishing, exploding"
     threshold = f"more than half of the parts at lag {study['reach']} are a tenth of lag 0 or less, fewer are ten times"
     threshold += ", in most models (Wilson's 95% interval)"

@@ -22,16 +22,16 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     error = float(table["sum_error"].max(skipna=False))
     measured = "" if math.isnan(error) else f"{error:.1e}"
     text, threshold = "the parts of dL(t)/dW_h over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
-    made = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, error <= 1e-12)]
+    rows = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, error <= 1e-12)]
     text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
     for layer, curve in by_lag(table).groupby("layer"):
         factor = decay(curve)
         measured, verdict = _fall(table[table["layer"] == layer], factor)
         setting, facts = f"{run}, layer {layer}", {"factor": math.nan if measured == UNDEFINED else factor}
-        made.append(
+        rows.append(
             Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, measured, verdict, "", facts)
         )
-    return made
+    return rows
 
 
 def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:

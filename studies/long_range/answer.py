@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.long_range.claims import summary
 from recurrent_lm.studies.long_range.figures import CELLS, METHODS
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,14 +66,14 @@ def _history(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def _needed(table: "pd.DataFrame") -> list[float]:
-    found = []
+    needed = []
     rows = table[(table["part"] == "history") & table["method"].isin(["dropped", "all"])]
     for _, of in rows.groupby(["task", "cell"], sort=False):
         nats = of.groupby("steps")["nats"].mean().sort_index()
         whole = nats.iloc[0] - nats.iloc[-1]
         reached = nats[nats.iloc[0] - nats >= 0.9 * whole].index if whole > 0 else []
-        found.append(float(reached[0]) if len(reached) else math.nan)
-    return found
+        needed.append(float(reached[0]) if len(reached) else math.nan)
+    return needed
 
 
 def _influence(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

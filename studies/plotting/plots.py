@@ -1,6 +1,5 @@
-"""What a study's ``figures`` give, and how they are found. matplotlib is imported with them, and by nothing else."""
+"""A study's figures and how they are found. matplotlib is imported by figures only."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -13,18 +12,16 @@ if TYPE_CHECKING:
 
     from recurrent_lm.studies.plotting.style import Size
 
-NO_NUMBER = re.compile(r"\b(?:nan|inf)\b")
-
 
 @dataclass(frozen=True)
 class Plot:
-    """One way to draw a study's tables, and the words that belong to it.
+    """One figure of a study's tables, with its texts.
 
-    ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
-    ``title`` says what is shown, ``caption`` what is found, the weightiest in its first sentence: it is made from table and
-    claims, so that they cannot disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same
-    for a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
-    makes one table of a study's several where the plot shows them together.
+    ``draw`` draws a table and its claims in a given size, and raises ``InputError`` if the table has nothing to draw. ``title``
+    names the subject. ``caption`` states the result, the most important part in its first sentence; it is computed from table
+    and claims, so that they cannot disagree. ``understanding`` tells a newcomer how to read the plot. ``lines`` say the same in
+    a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
+    combines several tables of the study where the plot shows them together.
     """
 
     name: str
@@ -39,16 +36,8 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A study's question answered in one sentence, and the name of the plot that proves it; empty where none does."""
-
-    sentence: str
-    plot: str = ""
-
-
-@dataclass(frozen=True)
 class Passage:
-    """A text that belongs to a study's table, such as what a model wrote, under a title that says where it comes from."""
+    """A text in a study's table, such as what a model wrote, with a title that says where it comes from."""
 
     title: str
     text: str
@@ -56,7 +45,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Listing:
-    """A short table of numbers for a quick answer: its title, columns, and rows of text."""
+    """A short table for a quick answer: title, columns, and rows of text."""
 
     title: str
     columns: list[str]
@@ -64,56 +53,62 @@ class Listing:
 
     @property
     def numeric(self) -> list[bool]:
-        """By column, whether its values begin with a number; what is missing is no value."""
+        """For each column, whether all its values begin with a number; missing values do not count."""
         return [all(not v or v.lstrip("+-")[:1].isdigit() for v in values) for values in zip(*self.rows, strict=True)]
 
 
 def plots(study: str) -> tuple[Plot, ...]:
-    """The plots of a study, ``PLOTS`` of its figures; a study without figures has none."""
+    """The figures that a study's pages show.
+
+    Args:
+        study: a name in ``STUDIES``.
+
+    Returns:
+        ``PLOTS`` of its figures; empty for a study without figures.
+    """
     figures = _figures(study)
     return figures.PLOTS if figures else ()
 
 
 def passages(table: "pd.DataFrame") -> list[Passage]:
-    """The texts of a table, where the study's figures have a function ``passages`` that picks them."""
+    """Texts that belong to a table, such as what the models wrote.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The passages that the study's figures choose; empty for studies without any.
+    """
     return _given(table, "passages", [])
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:
-    """The short tables of a table, where the study's figures have a function ``listings``."""
+    """Short tables that a page shows before the figures.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The listings that have rows.
+    """
     return [listing for listing in _given(table, "listings", []) if listing.rows]
 
 
 def subject(table: "pd.DataFrame") -> str:
-    """What was measured, as the table says it or the study's figures make out; empty where neither does."""
+    """Name what a table measured, such as corpus, tokens and model.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The subject that is stored in the table, else the one that the study's figures derive; empty if there is none.
+    """
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
 
 
-def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
-    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
-    one of its numbers is nan or infinite."""
-    module = _module(table.attrs["study"], "answer")
-    found: Answer | None = module.answer(table, claims) if module else None
-    return None if found and NO_NUMBER.search(found.sentence) else found
-
-
-def uncertain(claims: "pd.DataFrame") -> str:
-    """Words behind an answer where claims that decide it are ambiguous and none holds or fails; empty otherwise."""
-    verdicts = set(claims["verdict"]) - {"not measured"}
-    return " (uncertain: too few seeds to decide)" if verdicts == {"ambiguous"} else ""
-
-
-def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
-    """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
-    make it; empty where they have none or the number is missing."""
-    found = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
-    told = str(found(table, claims)) if found else ""
-    return "" if NO_NUMBER.search(told) else told
-
-
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
-    found = getattr(_figures(table.attrs["study"]), function, None)
-    return found(table) if found else otherwise
+    function_of_study = getattr(_figures(table.attrs["study"]), function, None)
+    return function_of_study(table) if function_of_study else otherwise
 
 
 def _figures(study: str) -> Any:

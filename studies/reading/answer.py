@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.reading.claims import gains, misplaced
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ def _first(table: "pd.DataFrame") -> float:
 
 
 def _next(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = table[table["part"] == "next"].sort_values(["seed", "place"])
-    if found.empty:
+    rows = table[table["part"] == "next"].sort_values(["seed", "place"])
+    if rows.empty:
         return ""
-    word, value = found.iloc[0]["token"], found.iloc[0]["value"]
+    word, value = rows.iloc[0]["token"], rows.iloc[0]["value"]
     return f"Behind “{table.attrs['parameters']['prompt']}” the model expects “{word}” first, with probability {value:.1%}."
 
 

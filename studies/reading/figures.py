@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def _part(table: "pd.DataFrame", part: str) -> "pd.DataFrame":
-    found = table[table["part"] == part]
-    if found.empty or found["value"].isna().all():
+    rows = table[table["part"] == part]
+    if rows.empty or rows["value"].isna().all():
         raise InputError(f"there is nothing to draw: the table holds no part {part}")
-    return found
+    return rows
 
 
 def likeliest(table: "pd.DataFrame") -> "pd.DataFrame":
@@ -28,14 +28,14 @@ def likeliest(table: "pd.DataFrame") -> "pd.DataFrame":
     Raises:
         InputError: when the table has none.
     """
-    found = _part(table, "next")
-    return found[found["seed"] == found["seed"].min()].sort_values("place")
+    rows = _part(table, "next")
+    return rows[rows["seed"] == rows["seed"].min()].sort_values("place")
 
 
 def unknown(table: "pd.DataFrame") -> float:
     """P of the token for unknown words in the first model; nan where it was not measured."""
-    found = table[(table["part"] == "whole") & (table["way"] == "unknown")].sort_values("seed")["value"]
-    return float(found.iloc[0]) if len(found) else float("nan")
+    values = table[(table["part"] == "whole") & (table["way"] == "unknown")].sort_values("seed")["value"]
+    return float(values.iloc[0]) if len(values) else float("nan")
 
 
 def next_title(table: "pd.DataFrame") -> str:
@@ -44,12 +44,12 @@ def next_title(table: "pd.DataFrame") -> str:
 
 def draw_next(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """A bar a word, its probability beside it."""
-    found = likeliest(table)
+    likely = likeliest(table)
     figure, (axes,) = canvas(size)
-    places = range(len(found))
-    axes.barh(places, found["value"], color=PALETTE[0], height=0.66)
-    axes.set_yticks(list(places), [printable(str(token)) for token in found["token"]])
-    for place, value in zip(places, found["value"], strict=True):
+    places = range(len(likely))
+    axes.barh(places, likely["value"], color=PALETTE[0], height=0.66)
+    axes.set_yticks(list(places), [printable(str(token)) for token in likely["token"]])
+    for place, value in zip(places, likely["value"], strict=True):
         axes.annotate(f"{value:.1%}", (value, place), (6, 0), textcoords="offset points", va="center", color=MUTED)
     axes.invert_yaxis()
     axes.grid(False, axis="y")
@@ -60,14 +60,14 @@ def draw_next(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fig
 
 def next_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     try:
-        found = likeliest(table)
+        words = likeliest(table)
     except InputError as error:  # the page says so in its own words
         return f"{error}."
     return (
-        f"The {len(found)} likeliest next words hold {found['value'].sum():.0%} of the probability; words that the vocabulary "
+        f"The {len(words)} likeliest next words hold {words['value'].sum():.0%} of the probability; words that the vocabulary "
         f"lacks together hold {unknown(table):.0%} and are not drawn. One LSTM or Elman network, its first seed."
-        if len(found) > 1
-        else f"The likeliest next word has probability {found['value'].sum():.1%}."
+        if len(words) > 1
+        else f"The likeliest next word has probability {words['value'].sum():.1%}."
     )
 
 
@@ -78,7 +78,7 @@ def cut_title(table: "pd.DataFrame") -> str:
 
 def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """Rows of words as the trainer reads them, a frame a pass; below each word its place in the text."""
-    found, sizes = _part(table, "cut"), table.attrs["parameters"]
+    pieces, sizes = _part(table, "cut"), table.attrs["parameters"]
     rows, tau, length = sizes["cut_rows"], sizes["cut_tau"], sizes["cut_bptt"]
     figure, (axes,) = canvas(size)
     axes.set_xlim(-0.1, tau + 0.1)
@@ -97,7 +97,7 @@ def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figu
             if right < tau:
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.5}
                 axes.annotate("", (right + 0.22, row + 0.5), (right - 0.22, row + 0.5), arrowprops=arrow)
-    for _, at in found.iterrows():
+    for _, at in pieces.iterrows():
         x = (int(str(at["way"]).removeprefix("pass ")) - 1) * length + at["column"] - 0.5
         y = at["row"] - 0.5
         word: dict[str, Any] = {"rotation": 90 if small else 32, "fontsize": 9 if small else 13, "ha": "center", "va": "center"}
@@ -142,8 +142,8 @@ def state_title(table: "pd.DataFrame") -> str:
 
 
 def state_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = select(claims, "carried").iloc[0]
-    return f"Over {found['setting']}: {found['measured']} ({found['verdict']}). The same models, validation text and words."
+    claim = select(claims, "carried").iloc[0]
+    return f"Over {claim['setting']}: {claim['measured']} ({claim['verdict']}). The same models, validation text and words."
 
 
 PLOTS = (

@@ -64,23 +64,23 @@ class Study(Sweep):
         all probabilities, and that of the token for unknown words, named in ``way``), state (mean -log P in nats at ``column``
         of a pass, from 1, by ``way``), cut (a token, its pass as ``way``, its ``row`` and ``column`` there and its ``place``
         in the text, all from 1)."""
-        made = trained(self._config(cell["seed"]))
-        if made.diverged:
-            raise lm.InputError(f"the model diverged: {made.diverged}")
-        rows = [*self._next(made.run), *self._state(made.run.model, torch.from_numpy(made.data.valid.ids).long())]
+        training = trained(self._config(cell["seed"]))
+        if training.diverged:
+            raise lm.InputError(f"the model diverged: {training.diverged}")
+        rows = [*self._next(training.run), *self._state(training.run.model, torch.from_numpy(training.data.valid.ids).long())]
         if cell["seed"] == 1:
-            rows += self._cut(made.data)
+            rows += self._cut(training.data)
         return [NOTHING | cell | row for row in rows]
 
     def _next(self, run: lm.Run) -> list[dict[str, Any]]:
-        found, tokenizer = lm.next_token(run, self.prompt), run.tokenizer
-        likely = [token for token in found.top(self.words + len(tokenizer.never)) if token.id not in tokenizer.never]
+        distribution, tokenizer = lm.next_token(run, self.prompt), run.tokenizer
+        likely = [token for token in distribution.top(self.words + len(tokenizer.never)) if token.id not in tokenizer.never]
         rows: list[dict[str, Any]] = [
             {"part": "next", "token": token.word, "place": rank, "value": token.probability}
             for rank, token in enumerate(likely[: self.words], start=1)
         ]
-        unknown = float(sum(found.probabilities[i] for i in tokenizer.never))
-        whole_ = {"sum": float(found.probabilities.sum()), "unknown": unknown}
+        unknown = float(sum(distribution.probabilities[i] for i in tokenizer.never))
+        whole_ = {"sum": float(distribution.probabilities.sum()), "unknown": unknown}
         return rows + [{"part": "whole", "way": way, "value": value} for way, value in whole_.items()]
 
     def _state(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:

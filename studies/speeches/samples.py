@@ -12,14 +12,14 @@ LIKELY, DRAWN = 0.0, 0.8  # temperatures of the samples
 REPEATED = 4  # words in a row that count as said again
 
 
-def samples(made: Trained, length: int, seed: int) -> list[dict[str, Any]]:
+def samples(trained_model: Trained, length: int, seed: int) -> list[dict[str, Any]]:
     """One row a prompt and temperature: the text, and what it has in common with the training text and with itself."""
-    training = lm.TrainingText([piece.text for piece in made.data.corpus.splits()["train"]])
+    training = lm.TrainingText([piece.text for piece in trained_model.data.corpus.splits()["train"]])
     rows = []
     for prompt in PROMPTS:
         for temperature in (DRAWN, LIKELY):
             draws = lm.Draws(length=length, temperature=temperature, seed=seed)
-            text = lm.generate_batch(made.run, prompt, 1, draws)[0].text
+            text = lm.generate_batch(trained_model.run, prompt, 1, draws)[0].text
             copied = training.compare(text, prompt)
             novel = copied.novel / copied.ngrams if copied.ngrams else math.nan
             of = {"part": "sample", "prompt": prompt, "temperature": temperature, "sample": text}
@@ -30,7 +30,7 @@ def samples(made: Trained, length: int, seed: int) -> list[dict[str, Any]]:
 
 
 def repeated(text: str) -> float:
-    """The share of a text's 4-grams of words that stand in it before; nan of fewer than four words."""
+    """Share of a text's 4-grams of words that occurred in it before; nan for fewer than four words."""
     words = text.split()
     grams = Counter(zip(*(words[i:] for i in range(REPEATED)), strict=False))
     total = sum(grams.values())

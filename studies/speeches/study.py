@@ -1,7 +1,7 @@
-"""Models of speeches: each corpus with each cell, every model on every corpus, and what the models write.
+"""Models of speeches: each cell on each corpus, every model on every corpus, and samples of their text.
 
-Slide "Generating text": a model of one speaker, fed its own words back. Bits per byte compare across vocabularies: a word model
-pays for the spelling of what it does not know.
+Lecture, slide Generating text. Bits per byte compare across vocabularies, because a word model pays for the spelling of unknown
+words.
 """
 
 import math
@@ -26,7 +26,7 @@ RATES = {"rnn-tanh": 0.002, "rnn-relu": 0.001}  # others take the study's
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """A model of each cell on each of ``corpora``, ``seeds`` times, in one kind of ``tokens``."""
+    """A model of each cell on each of ``corpora``, with ``seeds`` seeds, in one kind of ``tokens``."""
 
     corpora: str = "obama,trump"
     cell: tuple[str, ...] = choices(*CELLS, names=CELLS)
@@ -58,23 +58,28 @@ class Study(Sweep):
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """Scores: the network, the n-gram model of its training text, and their mixture, on the test text of each corpus.
-        Samples: one a prompt and temperature, with its ``longest`` overlap with the training text in words, the shares of
-        its 5-grams that are ``novel`` and of its 4-grams that are ``repeated``."""
-        made = converged(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
-        about = {"corpus": made.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
+
+        Samples: one for each prompt and temperature, with its ``longest`` overlap with the training text in words, the share of
+        5-grams that are ``novel``, and the share of 4-grams that are ``repeated``.
+        """
+        training = converged(self._config(cell["corpus"], cell["cell"]).replace(seed=cell["seed"]))
+        about = {"corpus": training.data.corpus.name, "cell": cell["cell"], "seed": cell["seed"]}
         return [
-            NOTHING | about | row for row in (*self._scores(made, cell["corpus"]), *samples(made, self.length, cell["seed"]))
+            NOTHING | about | row
+            for row in (*self._scores(training, cell["corpus"]), *samples(training, self.length, cell["seed"]))
         ]
 
-    def _scores(self, made: Trained, corpus: str) -> list[dict[str, Any]]:
+    def _scores(self, training: Trained, corpus: str) -> list[dict[str, Any]]:
         rows = []
         for text in self._corpora:
             own = text == corpus
             how = lm.How(split="test", ngram=self.ngram, interpolate=own)
-            found = lm.compare(made.run, how, None if own else lm.other_corpus(made.run, text, "utf-8"), lambda line: None)
-            for name, (_, score) in zip(("network", "n-gram", "mixture"), found.scores, strict=False):
-                weight = round(found.weight, 2) if name == "mixture" else math.nan
-                of = {"part": "score", "way": name, "text": found.corpus, "weight": weight, "tokens": score.tokens}
+            compared = lm.compare(
+                training.run, how, None if own else lm.other_corpus(training.run, text, "utf-8"), lambda line: None
+            )
+            for name, (_, score) in zip(("network", "n-gram", "mixture"), compared.scores, strict=False):
+                weight = round(compared.weight, 2) if name == "mixture" else math.nan
+                of = {"part": "score", "way": name, "text": compared.corpus, "weight": weight, "tokens": score.tokens}
                 rows.append(of | {"perplexity": score.perplexity, "bits_per_byte": score.bits_per_byte})
         return rows
 
@@ -102,7 +107,7 @@ PRESETS = {
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["part"].isin(["score", "sample"]).all() or not table["cell"].isin(list(study.cell)).all():
         return "holds a part or a cell that its parameters do not"
     if not table["way"].isin(["", "network", "n-gram", "mixture"]).all():

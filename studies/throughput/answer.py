@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.throughput.figures import speed
 from recurrent_lm.studies.throughput.figures.shared import base, ours, shown, sizes
 
@@ -18,7 +18,7 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     return None
 
 
-def _range(rows: "pd.DataFrame", what: str) -> str:
+def _range(rows: "pd.DataFrame", subject: str) -> str:
     """The least and the largest speed of this project's variant, and what that comes to."""
     mine = ours(rows["variant"])
     own = rows[rows["variant"] == mine]["speed"].dropna()
@@ -29,7 +29,7 @@ def _range(rows: "pd.DataFrame", what: str) -> str:
     if word == "about as fast as" and (low < 0.8 or high > 1.25):
         word = "sometimes slower, sometimes faster than" if low < 0.8 else "as fast as or faster than"
     reach = f"{low:.2f} to {high:.2f}" if len(own) > 1 else f"{low:.2f}"
-    return f"On this machine {what} of {mine} is {word} torch.nn's: {reach} times its speed."
+    return f"On this machine {subject} of {mine} is {word} torch.nn's: {reach} times its speed."
 
 
 def _training(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -1,4 +1,4 @@
-"""What the throughput study's table decides."""
+"""Claims of the throughput study."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -116,8 +116,8 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     threshold = f"> {1 + FLOOR:g} times"
     rows: list[Claim] = []
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
-    for dtype, found in steps.groupby("dtype", sort=False):
-        group = together(table, found)
+    for dtype, of_dtype in steps.groupby("dtype", sort=False):
+        group = together(table, of_dtype)
         costs = 1 / group["speed"].dropna()
         least, most = (f"{value:.3g}" for value in (costs.min(), costs.max()))
         if (group["compared"] == "slower").all():
@@ -155,20 +155,20 @@ def _lean(about: "pd.DataFrame") -> list[Claim]:
     for variant in OURS:
         text = f"{variant}'s loss holds at most half the memory that torch.nn's holds"
         claim = f"memory.{variant}", text, "aim of the kernels"
-        found = False
+        measured_any = False
         for (direction, dtype), group in losses.groupby(["direction", "dtype"], sort=False):
             largest = group[group["batch"] * group["vocabulary"] == (group["batch"] * group["vocabulary"]).max()]
             peaks = largest.groupby("variant")["peak_bytes"].first()
             if variant not in peaks or "torch.nn" not in peaks:
                 continue
-            found = True
+            measured_any = True
             sizes, share, measured = _size(largest.iloc[0]), math.nan, UNDEFINED
             if peaks["torch.nn"] > 0 and peaks[variant] > 0:  # every call holds something
                 share = peaks[variant] / peaks["torch.nn"]
                 measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
             facts = {"direction": direction, "dtype": dtype, "sizes": sizes, "share": share}
             rows.append(Claim(*claim, f"{direction}, {dtype}, {sizes}", "<= 0.5", measured, share <= 0.5, "", facts))
-        if not found:
+        if not measured_any:
             rows.append(Claim(*claim, "all", "<= 0.5"))
     return rows
 

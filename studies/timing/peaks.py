@@ -12,18 +12,18 @@ from recurrent_lm.studies.timing.work import DTYPES, Peer, Tensors, Work, numel_
 
 
 def copy(megabytes: int, device: str = "cpu") -> Work:
-    """A copy of so many megabytes: what memory moves, bytes read and bytes written both counted."""
-    there = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
-    here = torch.empty_like(there)
+    """A copy of ``megabytes``: the memory's bandwidth, counting bytes read and written."""
+    source = torch.arange(megabytes * 250_000, dtype=torch.float32, device=device)
+    here = torch.empty_like(source)
 
     def call() -> Tensors:
-        return (here.copy_(there),)
+        return (here.copy_(source),)
 
-    return _alone("copy", call, lambda: (there.double(),), 0.0, 0.0, float(2 * numel_bytes(there)))
+    return _alone("copy", call, lambda: (source.double(),), 0.0, 0.0, float(2 * numel_bytes(source)))
 
 
 def product(size: int, dtype: str, device: str = "cpu") -> Work:
-    """A product of two square matrices: what the arithmetic does at its best."""
+    """A product of two square matrices: the peak of arithmetic."""
     kind = DTYPES[dtype]
     random = torch.Generator().manual_seed(1)
     a, b = (torch.randn(size, size, generator=random).to(device, kind) for _ in range(2))
@@ -43,7 +43,7 @@ def product(size: int, dtype: str, device: str = "cpu") -> Work:
 
 
 def launch(device: str) -> Work:
-    """The smallest kernel there is: what a launch costs. It means something on a GPU."""
+    """The smallest kernel: the cost of a launch on a GPU."""
     one = torch.zeros(1, device=device)
 
     def call() -> Tensors:

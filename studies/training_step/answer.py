@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.training_step.figures import OURS, PLAIN
 
 if TYPE_CHECKING:
@@ -25,13 +25,13 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
         peaks.append(peak)
     if not told:
         return None
-    what = "costs less" if max(*times, *peaks) < 1 else "costs more" if min(*times, *peaks) > 1 else "costs less in part"
-    return Answer(f"A training step {what} than a plain torch.nn loop's ({'; '.join(told)}).", "cost")
+    verdict = "costs less" if max(*times, *peaks) < 1 else "costs more" if min(*times, *peaks) > 1 else "costs less in part"
+    return Answer(f"A training step {verdict} than a plain torch.nn loop's ({'; '.join(told)}).", "cost")
 
 
 def _cost(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    found = answer(table, claims)
-    return found.sentence if found else ""
+    answered = answer(table, claims)
+    return answered.sentence if answered else ""
 
 
 FINDINGS = {"cost": _cost}

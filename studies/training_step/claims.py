@@ -19,14 +19,14 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
         "measures before it takes them"
     )
-    made = []
+    rows = []
     for variant, aim, why in (("lm float32", 1.0, ""), ("lm bf16", 2.0, halves)):
         both = seconds[[PLAIN, variant]].dropna()
         speed = paired_ratio(both[PLAIN], both[variant])
         measured = "" if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
         text, facts = f"{variant} is at least {aim:g} times as fast as the {PLAIN}", {"aim": aim, "speed": speed}
         verdict = decided(speed, low=aim)
-        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why, facts))
+        rows.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why, facts))
     peaks = table.groupby("variant")["peak_bytes"].first()
     for variant in ("lm float32", "lm bf16"):
         claim = f"memory.{variant}", f"{variant} needs at most half the {PLAIN}'s peak of tensor memory", source, setting
@@ -34,5 +34,5 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         if peaks[PLAIN] > 0 and peaks[variant] > 0:  # every step holds something
             share = peaks[variant] / peaks[PLAIN]
         measured = UNDEFINED if math.isnan(share) else f"{share:.2f} ({held})"
-        made.append(Claim(*claim, "<= 0.5", measured, share <= 0.5, "", {"share": share, "held": held}))
-    return made
+        rows.append(Claim(*claim, "<= 0.5", measured, share <= 0.5, "", {"share": share, "held": held}))
+    return rows

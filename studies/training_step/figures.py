@@ -1,4 +1,4 @@
-"""What a training step costs: speed and memory against a plain torch.nn loop."""
+"""Cost of a training step: speed and memory beside a plain torch.nn loop."""
 
 from typing import TYPE_CHECKING
 
@@ -82,7 +82,7 @@ def _rows(axes: "Axes", names: list[str]) -> None:
 
 
 def _ratios(table: "pd.DataFrame") -> "dict[str, pd.Series[float]]":
-    """Time of the plain loop over that of each of ours, a round a value."""
+    """Time of the plain loop over that of each variant, one value a round."""
     seconds = table.pivot(index="round", columns="variant", values="seconds").sort_index()
     return {variant: seconds[PLAIN] / seconds[variant] for variant in OURS}
 

@@ -1,7 +1,7 @@
-"""What one training step costs: this project's trainer against the loop that everybody writes.
+"""Cost of one training step: this project's trainer beside the usual torch.nn loop.
 
-Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same model, sizes and tokens. Variants take turns
-in random order, so that the machine's moods hit all alike; ratios are between neighbours in time.
+Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same model, sizes and tokens. Variants take turns in
+random order, so that changes in the machine's speed affect all alike; ratios are of neighbours in time.
 """
 
 from dataclasses import dataclass
@@ -48,12 +48,13 @@ class Study(Sweep):
             torch.set_num_threads(self.threads)
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
-        optimizer state (measured once a variant). All is one cell, since variants take turns."""
+        """One row for each variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
+        optimizer state (measured once a variant). All variants are one cell, since they take turns.
+        """
         size = self.size
-        made = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
-        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in made.items()}
-        timed = race({name: step for name, (step, _) in made.items()}, WallTimer(least=0.0), self.rounds)
+        steps = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in steps.items()}
+        timed = race({name: step for name, (step, _) in steps.items()}, WallTimer(least=0.0), self.rounds)
         return [{"variant": s.name, "round": s.round, "seconds": s.seconds, "peak_bytes": peaks[s.name]} for s in timed.samples]
 
     @property
@@ -61,7 +62,7 @@ class Study(Sweep):
         return Size(self.vocabulary, self.hidden, self.layers, self.rows, self.bptt)
 
     def _bytes(self) -> int:
-        """Less than what will be held at once: parameters and gradients of each variant, the plain loop's logits twice."""
+        """A lower bound of the memory: parameters and gradients of each variant, and the plain loop's logits twice."""
         tokens = self.rows * self.bptt
         held = len(VARIANTS) * 2 * self.size.parameters + 2 * tokens * self.vocabulary + 6 * tokens * self.layers * self.hidden
         return 4 * held
@@ -79,5 +80,5 @@ def _parameter_bytes(model: nn.Module) -> int:
 
 
 def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:
-    """The columns that number a row, with their values; a table holds each combination once."""
+    """The columns that identify a row, with their values; a table holds each combination once."""
     return {"variant": VARIANTS, "round": range(study.rounds)}

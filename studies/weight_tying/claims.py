@@ -23,7 +23,7 @@ PAIRS = {  # key: claim, tied, untied
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """The slide's counts, which are exact, and what tying does to perplexity, pair by pair of corpus and seed."""
     counts, models = table[table["part"] == "counts"], table[table["part"] == "model"]
-    made = [_formula(counts), _saving(counts), *_most(counts)]
+    rows = [_formula(counts), _saving(counts), *_most(counts)]
     source, p = "Press & Wolf 2017, Inan et al. 2017; lecture, slide Weight tying", table.attrs["parameters"]
     for key, (text, tied, untied) in PAIRS.items():
         pairs = _pairs(models, tied, untied)
@@ -32,8 +32,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         measured = "" if not many else UNDEFINED if ratio.value != ratio.value else ratio.told(".3f")
         verdict = decided(ratio, high=1)
         why = _why(pairs) if many and verdict == "ambiguous" else ""
-        made.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
-    return made
+        rows.append(Claim(key, text, source, setting, "perplexity ratio < 1", measured, verdict, why))
+    return rows
 
 
 def _why(pairs: "pd.DataFrame") -> str:
@@ -76,7 +76,7 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
     """One row a vocabulary: it is true where |V| exceeds h, and not of every vocabulary."""
     about = "most", "E and U hold most of an untied model's parameters", "lecture, slide Parameters"
     why = "E and U are 2 |V| h numbers and W_i and W_h are 2 h^2, so they hold most of them only where |V| is larger than h"
-    made = []
+    rows = []
     for vocabulary, group in counts[counts["variant"] == "untied, d = h"].groupby("vocabulary"):
         wide = group.pivot(index="h", columns="matrix", values="parameters").reindex(columns=list(MATRICES)).dropna()
         if wide.empty:
@@ -87,8 +87,8 @@ def _most(counts: "pd.DataFrame") -> list[Claim]:
             measured = f"{share.min():.1%} at h = {share.idxmin()} to {share.max():.1%} at h = {share.idxmax()}"
             right = bool(share.min() > 0.5)
         setting = f"|V| = {vocabulary:,}, an Elman network"
-        made.append(Claim(*about, setting, "> 50% at every size", measured, right, why))
-    return made or [Claim(*about, "", "> 50% at every size")]
+        rows.append(Claim(*about, setting, "> 50% at every size", measured, right, why))
+    return rows or [Claim(*about, "", "> 50% at every size")]
 
 
 def _sizes(counts: "pd.DataFrame") -> str:

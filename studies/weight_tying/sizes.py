@@ -16,18 +16,18 @@ SMALLER = "untied, as large as tied"
 
 
 def lecture(vocabulary: int, d: int, h: int, tie: bool) -> dict[str, int]:
-    """The slide's formulas for an Elman network, biases left out as there."""
+    """The slide's formulas for an Elman network, without biases as on the slide."""
     projection = h * d if tie and d != h else 0
     return {"E": vocabulary * d, "W_i": d * h, "W_h": h * h, "projection": projection, "U": 0 if tie else h * vocabulary}
 
 
 def count(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> int:
-    """All parameters of a model, biases too, counted in a model without memory."""
+    """All parameters of a model with biases, counted without allocating them."""
     return sum(matrices(vocabulary, d, h, tie, cell).values())
 
 
 def largest_within(budget: int, vocabulary: int, cell: str) -> int:
-    """The largest d = h at which an untied model has at most so many parameters; at least 1."""
+    """The largest d = h at which an untied model has at most ``parameters``; at least 1."""
     low, high = 1, 2
     while count(vocabulary, high, high, False, cell) <= budget:
         low, high = high, 2 * high
@@ -41,10 +41,10 @@ def matrices(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> dict[str,
     config = lm.ModelConfig(cell=cell, hidden_size=h, embedding_size=d, tie=tie)
     with torch.device("meta"):
         model = lm.LanguageModel(vocabulary, config)
-    found = dict.fromkeys(MATRICES, 0)
+    counts = dict.fromkeys(MATRICES, 0)
     for name, parameter in model.named_parameters():  # a shared one once
-        found[_name(name)] += parameter.numel()
-    return found
+        counts[_name(name)] += parameter.numel()
+    return counts
 
 
 def _name(parameter: str) -> str:

@@ -1,7 +1,7 @@
-"""What the decoder may share with the embedding: the lecture's table of parameters, and perplexity tied and not.
+"""Weight tying: the lecture's table of parameters, and perplexity tied and not.
 
-Slides "Parameters" and "Weight tying": E is |V| x d, U is h x |V|, W_i is d x h, W_h is h x h. A tied decoder uses E, which
-saves U; where d and h differ it needs a linear map from h to d. (Press & Wolf 2017; Inan, Khosravi & Socher 2017.)
+Slides Parameters and Weight tying: E is |V| x d, U is h x |V|, W_i is d x h, W_h is h x h. A tied decoder uses E, which saves
+U; if d and h differ it needs a linear map from h to d. (Press & Wolf 2017; Inan, Khosravi & Socher 2017.)
 """
 
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Study(Sweep):
         check_names(self._config(corpus) for corpus in self._corpora)
 
     def cells(self) -> list[Cell]:
-        """The counts are one cell, and each model is one."""
+        """One cell for all counts, and one for each model."""
         counts = {"part": "counts", "corpus": "", "variant": "", "seed": 0}
         models = [
             {"part": "model", "corpus": corpus, "variant": variant, "seed": seed}
@@ -66,8 +66,9 @@ class Study(Sweep):
         return [counts, *models]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """Counts: ``parameters`` of each matrix as the model has them, beside the lecture's ``formula``. Models: all
-        ``parameters``, and ``perplexity`` and ``bits_per_byte`` of the test text."""
+        """Counts: ``parameters`` of each matrix in the model, beside the lecture's ``formula``. Models: the total
+        ``parameters``, and ``perplexity`` and ``bits_per_byte`` of the test text.
+        """
         nothing = {"perplexity": float("nan"), "bits_per_byte": float("nan"), "best_epoch": 0, "formula": 0}
         if cell["part"] == "counts":
             return [cell | nothing | row for row in self._counts()]
@@ -75,12 +76,12 @@ class Study(Sweep):
         config = self._config(corpus)
         vocabulary = lm.prepare(config).tokenizer.size
         d, h, tie = self._shape(variant, vocabulary)
-        made = converged(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
-        name, test = made.data.corpus.name, made.scores["test"]
-        best = int(made.epochs["valid_loss"].to_numpy().argmin()) + 1
+        training = converged(config.replace(hidden_size=h, embedding_size=d, tie=tie, seed=cell["seed"]))
+        name, test = training.data.corpus.name, training.scores["test"]
+        best = int(training.epochs["valid_loss"].to_numpy().argmin()) + 1
         sizes = {"vocabulary": vocabulary, "d": d, "h": h, "matrix": "all"}
-        found = {"perplexity": test.perplexity, "bits_per_byte": test.bits_per_byte, "best_epoch": best}
-        return [cell | nothing | sizes | found | {"corpus": name, "parameters": count(vocabulary, d, h, tie, self.cell)}]
+        scores = {"perplexity": test.perplexity, "bits_per_byte": test.bits_per_byte, "best_epoch": best}
+        return [cell | nothing | sizes | scores | {"corpus": name, "parameters": count(vocabulary, d, h, tie, self.cell)}]
 
     @property
     def _corpora(self) -> list[str]:
@@ -107,10 +108,10 @@ class Study(Sweep):
                     if variant == SMALLER:
                         continue
                     d = h // self.narrower if narrow else h
-                    there = matrices(vocabulary, d, h, tie, "rnn-tanh")
+                    counts = matrices(vocabulary, d, h, tie, "rnn-tanh")
                     of = lecture(vocabulary, d, h, tie)
                     sizes = {"variant": variant, "vocabulary": vocabulary, "d": d, "h": h}
-                    rows += [sizes | {"matrix": m, "parameters": there[m], "formula": of.get(m, there[m])} for m in MATRICES]
+                    rows += [sizes | {"matrix": m, "parameters": counts[m], "formula": of.get(m, counts[m])} for m in MATRICES]
         return rows
 
 
@@ -122,7 +123,7 @@ PRESETS = {
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["part"].isin(["counts", "model"]).all() or not table["matrix"].isin([*MATRICES, "all"]).all():
         return "holds a part or a matrix that the study does not have"
     if not table["variant"].isin(list(VARIANTS)).all():

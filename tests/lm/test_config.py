@@ -339,12 +339,12 @@ def test_a_threshold_that_clips_nothing_is_refused(text: str) -> None:
 
 
 def test_every_setting_has_its_own_name_flag_and_reason() -> None:
-    found = list(RunConfig.settings())
-    assert {section for section, _ in found} == set(SECTIONS)
-    assert len(found) == sum(len(fields(section)) for section in SECTIONS.values())
-    assert len({f.name for _, f in found}) == len({flag_of(f) for _, f in found}) == len(found)
-    assert all(f.metadata["why"] for _, f in found)
-    flags = {f.name: flag_of(f) for _, f in found}
+    result = list(RunConfig.settings())
+    assert {section for section, _ in result} == set(SECTIONS)
+    assert len(result) == sum(len(fields(section)) for section in SECTIONS.values())
+    assert len({f.name for _, f in result}) == len({flag_of(f) for _, f in result}) == len(result)
+    assert all(f.metadata["why"] for _, f in result)
+    flags = {f.name: flag_of(f) for _, f in result}
     assert (flags["hidden_size"], flags["kind"], flags["train_file"]) == ("--hidden-size", "--tokens", "--train")
 
 

@@ -44,16 +44,16 @@ def check(draw, tables):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.copy(tables / "kept.parquet", path)
     shutil.rmtree(out, ignore_errors=True)
-    what = hurt(draw, path, [])
+    damage = hurt(draw, path, [])
     code, _, err = reports("build", tables / "training_step.parquet", path, "--out", out)
-    assert (code, err.count("\n")) in ((0, 0), (2, 1)), (what, code, err)
+    assert (code, err.count("\n")) in ((0, 0), (2, 1)), (damage, code, err)
     good = contents(tables / "good")
     if code:
         assert "hurt.parquet" in err
         assert not (out / "hurt.html").exists()
         assert (out / "training_step.html").read_bytes() == good["training_step.html"]
     else:
-        assert contents(out) == good, what
+        assert contents(out) == good, damage
 
 
 @FEW

@@ -89,10 +89,10 @@ def test_a_table_that_cannot_be_read_is_named_and_the_others_are_made(bare, tmp_
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     out = tmp_path / "pages"
     assert run_app(app, "reports", ["build", str(tmp_path), str(tmp_path / "gone.parquet"), "--out", str(out)]) == 2
-    said = capsys.readouterr()
-    assert f"report: {out}/index.html" in said.out
-    assert "bad.parquet is no table of a study, or damaged" in said.err and "there is no table" in said.err
-    assert said.err.count("\n") == 1
+    output = capsys.readouterr()
+    assert f"report: {out}/index.html" in output.out
+    assert "bad.parquet is no table of a study, or damaged" in output.err and "there is no table" in output.err
+    assert output.err.count("\n") == 1
     assert (out / "good.html").exists() and not (out / "bad.html").exists()
     assert "bad.parquet is no table of a study" in (out / "index.html").read_text()
 
@@ -103,14 +103,14 @@ def test_where_no_table_can_be_read_nothing_is_written(tmp_path, capsys):
     assert files(tmp_path) == []
 
 
-@pytest.mark.parametrize("there", [True, False], ids=["an empty folder", "no folder"])
-def test_a_report_of_nothing_says_so_with_the_command_to_run(there, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("exists", [True, False], ids=["an empty folder", "no folder"])
+def test_a_report_of_nothing_says_so_with_the_command_to_run(exists, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    if there:
+    if exists:
         Path("runs").mkdir()
     assert run_app(app, "reports", ["build"]) == 0
-    said = capsys.readouterr().out
-    assert "nothing was run yet" in said and "studies run training_step" in said
+    output = capsys.readouterr().out
+    assert "nothing was run yet" in output and "studies run training_step" in output
     for page in ("index.html", "index.md"):
         text = Path("runs", "reports", page).read_text()
         assert "Nothing was run yet" in text

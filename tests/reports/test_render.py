@@ -16,7 +16,7 @@ from report_cases import EVIL
 
 from recurrent_lm.reports import page as pages_of
 from recurrent_lm.reports.page import ROWS, cell, facts, make
-from recurrent_lm.reports.render import _environment, fenced, render
+from recurrent_lm.reports.render import _environment, _typeset, _typeset_markdown, fenced, mathml, pieces, render
 from recurrent_lm.reports.site import FIGURES
 from recurrent_lm.studies.engine.claims import Claim, frame
 
@@ -94,9 +94,9 @@ def test_every_page_can_be_parsed_and_every_image_decoded(built, pages):
             if link.startswith("data:image/svg+xml,"):  # in the gallery
                 assert ElementTree.fromstring(unquote(link.partition(",")[2])).get("viewBox")
                 continue
-            there, _, part = link.partition("#")
-            assert link == "data:," or (page.parent / there).exists(), link
-            assert not part or part in ids[there or page.name], link
+            present, _, part = link.partition("#")
+            assert link == "data:," or (page.parent / present).exists(), link
+            assert not part or part in ids[present or page.name], link
         drawings = re.findall(r'<svg[^>]*class="figure".*?</svg>', page.read_text(), re.DOTALL)
         assert len(drawings) == figures.get(page.stem, 0)  # one a figure
         for drawing in drawings:
@@ -191,9 +191,9 @@ def test_a_table_that_a_study_sums_up_is_listed_so_and_saved_whole(unknown, monk
 def test_a_long_csv_is_packed(length, packed, unknown):
     page = unknown({"x": range(length)})
     assert bool(page.packed) == packed
-    found = re.search(r'<pre id="csv"( data-packed="gzip")? hidden>(.+?)</pre>', written(page, ".html"), re.DOTALL)
-    assert bool(found[1]) == packed
-    assert not packed or gzip.decompress(base64.b64decode(found[2])).decode() == page.csv
+    match = re.search(r'<pre id="csv"( data-packed="gzip")? hidden>(.+?)</pre>', written(page, ".html"), re.DOTALL)
+    assert bool(match[1]) == packed
+    assert not packed or gzip.decompress(base64.b64decode(match[2])).decode() == page.csv
 
 
 def test_one_row_is_not_rows(unknown):
@@ -214,8 +214,8 @@ def test_missing_values_are_empty_cells(unknown):
 
 
 def test_nested_facts_are_flat():
-    found = facts({"cpu": "x", "versions": {"torch": "2", "cuda": None}, "sizes": [1, 2]})
-    assert found == {"cpu": "x", "versions.torch": "2", "versions.cuda": "none", "sizes": "1, 2"}
+    flat = facts({"cpu": "x", "versions": {"torch": "2", "cuda": None}, "sizes": [1, 2]})
+    assert flat == {"cpu": "x", "versions.torch": "2", "versions.cuda": "none", "sizes": "1, 2"}
 
 
 def test_uncommitted_changes_are_said(unknown):
@@ -240,11 +240,46 @@ def test_markdown_at_the_start_of_a_line_is_text(start, unknown):
 def test_any_text_can_be_written(text, unknown):
     page = unknown({"x": [1]}, subject=text, about={"command": text})
     for ending in (".html", ".md"):
-        said = written(page, ending)
-        assert not [c for c in said if not c.isprintable() and c != "\n"]
+        output = written(page, ending)
+        assert not [c for c in output if not c.isprintable() and c != "\n"]
 
 
 def test_templates_are_those_of_the_package_wherever_the_command_runs() -> None:
     """Not of a folder ``reports`` that happens to stand in the working folder."""
     loader = _environment(False).loader
     assert isinstance(loader, PackageLoader) and loader.package_name == "recurrent_lm.reports"
+
+
+@pytest.mark.parametrize(
+    ("text", "formulas"),
+    [
+        ("parts of dL(t)/dW_h at step i", ["dL(t)/dW_h"]),
+        ("dL(4)/dh(4) and h(0), W_h", ["dL(4)/dh(4)", "h(0)", "W_h"]),
+        ("dE/db = -661.7", ["dE/db"]),
+        ("h(t-1) and x(t+1)", ["h(t-1)", "x(t+1)"]),
+        ("runs/with_h(2)/x, a_h, https://x/W_h", []),
+        ("it costs $5 or $6", []),
+        ("the tokens per_second of log(chi)", []),
+    ],
+)
+def test_symbols_are_found_and_nothing_else(text, formulas):
+    found = list(pieces(text))
+    assert [piece for piece, formula in found if formula] == formulas
+    assert "".join(piece for piece, _ in found) == text
+
+
+def test_dollars_are_mathematics_in_this_programs_texts_alone():
+    assert [p for p, formula in pieces(r"as $\rho^l$ or $5", dollars=True) if formula] == [r"\rho^l"]
+    assert not any(formula for _, formula in pieces(r"as $\rho^l$ or $5"))
+
+
+@pytest.mark.parametrize("formula", ["W_h", "dL(t)/dW_h", r"\chi = g^2 E[\tanh'^2]", r"g/\sqrt{n}"])
+def test_a_formula_is_one_element_of_mathml(formula):
+    assert ElementTree.fromstring(mathml(formula)).tag.endswith("}math")
+
+
+def test_text_beside_formulas_is_escaped():
+    assert str(_typeset("<b> & W_h")).startswith("&lt;b&gt; &amp; <math")
+    assert str(_typeset("no formula <i>")) == "no formula &lt;i&gt;"
+    assert str(_typeset_markdown("*a* W_h <b>")) == r"\*a\* $W_h$ &lt;b&gt;"
+    assert str(_typeset_markdown("1. W_h")) == r"1\. $W_h$"

@@ -37,22 +37,24 @@ def reworded(made):
 def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     table = table_of(study)
     before = verdicts(table)
-    captions = [caption(plot, table, before) for plot in page.plots(study)]
+    captions = {plot.name: caption(plot, table, before) for plot in page.plots(study)}
+    answered = page.answer(table, before)
     frame = claims.frame
-    monkeypatch.setattr(claims, "frame", lambda made: frame(reworded(made)))
+    monkeypatch.setattr(claims, "frame", lambda result: frame(reworded(result)))
     monkeypatch.setattr(page, "inline", lambda *_: "")  # rendering takes its time
     monkeypatch.setattr(page, "headline", lambda *_: None)
-    made = page.make(table, study, "t.parquet")
+    result = page.make(table, study, "t.parquet")
     after = verdicts(table)
     same = ["key", "source", "verdict"]
     assert after[same].equals(before[same])
-    for shown, words in zip(made.figures, captions, strict=True):
-        said = shown.caption or shown.problem
+    assert {shown.local for shown in result.figures} == set(captions)
+    given = [(shown.caption or shown.problem, captions[shown.local]) for shown in result.figures]
+    for said, words in [(result.answered, answered.sentence if answered else ""), *given]:
         for name in ("claim", *WORDS[1:]):
             for new, old in zip(after[name], before[name], strict=True):
                 said = said.replace(new, old).replace(new[:1].upper() + new[1:], old[:1].upper() + old[1:])
         assert said == words
-    html = render("page.html", page=made, figures="figures", formats=(".png",)).decode()
+    html = render("page.html", page=result, figures="figures", formats=(".png",)).decode()
     assert all(text in html for text in after["claim"])
 
 

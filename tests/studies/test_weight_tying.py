@@ -46,8 +46,8 @@ def test_the_lectures_example_by_hand():
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
 def test_counts_are_those_of_a_model_that_is_there(cell, d, h, tie):
     config = lm.ModelConfig(cell=cell, hidden_size=h, embedding_size=d, tie=tie)
-    there = sum(p.numel() for p in lm.LanguageModel(11, config).parameters())
-    assert count(11, d, h, tie, cell) == there == sum(n for _, n in lm.parameter_table(11, config, tie).values())
+    present = sum(p.numel() for p in lm.LanguageModel(11, config).parameters())
+    assert count(11, d, h, tie, cell) == present == sum(n for _, n in lm.parameter_table(11, config, tie).values())
 
 
 @pytest.mark.parametrize("budget", [200, 1_234, 99_999])

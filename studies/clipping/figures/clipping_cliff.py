@@ -121,7 +121,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 
 def descents(part: "pd.DataFrame") -> str:
-    """A sentence on where the two end, of the table's part cliff."""
+    """A sentence on where the two descents of the part cliff end."""
     ends = []
     for kind, name in (("plain", "without clipping"), ("clipped", "clipped")):
         path = part[(part["kind"] == kind)].sort_values("step")

@@ -69,16 +69,16 @@ def _shown(word: object) -> str:
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     rows = last_epoch(pick(table, "map", "part"))
-    said = []
+    shares = []
     for cell in (cell for cell in SHOWN if cell in set(rows["cell"])):
         own = rows[(rows["cell"] == cell) & (rows["step"] - rows["lag"] > 1)]
         whole = own.groupby("step")["value"].sum()
         near = own[own["lag"] <= 2].groupby("step")["value"].sum()
         share = (near / whole).loc[lambda s: s.index > s.index.max() / 2].median()
         if share == share:  # parts that are all 0 have no shares
-            said.append(f"{NAMES[cell]}: {share:.0%}")
+            shares.append(f"{NAMES[cell]}: {share:.0%}")
     return (
-        f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(said) or 'not measured'}. "
+        f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(shares) or 'not measured'}. "
         "Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "
         f"{verdict_of(claims, 'sums')}."
     )

@@ -61,15 +61,15 @@ def _none() -> "Locator":
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     slopes = pick(table, "curves", "slope")
-    said = []
+    parts = []
     for cell, own in slopes.groupby("cell", sort=False):
         by_scale = own.groupby("scale")["value"].median()
         growing = by_scale[by_scale > 0]
         says = (
             f"grows from g = {growing.index.min():g} on" if len(growing) else f"falls at every g up to {by_scale.index.max():g}"
         )
-        said.append(f"{NAMES[str(cell)]} {says}")
-    return f"Median slope over the lag: {'; '.join(said)}." if said else "The curves were not measured."
+        parts.append(f"{NAMES[str(cell)]} {says}")
+    return f"Median slope over the lag: {'; '.join(parts)}." if parts else "The curves were not measured."
 
 
 PLOT = Plot(

@@ -250,15 +250,15 @@ def test_a_folder_of_folders_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["stat", "iterdir"])
-def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize("method", ["stat", "iterdir"])
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     folder = written(tmp_path / "talks", a="text")
 
     def refuse(path: Path, **options: bool) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with monkeypatch.context() as m, pytest.raises(InputError, match="talks cannot be read: Permission denied"):  # not for root
-        m.setattr(Path, what, refuse)
+        m.setattr(Path, method, refuse)
         opened(folder)
 
 

@@ -17,10 +17,10 @@ def test_a_caption_is_text_whatever_was_measured(name, column, kind):
     claims = verdicts(table)
     for plot in plots(name):
         try:
-            said = [plot.title(table), plot.caption(table, claims)]
+            lines = [plot.title(table), plot.caption(table, claims)]
         except InputError as error:
-            said = [str(error)]
-        assert all(said) and not any("nan%" in text for text in said), said
+            lines = [str(error)]
+        assert all(lines) and not any("nan%" in text for text in lines), lines
     found = answer(table, claims)
     told = [finding(table, claims, plot.name) for plot in plots(name)] + [found.sentence if found else ""]
     assert not any("nan" in text.split() for text in told) and all(text[-1:] in ("", ".") for text in told), told

@@ -55,9 +55,9 @@ def run(base, study=None, **options):
 
 
 def test_a_run_gives_what_calling_the_study_gives(tmp_path):
-    made = run(tmp_path / "s")()
-    pd.testing.assert_frame_equal(made, Squares()())
-    assert list(made["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
+    result = run(tmp_path / "s")()
+    pd.testing.assert_frame_equal(result, Squares()())
+    assert list(result["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert sorted(p.name for p in (tmp_path / "s" / "cells").iterdir()) == ["0000.parquet", "0001.parquet", "0002.parquet"]
     assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["parameters"] == {
         "numbers": [1, 2, 3],
@@ -110,7 +110,7 @@ CHANGES = {
     "torch": ("another machine (torch)", lambda about: about | {"torch": "1.0"}),
     "triton": ("another machine (versions)", lambda about: about | {"versions": about["versions"] | {"triton": "1.0"}}),
     "threads": ("another machine (threads)", lambda about: about | {"threads": about["threads"] + 1}),
-    "inputs": ("another content", lambda about: about),
+    "inputs": ("other inputs", lambda about: about),
 }
 
 
@@ -132,10 +132,10 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(job, "sources", lambda kind: files)
     run(tmp_path / "s", Squares(offset=7) if change == "parameters" else None)()
     assert Squares.calls == [1, 2, 3]
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f"{tmp_path / 's'} was measured with {words}" in said
-        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in said
+        f"{tmp_path / 's'} was measured with {words}" in output
+        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in output
     )
     assert before == {p: p.read_bytes() for p in (tmp_path / "s").rglob("*.parquet")}
 
@@ -158,7 +158,7 @@ def test_a_damaged_cell_is_measured_again(fault, tmp_path, capsys):
     Squares.calls.clear()
     assert list(run(tmp_path / "s")()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [2]
-    assert f"{cell} is damaged or from elsewhere, and is measured again" in capsys.readouterr().out
+    assert f"{cell} is damaged or belongs to another run; its cell is measured again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"identity": 3}', "[" * 100_000])
@@ -169,7 +169,7 @@ def test_a_folder_that_is_half_written_is_left_alone(content, tmp_path, capsys):
         (folder / "study.json").write_text(content)
     assert len(run(folder)()) == 6
     assert (tmp_path / "s-2").is_dir()
-    assert f"{folder} was measured with something that it does not tell" in capsys.readouterr().out
+    assert f"{folder} was measured with settings that cannot be read" in capsys.readouterr().out
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
@@ -192,7 +192,7 @@ def test_when_nothing_can_be_measured_the_reason_is_said_and_no_folder_stays(tmp
     assert not any(tmp_path.iterdir())
     for n in (1, 2, 3):
         Squares.broken[n] = RuntimeError("broken")
-    with pytest.raises(InputError, match="no cell of squares could be measured; the last said: RuntimeError: broken"):
+    with pytest.raises(InputError, match="no cell of squares could be measured; the last error: RuntimeError: broken"):
         run(tmp_path / "s")()
     assert (tmp_path / "s" / "cells" / "0002.error.json").exists()
 

@@ -33,14 +33,14 @@ def cluster(**options):
     options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None} | options
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", paths)
-        with distributed.LocalCluster(processes=True, **options) as made:
-            yield made
+        with distributed.LocalCluster(processes=True, **options) as result:
+            yield result
 
 
 @pytest.fixture(scope="module")
 def two():
-    with cluster() as made:
-        yield made
+    with cluster() as started:
+        yield started
 
 
 @pytest.fixture
@@ -50,16 +50,16 @@ def notes(tmp_path):
     return str(folder)
 
 
-def run(made, base, study):
-    return Run(study, "cases", "cpu", base, executor=Cluster(made.scheduler_address))
+def run(started, base, study):
+    return Run(study, "cases", "cpu", base, executor=Cluster(started.scheduler_address))
 
 
 def test_a_cluster_gives_the_table_of_one_process_bit_for_bit(two, tmp_path, notes, monkeypatch):
     study = Cases(numbers=(4, 1, 3, 2), notes=notes)
-    made = run(two, tmp_path / "a", study)()
-    assert set(made["threads"]) == {1}
+    result = run(two, tmp_path / "a", study)()
+    assert set(result["threads"]) == {1}
     assert os.getpid() not in {process for _, process in study.measured()}
-    pd.testing.assert_frame_equal(made.drop(columns="threads"), study().drop(columns="threads"), check_exact=True)
+    pd.testing.assert_frame_equal(result.drop(columns="threads"), study().drop(columns="threads"), check_exact=True)
     assert len(list((tmp_path / "a" / "cells").iterdir())) == 4
     before = study.measured()
     run(two, tmp_path / "a", study)()  # all is there
@@ -109,8 +109,8 @@ def test_a_worker_that_is_killed_loses_no_cell_and_stores_none_twice(two, tmp_pa
 
 @pytest.mark.slow
 def test_a_cell_that_kills_every_worker_is_noted_and_the_others_go_on(tmp_path, notes):
-    with cluster() as made:
-        going = run(made, tmp_path / "s", Cases(notes=notes, deadly=2, deaths=1_000))
+    with cluster() as started:
+        going = run(started, tmp_path / "s", Cases(notes=notes, deadly=2, deaths=1_000))
         assert set(going()["number"]) == {1, 3, 4}
     assert going.failed == [
         {
@@ -123,10 +123,10 @@ def test_a_cell_that_kills_every_worker_is_noted_and_the_others_go_on(tmp_path, 
 @pytest.mark.slow
 def test_workers_that_take_several_cells_at_once_are_refused(tmp_path, notes):
     with (
-        cluster(n_workers=1, threads_per_worker=2) as made,
+        cluster(n_workers=1, threads_per_worker=2) as started,
         pytest.raises(InputError, match="takes 2 cells at once, which would share random numbers; start it with --nthreads 1"),
     ):
-        run(made, tmp_path / "s", Cases(notes=notes))()
+        run(started, tmp_path / "s", Cases(notes=notes))()
 
 
 def test_a_cluster_without_workers_is_refused(tmp_path, notes, monkeypatch):
@@ -138,8 +138,8 @@ def test_a_cluster_without_workers_is_refused(tmp_path, notes, monkeypatch):
         return client
 
     monkeypatch.setattr(Cluster, "_connected", then_impatient)
-    with cluster(n_workers=0) as made, pytest.raises(InputError, match="has no workers; start some: dask worker"):
-        run(made, tmp_path / "s", Cases(notes=notes))()
+    with cluster(n_workers=0) as started, pytest.raises(InputError, match="has no workers; start some: dask worker"):
+        run(started, tmp_path / "s", Cases(notes=notes))()
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense", "x://y", "tcp://"])
@@ -181,28 +181,28 @@ if __name__ == "__main__":
 def test_a_cluster_that_goes_away_ends_the_run_with_a_sentence_and_keeps_what_was_measured(tmp_path, notes):
     (tmp_path / "scheduler.py").write_text(SCHEDULER)
     paths = os.pathsep.join(p or str(Path.cwd()) for p in sys.path)
-    there = subprocess.Popen(
+    scheduler = subprocess.Popen(
         [sys.executable, str(tmp_path / "scheduler.py")],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env=os.environ | {"PYTHONPATH": paths},
     )
-    assert there.stdout
-    address = there.stdout.readline().strip()
+    assert scheduler.stdout
+    address = scheduler.stdout.readline().strip()
     study = Cases(numbers=(1, 50), notes=notes, slow=50)
     from threading import Thread
 
     def kill():
         while 50 not in {n for n, _ in study.measured()}:
             time.sleep(0.1)
-        there.kill()
+        scheduler.kill()
 
     Thread(target=kill).start()
     try:
         with pytest.raises(InputError, match=r"is gone .*; what was measured is kept"):
             Run(study, "cases", "cpu", tmp_path / "s", executor=Cluster(address))()
     finally:
-        there.kill()
-        there.communicate()
+        scheduler.kill()
+        scheduler.communicate()
     assert [p.name for p in (tmp_path / "s" / "cells").iterdir()] == ["0000.parquet"]

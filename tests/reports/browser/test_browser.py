@@ -1,10 +1,13 @@
 """Built pages in a real browser, as a reader at a desk and one on a telephone see them."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from recurrent_lm import reports
 from recurrent_lm.studies.plotting.style import COLOURS
 
 WIDTHS = (1280, 400)
@@ -70,7 +73,7 @@ def test_the_inspection_finds_what_is_wrong(before, after, complaint, look, buil
     broken = tmp_path / "broken.html"
     broken.write_text(re.sub(before, after, text, count=1))
     ((view,), _) = look([broken], [1280], dark=False)
-    assert any(found.startswith(complaint) for found in view["found"])
+    assert any(line.startswith(complaint) for line in view["found"])
 
 
 def test_the_console_says_what_is_wrong(look, built, tmp_path):
@@ -80,3 +83,11 @@ def test_the_console_says_what_is_wrong(look, built, tmp_path):
     _, console = look([broken], [1280], dark=False)
     assert len(console) == 1
     assert "Content Security Policy" in console[0]
+
+
+def test_the_published_index_prints_on_few_pages(browser, tmp_path):
+    index = Path(reports.__file__).parent / "published" / "cpu" / "pages" / "index.html"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    subprocess.run([*command, f"--print-to-pdf={tmp_path / 'index.pdf'}", index.as_uri()], check=True, timeout=600)
+    (pages,) = re.findall(rb"/Count (\d+)", (tmp_path / "index.pdf").read_bytes())
+    assert 2 <= int(pages) <= 6
