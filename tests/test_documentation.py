@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import inspect
+import io
 import os
 import re
 import runpy
@@ -239,6 +240,7 @@ def test_every_command_runs_with_tiny_sizes(
     monkeypatch.setenv("TRITON_INTERPRET", "0")  # kernels in the interpreter are never timed
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
+    monkeypatch.setattr(sys, "stdin", io.StringIO("The people\n/quit\n"))  # what somebody types who is asked for lines
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     if words == ("reports", "open"):
         (tmp_path / "runs" / "reports").mkdir()

@@ -94,7 +94,14 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The run that a folder is, or those right in it in name order; ``path`` itself where there is none."""
+    """The runs that a folder stands for.
+
+    Args:
+        path: a run's folder, or one that holds runs.
+
+    Returns:
+        The run itself, or those right in the folder in name order; ``path`` alone where there is none.
+    """
     if is_run(path) or not path.is_dir():
         return [path]
     return sorted(p for p in path.iterdir() if is_run(p)) or [path]

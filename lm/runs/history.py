@@ -41,7 +41,13 @@ class History:
 
 
 def history(path: str | Path) -> History:
-    """The history of a run.
+    """The history of a run, read from its folder without its weights.
+
+    Args:
+        path: the run's folder, or one that holds a single run.
+
+    Returns:
+        Settings, logs and state as they are at this moment.
 
     Raises:
         InputError: when there is no such run, or a file of it is damaged.

@@ -108,7 +108,11 @@ def train(
         preset: settings that come with the program, such as "quick-word".
         each_epoch: called after each epoch with its figures as epochs.jsonl has them (``valid_loss``, ``valid_perplexity``,
             ``valid_bits_per_byte``, ..) and with the ``text`` that the model wrote behind the ``prompt``.
+        quiet: print no progress.
         settings: by the names of the TOML file: ``lr=0.002, cell="gru", kind="char", epochs=5``.
+
+    Returns:
+        The run with its best model, as ``lm.load`` gives it.
 
     Raises:
         InputError: for settings or a text that cannot be trained on, before anything is made.
@@ -151,7 +155,7 @@ def begin(
 def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
     """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
 
-    They were chosen for words (docs/LITTLE_TEXT.md), and on the corpora that have names there is more text.
+    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
 
     Args:
         given: names of settings that somebody chose, which stay.

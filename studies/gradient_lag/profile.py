@@ -7,7 +7,15 @@ from recurrent_lm.studies.gradient_lag.study import Study
 
 
 def lag_profile(run: str, windows: int = 8, lags: int = 40) -> list[tuple[int, float]]:
-    """(lag, median norm over windows of the part of dL(t)/dW_h at step t - lag) of a run's last layer.
+    """How far back the gradient of a run's last layer reaches.
+
+    Args:
+        run: the run's folder.
+        windows: places of the validation text at which the loss is traced back.
+        lags: steps back from each; as many tokens are read before them.
+
+    Returns:
+        (lag, median norm over windows of the part of dL(t)/dW_h at step t - lag), in nats.
 
     Raises:
         InputError: when the run's text is not there, or its validation text too short.
