@@ -3,16 +3,17 @@
 import base64
 import hashlib
 import re
+from collections.abc import Iterator
 from functools import cache
 from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from latex2mathml.converter import convert
 from markupsafe import Markup
 
 from recurrent_lm.reports.images import MAKER
-from recurrent_lm.reports.notation import mathml, pieces
 from recurrent_lm.studies import COLOURS, LETTERS, printable
 
 if TYPE_CHECKING:
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 MARKS = re.compile(r"([\\`*_\[\]#|~$@]|^[-+=])")  # what Markdown could take for its own
 NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")  # likewise: the start of a list
+
+# The lecture's symbols, which claims and captions write plainly (W_h, dL(t)/dW_h), and LaTeX between dollars.
+SYMBOL = r"(?:[Whc]_[a-z]|[LEhcxey]\([a-z0-9]+(?: ?[-+] ?[0-9a-z])?\))"
+SLOPE = rf"d(?:[LhcE](?:\([a-z0-9]+(?:[-+][0-9a-z])?\))?)/d(?:{SYMBOL}|[wbh]\b)"
+PLAIN = re.compile(rf"(?<![\w/$\\.])(?:{SLOPE}|{SYMBOL})(?![\w/(])")
+DOLLARS = re.compile(r"\$([^$]+)\$")
 
 
 def render(template: str, **values: Any) -> bytes:
@@ -109,3 +116,28 @@ def fenced(text: str) -> Markup:
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return Markup("{}\n{}\n{}").format(Markup(fence), Markup(_visible(text)), Markup(fence))
+
+
+def pieces(text: str, dollars: bool = False) -> Iterator[tuple[str, bool]]:
+    """The text in order as (text, False) and (LaTeX, True). Dollars mark LaTeX in this program's own texts alone."""
+    at = 0
+    for found in DOLLARS.finditer(text) if dollars else ():
+        yield from _symbols(text[at : found.start()])
+        yield found[1], True
+        at = found.end()
+    yield from _symbols(text[at:])
+
+
+def _symbols(text: str) -> Iterator[tuple[str, bool]]:
+    at = 0
+    for found in PLAIN.finditer(text):
+        yield text[at : found.start()], False
+        yield found[0], True
+        at = found.end()
+    yield text[at:], False
+
+
+@cache
+def mathml(formula: str) -> str:
+    """A ``<math>`` element that stands in a line of text."""
+    return str(convert(formula))

@@ -14,6 +14,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 from xml.etree import ElementTree
 
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.collections import PathCollection
+from matplotlib.container import ErrorbarContainer
+from matplotlib.ticker import FixedFormatter
 from PIL import Image
 
 from recurrent_lm.studies import COLOURS, LETTERS, boxes_for_glyphs, printable
@@ -39,8 +44,6 @@ def inline(drawing: "Figure", prefix: str, label: str) -> str:
 
     ``prefix`` goes before every id, so that several drawings can share a page.
     """
-    from matplotlib import rc_context
-
     buffer = io.BytesIO()
     with boxes_for_glyphs(), rc_context({"svg.fonttype": "none"}):
         drawing.savefig(buffer, format="svg", dpi=DENSE)
@@ -170,9 +173,6 @@ def series(drawing: "Figure") -> list[dict[str, Any]]:
 
 def _data(axes: "Axes") -> Iterator[tuple[str, list[tuple[float, float]]]]:
     """The lines and points of a panel that stand for data, with the names that a legend has for them."""
-    from matplotlib.collections import PathCollection
-    from matplotlib.container import ErrorbarContainer
-
     bars = {c.lines[0]: str(c.get_label()) for c in axes.containers if isinstance(c, ErrorbarContainer) and c.lines[0]}
     for line in axes.lines:
         if line.get_transform() == axes.transData:
@@ -183,8 +183,6 @@ def _data(axes: "Axes") -> Iterator[tuple[str, list[tuple[float, float]]]]:
 
 
 def _pairs(values: Any) -> list[tuple[float, float]]:
-    import numpy as np
-
     return [(float(x), float(y)) for x, y in np.ma.filled(np.ma.asarray(values, dtype=float), math.nan)]
 
 
@@ -194,8 +192,6 @@ def _name(label: str) -> str:
 
 def _value(axis: "Axis", value: float) -> str | float:
     """A value as its axis has it: by name where it has names, else with four digits that count."""
-    from matplotlib.ticker import FixedFormatter
-
     formatter = axis.get_major_formatter()
     if isinstance(formatter, FixedFormatter):
         for place, name in zip(axis.get_majorticklocs(), formatter.seq, strict=False):

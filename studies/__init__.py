@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from recurrent_lm.lm import replacing as replacing
     from recurrent_lm.lm import run_app as run_app
     from recurrent_lm.lm import say as say
+    from recurrent_lm.studies.engine.answers import Answer as Answer
+    from recurrent_lm.studies.engine.answers import answer as answer
+    from recurrent_lm.studies.engine.answers import finding as finding
     from recurrent_lm.studies.engine.catalogue import STUDIES as STUDIES
     from recurrent_lm.studies.engine.claims import Claim as Claim
     from recurrent_lm.studies.engine.claims import select as select
@@ -28,12 +31,9 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.tables import failures as failures
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save
-    from recurrent_lm.studies.plotting.plots import Answer as Answer
     from recurrent_lm.studies.plotting.plots import Listing as Listing
     from recurrent_lm.studies.plotting.plots import Passage as Passage
     from recurrent_lm.studies.plotting.plots import Plot as Plot
-    from recurrent_lm.studies.plotting.plots import answer as answer
-    from recurrent_lm.studies.plotting.plots import finding as finding
     from recurrent_lm.studies.plotting.plots import listings as listings
     from recurrent_lm.studies.plotting.plots import passages as passages
     from recurrent_lm.studies.plotting.plots import plots as plots

@@ -45,7 +45,7 @@ def check_memory(needed: float, subject: str, advice: str, device: str = "cpu") 
 
     Args:
         needed: bytes.
-        subject: subject of the error's sentence, which says what needs how much.
+        what: subject of the error's sentence, which says what needs how much.
         advice: what to reduce; the end of that sentence.
         device: cpu, cuda or cuda:N.
 

@@ -3,6 +3,7 @@
 import inspect
 import io
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -107,11 +108,14 @@ def train(
     elif "train_file" in given:
         given["source"] = ""
     chosen = base.replace(**given)
-    with ending_at_once(lambda: "stopped before the first step; nothing was kept"):
+    kept: list[Path] = []
+    with ending_at_once(lambda: f"stopped before the first step; {_left(kept)}"):
         from recurrent_lm.lm.commands import trainer
 
         trainer.in_processes(processes, lambda: chosen, context.obj)
-        trainer.run(lambda: trainer.start.new_training(trainer.start.inherit(chosen, given, named, file), run), quiet)
+        trainer.run(
+            lambda: trainer.start.new_training(trainer.start.inherit(chosen, given, named, file), run, kept.append), quiet
+        )
 
 
 @app.command()
@@ -141,6 +145,11 @@ def resume(
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
         trainer.run(lambda: trainer.start.resume(run, device, corpus, **limits), quiet)
+
+
+def _left(folders: list[Path]) -> str:
+    """What a training leaves that has made a step in none of these folders."""
+    return f"all saved; go on with: {shlex.join(['lm', 'resume', str(folders[0])])}" if folders else "nothing was kept"
 
 
 def _follow() -> None:

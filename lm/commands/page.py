@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.storage import check_writable, replacing
 from recurrent_lm.lm.commands.ask import RunArgument
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.page.document import Copied, Rounding
-    from recurrent_lm.lm.runs.folder import Run
-    from recurrent_lm.lm.text.data import Data
 
 OURS = b'<meta name="generator" content="lm page'  # near the beginning of each page
 MEGABYTE = 10**6
@@ -32,12 +32,11 @@ def page(
 
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
-    from recurrent_lm.lm.base.storage import check_writable, replacing
     from recurrent_lm.lm.generation import encode_prompt
     from recurrent_lm.lm.page.document import build
-    from recurrent_lm.lm.runs.folder import edited, load
+    from recurrent_lm.lm.runs.folder import edited
 
-    model = load(run, device="cpu")
+    model = lm.load(run, device="cpu")
     for note in edited(run, model.meta):
         print(f"lm: {note}", file=sys.stderr)
     out = out or run / "page.html"
@@ -72,17 +71,15 @@ def _copying(copied: "Copied") -> str:
     )
 
 
-def _data(model: "Run", place: str) -> "Data | None":
+def _data(model: "lm.Run", place: str) -> "lm.Data | None":
     """The run's texts; None, with a word on stderr, where they are no longer there or have changed.
 
     Raises:
         InputError: where they are not at the ``place`` that is given.
     """
-    from recurrent_lm.lm.text.data import trained_on
-
     why = "its training text has changed; name an unchanged copy of it with --corpus PATH"
     try:
-        data = trained_on(model.config, model.tokenizer, model.path, model.meta, place)
+        data = lm.trained_on(model.config, model.tokenizer, model.path, model.meta, place)
         if data.fingerprint() == model.meta.get("data"):
             return data
     except InputError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from jinja2 import Environment
 
+from recurrent_lm.lm.base.version import program_version
 from recurrent_lm.lm.config import CorpusConfig
 from recurrent_lm.lm.generation import Draws, generate_batch
 from recurrent_lm.lm.model import LanguageModel
@@ -23,7 +24,6 @@ from recurrent_lm.lm.scoring.copying import TrainingText
 from recurrent_lm.lm.scoring.evaluate import evaluate
 from recurrent_lm.lm.text.corpora import EMBEDDED
 from recurrent_lm.lm.text.data import Data
-from recurrent_lm.lm.version import program_version
 
 SCRIPTS = ("weights.js", "model.js", "tokens.js", "drawing.js", "reading.js", "view.js")
 TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying is counted

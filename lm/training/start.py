@@ -3,7 +3,7 @@
 import json
 import shlex
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,9 @@ from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.training.loop import Training
 
 
-def new_training(config: RunConfig, path: Path | None = None) -> Training:
+def new_training(
+    config: RunConfig, path: Path | None = None, begun: Callable[[Path], object] = lambda folder: None
+) -> Training:
     """Start a training in a new run folder with its complete settings and a first checkpoint.
 
     Settings and corpus are checked before the folder is created. If an error occurs before the first checkpoint is complete,
@@ -38,6 +40,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     Args:
         config: all settings of the run.
         path: the run folder, which must not exist; None takes runs/NAME.
+        begun: called with the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
 
     Returns:
         The training before its first update.
@@ -79,6 +82,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     training.notes = advice.of_data(data, config.tokens)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
         _begin(training, path, files)
+        begun(training.path)
     return training
 
 

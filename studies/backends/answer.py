@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ import pandas as pd
 
 from recurrent_lm.studies.clipping.figures.clipping_kinds import NAMES
 from recurrent_lm.studies.clipping.table import trainings
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:

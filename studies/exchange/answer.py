@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.exchange.study import floors
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
+from recurrent_lm.studies.exchange.measured_constants import floors
 
 if TYPE_CHECKING:
     import pandas as pd

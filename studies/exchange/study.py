@@ -83,13 +83,12 @@ class Study(Sweep):
         with watchdog(DEADLINE, f"{name} did not end in {DEADLINE:.0f} s"):
             errors = {key: _checked(run, dtype) for key, run in runs.items()}
             timer = EventTimer() if cell["protocol"] == LAUNCH else FreshTimer()
-            calls = {f"{protocol} {steps}": run for (protocol, steps), run in runs.items()}
-            timed = race(calls, timer, self.rounds, weather=Gpu().weather)
+            timed = race(runs, timer, self.rounds, weather=Gpu().weather)
         rows = []
         for sample in timed.samples:
-            protocol, steps = sample.name.split()
-            row = {"protocol": protocol, "steps": int(steps), "round": sample.round, "seconds": sample.seconds}
-            rows.append(cell | row | {"error": errors[protocol, int(steps)], "dropped": timed.dropped[sample.name]})
+            protocol, steps = sample.name
+            row = {"protocol": protocol, "steps": steps, "round": sample.round, "seconds": sample.seconds}
+            rows.append(cell | row | {"error": errors[sample.name], "dropped": timed.dropped[sample.name]})
         return rows
 
 

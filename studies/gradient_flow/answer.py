@@ -4,11 +4,11 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
+from recurrent_lm.studies.engine.answers import Answer, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.engine.statistics import exp, ratio
 from recurrent_lm.studies.gradient_flow.figures.paths import steps
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES, last_epoch, pick
-from recurrent_lm.studies.plotting.plots import Answer, uncertain
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +60,7 @@ def _furthest(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             f"best, {NAMES[others[0]]}, by {decay[others[0]]:.2f}."
         )
     gates = select(claims, "gates_help")
-    doubt = uncertain(gates[gates["setting"].str.startswith(f"{first} ")])
+    doubt = uncertain(gates[[facts["cell"] == first for facts in gates["facts"]]])
     network = "an LSTM" if first == "lstm" else f"a {NAMES[first]} network"
     return (
         f"In {network} it reaches furthest back: each step back multiplies it by {best:.2f}, in a {NAMES[tanh]} network by "

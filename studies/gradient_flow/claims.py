@@ -63,9 +63,10 @@ def _help(table: "pd.DataFrame") -> list[Claim]:
         for cell in ("lstm", "gru"):
             own, tanh = (here[here["cell"] == name] for name in (cell, "rnn-tanh"))
             both = own.merge(tanh, on=["seed", "layer"], suffixes=("_own", "_tanh")).dropna(subset=["value_own", "value_tanh"])
-            decision = _slower(both) if len(both) else ()
+            decision = _slower(both) if len(both) else ("", "", "")
             setting = f"{cell} against rnn-tanh, {corpus}, after training"
-            rows.append(Claim(*claim, setting, "a slower fall, by a 95% interval over seeds", *decision))
+            threshold, facts = "a slower fall, by a 95% interval over seeds", {"cell": cell, "corpus": corpus}
+            rows.append(Claim(*claim, setting, threshold, *decision, facts))
     return rows
 
 

@@ -3,8 +3,8 @@
 import math
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.engine.statistics import by_lag, decay
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING, Any
 
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.long_range.claims import summary
 from recurrent_lm.studies.long_range.figures import CELLS, METHODS
-from recurrent_lm.studies.plotting.plots import Answer
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -34,8 +34,8 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """Claims 9, 10 and 13 on clipping and Omega; gates learn longer lags; language models lean on recent tokens."""
-    controls = [_control(table, *control) for control in CONTROLS]
-    return [_raises(table), *controls, _omega(table), *_gates(table), *_text(table)]
+    about, controls = summary(table), [_control(table, *control) for control in CONTROLS]
+    return [_raises(table), *controls, _omega(table, about), *_gates(table, about), *_text(table)]
 
 
 def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: int) -> tuple[int, int] | None:
@@ -97,10 +97,9 @@ def longest(about: "pd.DataFrame", method: str) -> int:
     return reached
 
 
-def _omega(table: "pd.DataFrame") -> Claim:
+def _omega(table: "pd.DataFrame", about: "pd.DataFrame") -> Claim:
     """Holds where Omega's longest T is beyond that of clipping alone and the counts at it differ beyond chance."""
     claim = "omega", "the T where success is 80% grows with Omega", "Pascanu et al. 2013, eq. 9 and 10, figure 7"
-    about = summary(table)
     mine = about[about["part"] == "clipping"]
     parameters = table.attrs["parameters"]
     setting = f"temporal order, weight {parameters['weight']:g}, {parameters['updates']:,} updates, {parameters['seeds']} seeds"
@@ -123,10 +122,9 @@ def _omega(table: "pd.DataFrame") -> Claim:
     return Claim(*claim, setting, threshold, measured, verdict)
 
 
-def _gates(table: "pd.DataFrame") -> list[Claim]:
+def _gates(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     claim = "gates_learn", "gates learn what lies further back", "lecture, slide Why it matters (gates help)"
     threshold = "more successes over all T than tanh, Fisher p < 0.05"
-    about = summary(table)
     mine = about[about["part"] == "gates"]
     rows: list[Claim] = []
     for task, group in mine.groupby("task", sort=False):

@@ -1,6 +1,5 @@
 """A study's figures and how they are found. matplotlib is imported by figures only."""
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,8 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing
 
     from recurrent_lm.studies.plotting.style import Size
-
-NO_NUMBER = re.compile(r"\b(?:nan|inf)\b")
 
 
 @dataclass(frozen=True)
@@ -36,14 +33,6 @@ class Plot:
     slides: tuple[str, ...] = ()
     papers: str = ""
     joined: "Callable[[list[pd.DataFrame]], pd.DataFrame] | None" = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A study's question answered in one sentence, and the name of the plot that proves it; empty where none does."""
-
-    sentence: str
-    plot: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,28 +104,6 @@ def subject(table: "pd.DataFrame") -> str:
         The subject that is stored in the table, else the one that the study's figures derive; empty if there is none.
     """
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
-
-
-def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
-    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
-    one of its numbers is nan or infinite."""
-    module = _module(table.attrs["study"], "answer")
-    answered: Answer | None = module.answer(table, claims) if module else None
-    return None if answered and NO_NUMBER.search(answered.sentence) else answered
-
-
-def uncertain(claims: "pd.DataFrame") -> str:
-    """Words behind an answer where claims that decide it are ambiguous and none holds or fails; empty otherwise."""
-    verdicts = set(claims["verdict"]) - {"not measured"}
-    return " (uncertain: too few seeds to decide)" if verdicts == {"ambiguous"} else ""
-
-
-def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
-    """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
-    make it; empty where they have none or the number is missing."""
-    function = getattr(_module(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
-    told = str(function(table, claims)) if function else ""
-    return "" if NO_NUMBER.search(told) else told
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:

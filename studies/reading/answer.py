@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.reading.claims import gains, misplaced
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.throughput.figures import speed
 from recurrent_lm.studies.throughput.figures.shared import base, ours, shown, sizes
 

@@ -52,15 +52,15 @@ def _summed_up(table: "pd.DataFrame") -> "tuple[pd.DataFrame, Samples]":
     key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
     if key not in _known:
         _known.clear()
-        seconds = _samples(table)
-        _known[key] = _summary(table, seconds), seconds
+        groups = _groups(table)
+        seconds = _samples(table, groups)
+        _known[key] = _summary(table, groups, seconds), seconds
     return _known[key]
 
 
-def _summary(table: "pd.DataFrame", seconds: Samples) -> "pd.DataFrame":
+def _summary(table: "pd.DataFrame", groups: dict[Any, "pd.DataFrame"], seconds: Samples) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
-    groups = _groups(table)
-    timed = set(_groups(table[table["status"] == "timed"]))
+    timed = set(table.loc[table["status"] == "timed", list(KEYS)].itertuples(index=False, name=None))
     with np.errstate(all="ignore"):
         peaks = _peaks(groups, seconds)
         for key, group in groups.items():
@@ -128,12 +128,12 @@ def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
     return dict(list(bare.groupby(list(KEYS), sort=False)))
 
 
-def _samples(table: "pd.DataFrame") -> Samples:
+def _samples(table: "pd.DataFrame", groups: dict[Any, "pd.DataFrame"]) -> Samples:
     """Seconds by round, of rows with a time; none for a variant and setting without such rows."""
     timed = table[(table["status"] == "timed") & (table["seconds"] > 0) & (table["seconds"] < math.inf)]
     seconds = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
     nothing = table.iloc[:0].set_index("round")["seconds"]
-    return {key: seconds.get(key, nothing) for key in _groups(table)}
+    return {key: seconds.get(key, nothing) for key in groups}
 
 
 def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
@@ -175,6 +175,8 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
     for key, group in about[about["part"].isin(AXES)].groupby(fixed, sort=False):
         axes = AXES[key[0]]
         for column, letter, _ in axes:
+            if group[column].nunique() < 3:
+                continue
             line = group
             for other, _, parameter in axes:
                 if other != column:

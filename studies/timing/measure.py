@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -79,9 +79,9 @@ def repeats_for(least: float, shortest: float) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds a call of one contestant in one round."""
+    """Seconds a call of one contestant, by the key that ``race`` knows it by, in one round."""
 
-    name: str
+    name: Any
     round: int
     seconds: float
     weather: Weather = Weather()
@@ -92,11 +92,11 @@ class Race:
     """The valid samples, and for each contestant the number dropped because the processor was throttled."""
 
     samples: list[Sample] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[Any] = field(default_factory=Counter)
 
 
 def race(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Any, Callable[[], object]],
     timer: Timer,
     rounds: int,
     seed: int = 0,

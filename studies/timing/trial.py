@@ -37,15 +37,14 @@ def trial(work: Work, entries: list[Entry], caches: tuple[str, ...], rounds: int
             rows += [_row(facts[entry], cache, status=status, note=note) for cache in caches]
     for cache in caches:
         timer, weather = _instruments(cache, device)
-        timed = race({f"{e.variant} {e.mode}": call for e, call in calls.items()}, timer, rounds, weather=weather)
-        by_name = {f"{e.variant} {e.mode}": e for e in calls}
-        for sample in sorted(timed.samples, key=lambda s: (list(by_name).index(s.name), s.round)):
+        timed = race(calls, timer, rounds, weather=weather)
+        for sample in sorted(timed.samples, key=lambda s: (list(calls).index(s.name), s.round)):
             seen = {"clock_mhz": sample.weather.clock_mhz, "watts": sample.weather.watts}
             measured = {"round": sample.round, "seconds": sample.seconds, "dropped": timed.dropped[sample.name]}
-            rows.append(_row(facts[by_name[sample.name]], cache, **measured, **seen))
-        for name in by_name.keys() - {s.name for s in timed.samples}:
-            lost = {"status": "failed", "note": "the GPU was throttled in every round", "dropped": timed.dropped[name]}
-            rows.append(_row(facts[by_name[name]], cache, **lost))
+            rows.append(_row(facts[sample.name], cache, **measured, **seen))
+        for entry in calls.keys() - {s.name for s in timed.samples}:
+            lost = {"status": "failed", "note": "the GPU was throttled in every round", "dropped": timed.dropped[entry]}
+            rows.append(_row(facts[entry], cache, **lost))
     return rows
 
 

@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.plotting.plots import Answer
+from recurrent_lm.studies.engine.answers import Answer
 from recurrent_lm.studies.training_step.figures import OURS, PLAIN
 
 if TYPE_CHECKING:

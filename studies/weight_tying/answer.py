@@ -3,9 +3,9 @@
 import math
 from typing import TYPE_CHECKING
 
+from recurrent_lm.studies.engine.answers import Answer, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.engine.statistics import ratio
-from recurrent_lm.studies.plotting.plots import Answer, uncertain
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -94,7 +94,9 @@ const measure = async frame => {
     const high = (a, b) => Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
     if (boxes.some(box => wide(box, edge) < box.width - 1 || high(box, edge) < box.height - 1))
       say("text beyond the drawing", {id: svg.getAttribute("aria-label")});
-    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > 1)))
+    // the box of a line holds room above and below its letters, which the next line may share
+    const room = (a, b) => 0.25 * Math.min(a.height, b.height) + 1;
+    if (boxes.some((a, i) => boxes.slice(i + 1).some(b => wide(a, b) > 1 && high(a, b) > room(a, b))))
       say("text over text", {id: svg.getAttribute("aria-label")});
   }
   const channels = colour => (colour.match(/[\d.]+/g) ?? []).map(Number);
@@ -154,12 +156,18 @@ addEventListener("load", async () => {
 
 
 @pytest.fixture(scope="session")
-def measured(tmp_path_factory):
-    """measured(pages, script, widths, dark) opens each page at each width and calls the script's ``measure(frame)`` there;
-    gives what it returned, page by page, and the console's lines."""
+def browser():
+    """A browser's program."""
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
         pytest.skip(f"there is no browser to look at pages with; install one of {', '.join(BROWSERS)}")
+    return program
+
+
+@pytest.fixture(scope="session")
+def measured(tmp_path_factory, browser):
+    """measured(pages, script, widths, dark) opens each page at each width and calls the script's ``measure(frame)`` there;
+    gives what it returned, page by page, and the console's lines."""
 
     def measured(pages, script, widths=(1280,), dark=False):
         folder = tmp_path_factory.mktemp("look")
@@ -171,7 +179,7 @@ def measured(tmp_path_factory):
         desk = folder / "desk.html"
         desk.write_text(f'<meta charset="utf-8">{"".join(frames)}<pre id="seen"></pre><script>{script}{EACH}</script>')
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
-        command = [program, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
+        command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
         command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=100000"]
         done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=600)
         seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)

@@ -37,7 +37,8 @@ def reworded(made):
 def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     table = table_of(study)
     before = verdicts(table)
-    captions = [caption(plot, table, before) for plot in page.plots(study)]
+    captions = {plot.name: caption(plot, table, before) for plot in page.plots(study)}
+    answered = page.answer(table, before)
     frame = claims.frame
     monkeypatch.setattr(claims, "frame", lambda result: frame(reworded(result)))
     monkeypatch.setattr(page, "inline", lambda *_: "")  # rendering takes its time
@@ -46,8 +47,9 @@ def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     after = verdicts(table)
     same = ["key", "source", "verdict"]
     assert after[same].equals(before[same])
-    for shown, words in zip(result.figures, captions, strict=True):
-        said = shown.caption or shown.problem
+    assert {shown.local for shown in result.figures} == set(captions)
+    given = [(shown.caption or shown.problem, captions[shown.local]) for shown in result.figures]
+    for said, words in [(result.answered, answered.sentence if answered else ""), *given]:
         for name in ("claim", *WORDS[1:]):
             for new, old in zip(after[name], before[name], strict=True):
                 said = said.replace(new, old).replace(new[:1].upper() + new[1:], old[:1].upper() + old[1:])

@@ -40,8 +40,10 @@ def run(base, study, where):
 
 
 @BOTH
-@pytest.mark.usefixtures("spawned")
-def test_processes_give_the_table_of_one_bit_for_bit(where, tmp_path, notes, monkeypatch):
+def test_processes_give_the_table_of_one_bit_for_bit(where, tmp_path, notes, monkeypatch, request):
+    """A process of its own starts as it does for users; workers of Dask do so where a signal ends them."""
+    if where is OwnProcess:
+        request.getfixturevalue("spawned")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     study = Cases(numbers=(4, 1, 3, 2), notes=notes)
     result = run(tmp_path / "a", study, where)()

@@ -57,6 +57,7 @@ interpreter._patch_builtin, interpreter._patch_lang = patch_builtin, patch_lang
 _semantic: Any = interpreter.interpreter_semantic
 _broadcast, _np_dtype = _semantic.broadcast_impl_value, interpreter._get_np_dtype
 _init_block, _equal, _unwrap = tl.block_type.__init__, tl.dtype.__eq__, tl.core._unwrap_if_constexpr
+_tuple_equal, _true = tl.tuple.__eq__, tl.constexpr(True)
 _blocks: dict[Any, dict[str, Any]] = {}  # attributes of a block type, by its elements and shape
 _np_dtypes: dict[str, Any] = {}
 
@@ -96,6 +97,10 @@ def equal(self: Any, other: Any) -> bool:
     return self is other or _equal(self, other)
 
 
+def tuple_equal(self: Any, other: Any) -> Any:
+    return _true if self is other else _tuple_equal(self, other)
+
+
 def unwrap(value: Any) -> Any:
     return value if value.__class__ is int else _unwrap(value)
 
@@ -105,3 +110,4 @@ _semantic.binary_op_sanitize_overflow_impl = lambda left, right, operation: None
 _semantic.broadcast_impl_value = broadcast
 interpreter._get_np_dtype, tl.core._unwrap_if_constexpr = np_dtype, unwrap
 tl.block_type.__init__, tl.tensor.__init__, tl.dtype.__eq__ = init_block, init_tensor, equal
+tl.tuple.__eq__ = tuple_equal

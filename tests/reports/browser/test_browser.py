@@ -1,10 +1,13 @@
 """Built pages in a real browser, as a reader at a desk and one on a telephone see them."""
 
 import re
+import subprocess
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from recurrent_lm import reports
 from recurrent_lm.studies.plotting.style import COLOURS
 
 WIDTHS = (1280, 400)
@@ -80,3 +83,11 @@ def test_the_console_says_what_is_wrong(look, built, tmp_path):
     _, console = look([broken], [1280], dark=False)
     assert len(console) == 1
     assert "Content Security Policy" in console[0]
+
+
+def test_the_published_index_prints_on_few_pages(browser, tmp_path):
+    index = Path(reports.__file__).parent / "published" / "cpu" / "pages" / "index.html"
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    subprocess.run([*command, f"--print-to-pdf={tmp_path / 'index.pdf'}", index.as_uri()], check=True, timeout=600)
+    (pages,) = re.findall(rb"/Count (\d+)", (tmp_path / "index.pdf").read_bytes())
+    assert 2 <= int(pages) <= 6
