@@ -1,7 +1,7 @@
 """The language model: text in, text out.
 
-The front door of this room: ``load`` a run, ``generate`` text, ``evaluate`` a stream, and the settings and parts that
-studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
+The front door of this room: ``train`` a model, ``load`` a run, ``generate`` text, ``evaluate`` a stream, and the settings
+and parts that studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
 """
 
 from typing import TYPE_CHECKING
@@ -30,17 +30,23 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.base.storage import sealed as sealed
     from recurrent_lm.lm.commands.cli import run_app as run_app
     from recurrent_lm.lm.config import BatchConfig as BatchConfig
+    from recurrent_lm.lm.config import CorpusConfig as CorpusConfig
     from recurrent_lm.lm.config import MachineConfig as MachineConfig
     from recurrent_lm.lm.config import ModelConfig as ModelConfig
     from recurrent_lm.lm.config import RunConfig as RunConfig
+    from recurrent_lm.lm.config import TokensConfig as TokensConfig
     from recurrent_lm.lm.config import TrainingConfig as TrainingConfig
     from recurrent_lm.lm.generation import Draws as Draws
     from recurrent_lm.lm.generation import generate as generate
     from recurrent_lm.lm.generation import generate_batch as generate_batch
     from recurrent_lm.lm.model import LanguageModel as LanguageModel
+    from recurrent_lm.lm.page.document import model_page as model_page
     from recurrent_lm.lm.parameter_counts import parameter_table as parameter_table
     from recurrent_lm.lm.runs.folder import Run as Run
     from recurrent_lm.lm.runs.folder import load as load
+    from recurrent_lm.lm.runs.folder import runs_in as runs_in
+    from recurrent_lm.lm.runs.history import History as History
+    from recurrent_lm.lm.runs.history import history as history
     from recurrent_lm.lm.scoring.compare import How as How
     from recurrent_lm.lm.scoring.compare import compare as compare
     from recurrent_lm.lm.scoring.compare import other_corpus as other_corpus
@@ -58,5 +64,6 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.cuda_graph import Graph as Graph
     from recurrent_lm.lm.training.loop import Training as Training
     from recurrent_lm.lm.training.start import new_training as new_training
+    from recurrent_lm.lm.training.start import train as train
 
 __all__, __getattr__, __dir__ = recurrent_lm.front_door(__name__, __file__)

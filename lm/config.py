@@ -37,6 +37,7 @@ class CorpusConfig(Flags):
     test_file: str = setting("", "its test text", flag="--test")
     eos_at_newline: bool = setting(False, "every line is a document of its own, as benchmark files count it")
     encoding: str = setting("utf-8", "encoding of the files")
+    stage_directions: bool = setting(True, "keep (Applause.), [Laughter] and the like; without them only what was said is read")
 
     def check(self) -> None:
         files = (self.train_file, self.valid_file, self.test_file)
@@ -156,11 +157,15 @@ class TrainingConfig(Flags):
     )
     seed: int = setting(1, "seed of initial weights and dropout masks", low=0, high=SEEDS)
     init_from: str = setting("", "a run whose vocabulary, model and best weights to start from")
+    sample: str = setting("", "write on from this prompt after each epoch, and print it; without it a prompt of the text's own")
+    texts: bool = setting(True, "keep the text that the model writes after each epoch, in samples.jsonl; no loss depends on it")
     checkpoint_every: int = setting(
         500, "updates between checkpoints within an epoch; one is made at each epoch's end too", low=1, high=MANY
     )
 
     def check(self) -> None:
+        if self.sample and not self.texts:
+            raise InputError("--sample asks for texts, which --no-texts leaves out; give only one of them")
         parse_clip(self.clip)
 
 
@@ -214,6 +219,14 @@ class RunConfig:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
 
+    def __post_init__(self) -> None:
+        for section in fields(self):
+            value: Any = getattr(self, section.name)
+            kind: Any = section.type
+            if not isinstance(value, kind):
+                example = "CorpusConfig(source='obama')" if kind is CorpusConfig else f"{kind.__name__}()"
+                raise InputError(f"{section.name} must be a {kind.__name__}, such as {example}, not {shown(value)}")
+
     def to_toml(self) -> str:
         import tomli_w
 
@@ -227,13 +240,29 @@ class RunConfig:
     def replace(self, **values: Any) -> "RunConfig":
         """A copy with settings changed by name."""
         if unknown := sorted(values.keys() - {f.name for _, f in self.settings()}):
-            raise InputError(f"unknown setting {unknown[0]!r}")
+            raise InputError(f"unknown setting {unknown[0]!r}; {_elsewhere(unknown[0])}lm train --help-all lists them")
         parts = {}
         for section in fields(self):
             old = getattr(self, section.name)
             new = {f.name: values[f.name] for f in fields(old) if f.name in values}
             parts[section.name] = type(old)(**{**asdict(old), **new})
         return RunConfig(**parts)
+
+
+LITTLE = 20_000  # words of a text below which the defaults, which were chosen on 100,000 to 200,000, can be bettered
+LITTLE_TEXT: dict[str, Any] = {  # docs/little-text.md
+    "rows": 5,
+    "dropout": 0.6,
+    "embedding_dropout": 0.1,
+    "lr": 0.005,
+    "average": 0.99,
+    "patience": 5,
+}
+
+
+def for_little_text(words: int) -> dict[str, Any]:
+    """Settings by name that suit a text of so many words better than the defaults; none from ``LITTLE`` words on."""
+    return dict(LITTLE_TEXT) if words < LITTLE else {}
 
 
 def from_toml(path: Path) -> RunConfig:

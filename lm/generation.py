@@ -62,7 +62,7 @@ class Sample:
     """A text that is being generated: ``text`` and its number of ``tokens`` so far, without the prompt.
 
     ``ended`` is the reason of its end: "length", "eos" (the model ended the document), "stop" (a stop text appeared), "repeats"
-    (every token would have repeated an n-gram), and "" until then.
+    (every token would have repeated an n-gram), "not finite" (the model's state overflowed), and "" until then.
     """
 
     def __init__(self, run: Run, prompt: list[int], draws: Draws, number: int = 0) -> None:
@@ -92,6 +92,8 @@ class Sample:
         Returns:
             The text that no later token can change.
         """
+        if not bool(logits.isfinite().all()):
+            return self._end("not finite")
         logits[self._never] = -torch.inf
         logits[list(self._followers.get(self._history(), ()))] = -torch.inf
         if not bool((logits > -torch.inf).any()):
@@ -238,12 +240,13 @@ def _rows(state: Tensor | tuple[Tensor, ...], rows: int) -> Tensor | tuple[Tenso
     return tuple(s.repeat(1, rows, 1) for s in state) if isinstance(state, tuple) else state.repeat(1, rows, 1)
 
 
-def encode_prompt(run: Run, prompt: str) -> list[int]:
+def encode_prompt(run: Run, prompt: str, option: str = "--prompt") -> list[int]:
     """Encode a prompt.
 
     Args:
         run: whose tokenizer is used.
         prompt: the text.
+        option: the option it came by, for the sentence of a refusal.
 
     Returns:
         Its ids.
@@ -257,5 +260,5 @@ def encode_prompt(run: Run, prompt: str) -> list[int]:
         raise InputError("the prompt holds bytes that are not valid in this terminal's encoding; give it in UTF-8") from None
     ids = run.tokenizer.encode(prompt)
     if not ids:
-        raise InputError("the prompt is empty; leave --prompt out to begin as a document does")
+        raise InputError(f"the prompt is empty; leave {option} out to begin as a document does")
     return ids

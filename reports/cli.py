@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from recurrent_lm import reports
+from recurrent_lm import lm, reports
 from recurrent_lm.studies import InputError, run_app, say
 
 RUNS = Path("runs")  # searched for tables if none is named
@@ -70,6 +70,36 @@ def build(
     print(f"report: {built.index}")
     if built.problems:
         raise InputError("; ".join(built.problems))
+
+
+@app.command()
+def training(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or a folder of runs", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="the page; training.html in the run, or beside several, if left out", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="show what comes next behind this text; may be given several times")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="write the page anew while a training goes on")] = False,
+    show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+) -> None:
+    """Make a page of a training, or of several side by side: losses, texts, next words, gradients, what differs.
+
+    [dim]reports training runs/mine --watch[/dim]
+    [dim]reports training runs/demo/obama-tanh runs/demo/obama-lstm --open[/dim]
+    """
+    from recurrent_lm.reports import training as page_of
+
+    found = list(dict.fromkeys(run for path in runs for run in lm.runs_in(path)))
+    page = out or page_of.place_of(found)
+    if watch:
+        page_of.watch(found, page, prompt or [], say, webbrowser.open if show else None)
+        return
+    page_of.write_page(found, page, prompt or [], page_of.Models())
+    print(f"page: {page}")
+    if show:
+        webbrowser.open(page.absolute().as_uri())
 
 
 @app.command("open")

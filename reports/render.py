@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup
 
@@ -141,3 +141,10 @@ def _symbols(text: str) -> Iterator[tuple[str, bool]]:
 def mathml(formula: str) -> str:
     """A ``<math>`` element that stands in a line of text."""
     return str(convert(formula))
+
+
+def render_beside(package: str, template: str, **values: Any) -> bytes:
+    """An HTML template of another folder of this room, which may extend those of ``reports/templates``."""
+    loader = ChoiceLoader([PackageLoader(package), PackageLoader("recurrent_lm.reports")])
+    text = _environment(False).overlay(loader=loader).get_template(template).render(values)
+    return text.encode("utf-8", errors="replace")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.engine.tables import failures as failures
     from recurrent_lm.studies.engine.tables import load as load
     from recurrent_lm.studies.engine.tables import save as save
+    from recurrent_lm.studies.gradient_lag.profile import lag_profile as lag_profile
     from recurrent_lm.studies.plotting.plots import Listing as Listing
     from recurrent_lm.studies.plotting.plots import Passage as Passage
     from recurrent_lm.studies.plotting.plots import Plot as Plot

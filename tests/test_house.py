@@ -16,7 +16,7 @@ from paths import ROOT
 import recurrent_lm
 
 ROOMS = ("kernels", "lm", "studies", "reports")
-MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"studies"}}
+MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"lm", "studies"}}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 TEXT = ("corpora", "tokens", "batches")  # text flows through lm.text in this order
 MODULES, LINES, LATE = 12, 800, 40
@@ -26,6 +26,7 @@ TWINS = {
     "__init__", "__main__", "cli", "study", "claims", "figures", "answer",
     "launch", "plan", "ops",  # of the recurrence and of the losses
     "progress",  # a run's and a study's
+    "training",  # of a model, and the page of it
     "backends", "exchange",  # and the studies of them
     "page",  # an HTML file: of a study's results, of a model
 }  # fmt: skip
@@ -33,7 +34,7 @@ TWINS = {
 # Records are frozen dataclasses. These are tuples, because somebody takes them apart in order: the launch of a kernel (Decoded,
 # Upstream, Weights), callers of what returns them (Metrics, Update, Figures, Interval, Slopes), or torch, whose operations know
 # tuples and no dataclasses (How).
-TUPLES = {"Decoded", "Figures", "How", "Interval", "Metrics", "Slopes", "Update", "Upstream", "Weights"}
+TUPLES = {"Decoded", "Figures", "How", "Interval", "Likely", "Metrics", "Slopes", "Update", "Upstream", "Weights"}
 
 
 def name_of(path: Path) -> str:

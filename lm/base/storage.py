@@ -205,7 +205,8 @@ def lock(folder: Path) -> BaseFileLock:
     Raises:
         InputError: if another process holds the lock.
     """
-    held = FileLock(folder / ".lock", blocking=False, thread_local=False, fallback_to_soft=False)
+    # Not at the first refusal: ``in_use`` holds the lock for an instant.
+    held = FileLock(folder / ".lock", timeout=0.2, poll_interval=0.02, thread_local=False, fallback_to_soft=False)
     try:
         held.acquire()
     except Timeout:
@@ -218,3 +219,18 @@ def lock(folder: Path) -> BaseFileLock:
         with suppress(OSError):
             left.unlink()
     return held
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in a folder, as far as its file system can tell; nothing is changed."""
+    if not (folder / ".lock").exists():
+        return False
+    held = FileLock(folder / ".lock", blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return True
+    except OSError:  # no locks there, or no permission to write
+        return False
+    held.release()
+    return False

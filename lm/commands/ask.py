@@ -53,11 +53,11 @@ def generate(
     if corpus and not copied:
         raise InputError("--corpus is compared with what is written, which --no-copied leaves out; give only one of them")
     prompt = _prompt(prompt, prompt_file, encoding)
-    model = _opened(run, device)
+    model = opened(run, device)
     moved = _training_text(model, corpus) if corpus else None
     if prompt is not None:
         encode_prompt(model, prompt)
-        _say_unknown(model, prompt)
+        say_unknown(model, prompt)
     if samples == 1 and not as_json:
         print(prompt or "", end="", flush=True)
         text = ""
@@ -93,6 +93,7 @@ def next_(
     prompt_file: PromptFile = None,
     encoding: Encoding = "utf-8",
     top: Annotated[int, typer.Option(min=1, help="how many of the likeliest tokens")] = 10,
+    unknown: Annotated[bool, typer.Option("--unknown", help="rank <unk> with the others, which is no word")] = False,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -103,16 +104,16 @@ def next_(
     from recurrent_lm.lm.commands.surprise import bars
 
     prompt = _prompt(prompt, prompt_file, encoding)
-    model = _opened(run, device)
+    model = opened(run, device)
     if prompt is not None:
-        _say_unknown(model, prompt)
+        say_unknown(model, prompt)
     found = lm.next_token(model, prompt)
     if as_json:
-        tokens = [{"token": model.tokenizer.show(i), "id": i, "probability": p} for i, p in found.top(top)]
+        tokens = [{"token": word, "id": i, "probability": p, "bits": bits} for word, p, bits, i in found.top(top, unknown)]
         what = {"run": str(run), "prompt": prompt, "entropy_nats": found.entropy, "types": model.tokenizer.size}
-        print(json.dumps(what | {"top": tokens}, indent=1))
+        print(json.dumps(what | {"unknown": found.unknown, "top": tokens}, indent=1))
     else:
-        bars(model, prompt, found, top)
+        bars(prompt, found, top, unknown)
 
 
 def score(
@@ -145,7 +146,7 @@ def score(
         text = decode(_standard_input("the text"), "standard input", encoding)
     elif is_file:
         text = read_text(Path(text), encoding)
-    model = _opened(run, device)
+    model = opened(run, device)
     scored = lm.score_text(model, text)
     if as_json:
         print(json.dumps({"run": str(run), **as_dict(scored)}, indent=1))
@@ -186,7 +187,7 @@ def eval_(
     from recurrent_lm.lm.commands.display import evaluation_table
 
     how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
-    model = _opened(run, device)
+    model = opened(run, device)
     other = lm.other_corpus(model, corpus, encoding) if corpus else None
     compared = lm.compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
@@ -197,12 +198,12 @@ def eval_(
         evaluation_table(model, how, compared)
 
 
-def _opened(path: Path, device: str) -> "lm.Run":
+def opened(path: Path, device: str) -> "lm.Run":
     """The run's best model, with a word on stderr where its settings were edited."""
     from recurrent_lm.lm.runs.folder import edited
 
     run = lm.load(path, device=device)
-    for note in edited(path, run.meta):
+    for note in edited(run.path, run.meta):
         print(f"lm: {note}", file=sys.stderr)
     return run
 
@@ -214,7 +215,7 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _say_unknown(model: "lm.Run", prompt: str) -> None:
+def say_unknown(model: "lm.Run", prompt: str) -> None:
     for symbol, mapped in model.tokenizer.unknown(prompt).items():
         print(f"lm: {shown(symbol)} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
 

@@ -5,6 +5,7 @@ import io
 import os
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,8 +44,14 @@ PROCESSES = "processes on this machine that share the rows of each batch; across
 SPINS = "1000"
 
 
-def _flags() -> list[inspect.Parameter]:
-    """One option a setting; unset ones are None, so that presets and files show through."""
+# What lm train --help shows; --help-all shows the others, too.
+MATTER = (
+    "stage_directions", "kind", "rows", "bptt", "cell", "hidden_size", "layers", "dropout", "lr", "clip", "epochs", "sample",
+)  # fmt: skip
+
+
+def _flags(matter: tuple[str, ...] = ()) -> list[inspect.Parameter]:
+    """One option a setting; unset ones are None, so that presets and files show through. Those that ``matter`` are shown."""
     parameters = []
     for section, f in RunConfig.settings():
         flag, default = flag_of(f), f.default
@@ -53,19 +60,28 @@ def _flags() -> list[inspect.Parameter]:
         names = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
         shown = str(default).lower() if isinstance(default, bool) else default if default != "" else "none"
         text = f"{f.metadata['why']} [dim](default: {shown})[/dim]"
-        option = typer.Option(names, help=text, rich_help_panel=section.capitalize(), show_default=False)
+        panel, hidden = section.capitalize(), bool(matter) and f.name not in matter
+        option = typer.Option(names, help=text, rich_help_panel=panel, show_default=False, hidden=hidden)
         kind: Any = type(default)
         annotation: Any = Annotated[kind | None, option]
         parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
 
-def with_settings(command: Any) -> Any:
-    """Give a command that ends in ``**settings`` one flag for each setting."""
+def with_settings(command: Any, matter: tuple[str, ...] = ()) -> Any:
+    """Give a command that ends in ``**settings`` one flag for each setting; help shows those that ``matter``, or all."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, *_flags()])
+    command.__signature__ = signature.replace(parameters=[*own, *_flags(matter)])
     return command
+
+
+def _help_all(context: typer.Context, wished: bool) -> None:
+    if wished:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        print(context.get_help())
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
@@ -76,7 +92,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="print the ver
 
 
 @app.command()
-@with_settings
+@partial(with_settings, matter=MATTER)
 def train(
     context: typer.Context,
     corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
@@ -88,11 +104,15 @@ def train(
     ] = "",
     processes: Annotated[int, typer.Option(min=1, help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
+    help_all: Annotated[
+        bool, typer.Option("--help-all", callback=_help_all, is_eager=True, help="show every setting, and exit")
+    ] = False,
     **settings: Any,
 ) -> None:
-    """Train a model and keep it in a run folder.
+    """Train a model and keep it in a run folder. --help-all shows the settings that are not shown here.
 
     [dim]lm train obama --tokens char --cell gru --epochs 20[/dim]
+    [dim]lm train mine.txt --sample "My friends" --no-stage-directions[/dim]
     """
     if follows():
         _follow()
@@ -112,10 +132,10 @@ def train(
     with ending_at_once(lambda: f"stopped before the first step; {_left(kept)}"):
         from recurrent_lm.lm.commands import trainer
 
+        own = None if file else given.keys()  # a file has chosen all settings
         trainer.in_processes(processes, lambda: chosen, context.obj)
-        trainer.run(
-            lambda: trainer.start.new_training(trainer.start.inherit(chosen, given, named, file), run, kept.append), quiet
-        )
+        settings = partial(trainer.start.inherit, chosen, given, named, file)
+        trainer.run(lambda: trainer.start.begin(settings(), run, own, kept.append), quiet)
 
 
 @app.command()
@@ -163,6 +183,17 @@ app.command("eval")(ask.eval_)
 app.command("next")(ask.next_)
 app.command()(ask.score)
 app.command()(page.page)
+
+
+@app.command("ask")
+def ask_(run: RunArgument, device: ask.Device = "auto") -> None:
+    """Load a model once and ask it line by line: the next word, texts, and how surprising a text of yours is.
+
+    [dim]lm ask runs/obama-word-lstm[/dim]
+    """
+    from recurrent_lm.lm.commands.dialogue import talk
+
+    talk(run, device)
 
 
 @app.command("runs")
@@ -274,7 +305,8 @@ def _of_typer(error: Any, arguments: list[str]) -> str:
         has |= {(p.metavar or "").strip("[]") for p in params if p.param_type_name == "argument"}
         if here := meant(name, path.split()[-1], has):
             what = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
-            return f"{name} is {what} here; {path} --help lists every option"
+            every = "--help-all" if path.endswith(" train") else "--help"
+            return f"{name} is {what} here; {path} {every} lists every option"
     param, cause = getattr(error, "param", None), error.__cause__
     if param and hasattr(cause, "errors"):
         found = cause.errors()[0]

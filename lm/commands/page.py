@@ -21,7 +21,7 @@ MEGABYTE = 10**6
 def page(
     run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="the file; RUN/page.html if left out", show_default=False)] = None,
-    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: half the size")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="matrices in 8 bits instead of 16: about half the size")] = False,
     title: Annotated[str, typer.Option(help="what the model has read, for the heading; its corpus if left out")] = "",
     prompt: Annotated[
         list[str] | None, typer.Option(help="text to begin with; may be given several times; from held-out text if left out")
@@ -32,8 +32,6 @@ def page(
 
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
-    from recurrent_lm.lm.generation import encode_prompt
-    from recurrent_lm.lm.page.document import build
     from recurrent_lm.lm.runs.folder import edited
 
     model = lm.load(run, device="cpu")
@@ -43,10 +41,7 @@ def page(
     if not out.is_dir() and out.exists() and not _ours(out):
         raise InputError(f"{out} exists already and is no page of lm page; name another file with --out")
     check_writable(out, "--out")
-    for text in prompt or ():
-        encode_prompt(model, text)
-    data = _data(model, corpus)
-    made = build(model, data, int8=int8, title=title, prompts=tuple(prompt or ()))
+    made = lm.model_page(model, _data(model, corpus), int8=int8, title=title, prompts=tuple(prompt or ()))
     with replacing(out, "--out") as temporary:
         temporary.write_text(made.html, encoding="utf-8")
     size = out.stat().st_size / MEGABYTE

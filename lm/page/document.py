@@ -14,7 +14,7 @@ from jinja2 import Environment
 
 from recurrent_lm.lm.base.version import program_version
 from recurrent_lm.lm.config import CorpusConfig
-from recurrent_lm.lm.generation import Draws, generate_batch
+from recurrent_lm.lm.generation import Draws, encode_prompt, generate_batch
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.page.units import characters_of, probe
 from recurrent_lm.lm.page.vocabulary import for_page
@@ -27,7 +27,7 @@ from recurrent_lm.lm.text.data import Data
 
 SCRIPTS = ("weights.js", "model.js", "tokens.js", "drawing.js", "reading.js", "view.js")
 TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying is counted
-TEXTS = 5  # that are written behind each prompt for that
+TEXTS = 20  # that are written behind each prompt for that; of fewer a single long copy would change the share
 TOKENS = {"word": 100, "bpe": 150, "char": 600}  # of each such text: about a hundred words
 PROMPTS, PROMPT_WORDS = 4, 3  # beginnings of sentences of the held-out text
 SENTENCE = re.compile(r"(?<=[a-z]{3}[.!?] )[A-Z][^.!?\n]{20,}")  # not behind "Mr."
@@ -68,7 +68,7 @@ class Page:
     copied: Copied | None
 
 
-def build(run: Run, data: Data | None, *, int8: bool = False, title: str = "", prompts: tuple[str, ...] = ()) -> Page:
+def model_page(run: Run, data: Data | None, *, int8: bool = False, title: str = "", prompts: tuple[str, ...] = ()) -> Page:
     """The page of a run.
 
     Args:
@@ -79,8 +79,10 @@ def build(run: Run, data: Data | None, *, int8: bool = False, title: str = "", p
         prompts: texts to begin with; without any, beginnings of sentences of the validation text.
 
     Raises:
-        InputError: for weights that are not finite, and for byte pairs of another program.
+        InputError: for weights that are not finite, for prompts that are no text, and for byte pairs of another program.
     """
+    for prompt in prompts:
+        encode_prompt(run, prompt)
     weights = weights_of(run.model)
     packed = pack(weights, int8)
     rounded = replace(run, model=rounded_model(run, packed))

@@ -1,9 +1,10 @@
 """Run folders: created, listed, and loaded.
 
-A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
-steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json;
-with --on-divergence rollback also the pointer good.json and the log rollbacks.jsonl. Checkpoints store the digests of the files
-written before them, so that damage is found. A training holds the lock on .lock while it may write.
+A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer), the
+logs steps.jsonl, epochs.jsonl and samples.jsonl (texts of the model), checkpoints/ with the pointers last.json and best.json,
+and at the end result.json, or diverged.json; with --on-divergence rollback also the pointer good.json and the log
+rollbacks.jsonl. Checkpoints store the digests of the files written before them, so that damage is found. A training holds the
+lock on .lock while it may write.
 """
 
 import json
@@ -37,6 +38,33 @@ class Run:
     model: LanguageModel
     meta: dict[str, Any]
 
+    def __str__(self) -> str:
+        """Five lines: the model, its text, its tokens, its training, its validation."""
+        c, about = self.config, self.path / "about.json"
+        corpus = _object(about).get("corpus", {}) if about.exists() else {}
+        epochs = list(logs.read(self.path / "epochs.jsonl"))
+        best = min(epochs, key=lambda record: record["valid_loss"], default=None)
+        share = _share(corpus, "valid")
+        return "\n".join(
+            [
+                f"{self.path}: {c.model.layers} x {c.model.cell}, {c.model.hidden_size} units, embeddings of {c.model.d}, "
+                f"{'tied' if c.model.tie else 'not tied'}, {sum(p.numel() for p in self.model.parameters()):,} parameters",
+                f"text: {corpus.get('name', 'unknown')}, {corpus.get('tokens', {}).get('train', 0):,} tokens to train on",
+                f"tokens: {c.tokens.kind}, |V| = {self.tokenizer.size:,}"
+                + (f", {share:.1%} of the validation tokens unknown" if share is not None else ""),
+                f"trained: {len(epochs)} epochs, {epochs[-1]['step']:,} updates, the best after epoch {best['epoch']}"
+                if best
+                else "trained: no epoch yet",
+                f"validation: {best['valid_loss']:.4f} nats a token, perplexity {best['valid_perplexity']:,.2f}, "
+                f"{best['valid_bits_per_byte']:.3f} bits per byte"
+                if best
+                else "validation: none yet",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
 
 def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     """Load a run's model in evaluation mode.
@@ -49,10 +77,13 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     Returns:
         The model with its tokenizer, settings and records.
 
+    Args:
+        path: the run's folder, or one that holds a single run.
+
     Raises:
         InputError: if there is no such run, or it is damaged.
     """
-    path = Path(path)
+    path = only_run(Path(path))
     config, tokenizer = read_settings(path)
     saved = checkpoint.load(path, which)
     check_tokens(path, saved.meta)
@@ -60,6 +91,26 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     model = LanguageModel(tokenizer.size, config.model)
     load_weights(model, saved, path)
     return Run(path, config, tokenizer, model.to(resolve_device(device)).eval(), saved.meta)
+
+
+def runs_in(path: Path) -> list[Path]:
+    """The run that a folder is, or those right in it in name order; ``path`` itself where there is none."""
+    if is_run(path) or not path.is_dir():
+        return [path]
+    return sorted(p for p in path.iterdir() if is_run(p)) or [path]
+
+
+def only_run(path: Path) -> Path:
+    """The run that a folder is, or the only one right in it.
+
+    Raises:
+        InputError: for a folder of several runs, which it names.
+    """
+    inside = runs_in(path)
+    if len(inside) > 1:
+        names = ", ".join(str(p) for p in inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
+        raise InputError(f"{path} holds {len(inside)} runs: {names}; name one of them")
+    return inside[0]
 
 
 def load_weights(model: LanguageModel, saved: checkpoint.Checkpoint, path: Path) -> None:

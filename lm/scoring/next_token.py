@@ -3,8 +3,8 @@
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,12 +13,21 @@ from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.generation import encode_prompt
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.text.advice import doubts
-from recurrent_lm.lm.text.tokens import EOS
+from recurrent_lm.lm.text.tokens import EOS, Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 WINDOW = 256  # steps whose distributions are held at once
+
+
+class Likely(NamedTuple):
+    """A token that may come next: its text, P(v | prompt), -log2 of that, and its id."""
+
+    word: str
+    probability: float
+    bits: float
+    id: int
 
 
 @dataclass(frozen=True)
@@ -27,11 +36,29 @@ class Next:
 
     probabilities: "NDArray[np.float64]"
     entropy: float
+    tokenizer: Tokenizer = field(repr=False)
 
-    def top(self, n: int) -> list[tuple[int, float]]:
-        """The n likeliest (id, probability), the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:n]
-        return [(int(i), float(self.probabilities[i])) for i in order]
+    @property
+    def bits(self) -> float:
+        """The entropy in bits."""
+        return self.entropy / math.log(2)
+
+    @property
+    def unknown(self) -> float:
+        """The probability of a word that the vocabulary lacks, whichever it is."""
+        return math.fsum(float(self.probabilities[i]) for i in self.tokenizer.unknown_ids)
+
+    def top(self, n: int = 10, unknown: bool = False) -> list[Likely]:
+        """The n likeliest tokens, the likeliest first; <unk>, which is no word, is among them only if it is wished."""
+        without = () if unknown else self.tokenizer.unknown_ids
+        order = [i for i in map(int, np.argsort(-self.probabilities, kind="stable")) if i not in without][:n]
+        return [self._likely(i, float(self.probabilities[i])) for i in order]
+
+    def _likely(self, i: int, p: float) -> Likely:
+        return Likely(self.tokenizer.show(i), p, -math.log2(p) if p else math.inf, i)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{word!r:>16} {p:7.2%} {bits:6.2f} bits" for word, p, bits, _ in self.top())
 
 
 def next_token(run: Run, prompt: str | None = None) -> Next:
@@ -50,7 +77,7 @@ def next_token(run: Run, prompt: str | None = None) -> Next:
     ids = [EOS] if prompt is None else encode_prompt(run, prompt)
     log_p = deque(_windows(run, ids), maxlen=1)[0][-1]
     p = np.exp(log_p)
-    return Next(p, float(-(p * np.where(p > 0, log_p, 0.0)).sum()))
+    return Next(p, float(-(p * np.where(p > 0, log_p, 0.0)).sum()), run.tokenizer)
 
 
 @dataclass(frozen=True)

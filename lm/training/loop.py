@@ -167,6 +167,7 @@ class Training:
             raise self.diverged("validation loss", score.loss)
         improved = score.loss < at.best_loss
         line = self.journal.epoch(score, improved)
+        self.journal.text(improved)
         at.epoch += 1
         at.lr = optimizer.next_rate(training, at.lr, at.epoch, improved)
         at.stalled = 0 if improved else at.stalled + 1
@@ -175,6 +176,8 @@ class Training:
         at.batch, at.nats, at.tokens, at.seconds = 0, 0.0, 0, 0.0
         self.save(best=improved)
         self.journal.line(f"{line} {'best' if improved else f'next lr {at.lr:.3g}'}")
+        if training.sample:
+            self.journal.line(f"  {' '.join((training.sample + self.journal.latest.get('text', '')).split())}")
 
     def conclude(self) -> dict[str, Score]:
         """Score the best model on both held-out splits and store the result."""

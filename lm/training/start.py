@@ -12,11 +12,13 @@ import numpy as np
 import torch
 
 from recurrent_lm.lm import resources
+from recurrent_lm.lm.base.console import say
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.machine import describe_machine
 from recurrent_lm.lm.base.settings import flag_of
 from recurrent_lm.lm.base.storage import digest, lock, unseal, write_atomic
-from recurrent_lm.lm.config import RunConfig
+from recurrent_lm.lm.config import RunConfig, for_little_text, from_toml, preset_file
+from recurrent_lm.lm.generation import encode_prompt
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
 from recurrent_lm.lm.runs import folder as runs
@@ -24,6 +26,7 @@ from recurrent_lm.lm.text import advice, corpora
 from recurrent_lm.lm.text.batches import Batches
 from recurrent_lm.lm.text.data import Data, moved, prepare, trained_on
 from recurrent_lm.lm.text.tokens import Tokenizer
+from recurrent_lm.lm.text.words import word_counts
 from recurrent_lm.lm.training import cuda_graph as graph
 from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.training.loop import Training
@@ -66,6 +69,8 @@ def new_training(
     torch.manual_seed(config.training.seed)
     training = _assemble(config, data, Path(), why)
     model = training.model
+    if config.training.sample:
+        encode_prompt(runs.Run(Path(), config, data.tokenizer, model, {}), config.training.sample, "--sample")
     if config.model.frequency_bias and not config.model.init_width:
         counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
         model.know_frequencies(torch.from_numpy(counts).to(training.device))
@@ -84,6 +89,84 @@ def new_training(
         _begin(training, path, files)
         begun(training.path)
     return training
+
+
+def train(
+    corpus: str | Path | RunConfig,
+    path: str | Path | None = None,
+    *,
+    preset: str = "",
+    each_epoch: Callable[[dict[str, Any]], None] | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> runs.Run:
+    """Train a model on a corpus and give the best one, as ``lm train`` and ``lm.load`` do.
+
+    Args:
+        corpus: a corpus's name, a file or a folder; or complete settings, which are then taken as they are.
+        path: the new run's folder; runs/NAME if left out.
+        preset: settings that come with the program, such as "quick-word".
+        each_epoch: called after each epoch with its figures as epochs.jsonl has them (``valid_loss``, ``valid_perplexity``,
+            ``valid_bits_per_byte``, ..) and with the ``text`` that the model wrote behind the ``prompt``.
+        settings: by the names of the TOML file: ``lr=0.002, cell="gru", kind="char", epochs=5``.
+
+    Raises:
+        InputError: for settings or a text that cannot be trained on, before anything is made.
+        Diverged: when a number stops being finite.
+    """
+    whole = isinstance(corpus, RunConfig)
+    base = corpus if isinstance(corpus, RunConfig) else RunConfig()
+    if preset and whole:
+        raise InputError("give either complete settings or a preset, not both")
+    if preset:
+        base = from_toml(preset_file(preset))
+    given = settings if whole else {"source": str(corpus), **settings}
+    training = begin(base.replace(**given), Path(path) if path else None, None if whole or preset else settings)
+    if not quiet:
+        for note in training.notes:
+            say(note)
+
+    def tell(training: Training) -> None:
+        if each_epoch and training.journal.latest:
+            each_epoch(dict(training.journal.latest))
+
+    training.run(quiet, tell)
+    return runs.load(training.path, device=training.config.machine.device)
+
+
+def begin(
+    config: RunConfig,
+    path: Path | None,
+    given: Collection[str] | None,
+    begun: Callable[[Path], object] = lambda folder: None,
+) -> Training:
+    """``new_training`` with settings that suit little text in place of those that are not ``given``; None leaves all."""
+    config, sentence = (config, "") if given is None else suited(config, given)
+    training = new_training(config, path, begun)
+    if sentence:
+        training.notes.insert(0, sentence)
+    return training
+
+
+def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
+    """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
+
+    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
+
+    Args:
+        given: names of settings that somebody chose, which stay.
+    """
+    if config.tokens.kind != "word" or config.training.init_from or config.corpus.source in corpora.NAMES:
+        return config, ""
+    documents = corpora.open_corpus(config.corpus).documents
+    words = word_counts((text for _, text in documents), config.tokens.split, config.tokens.lower).total()
+    values = {name: value for name, value in for_little_text(words).items() if name not in given}
+    if not values:
+        return config, ""
+    flags = " ".join(_as_flag(f, values[f.name]) for _, f in RunConfig.settings() if f.name in values)
+    return config.replace(**values), (
+        f"{words:,} words are little text, so these settings replace the defaults: {flags}; give a flag to choose otherwise"
+    )
 
 
 def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:

@@ -74,10 +74,10 @@ class Study(Sweep):
 
     def _next(self, run: lm.Run) -> list[dict[str, Any]]:
         distribution, tokenizer = lm.next_token(run, self.prompt), run.tokenizer
-        likely = [(i, p) for i, p in distribution.top(self.words + len(tokenizer.never)) if i not in tokenizer.never]
+        likely = [token for token in distribution.top(self.words + len(tokenizer.never)) if token.id not in tokenizer.never]
         rows: list[dict[str, Any]] = [
-            {"part": "next", "token": tokenizer.show(i), "place": rank, "value": p}
-            for rank, (i, p) in enumerate(likely[: self.words], start=1)
+            {"part": "next", "token": token.word, "place": rank, "value": token.probability}
+            for rank, token in enumerate(likely[: self.words], start=1)
         ]
         unknown = float(sum(distribution.probabilities[i] for i in tokenizer.never))
         whole_ = {"sum": float(distribution.probabilities.sum()), "unknown": unknown}

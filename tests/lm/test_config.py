@@ -38,7 +38,7 @@ SECTIONS = {
 # together the two change every setting; some exclude each other
 CHANGED = [
     RunConfig(
-        CorpusConfig(source='a "b"\n\\c.txt', eos_at_newline=True, encoding="latin-1"),
+        CorpusConfig(source='a "b"\n\\c.txt', eos_at_newline=True, encoding="latin-1", stage_directions=False),
         TokensConfig(kind="word", split="spaces", lower=True, min_count=3, vocab_size=10_000),
         BatchConfig(rows=7, bptt=70, state="document"),
         ModelConfig(
@@ -71,12 +71,15 @@ CHANGED = [
             valid_rows=4,
             seed=99,
             init_from="runs/a b",
+            sample="we want",
             checkpoint_every=10,
         ),
         MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager", graph=True),
     ),
     RunConfig(
-        CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"), TokensConfig(kind="bpe", vocab_size=500)
+        CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"),
+        TokensConfig(kind="bpe", vocab_size=500),
+        training=TrainingConfig(texts=False),
     ),
 ]
 
@@ -387,6 +390,18 @@ def test_the_help_names_every_preset() -> None:
 def test_an_unknown_preset_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-word, demo, "):
         preset_file(name)
+
+
+@pytest.mark.parametrize("corpus", ["obama", Path("speeches"), None, {"source": "obama"}, TokensConfig()])
+def test_what_is_no_corpus_is_refused_at_once(corpus: Any) -> None:
+    with pytest.raises(InputError, match=r"corpus must be a CorpusConfig, such as CorpusConfig\(source='obama'\), not "):
+        RunConfig(corpus=corpus)
+
+
+@pytest.mark.parametrize("section", [f.name for f in fields(RunConfig)])
+def test_every_section_is_of_its_kind(section: str) -> None:
+    with pytest.raises(InputError, match=f"{section} must be a "):
+        RunConfig(**{section: "obama"})
 
 
 def test_settings_of_several_kinds_are_checked_alike() -> None:

@@ -70,9 +70,24 @@ def test_every_setting_has_a_flag_with_its_default(lm_command: Any, monkeypatch:
     from recurrent_lm.lm.config import RunConfig
 
     monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = lm_command("train", "--help")
+    _, out, _ = lm_command("train", "--help-all")
     for _, f in RunConfig.settings():
         assert f"{flag_of(f)} " in out.replace("[CORPUS]", "CORPUS ")
+
+
+def test_the_help_of_train_shows_the_dozen_settings_that_matter(lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after --help-all, which shows the others."""
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.commands.cli import MATTER
+    from recurrent_lm.lm.config import RunConfig
+
+    monkeypatch.setenv("COLUMNS", "200")
+    lm_command("train", "--help-all")
+    code, out, _ = lm_command("train", "--help")
+    assert (code, len(MATTER)) == (0, 12)
+    flags = {flag_of(f) for _, f in RunConfig.settings() if f"{flag_of(f)} " in out} - {"CORPUS"}
+    assert flags == {flag_of(f) for _, f in RunConfig.settings() if f.name in MATTER}
+    assert "--help-all" in out
 
 
 def test_no_command_shows_the_help_and_is_an_error(lm_command: Any) -> None:

@@ -116,10 +116,10 @@ def test_a_resumed_training_keeps_its_precision_and_says_so(
 @pytest.mark.parametrize(
     "text, kind, prompt",
     [
-        ("We know the people. They know the people! ", "word", "the people"),
+        ("We know the people. They know the people! ", "word", "We know"),
         ("Wir wollen Arbeit. Alle wollen Arbeit! ", "word", "Wir wollen"),
-        ("Wir wollen Arbeit. Alle wollen Arbeit! ", "bpe", "the people"),
-        ("жили были. жили мы! ", "char", "жили были."),
+        ("Wir wollen Arbeit. Alle wollen Arbeit! ", "bpe", "Wir wollen"),
+        ("жили были. жили мы! ", "char", "жили были"),
     ],
 )
 def test_the_prompt_to_try_is_known(
@@ -131,7 +131,7 @@ def test_the_prompt_to_try_is_known(
     size = {"vocab_size": 300} if kind == "bpe" else {}
     code, out, err = lm_command("train", file, "--run", run, *flags(kind=kind, max_steps=1, rows=2, **size))
     assert code == 0, err
-    command = out.splitlines()[-1].removeprefix("try it: ")
+    command = out.splitlines()[-3].strip()
     assert command == f"lm generate '{run}' --prompt '{prompt}'"
     assert not prepare(make_config(file, kind=kind, **size)).tokenizer.unknown(prompt)
     code, out, err = lm_command(*shlex.split(command)[1:], "--length", 3, "--no-copied")
@@ -142,7 +142,7 @@ def test_the_prompt_to_try_is_known(
 def test_a_first_word_that_is_rare_is_not_proposed(tmp_path: Path, flags: Make, lm_command: Any) -> None:
     (tmp_path / "text.txt").write_text("Hapax legomenon. " + "Wir wollen Arbeit. Alle wollen Arbeit! " * 40)
     out = lm_command("train", tmp_path / "text.txt", "--run", tmp_path / "run", *flags(kind="word", max_steps=1, rows=2))[1]
-    assert out.splitlines()[-1].endswith("--prompt 'Wir wollen'")
+    assert out.splitlines()[-3].endswith("--prompt 'Wir wollen'")
 
 
 def test_advice_quotes_a_path_with_a_blank(tmp_path: Path, trained: Path, refused: Any) -> None:

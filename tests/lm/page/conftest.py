@@ -46,12 +46,12 @@ def make_run(make_text: Callable[..., str]) -> Callable[..., Run]:
 
 @pytest.fixture(scope="session")
 def page_file(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """``page_file(run, ...)`` writes a run's page, with the arguments of ``document.build``."""
+    """``page_file(run, ...)`` writes a run's page, with the arguments of ``model_page``."""
     folder = tmp_path_factory.mktemp("pages")
 
     def write(run: Run, data: Any = None, **how: Any) -> Path:
         path = folder / f"{len(list(folder.iterdir()))}.html"
-        path.write_text(document.build(run, data, **how).html, encoding="utf-8")
+        path.write_text(document.model_page(run, data, **how).html, encoding="utf-8")
         return path
 
     return write

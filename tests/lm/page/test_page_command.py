@@ -17,6 +17,12 @@ from recurrent_lm.lm.scoring.evaluate import evaluate
 from recurrent_lm.lm.text.data import prepare
 
 
+@pytest.fixture(autouse=True)
+def _few_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Copies are counted in fewer texts, for speed."""
+    monkeypatch.setattr(document, "TEXTS", 5)
+
+
 @pytest.mark.parametrize("int8", [False, True], ids=["float16", "int8"])
 def test_the_page_holds_the_run_and_says_what_rounding_costs(
     int8: bool, trained_words: Path, lm_command: Any, tmp_path: Path

@@ -17,7 +17,7 @@ from recurrent_lm.lm.runs.folder import weights_of
 def test_the_page_holds_the_rounded_weights(int8, tie, make_run):
     run = make_run("char", cell="lstm", embedding_size=5, layers=2, tie=tie)
     weights = weights_of(run.model)
-    told, data = read(document.build(run, None, int8=int8).html)
+    told, data = read(document.model_page(run, None, int8=int8).html)
     found, rounded = decoded(told, data), unpack(pack(weights, int8))
     assert found.keys() == rounded.keys() == weights.keys()
     for name, weight in weights.items():
@@ -53,13 +53,13 @@ def test_int8_is_half_of_float16(make_run):
 
 
 def test_the_same_run_gives_the_same_page(make_run):
-    first, second = (document.build(make_run("word"), None).html for _ in range(2))
+    first, second = (document.model_page(make_run("word"), None).html for _ in range(2))
     assert first == second
 
 
 def test_texts_cannot_leave_their_place_in_the_page(make_run):
     evil = "</script><script>alert(1)</script><!-- \" ' & \r\n \u2028"
-    html = document.build(make_run("word"), None, title=evil, prompts=(evil,)).html
+    html = document.model_page(make_run("word"), None, title=evil, prompts=(evil,)).html
     told, _ = read(html)
     assert told["about"]["title"] == evil and told["about"]["prompts"] == [evil]
     assert "alert(1)</script>" not in html and html.count("<script") == 3

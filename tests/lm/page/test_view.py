@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 
 from recurrent_lm.lm.commands import surprise
 from recurrent_lm.lm.page import document
@@ -340,3 +341,19 @@ def test_a_long_text_is_read_in_parts_and_a_change_gives_way(words, opened):
     page.run("first")
     assert page.run("reading.ids") == words.tokenizer.encode("we want")
     assert page.run("drawn.length") == 2
+
+
+@pytest.mark.parametrize("name", ["obama", "trump"])
+def test_published_pages_open_and_write(name, browser):
+    path = ROOT / "reports" / "published" / "models" / f"{name}.html"
+    assert 1e6 < path.stat().st_size < 4e6
+    browser.size(1280, 800)
+    before = len(browser.console)
+    browser.open(path.as_uri())
+    browser.run("begun")
+    assert 0 < browser.run("about.copied.share") < 1 and browser.run("about.rounding.after - about.rounding.before") < 0.001
+    assert "copied" in browser.run("document.querySelector('.copied').textContent")
+    assert browser.run("area.value") == "the students opened their"
+    written = write(browser, "We need to", length=8)
+    assert written.startswith("We need to ") and browser.run("reading.length") == 11
+    assert browser.console[before:] == []

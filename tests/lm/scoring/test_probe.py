@@ -50,8 +50,24 @@ def test_the_next_token_s_distribution(monkeypatch: pytest.MonkeyPatch, prompt: 
     assert distribution.probabilities.sum() == pytest.approx(1, rel=1e-12)
     assert distribution.entropy == pytest.approx(-sum(math.exp(x) * x for x in expected), rel=1e-12)
     ranked = sorted(range(run.tokenizer.size), key=lambda i: -expected[i])
-    assert [i for i, _ in distribution.top(4)] == ranked[:4]
-    assert len(distribution.top(1000)) == run.tokenizer.size
+    assert [t.id for t in distribution.top(4, unknown=True)] == ranked[:4]
+    assert len(distribution.top(1000, unknown=True)) == run.tokenizer.size
+    words_only = [i for i in ranked if i != WordTokenizer.UNK]
+    assert [(t.word, t.probability, t.bits) for t in distribution.top(3)] == [
+        (run.tokenizer.show(i), pytest.approx(math.exp(expected[i])), pytest.approx(-expected[i] / math.log(2)))
+        for i in words_only[:3]
+    ]
+    assert distribution.unknown == pytest.approx(math.exp(expected[WordTokenizer.UNK]))
+    assert distribution.bits == pytest.approx(distribution.entropy / math.log(2))
+    assert len(str(distribution).splitlines()) == min(10, run.tokenizer.size - 1)
+
+
+def test_a_text_s_own_unknown_words_are_unknown_too() -> None:
+    """Benchmark files write <unk>, which is then a type of its own."""
+    tokenizer = WordTokenizer(["<unk>", "the"], ["zoo"], "spaces", False, literal=3)
+    distribution = next_token(make_run(tokenizer), "the")
+    assert {t.word for t in distribution.top(10)} == {"<eos>", "<join>", "the"}
+    assert distribution.unknown + sum(t.probability for t in distribution.top(10)) == pytest.approx(1)
 
 
 def test_the_entropy_of_an_even_and_of_a_certain_choice() -> None:
