@@ -45,7 +45,7 @@ def check_memory(needed: float, subject: str, advice: str, device: str = "cpu") 
 
     Args:
         needed: bytes.
-        what: subject of the error's sentence, which says what needs how much.
+        subject: subject of the error's sentence, which says what needs how much.
         advice: what to reduce; the end of that sentence.
         device: cpu, cuda or cuda:N.
 
@@ -92,7 +92,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a run's folder and a study's table record of where they were made, as JSON."""
+    """Describe the machine and the program for a run's folder or a study's table.
+
+    Returns:
+        Versions, platform, CPU, number of cores, GPU, command line and more, as JSON holds it; commit and whether the tree is
+        changed, in a git clone.
+    """
     about: dict[str, Any] = {
         "version": program_version(),
         "python": platform.python_version(),
