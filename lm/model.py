@@ -139,8 +139,8 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
 def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
     """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32.
 
-    The state's numbers are of bfloat16, in float32 tensors. On a CPU torch's GRU carries float32 within a pass, so there its
-    state is rounded where a sequence is cut into passes; with the other cells a cut makes no difference.
+    The state's numbers are of bfloat16, in float32 tensors. On a CPU all but oneDNN's LSTM carry float32 within a pass, so their
+    state is rounded where a sequence is cut into passes; with the LSTM a cut makes no difference.
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
         hidden, after = model(tokens, state, reset)
