@@ -5,7 +5,6 @@ import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.progress import shown_perplexity
 from recurrent_lm.lm.config import ModelConfig, RunConfig
 from recurrent_lm.lm.parameter_counts import parameter_table
 from recurrent_lm.lm.text import advice
+from recurrent_lm.lm.text.prompt import prompt_of
+from recurrent_lm.lm.text.tokenizer import EOS
 from recurrent_lm.lm.text.words import word_counts
 
 if TYPE_CHECKING:
@@ -74,10 +76,15 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
     lines += advice.little_text(training.data.corpus, training.config.tokens)
     unknown, tokens = (sum(getattr(score, name) for score in scores.values()) for name in ("unknown_tokens", "tokens"))
     lines += advice.doubts(training.data.tokenizer, unknown, tokens)
-    prompt = _known_prompt(training)
-    command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
-    lines.append(f"try it: {shlex.join(command)}")
+    lines += ["what comes next:", *(f"  {shlex.join(command)}" for command in _next_commands(training))]
     return "\n".join(lines)
+
+
+def _next_commands(training: "Training") -> list[list[str]]:
+    """Three things to do with a new model: let it write, ask it, and see how it learnt."""
+    run, prompt = str(training.path), training.config.training.sample or prompt_of(training.data)
+    write = ["lm", "generate", run, *(["--prompt", prompt] if prompt else [])]
+    return [write, ["lm", "ask", run], ["reports", "training", run]]
 
 
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
@@ -98,15 +105,6 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
     _console().print(table)
     for warning in compared.warnings:
         print(warning)
-
-
-def _known_prompt(training: "Training") -> str:
-    """Two words that the vocabulary knows: the people, or the first of the training text."""
-    unknown = training.data.tokenizer.unknown
-    if not unknown("the people"):
-        return "the people"
-    words = training.data.corpus.splits()["train"][0].text.split()[:1000]
-    return next((prompt for prompt in map(" ".join, pairwise(words)) if not unknown(prompt)), "")
 
 
 def runs_table(folder: Path, as_csv: bool = False) -> None:
@@ -159,10 +157,7 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 
 def corpus_report(config: RunConfig, top: int) -> None:
     """What ``lm corpora show`` prints."""
-    from recurrent_lm.lm.text.data import prepare
-    from recurrent_lm.lm.text.tokens import EOS
-
-    data = prepare(config)
+    data = lm.prepare(config)
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))

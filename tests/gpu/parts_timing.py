@@ -79,12 +79,12 @@ def linear(where: Where) -> Iterator[Check]:
 
 
 def _peak(where: Where, what: str) -> dict[str, Any]:
-    from recurrent_lm.studies.timing import machine
+    from recurrent_lm.studies.timing import peaks
 
     works = {
-        "copy": lambda: machine.copy(1 if where.tiny else 2048, where.device),
-        "product": lambda: machine.product(8192, "bfloat16", where.device),
-        "launch": lambda: machine.launch(where.device),
+        "copy": lambda: peaks.copy(1 if where.tiny or where.stub else 2048, where.device),
+        "product": lambda: peaks.product(128 if where.stub else 8192, "bfloat16", where.device),
+        "launch": lambda: peaks.launch(where.device),
     }
     return _timed(where, works[what](), [what])
 

@@ -3,6 +3,8 @@
 import csv
 import json
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,34 @@ TRACE_SHARE, COPY_SHARE = 0.05, 0.9
 
 
 class Results:
-    """Collects results from several threads, and writes them down as they come."""
+    """Collects results from several threads, and writes them down as they come.
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    Args:
+        go_on: shards that go on after an earlier run in the same folder: what passed is kept, and all of other shards.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], go_on: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.about = folder, about
         self.checks: list[dict[str, Any]] = []
         self.timings: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._seconds: float | None = None
+        if go_on and (folder / "results.json").exists():
+            earlier = json.loads((folder / "results.json").read_text())
+            self.checks = [c for c in earlier["checks"] if c["status"] == "ok" or c["shard"] not in go_on]
+            names = {(c["shard"], c["check"]) for c in self.checks}
+            self.timings = [t for t in earlier["timings"] if (t["shard"], t["work"]) in names]
         for name, columns in (("checks.csv", CHECK), ("timings.csv", TIMING)):
             with (folder / name).open("w", newline="") as file:
                 csv.DictWriter(file, columns, lineterminator="\n").writeheader()
+        self._append("checks.csv", CHECK, [c | {"numbers": json.dumps(c["numbers"])} for c in self.checks])
+        self._append("timings.csv", TIMING, self.timings)
         self._write()
+
+    def passed(self, shard: str) -> list[str]:
+        """Names of a shard's checks that passed in an earlier run."""
+        return [c["check"] for c in self.checks if c["shard"] == shard]
 
     def add(self, part: str, shard: str, told: dict[str, Any]) -> None:
         rows, wrong = told.pop("rows", []), told.pop("wrong", [])
@@ -56,9 +73,10 @@ class Results:
             self._seconds = seconds
             self._write()
 
-    def bad(self) -> bool:
-        """Whether anything failed or was not run; nothing at all is no success."""
-        return not self.checks or any(c["status"] in ("failed", "not run") for c in self.checks)
+    def bad(self, shards: Sequence[str] = ()) -> bool:
+        """Whether anything (of these shards) failed or was not run; nothing at all is no success."""
+        own = [c for c in self.checks if not shards or c["shard"] in shards]
+        return not own or any(c["status"] in ("failed", "not run") for c in own)
 
     def _append(self, name: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
         with (self.folder / name).open("a", newline="") as file:
@@ -97,6 +115,29 @@ class Results:
             lines += [self._line(row) for row in self.timings]
             lines += ["", *self._targets()]
         return "\n".join(lines) + "\n"
+
+    def table(self, shards: Sequence[str], lines: int = 60) -> list[str]:
+        """At most so many lines of these shards, what failed first, with numbers, and times beside peers'."""
+        own = [c for c in self.checks if c["shard"] in shards]
+        order = sorted(own, key=lambda c: (c["status"] != "failed", shards.index(c["shard"])))
+        table = []
+        for check in order:
+            rows = [r for r in self.timings if (r["shard"], r["work"]) == (check["shard"], check["check"])]
+            numbers = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                       for name, value in check["numbers"].items()]  # fmt: skip
+            numbers += [f"{r['variant']} {_time(r)}" for r in rows]
+            words = [
+                check["status"],
+                check["check"] + ":",
+                *([check["note"][:160]] if check["note"] else []),
+                ", ".join(numbers),
+            ]
+            table.append(" ".join(filter(None, words)))
+        left = len(table) - (lines - 1)
+        if left > 1:
+            table = [*table[: lines - 2], f"and {left + 1} more in {self.folder / 'summary.md'}"]
+        counts = Counter(c["status"] for c in own)
+        return [*table, ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing was run"]
 
     def _line(self, row: dict[str, Any]) -> str:
         if row["median"] is None:
@@ -146,6 +187,13 @@ class Results:
                     f"{row['work']}: {share:.0%} of the bandwidth of a copy, aim {COPY_SHARE:.0%}: {_met(share >= COPY_SHARE)}"
                 )
         return [f"* {line}" for line in said]
+
+
+def _time(row: dict[str, Any]) -> str:
+    if row["median"] is None:
+        return f"{row['status']} ({(row.get('note') or '')[:60]})"
+    step = f" = {row['us_a_step']:.2f} us a step" if row.get("us_a_step") is not None else ""
+    return f"{row['median'] * 1e3:.3f} ms{step}"
 
 
 def _met(yes: bool) -> str:

@@ -150,13 +150,26 @@ def test_next_shows_the_distribution(trained_words: Path, lm_command: Any) -> No
     lines = out.splitlines()
     assert lines[0] == f"P(v | the people), the likeliest 5 of {run.tokenizer.size}:"
     shown = [line.split() for line in lines[1:6]]
-    assert [float(p.rstrip("%")) / 100 for _, p, *_ in shown] == pytest.approx([p for _, p in found.top(5)], abs=6e-5)
+    assert [float(p.rstrip("%")) / 100 for _, p, *_ in shown] == pytest.approx([t.probability for t in found.top(5)], abs=6e-5)
     assert len(shown[0][2]) == 40, "the longest bar"
-    assert f"entropy {found.entropy / math.log(2):.2f} bits" in lines[-1]
-    code, out, _ = lm_command("next", trained_words, "--top", 10**6, "--json")
-    every = json.loads(out)
-    assert sum(t["probability"] for t in every["top"]) == pytest.approx(1)
+    rest = [float(line.split()[1].rstrip("%")) / 100 for line in lines[6:8]]
+    assert rest[1] == pytest.approx(found.unknown, abs=6e-5)
+    assert sum(rest) + sum(t.probability for t in found.top(5)) == pytest.approx(1, abs=3e-4)
+    assert f"entropy {found.bits:.2f} bits" in lines[-1]
+
+
+def test_next_leaves_unknown_out_unless_asked_and_says_how_much_it_holds(trained_words: Path, lm_command: Any) -> None:
+    unknown = lm.load(trained_words, device="cpu").tokenizer.unknown_ids
+    found = {}
+    for flags in ((), ("--unknown",)):
+        found[flags] = json.loads(lm_command("next", trained_words, "--top", 10**6, "--json", *flags)[1])
+    without, every = found.values()
     assert every["prompt"] is None
+    assert sum(t["probability"] for t in every["top"]) == pytest.approx(1)
+    assert sum(t["probability"] for t in without["top"]) == pytest.approx(1 - without["unknown"])
+    assert {t["id"] for t in every["top"]} - {t["id"] for t in without["top"]} == set(unknown)
+    assert all(t["bits"] == pytest.approx(-math.log2(t["probability"])) for t in every["top"])
+    assert every["unknown"] == sum(t["probability"] for t in every["top"] if t["id"] in unknown) > 0
 
 
 def test_next_says_what_is_unknown_and_refuses_what_makes_no_sense(trained: Path, lm_command: Any, refused: Any) -> None:

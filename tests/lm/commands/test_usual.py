@@ -7,7 +7,7 @@ import pytest
 import typer
 
 from recurrent_lm.lm.commands.cli import app
-from recurrent_lm.lm.commands.usual import _USUAL, _USUAL_OF, meant, usual
+from recurrent_lm.lm.usual import _USUAL, _USUAL_OF, meant, usual
 
 
 def options() -> dict[str, set[str]]:
