@@ -56,7 +56,7 @@ def new_training(
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
     config = _absolute(config)
-    settled, why = resources.settle(config.machine)
+    settled, why = resources.settle(config.machine, config.model, config.batches.rows)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
