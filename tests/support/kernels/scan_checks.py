@@ -151,9 +151,9 @@ def one_program() -> Iterator[None]:
         if found.strategy != "cooperative":
             return found
         slots, units = CELLS[args[3]].slots, found.hidden
-        split = 2 if units > 16 else 1
-        forward = replace(found.forward, block_h=units, block_k=units // split, split=split)
-        return replace(found, forward=forward, backward=replace(forward, block_k=units * slots // 4 // split, ahead=3))
+        pieces = 2 if units > 16 else 1
+        forward = replace(found.forward, block_h=units, block_k=units // pieces)
+        return replace(found, forward=forward, backward=replace(forward, block_k=units * slots // 4 // pieces, ahead=3))
 
     ops.plan_for = plan
     try:
