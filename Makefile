@@ -31,8 +31,15 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 
 test: lint
 	$(PYTEST) -m "not slow"
 
-test-all: lint
+# The oldest Triton that must work: the kernels that it makes, executed and counted.
+OLDEST := $(abspath $(VENV))/triton-3.6.0
+
+test-all: lint $(OLDEST)
 	$(PYTEST)
+	TRITON_FOLDER=$(OLDEST) $(PYTEST) -m "not slow" tests/kernels/bench/test_ptx.py
+
+$(OLDEST): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ triton==3.6.0
 
 fuzz: $(READY)
 	@seed=$${SEED:-$$($(BIN)/python -c "import secrets; print(secrets.randbelow(2**32))")}; \
