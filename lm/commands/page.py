@@ -32,7 +32,6 @@ def page(
 
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
-
     model = opened(run, "cpu")
     out = out or run / "page.html"
     if not out.is_dir() and out.exists() and not _ours(out):
