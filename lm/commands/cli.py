@@ -134,8 +134,8 @@ def train(
 
         own = None if file else given.keys()  # a file has chosen all settings
         trainer.in_processes(processes, lambda: chosen, context.obj)
-        settings = partial(trainer.start.inherit, chosen, given, named, file)
-        trainer.run(lambda: trainer.start.begin(settings(), run, own, kept.append), quiet)
+        inherited = partial(trainer.start.inherit, chosen, given, named, file)
+        trainer.run(lambda: trainer.start.begin(inherited(), run, own, kept.append), quiet)
 
 
 @app.command()
