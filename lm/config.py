@@ -182,7 +182,7 @@ class MachineConfig(Flags):
     )
     precision: str = setting(
         "auto",
-        "the decoder's products, on a GPU the layers' too, in float32 or bf16; auto takes bf16 where a trial shows it faster",
+        "products in float32 or bf16, with float32 sums in the layers; auto takes bf16 where a trial of both shows it faster",
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")

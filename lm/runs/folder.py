@@ -94,13 +94,13 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The runs that a folder stands for.
+    """Find runs.
 
     Args:
-        path: a run's folder, or one that holds runs.
+        path: a run folder, or a folder of run folders.
 
     Returns:
-        The run itself, or those right in the folder in name order; ``path`` alone where there is none.
+        The run itself, or the runs directly in the folder in name order; ``path`` itself if there is none.
     """
     if is_run(path) or not path.is_dir():
         return [path]
