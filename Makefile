@@ -1,16 +1,17 @@
-# make demo   trains on speeches, generates text, shows where the gradient comes from
+# make demo   trains a tanh network and an LSTM on two speakers, lets them write, and makes a page of all four
 # make studies runs the studies of gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones; the same examples each time
 # make fuzz   the tests that draw their examples, with others each time; make fuzz SEED=N draws those of a seed again
 # make gpu-check   what only a CUDA GPU can prove, in minutes; results in runs/gpu-check; installs nothing
+# make gpu-story STORY=1   what a quarter of an hour on a GPU should tell first; then STORY=2 and 3; results in runs/gpu-story
 VENV ?= .venv
 PYTHON ?= python3
 PRESET ?= cpu
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo report studies test test-all fuzz gpu-check lint clean
+.PHONY: demo report studies test test-all fuzz gpu-check gpu-story lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
@@ -20,7 +21,7 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 # One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some
@@ -48,6 +49,11 @@ fuzz: $(READY)
 # Where there is no .venv, PYTHON with torch 2.11 and Triton 3.6 or newer will do.
 gpu-check:
 	@$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) tests/gpu_check.py --out runs/gpu-check
+
+STORY ?= 1
+OUT ?= runs/gpu-story
+gpu-story:
+	@$(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) tests/gpu_check.py --story $(STORY) --out $(OUT)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,22 +16,21 @@ say() {
   "$@"
 }
 
-say lm train obama --preset demo --run "$out/obama"
-say lm train trump --preset demo --run "$out/trump"
-say lm generate "$out/obama" --prompt Jobs --length 80 --seed 1
-say lm generate "$out/trump" --prompt "make the country" --length 80 --seed 1
-say studies run gradient_lag --set run="$out/obama" --out "$out/gradient_lag.parquet"
-say reports figure "$out/gradient_lag.parquet"
-say reports build "$out/gradient_lag.parquet" --out "$out/report"
+for speaker in obama trump; do
+  say lm train "$speaker" --preset demo-pair --cell rnn-tanh --no-stage-directions --run "$out/$speaker-tanh"
+  say lm train "$speaker" --preset demo-pair --cell lstm --no-stage-directions --run "$out/$speaker"
+done
+say lm generate "$out/obama" --prompt Jobs --length 60 --temperature 0.7 --seed 1
+say lm generate "$out/trump" --prompt "make the country" --length 60 --temperature 0.7 --seed 1
+say lm next "$out/obama" --prompt "the students opened their"
+say reports training "$out"
 
-say lm runs "$out"
 cat <<END
 
-Everything is in $out/:
-  obama/, trump/      the models: settings, logs, checkpoints, result.json
-  gradient_lag.png    how far back the gradient of the loss reaches
-  report/index.html   the same as a page to read in a browser:  reports open $out/report
-Go on:  lm generate $out/obama --prompt "My fellow Americans" --temperature 0.7
-        lm train --help      all settings
+Open $out/training.html in a browser: the four models side by side, what they write, and how far back their gradients reach.
+Beside it in $out/ are the models: settings, logs, checkpoints, result.json.
+Go on:  lm ask $out/obama                         asks a model line by line
+        lm train my-speeches.txt                  your own text; lm train --help
+        lm corpora download robotrump && lm train robotrump --preset quick-word    the campaign speeches of the lecture
         (the commands are in .venv/bin)
 END

@@ -8,43 +8,9 @@ return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm
 ``MEASURED``). Names are imported when first used, so that ``from recurrent_lm import kernels`` costs nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if __name__ != "recurrent_lm.kernels":
-    raise ImportError("this folder is the package recurrent_lm.kernels: write `from recurrent_lm import kernels`")
-
-_MODULES = {
-    "BACKENDS": ".backends",
-    "CELLS": ".rnn.cells",
-    "CONSTANTS": ".rnn.plan",
-    "Cell": ".rnn.cells",
-    "DEVICES": ".rnn.plan",
-    "ESTIMATES": ".rnn.plan",
-    "ExchangeRun": ".bench.exchange_run",
-    "GRU": ".nn",
-    "GradientTrace": ".rnn.trace",
-    "LSTM": ".nn",
-    "LayerTrace": ".rnn.trace",
-    "MEASURED": ".rnn.plan",
-    "Metrics": ".loss.terms",
-    "RNN": ".nn",
-    "choose_backend": ".backends",
-    "constant": ".rnn.plan",
-    "cross_entropy": ".loss.cross_entropy",
-    "exchange_floor": ".bench.exchange_floor",
-    "explain": ".rnn.plan",
-    "explain_linear_cross_entropy": ".loss.plan",
-    "linear_cross_entropy": ".loss.linear_cross_entropy",
-    "predict": ".rnn.plan",
-    "recurrence": ".rnn.recurrence",
-    "step": ".rnn.cells",
-    "total_norm": ".rnn.norms",
-    "total_norm_on_host": ".rnn.norms",
-    "trace_gradients": ".rnn.trace",
-    "vector_norm": ".rnn.norms",
-}
-__all__ = sorted(_MODULES)
+import recurrent_lm
 
 if TYPE_CHECKING:
     from recurrent_lm.kernels.backends import BACKENDS as BACKENDS
@@ -76,15 +42,4 @@ if TYPE_CHECKING:
     from recurrent_lm.kernels.rnn.trace import LayerTrace as LayerTrace
     from recurrent_lm.kernels.rnn.trace import trace_gradients as trace_gradients
 
-
-def __getattr__(name: str) -> Any:
-    """A name of the front door, imported when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = recurrent_lm.front_door(__name__, __file__)

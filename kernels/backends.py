@@ -1,6 +1,8 @@
-"""Which implementation runs: the textbook, the library, or Triton."""
+"""The choice of an implementation: eager equations, ATen's fused functions, or Triton kernels."""
 
 import os
+from functools import cache
+from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,16 +13,18 @@ OPEN = (None, "", "auto")
 
 
 def choose_backend(name: str | None = None, device: "torch.device | None" = None) -> str:
-    """The backend to run: the argument, else the variable KERNELS_BACKEND, else ``torch``.
+    """Choose the backend that runs: the argument, else the variable KERNELS_BACKEND, else ``torch``.
 
-    ``eager`` is the textbook in plain torch operations, any dtype, and the reference of all tests; ``torch`` uses ATen's
-    fused recurrences and a cross-entropy of bounded memory; ``triton`` runs this project's own kernels. ``None``, ``""`` and
-    ``"auto"`` leave the choice open.
+    ``eager`` computes the equations in plain torch operations, in any dtype, and is the reference of all tests. ``torch`` uses
+    ATen's fused recurrences and a cross-entropy of bounded memory. ``triton`` runs this project's own kernels.
 
     Args:
-        name: what was asked for.
-        device: where the tensors are, given by callers that hold Triton kernels. Nothing but a CUDA device runs them,
-            except that Triton's interpreter (TRITON_INTERPRET=1 before Python starts) runs them anywhere.
+        name: a backend; ``None``, ``""`` and ``"auto"`` leave the choice open.
+        device: the tensors' device, given by callers that have Triton kernels. Only a CUDA device runs them, except that
+            Triton's interpreter (TRITON_INTERPRET=1 before Python starts) runs them anywhere.
+
+    Returns:
+        One of ``BACKENDS``.
 
     Raises:
         ValueError: for an unknown name, and for ``triton`` where it cannot run.
@@ -36,7 +40,13 @@ def choose_backend(name: str | None = None, device: "torch.device | None" = None
 
 
 def asked_backend(name: str | None = None) -> str | None:
-    """The backend asked for by the argument or the variable; None where both leave it open.
+    """Read the backend that the caller or the environment asks for.
+
+    Args:
+        name: as in ``choose_backend``.
+
+    Returns:
+        One of ``BACKENDS``; None where both the argument and KERNELS_BACKEND leave the choice open.
 
     Raises:
         ValueError: for an unknown name.
@@ -54,18 +64,35 @@ def interpreted() -> bool:
 
 
 def runs_triton(device: "torch.device | None") -> bool:
-    """Whether Triton's kernels can work on tensors of this device."""
+    """Whether Triton's kernels run on tensors of this device; False for None."""
     return device is not None and (device.type == "cuda" or interpreted())
 
 
 def check_interpreter(dtype: "torch.dtype") -> None:
-    """Whether Triton's interpreter computes with this dtype, should it run.
+    """Refuse what Triton's interpreter computes wrongly or not at all, if the interpreter is on.
 
     Raises:
         ValueError: for bfloat16, whose products and sums are wrong there.
+        RuntimeError: for Triton 3.6 beside NumPy 2.4 or newer, with which its loops fail
+            (``findings/triton-3.6-interpreter-needs-numpy-below-2.4.sh``).
     """
+    if interpreted() and _release("triton") < (3, 7) and _release("numpy") >= (2, 4):
+        raise RuntimeError("the interpreter of Triton 3.6 fails with NumPy 2.4 and newer: pip install 'numpy<2.4'")
     if interpreted() and str(dtype) == "torch.bfloat16":
         raise ValueError(
             "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly: use float16, float32 or float64 with it, or "
             "backend 'torch' or 'eager'"
         )
+
+
+def _release(package: str) -> tuple[int, ...]:
+    """(3, 6) of version 3.6.0."""
+    return _release_of(package)
+
+
+_release._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result sets it
+
+
+@cache
+def _release_of(package: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version(package).split(".")[:2])

@@ -1,64 +1,12 @@
 """The language model: text in, text out.
 
-The front door of this room: ``load`` a run, ``generate`` text, ``evaluate`` a stream, and the settings and parts that
-studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
+The front door of this room: ``train`` a model, ``load`` a run, ``generate`` text, ``evaluate`` a stream, and the settings
+and parts that studies need. Names are imported when first used, so that ``lm --help`` does not pay for torch.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-if __name__ != "recurrent_lm.lm":
-    raise ImportError("this folder is the package recurrent_lm.lm: write `from recurrent_lm import lm`")
-
-_MODULES = {
-    "BatchConfig": ".config",
-    "Batches": ".text.batches",
-    "Corpus": ".text.corpora",
-    "Data": ".text.data",
-    "Display": ".base.progress",
-    "Diverged": ".base.errors",
-    "Draws": ".generation",
-    "Graph": ".training.cuda_graph",
-    "How": ".scoring.compare",
-    "InputError": ".base.errors",
-    "LanguageModel": ".model",
-    "MachineConfig": ".config",
-    "ModelConfig": ".config",
-    "NGram": ".scoring.ngram",
-    "Run": ".runs.folder",
-    "RunConfig": ".config",
-    "Stopped": ".base.errors",
-    "Stream": ".text.batches",
-    "Training": ".training.loop",
-    "TrainingConfig": ".config",
-    "TrainingText": ".scoring.copying",
-    "check_memory": ".base.machine",
-    "check_writable": ".base.storage",
-    "compare": ".scoring.compare",
-    "describe_machine": ".base.machine",
-    "digest": ".base.storage",
-    "ending_at_once": ".base.signals",
-    "evaluate": ".scoring.evaluate",
-    "generate": ".generation",
-    "generate_batch": ".generation",
-    "handled": ".base.signals",
-    "intact": ".base.storage",
-    "load": ".runs.folder",
-    "lock": ".base.storage",
-    "new_training": ".training.start",
-    "next_token": ".scoring.next_token",
-    "other_corpus": ".scoring.compare",
-    "out_of_memory": ".base.machine",
-    "parameter_table": ".parameter_counts",
-    "prepare": ".text.data",
-    "replacing": ".base.storage",
-    "run_app": ".commands.cli",
-    "say": ".base.console",
-    "score_text": ".scoring.next_token",
-    "sealed": ".base.storage",
-    "trained_on": ".text.data",
-}
-__all__ = sorted(_MODULES)
+import recurrent_lm
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.base.console import say as say
@@ -69,6 +17,9 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.base.machine import describe_machine as describe_machine
     from recurrent_lm.lm.base.machine import out_of_memory as out_of_memory
     from recurrent_lm.lm.base.progress import Display as Display
+    from recurrent_lm.lm.base.settings import Settings as Settings
+    from recurrent_lm.lm.base.settings import expected as expected
+    from recurrent_lm.lm.base.settings import setting as setting
     from recurrent_lm.lm.base.signals import ending_at_once as ending_at_once
     from recurrent_lm.lm.base.signals import handled as handled
     from recurrent_lm.lm.base.storage import check_writable as check_writable
@@ -79,17 +30,23 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.base.storage import sealed as sealed
     from recurrent_lm.lm.commands.cli import run_app as run_app
     from recurrent_lm.lm.config import BatchConfig as BatchConfig
+    from recurrent_lm.lm.config import CorpusConfig as CorpusConfig
     from recurrent_lm.lm.config import MachineConfig as MachineConfig
     from recurrent_lm.lm.config import ModelConfig as ModelConfig
     from recurrent_lm.lm.config import RunConfig as RunConfig
+    from recurrent_lm.lm.config import TokensConfig as TokensConfig
     from recurrent_lm.lm.config import TrainingConfig as TrainingConfig
     from recurrent_lm.lm.generation import Draws as Draws
     from recurrent_lm.lm.generation import generate as generate
     from recurrent_lm.lm.generation import generate_batch as generate_batch
     from recurrent_lm.lm.model import LanguageModel as LanguageModel
+    from recurrent_lm.lm.page.document import model_page as model_page
     from recurrent_lm.lm.parameter_counts import parameter_table as parameter_table
     from recurrent_lm.lm.runs.folder import Run as Run
     from recurrent_lm.lm.runs.folder import load as load
+    from recurrent_lm.lm.runs.folder import runs_in as runs_in
+    from recurrent_lm.lm.runs.history import History as History
+    from recurrent_lm.lm.runs.history import history as history
     from recurrent_lm.lm.scoring.compare import How as How
     from recurrent_lm.lm.scoring.compare import compare as compare
     from recurrent_lm.lm.scoring.compare import other_corpus as other_corpus
@@ -107,16 +64,6 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.cuda_graph import Graph as Graph
     from recurrent_lm.lm.training.loop import Training as Training
     from recurrent_lm.lm.training.start import new_training as new_training
+    from recurrent_lm.lm.training.start import train as train
 
-
-def __getattr__(name: str) -> Any:
-    """A name of the front door, imported when it is first used (PEP 562)."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_MODULES[name], __name__), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__all__, __getattr__, __dir__ = recurrent_lm.front_door(__name__, __file__)

@@ -1,16 +1,10 @@
 """The way in from a shell."""
 
-import sys
+from functools import partial
 
+from recurrent_lm import run
 
-def main() -> None:
-    """Run the command line; an interrupt in the first instants, before it can be handled, is no traceback either."""
-    try:
-        from recurrent_lm.lm.commands import cli
-    except KeyboardInterrupt:
-        sys.exit(130)
-    cli.main()
-
+main = partial(run, "recurrent_lm.lm.commands.cli")
 
 if __name__ == "__main__":
     main()

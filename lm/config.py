@@ -1,9 +1,8 @@
-"""Every setting of a run: one frozen dataclass a concern, each field with its default, its flag and the reason for it.
+"""Every setting of a run: one frozen dataclass for each subject, each field with default, flag and reason.
 
 The command line and the TOML file are both made from these fields, so a setting is written down once.
 """
 
-import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -12,74 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.commands.usual import meant
+from recurrent_lm.lm.base.settings import Flags, check_device, flag_of, setting, shown
+from recurrent_lm.lm.usual import meant
 
 CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
 
 
-def setting(default: Any, why: str, flag: str = "", choices: tuple[str, ...] = ()) -> Any:
-    """A field with its help line; ``flag`` only where the command line uses another name."""
-    return field(default=default, metadata={"why": why, "flag": flag, "choices": choices})
-
-
-@dataclass(frozen=True)
-class _Checked:
-    """Types and choices are checked where a value arrives, so a wrong one never reaches the training."""
-
-    def __post_init__(self) -> None:
-        for f in fields(self):
-            value, kind = getattr(self, f.name), type(f.default)
-            if kind is float and type(value) is int:
-                value = float(value) if abs(value) < 2**1000 else math.inf
-                object.__setattr__(self, f.name, value)
-            elif type(value) is not kind:
-                raise InputError(f"{flag_of(f)} must be {_KINDS[kind]}, not {shown(value)}")
-            if kind is float and not math.isfinite(value):
-                raise InputError(f"{flag_of(f)} must be finite, not {value}")
-            choices = f.metadata["choices"]
-            if choices and value not in choices:
-                raise InputError(f"{flag_of(f)} must be one of {', '.join(choices)}, not {shown(value)}")
-        self.check()
-
-    def check(self) -> None:
-        """Ranges, and settings that exclude each other."""
-
-    def between(self, low: float, high: float, *names: str) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in names and not low <= value <= high:
-                bound = f"at least {low:,}" if value < low else f"at most {high:,}"
-                raise InputError(f"{flag_of(f)} must be {bound}, not {shown(value)}")
-
-    def probability(self, *names: str) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if f.name in names and not 0 <= value < 1:
-                raise InputError(f"{flag_of(f)} must be at least 0 and less than 1, not {value}")
-
-
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-MANY = 10**9  # of epochs, updates, occurrences: more than any training sees, and every library takes it
+MANY = 10**9  # limit of epochs, updates and occurrences, which every library accepts
 PRESETS = Path(__file__).parent / "presets"
-LARGE = 10**6  # of rates and factors: beyond it float32 overflows at once
-
-
-def shown(value: Any) -> str:
-    """A value as an error names it, short enough for a sentence."""
-    if type(value) is int and value.bit_length() > 128:
-        return "a number of more than 38 digits"
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:50]}..."
-
-
-def flag_of(f: Any) -> str:
-    """The command line's name of a field."""
-    return f.metadata["flag"] or "--" + f.name.replace("_", "-")
+LARGE = 10**6  # limit of rates and factors; float32 overflows beyond it
+SEEDS = 2**63 - 1  # the largest that torch takes
 
 
 @dataclass(frozen=True)
-class CorpusConfig(_Checked):
-    """Where the text comes from."""
+class CorpusConfig(Flags):
+    """The text."""
 
     source: str = setting(
         "",
@@ -90,7 +36,8 @@ class CorpusConfig(_Checked):
     valid_file: str = setting("", "its validation text", flag="--valid")
     test_file: str = setting("", "its test text", flag="--test")
     eos_at_newline: bool = setting(False, "every line is a document of its own, as benchmark files count it")
-    encoding: str = setting("utf-8", "how the files are encoded")
+    encoding: str = setting("utf-8", "encoding of the files")
+    stage_directions: bool = setting(True, "keep (Applause.), [Laughter] and the like; without them only what was said is read")
 
     def check(self) -> None:
         files = (self.train_file, self.valid_file, self.test_file)
@@ -101,8 +48,8 @@ class CorpusConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class TokensConfig(_Checked):
-    """What a token is."""
+class TokensConfig(Flags):
+    """The tokens."""
 
     kind: str = setting("word", "what a token is: char, word or bpe", flag="--tokens", choices=("char", "word", "bpe"))
     split: str = setting(
@@ -116,12 +63,14 @@ class TokensConfig(_Checked):
         2,
         "types seen fewer times are unknown: words become <unk>, characters are spelled in bytes; 1 keeps all "
         "(bpe: pairs seen fewer times are not merged)",
+        low=1,
+        high=MANY,
     )
-    vocab_size: int = setting(0, "keep at most this many types; 0 keeps all (word, char) or makes 1000 (bpe)")
+    vocab_size: int = setting(
+        0, "keep at most this many types; 0 keeps all (word, char) or makes 1000 (bpe)", low=0, high=10**6
+    )
 
     def check(self) -> None:
-        self.between(1, MANY, "min_count")
-        self.between(0, 10**6, "vocab_size")
         if self.split != "punctuation" and self.kind != "word":
             raise InputError("--split-words goes with --tokens word only: char and bpe do not cut words")
         if self.lower and self.kind != "word":
@@ -131,47 +80,41 @@ class TokensConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class BatchConfig(_Checked):
+class BatchConfig(Flags):
     """The lecture's [k, L] batches."""
 
-    rows: int = setting(20, "k: sub-corpora read in parallel")
-    bptt: int = setting(35, "L: steps in a batch, and so how far back gradients flow")
+    rows: int = setting(20, "k: sub-corpora read in parallel", low=1, high=10**6)
+    bptt: int = setting(35, "L: steps in a batch, and so how far back gradients flow", low=1, high=10**6)
     state: str = setting(
         "epoch", "when the carried state is set to zero: epoch, document or never", choices=("epoch", "document", "never")
     )
 
-    def check(self) -> None:
-        self.between(1, 10**6, "rows", "bptt")
-
 
 @dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(Flags):
     """Embedding, recurrence, decoder."""
 
     cell: str = setting("lstm", "the recurrent cell: " + ", ".join(CELLS), choices=CELLS)
-    hidden_size: int = setting(256, "h: hidden units a layer")
-    embedding_size: int = setting(0, "d: size of an embedding; 0 takes the hidden size")
-    layers: int = setting(1, "recurrent layers; small corpora rarely repay a second")
+    hidden_size: int = setting(256, "h: hidden units a layer", low=1, high=10**5)
+    embedding_size: int = setting(0, "d: size of an embedding; 0 takes the hidden size", low=0, high=10**5)
+    layers: int = setting(1, "recurrent layers; small corpora rarely repay a second", low=1, high=100)
     tie: bool = setting(True, "the decoder uses the embedding's weights, through a projection where d and h differ")
-    dropout: float = setting(0.4, "share of inputs and outputs of each layer that is dropped")
+    dropout: float = setting(0.4, "share of inputs and outputs of each layer that is dropped", low=0, below=1)
     locked: bool = setting(True, "one dropout mask for a whole sequence (Gal & Ghahramani 2016)")
-    embedding_dropout: float = setting(0.0, "share of word types whose embedding is dropped in a batch")
-    weight_drop: float = setting(0.0, "share of W_h that is dropped, once a batch (Merity et al. 2018)")
-    init_width: float = setting(0.0, "draw every weight from U(-w, w); 0 keeps each layer's own initialisation")
+    embedding_dropout: float = setting(0.0, "share of word types whose embedding is dropped in a batch", low=0, below=1)
+    weight_drop: float = setting(0.0, "share of W_h that is dropped, once a batch (Merity et al. 2018)", low=0, below=1)
+    init_width: float = setting(
+        0.0, "draw every weight from U(-w, w); 0 keeps each layer's own initialisation", low=0, high=100
+    )
     forget_bias: float = setting(
-        0.0, "added to the forget gate's initial bias (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches"
+        0.0,
+        "added to the forget gate's initial bias (LSTM); 1 remembers at first (Gers et al. 2000), with no gain on speeches",
+        low=-100,
+        high=100,
     )
     frequency_bias: bool = setting(
         True, "begin with the decoder's bias at the log frequencies of the training text; never with --init-width"
     )
-
-    def check(self) -> None:
-        self.between(1, 10**5, "hidden_size")
-        self.between(0, 10**5, "embedding_size")
-        self.between(1, 100, "layers")
-        self.between(0, 100, "init_width")
-        self.between(-100, 100, "forget_bias")
-        self.probability("dropout", "embedding_dropout", "weight_drop")
 
     @property
     def d(self) -> int:
@@ -180,76 +123,73 @@ class ModelConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class TrainingConfig(_Checked):
-    """How the weights move."""
+class TrainingConfig(Flags):
+    """Optimizer, schedule, limits and checkpoints."""
 
     optimizer: str = setting("adam", "sgd (the lecture's), adam or adamw", choices=("sgd", "adam", "adamw"))
-    lr: float = setting(0.003, "learning rate; SGD without momentum wants 1 to 20")
+    lr: float = setting(0.003, "learning rate; SGD without momentum needs 1 to 20", above=0, high=LARGE)
     schedule: str = setting(
         "plateau",
         "constant; plateau divides the rate when validation stalls; decay divides it every epoch after --decay-after",
         choices=("constant", "plateau", "decay"),
     )
-    decay_factor: float = setting(4.0, "what the rate is divided by")
-    decay_after: int = setting(4, "last epoch at the full rate, for the schedule decay")
-    weight_decay: float = setting(0.0, "L2 penalty (sgd, adam) or decoupled decay (adamw)")
+    decay_factor: float = setting(4.0, "divisor of the rate", above=1, high=LARGE)
+    decay_after: int = setting(4, "last epoch at the full rate, for the schedule decay", low=0, high=MANY)
+    weight_decay: float = setting(0.0, "L2 penalty (sgd, adam) or decoupled decay (adamw)", low=0, high=LARGE)
     average: float = setting(
         0.0,
         "share that a running average of the weights keeps at each update; it is the average that is validated and kept. "
         "0 takes the weights as they are; 0.99 to 0.999 help on little text",
+        low=0,
+        below=1,
     )
     clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
     on_divergence: str = setting(
         "stop", "stop; rollback goes on from the last good checkpoint with half the learning rate", choices=("stop", "rollback")
     )
-    epochs: int = setting(40, "passes over the training text at most")
-    max_steps: int = setting(0, "stop after this many updates; 0 for no such limit")
-    patience: int = setting(3, "stop after this many epochs without a better validation loss; 0 never stops early")
-    valid_rows: int = setting(1, "rows read in parallel when validating; 1 reads the text as one whole, as it is scored")
-    seed: int = setting(1, "seed of initial weights and dropout masks")
+    epochs: int = setting(40, "passes over the training text at most", low=1, high=MANY)
+    max_steps: int = setting(0, "stop after this many updates; 0 for no such limit", low=0, high=MANY)
+    patience: int = setting(
+        3, "stop after this many epochs without a better validation loss; 0 never stops early", low=0, high=MANY
+    )
+    valid_rows: int = setting(
+        1, "rows read in parallel when validating; 1 reads the text as one whole, as it is scored", low=1, high=10**4
+    )
+    seed: int = setting(1, "seed of initial weights and dropout masks", low=0, high=SEEDS)
     init_from: str = setting("", "a run whose vocabulary, model and best weights to start from")
-    checkpoint_every: int = setting(500, "updates between checkpoints within an epoch; one is made at each epoch's end too")
+    sample: str = setting("", "write on from this prompt after each epoch, and print it; without it a prompt of the text's own")
+    texts: bool = setting(True, "keep the text that the model writes after each epoch, in samples.jsonl; no loss depends on it")
+    checkpoint_every: int = setting(
+        500, "updates between checkpoints within an epoch; one is made at each epoch's end too", low=1, high=MANY
+    )
 
     def check(self) -> None:
-        self.between(1, MANY, "epochs", "checkpoint_every")
-        self.between(0, MANY, "max_steps", "patience", "decay_after")
-        self.between(1, 10**4, "valid_rows")
-        if not self.lr > 0:
-            raise InputError(f"--lr must be greater than 0, not {self.lr}")
-        if not self.decay_factor > 1:
-            raise InputError(f"--decay-factor must be greater than 1, not {self.decay_factor}")
-        self.between(0, LARGE, "lr", "weight_decay", "decay_factor")
-        self.probability("average")
-        if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed must be at least 0 and less than 2**63, not {shown(self.seed)}")
+        if self.sample and not self.texts:
+            raise InputError("--sample asks for texts, which --no-texts leaves out; give only one of them")
         parse_clip(self.clip)
 
 
 @dataclass(frozen=True)
-class MachineConfig(_Checked):
-    """Where and how precisely the numbers are computed."""
+class MachineConfig(Flags):
+    """Device, threads, precision and backend."""
 
     device: str = setting("auto", "cpu, cuda, cuda:N; auto takes a GPU where there is one")
     threads: int = setting(
-        0, "CPU threads; 0 takes one a core. Bits repeat with the same number, which a run keeps; not with another"
+        0,
+        "CPU threads; 0 takes one a core. Bits repeat with the same number, which a run keeps; not with another",
+        low=0,
+        high=1024,
     )
     precision: str = setting(
         "auto",
-        "the decoder's products, on a GPU the layers' too, in float32 or bf16; auto takes bf16 where a trial shows it faster",
+        "products in float32 or bf16, with float32 sums in the layers; auto takes bf16 where a trial of both shows it faster",
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")
     graph: bool = setting(False, "on a GPU: replay each update as one CUDA graph, and read its loss while the next one runs")
 
     def check(self) -> None:
-        self.between(0, 1024, "threads")
         check_device(self.device)
-
-
-def check_device(name: str) -> None:
-    """Refuse what is no device's name."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", name):
-        raise InputError(f"--device must be auto, cpu, cuda or cuda:N, not {shown(name)}")
 
 
 def parse_clip(text: str) -> tuple[str, float]:
@@ -270,7 +210,7 @@ def parse_clip(text: str) -> tuple[str, float]:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole run. ``to_toml`` and ``from_toml`` are inverse to each other."""
+    """All settings of a run. ``to_toml`` and ``from_toml`` are inverse to each other."""
 
     corpus: CorpusConfig = field(default_factory=CorpusConfig)
     tokens: TokensConfig = field(default_factory=TokensConfig)
@@ -278,6 +218,14 @@ class RunConfig:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     machine: MachineConfig = field(default_factory=MachineConfig)
+
+    def __post_init__(self) -> None:
+        for section in fields(self):
+            value: Any = getattr(self, section.name)
+            kind: Any = section.type
+            if not isinstance(value, kind):
+                example = "CorpusConfig(source='obama')" if kind is CorpusConfig else f"{kind.__name__}()"
+                raise InputError(f"{section.name} must be a {kind.__name__}, such as {example}, not {shown(value)}")
 
     def to_toml(self) -> str:
         import tomli_w
@@ -292,7 +240,7 @@ class RunConfig:
     def replace(self, **values: Any) -> "RunConfig":
         """A copy with settings changed by name."""
         if unknown := sorted(values.keys() - {f.name for _, f in self.settings()}):
-            raise InputError(f"unknown setting {unknown[0]!r}")
+            raise InputError(f"unknown setting {unknown[0]!r}; {_elsewhere(unknown[0])}lm train --help-all lists them")
         parts = {}
         for section in fields(self):
             old = getattr(self, section.name)
@@ -301,13 +249,32 @@ class RunConfig:
         return RunConfig(**parts)
 
 
+LITTLE = 20_000  # words of a text below which the defaults, which were chosen on 100,000 to 200,000, can be bettered
+LITTLE_TEXT: dict[str, Any] = {  # docs/little-text.md
+    "rows": 5,
+    "dropout": 0.6,
+    "embedding_dropout": 0.1,
+    "lr": 0.005,
+    "average": 0.99,
+    "patience": 5,
+}
+
+
+def for_little_text(words: int) -> dict[str, Any]:
+    """Settings by name that suit a text of so many words better than the defaults; none from ``LITTLE`` words on."""
+    return dict(LITTLE_TEXT) if words < LITTLE else {}
+
+
 def from_toml(path: Path) -> RunConfig:
     """Read a TOML file; sections and settings left out keep their defaults, unknown ones are an error."""
     return read_toml(path)[0]
 
 
 def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
-    """What ``from_toml`` reads, and the names of the settings that the file itself gives.
+    """Read a TOML file as ``from_toml`` does.
+
+    Returns:
+        The settings, and the names of those that the file itself gives.
 
     Raises:
         InputError: names the file, the section and the setting that is wrong.
@@ -333,7 +300,7 @@ def read_toml(path: Path) -> tuple[RunConfig, set[str]]:
 
 
 def _elsewhere(key: str) -> str:
-    """Where the setting is that somebody means who puts it into the wrong section or calls it as other programs do."""
+    """The right place of a setting that was put into the wrong section or named as in other programs."""
     places = {flag_of(f): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
     places |= {"--" + f.name.replace("_", "-"): f"[{section}] {f.name}" for section, f in RunConfig.settings()}
     place = places.get(meant(key, "train", set(places)).partition(" ")[0])
@@ -341,9 +308,9 @@ def _elsewhere(key: str) -> str:
 
 
 def _in_keys(message: str, flags: dict[str, str]) -> str:
-    """An error that speaks of flags, for people who wrote a file: {key: flag}."""
+    """An error about flags, in the names of a file's keys."""
     keys = {flag: key for key, flag in flags.items()}
-    return re.sub(r"--[a-z-]*[a-z]|CORPUS", lambda found: keys.get(found[0], found[0]), message)
+    return re.sub(r"--[a-z-]*[a-z]|CORPUS", lambda match: keys.get(match[0], match[0]), message)
 
 
 def _tables(path: Path) -> dict[str, Any]:
@@ -354,8 +321,8 @@ def _tables(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"{path} cannot be read as TOML: {error}") from None
     except (ValueError, RecursionError) as error:  # Python's limits: 4300 digits, about 1000 brackets
-        what = "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
-        raise InputError(f"{path} cannot be read as TOML: it has {what}") from None
+        fault = "a number of too many digits" if isinstance(error, ValueError) else "brackets nested too deeply"
+        raise InputError(f"{path} cannot be read as TOML: it has {fault}") from None
 
 
 def preset_file(name: str) -> Path:

@@ -1,5 +1,6 @@
-"""Text from a model: feed each drawn token back."""
+"""Text generation: draws a token and feeds it back (lecture, slide Generating text)."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import Flags, setting
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.text.tokens import EOS
 
@@ -15,40 +17,34 @@ MOST_SAMPLES = 10_000  # in a batch
 
 
 @dataclass(frozen=True)
-class Draws:
-    """How tokens are drawn; see ``generate``."""
+class Draws(Flags):
+    """Settings of the draws; see ``generate``."""
 
-    length: int = 100
-    temperature: float = 0.8
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int | None = None
-    no_repeat_ngram: int = 0
+    length: int = setting(100, low=1, high=10**9)
+    temperature: float = setting(0.8, low=0, below=math.inf)
+    top_k: int = setting(0, low=0, high=10**9)
+    top_p: float = setting(1.0, above=0, high=1)
+    seed: int | None = setting(None, kind=int, low=0, high=2**62 - 1)
+    no_repeat_ngram: int = setting(0, low=0, high=10**9)
     stop: Sequence[str] = ()
 
-    def __post_init__(self) -> None:
-        if self.seed is not None and not 0 <= self.seed < 2**62:
-            raise InputError(f"--seed must be at least 0 and less than 2**62, not {self.seed}")
-        if self.length < 1:
-            raise InputError(f"--length must be at least 1, not {self.length}")
-        if not 0 <= self.temperature < float("inf"):
-            raise InputError(f"--temperature must be 0 or more, not {self.temperature}")
-        if self.top_k < 0:
-            raise InputError(f"--top-k must be 0 or more, not {self.top_k}")
-        if not 0 < self.top_p <= 1:
-            raise InputError(f"--top-p must be more than 0 and at most 1, not {self.top_p}")
-        if self.no_repeat_ngram < 0:
-            raise InputError(f"--no-repeat-ngram must be 0 or more, not {self.no_repeat_ngram}")
+    def check(self) -> None:
         if "" in self.stop:
             raise InputError("--stop needs some text to stop at; leave it out to stop at none")
 
 
 def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> int:
-    """Draw from softmax(logits / temperature), limited to the ``top_k`` likeliest and to the smallest set that holds
-    ``top_p`` of the probability (Holtzman et al. 2020). Temperature 0 is argmax, the lowest id on a tie.
+    """Draw a token from softmax(logits / temperature), limited to likely tokens (Holtzman et al. 2020).
 
     Args:
         logits: [|V|], on the CPU.
+        temperature: 0 is argmax, with the lowest id on a tie.
+        top_k: draw from this many likeliest tokens; 0 draws from all.
+        top_p: draw from the smallest set of tokens with this much probability.
+        generator: of the random numbers.
+
+    Returns:
+        The token's id.
     """
     if temperature == 0:
         return int(logits.argmax())
@@ -63,10 +59,10 @@ def pick(logits: Tensor, temperature: float, top_k: int, top_p: float, generator
 
 
 class Sample:
-    """One text in the making: ``text`` and its number of ``tokens`` so far, without the prompt.
+    """A text that is being generated: ``text`` and its number of ``tokens`` so far, without the prompt.
 
-    ``ended`` says what ended it: "length", "eos" (the model ended the document), "stop" (a stop text came), "repeats"
-    (every token would have repeated an n-gram), and "" while it goes on.
+    ``ended`` is the reason of its end: "length", "eos" (the model ended the document), "stop" (a stop text appeared), "repeats"
+    (every token would have repeated an n-gram), "not finite" (the model's state overflowed), and "" until then.
     """
 
     def __init__(self, run: Run, prompt: list[int], draws: Draws, number: int = 0) -> None:
@@ -75,7 +71,7 @@ class Sample:
         self._ids: list[int] = []
         self._followers: dict[tuple[int, ...], set[int]] = defaultdict(set)
         self._decoder = run.tokenizer.decoder()
-        self._held = ""  # what may be the beginning of a stop text
+        self._held = ""  # text that may be the beginning of a stop text
         self._generator = torch.Generator()
         if draws.seed is None:
             self._generator.seed()
@@ -91,7 +87,13 @@ class Sample:
         return self._ids[-1]
 
     def draw(self, logits: Tensor) -> str:
-        """Draw a token from [|V|] logits; the text that is certain by now."""
+        """Draw a token from logits [|V|].
+
+        Returns:
+            The text that no later token can change.
+        """
+        if not bool(logits.isfinite().all()):
+            return self._end("not finite")
         logits[self._never] = -torch.inf
         logits[list(self._followers.get(self._history(), ()))] = -torch.inf
         if not bool((logits > -torch.inf).any()):
@@ -105,7 +107,11 @@ class Sample:
         return self._say(self._decoder.push(token))
 
     def finish(self) -> str:
-        """The rest of the text, when there is room for no more tokens."""
+        """End the text after the last token.
+
+        Returns:
+            The rest of the text.
+        """
         return "" if self.ended else self._end("length")
 
     def _remember(self, token: int) -> None:
@@ -114,7 +120,7 @@ class Sample:
         self._ids.append(token)
 
     def _history(self) -> tuple[int, ...]:
-        """The n-1 tokens before the next, or all of them where there are fewer; a shorter one never comes again."""
+        """The n-1 tokens before the next one; all tokens while there are fewer."""
         reach = self._draws.no_repeat_ngram - 1
         return tuple(self._ids[-reach:]) if reach > 0 else ()
 
@@ -128,11 +134,13 @@ class Sample:
         return rest + held
 
     def _say(self, piece: str) -> str:
-        """What may be shown of the text held back and this piece: nothing from a stop text on."""
+        """The part of the held-back text and ``piece`` that can be shown: everything before a stop text, or a possible start
+        of one.
+        """
         stops, text = self._draws.stop, self._held + piece
-        found = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
-        if found >= 0:
-            self.ended, self._held, text = "stop", "", text[:found]
+        at_stop = min((at for s in stops if (at := text.find(s)) >= 0), default=-1)
+        if at_stop >= 0:
+            self.ended, self._held, text = "stop", "", text[:at_stop]
         else:
             keep = max((n for s in stops for n in range(1, len(s)) if text.endswith(s[:n])), default=0)
             text, self._held = text[: len(text) - keep], text[len(text) - keep :]
@@ -152,22 +160,27 @@ def generate(
     no_repeat_ngram: int = 0,
     stop: Sequence[str] = (),
 ) -> Iterator[str]:
-    """Text after a prompt, piece by piece as it is made; the prompt itself is not repeated.
+    """Write text after a prompt, token by token.
 
-    The prompt is read from h(0) = 0 and the state carried on, so that each further token costs one step. Without a prompt
-    the text begins as a document does, behind <eos>. It ends after ``length`` tokens or where the model ends the document.
+    The model reads the prompt from h(0) = 0 and carries the state on, so that each further token costs one step. Without a
+    prompt the text begins as a document does, after <eos>.
 
     Args:
-        run: what ``lm.load`` returns.
-        temperature: above 0 flattens the distribution above 1 and sharpens it below; 0 takes the likeliest token.
-        top_k: keep this many tokens; 0 keeps all.
-        top_p: keep the smallest set of tokens with this much probability.
+        run: a trained model from ``lm.load``.
+        prompt: text to go on from; it is not part of the result.
+        length: tokens at most; the text ends earlier where the model ends the document.
+        temperature: above 1 flattens the distribution, below 1 sharpens it; 0 takes the likeliest token.
+        top_k: draw from this many likeliest tokens; 0 draws from all.
+        top_p: draw from the smallest set of tokens with this much probability.
         seed: of the draws; None draws a fresh one.
-        no_repeat_ngram: n > 0 never says n tokens in a row twice, the prompt included (Paulus et al. 2018).
-        stop: texts at which to stop; they are not part of the result.
+        no_repeat_ngram: n > 0 never repeats n tokens in a row, the prompt included (Paulus et al. 2018).
+        stop: texts before which to stop.
+
+    Returns:
+        An iterator over pieces of text.
 
     Raises:
-        InputError: for settings out of range and for a prompt of nothing.
+        InputError: for settings out of range and for an empty prompt.
     """
     draws = Draws(length, temperature, top_k, top_p, seed, no_repeat_ngram, stop)
     sample = Sample(run, ids := _read(run, prompt), draws)
@@ -175,10 +188,19 @@ def generate(
 
 
 def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws: Draws | None = None) -> list[Sample]:
-    """Many texts side by side, as rows of one batch; sample i draws with ``draws.seed`` + i.
+    """Write several texts side by side, as rows of one batch.
+
+    Args:
+        run: a trained model from ``lm.load``.
+        prompt: text to go on from; None begins as a document does.
+        samples: how many texts.
+        draws: how tokens are drawn; sample i uses the seed ``draws.seed`` + i.
+
+    Returns:
+        The samples, each with its text, its number of tokens, and what ended it.
 
     Raises:
-        InputError: for settings out of range and for a prompt of nothing.
+        InputError: for settings out of range and for an empty prompt.
     """
     if not 1 <= samples <= MOST_SAMPLES:
         raise InputError(f"--samples must be at least 1 and at most {MOST_SAMPLES:,}, not {samples}")
@@ -195,7 +217,7 @@ def _read(run: Run, prompt: str | None) -> list[int]:
 
 
 def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> Iterator[list[str]]:
-    """After each token, what each sample has to say."""
+    """After each token, each sample's new text."""
     model = run.model
     device = model.embedding.weight.device
     inputs, state = torch.tensor([prompt], device=device), model.zero_state(1)
@@ -203,7 +225,7 @@ def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> I
         with torch.no_grad():
             hidden, state = model(inputs, state)
             logits = model.logits(hidden[-1]).float().cpu()
-        if not number:  # the prompt is read once; from here on there is a row for each sample
+        if not number:  # the prompt is read once, then each sample has its own row
             logits = logits.repeat(len(samples), 1)
             state = [_rows(part, len(samples)) for part in state]
         yield ["" if sample.ended else sample.draw(logits[row]) for row, sample in enumerate(samples)]
@@ -214,17 +236,29 @@ def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> I
 
 
 def _rows(state: Tensor | tuple[Tensor, ...], rows: int) -> Tensor | tuple[Tensor, ...]:
-    """A layer's state [1, 1, h] (the LSTM's pair of them) for several rows."""
+    """A layer's state [1, 1, h] (a pair for the LSTM), repeated for several rows."""
     return tuple(s.repeat(1, rows, 1) for s in state) if isinstance(state, tuple) else state.repeat(1, rows, 1)
 
 
-def encode_prompt(run: Run, prompt: str) -> list[int]:
-    """The prompt's ids; a prompt that is no text is refused with a sentence."""
+def encode_prompt(run: Run, prompt: str, option: str = "--prompt") -> list[int]:
+    """Encode a prompt.
+
+    Args:
+        run: whose tokenizer is used.
+        prompt: the text.
+        option: the option it came by, for the sentence of a refusal.
+
+    Returns:
+        Its ids.
+
+    Raises:
+        InputError: for a prompt without tokens, and for bytes that are not valid text.
+    """
     try:
         prompt.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError("the prompt holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+        raise InputError("the prompt holds bytes that are not valid in this terminal's encoding; give it in UTF-8") from None
     ids = run.tokenizer.encode(prompt)
     if not ids:
-        raise InputError("the prompt is empty; leave --prompt out to begin as a document does")
+        raise InputError(f"the prompt is empty; leave {option} out to begin as a document does")
     return ids

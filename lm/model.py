@@ -13,15 +13,15 @@ State = list[Any]  # one entry a layer: h, or (h, c) for the LSTM, each [1, k, H
 
 
 class LanguageModel(nn.Module):
-    """Embedding, recurrent layers, a projection where tying needs one, decoder.
+    """Embedding, recurrent layers, a projection if tied sizes differ, and a decoder.
 
-    Shapes: tokens [k, n]; hidden states [n, k, h]; what the decoder reads [n, k, d] when tied, otherwise [n, k, h].
+    Shapes: tokens [k, n]; hidden states [n, k, h]; the decoder's input [n, k, d] when tied, otherwise [n, k, h].
     """
 
     def __init__(self, vocabulary: int, config: ModelConfig, backend: str | None = None) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
-        self.share: tuple[int, slice] | None = None  # (k, those of the k rows that come here), for several processes
+        self.share: tuple[int, slice] | None = None  # (k, the rows of this process), for several processes
         d, h = config.d, config.hidden_size
         self.embedding = nn.Embedding(vocabulary, d)
         sizes = [d] + [h] * (config.layers - 1)
@@ -33,7 +33,7 @@ class LanguageModel(nn.Module):
         self.initialise()
 
     def initialise(self) -> None:
-        """U(-0.1, 0.1) for embedding and decoder, torch's own for the rest; ``init_width`` overrides all of them."""
+        """Draw embedding and decoder from U(-0.1, 0.1) and the layers as torch does; ``init_width`` replaces both."""
         width = self.config.init_width
         for weight in {self.embedding.weight, self.decoder.weight}:
             nn.init.uniform_(weight, -0.1, 0.1)
@@ -43,15 +43,18 @@ class LanguageModel(nn.Module):
                 nn.init.uniform_(parameter, -width, width)
         if self.config.cell == "lstm":
             h = self.config.hidden_size
-            for layer in self.layers:  # the two biases of a gate add up, so one of them takes it all
+            for layer in self.layers:  # a gate's two biases add up, so one of them is enough
                 with torch.no_grad():
                     cast(Tensor, layer.bias_ih_l0)[h : 2 * h] += self.config.forget_bias
 
     def know_frequencies(self, counts: Tensor) -> None:
-        """Begin with the decoder's bias at the log frequencies of the training text, one added to each of ``counts`` [|V|].
+        """Set the decoder's bias to the log frequencies of the training text.
 
-        From a bias of 0 the recurrence learns to hold the frequencies itself, in units that keep their sign by feeding
-        themselves. Such a unit may start with the wrong sign from h(0) = 0, and then the model predicts rare words only.
+        From a bias of 0 the recurrence learns the frequencies itself, in units that feed themselves to keep their sign.
+        Starting at h(0) = 0 such a unit may take the wrong sign, and the model then predicts rare words only.
+
+        Args:
+            counts: [|V|], how often each token occurs; 1 is added to each.
         """
         with torch.no_grad():
             smoothed = (counts + 1).to(self.decoder.bias.dtype)
@@ -64,12 +67,15 @@ class LanguageModel(nn.Module):
         return [(zero, zero) if pair else zero for _ in self.layers]
 
     def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
-        """Hidden states for the decoder, [n, k, d or h], and the state after the last token.
+        """Read tokens.
 
         Args:
             tokens: [k, n] ids.
-            state: what the pass before returned, or ``zero_state(k)``.
+            state: from the previous batch, or ``zero_state(k)``.
             reset: optional [k, n] bool; where True the state is zero before that token.
+
+        Returns:
+            Hidden states for the decoder, [n, k, d or h], and the state after the last token.
         """
         config = self.config
         x = self._embed(tokens.t())
@@ -85,7 +91,7 @@ class LanguageModel(nn.Module):
         return x, after
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., |V|] unnormalised log probabilities of the next token."""
+        """Unnormalised log probabilities of the next token, [..., |V|]."""
         return cast(Tensor, self.decoder(hidden))
 
     def _embed(self, tokens: Tensor) -> Tensor:
@@ -100,7 +106,10 @@ class LanguageModel(nn.Module):
             return x
         if not self.config.locked and not self.share:
             return F.dropout(x, self.config.dropout)
-        k, rows = self.share or (x.shape[1], slice(None))  # the mask of all k rows is drawn, whoever has the others
+        k, rows = self.share or (
+            x.shape[1],
+            slice(None),
+        )  # every process draws the masks of all k rows, so that they do not depend on the division
         return x * F.dropout(x.new_ones(1 if self.config.locked else len(x), k, x.shape[2]), self.config.dropout)[:, rows]
 
     def _recur(self, layer: nn.Module, x: Tensor, state: Any, reset: Tensor | None) -> tuple[Tensor, Any]:
@@ -122,12 +131,12 @@ def _layer(cell: str, input_size: int, hidden_size: int, backend: str | None) ->
 
 
 def detach(state: State) -> State:
-    """The same numbers without their history: where truncated BPTT truncates."""
+    """The state without its graph: the place where truncated BPTT truncates."""
     return [tuple(s.detach() for s in part) if isinstance(part, tuple) else part.detach() for part in state]
 
 
 def flatten(state: State) -> list[Tensor]:
-    """The state's tensors in a fixed order, for saving."""
+    """The state's tensors in a fixed order, for checkpoints."""
     return [t for part in state for t in (part if isinstance(part, tuple) else (part,))]
 
 
@@ -137,10 +146,10 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
 
 
 def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
-    """``model(tokens, state, reset)`` with bfloat16 products; parameters, results and the state between passes are float32.
+    """``model(tokens, state, reset)`` with products in bfloat16; parameters, results and the state between batches are float32.
 
-    The state's numbers are of bfloat16, in float32 tensors. On a CPU torch's GRU carries float32 within a pass, so there its
-    state is rounded where a sequence is cut into passes; with the other cells a cut makes no difference.
+    The state's numbers are representable in bfloat16. On a CPU all layers but oneDNN's LSTM carry float32 within a batch, so
+    their state is rounded where the text is cut into batches; for the LSTM a cut makes no difference.
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
         hidden, after = model(tokens, state, reset)

@@ -6,10 +6,16 @@ GATES = {"lstm": 4, "gru": 3}
 
 
 def parameter_table(vocabulary: int, config: ModelConfig, tie: bool) -> dict[str, tuple[str, int]]:
-    """{name: (shape, count)} of a model; a tied decoder counts 0 and says so.
+    """Count a model's parameters in the lecture's table (slides Parameters and Weight tying).
 
-    The lecture's names: E: |V| x d, U: h x |V|, W_i: d x h, W_h: h x h, each of the last two once a gate and layer. There
-    are two recurrent biases a gate, as in torch.nn.
+    Args:
+        vocabulary: |V|.
+        config: cell, sizes and number of layers.
+        tie: whether the decoder uses the embedding; it then counts 0.
+
+    Returns:
+        {name: (shape, count)} with E: |V| x d, U: h x |V|, W_i: d x h and W_h: h x h, the last two for each gate and layer, and
+        two biases a gate, as in torch.nn.
     """
     d, h, layers = config.d, config.hidden_size, config.layers
     gates = GATES.get(config.cell, 1)

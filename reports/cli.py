@@ -1,14 +1,16 @@
 """The command ``reports``."""
 
 import sys
+import webbrowser
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recurrent_lm import lm, reports
 from recurrent_lm.studies import InputError, run_app, say
 
-RUNS = Path("runs")  # where tables are looked for if none is named
+RUNS = Path("runs")  # searched for tables if none is named
 PAGES = RUNS / "reports"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="Show what studies found.")
@@ -30,17 +32,16 @@ def figure(
 
     [dim]reports figure runs/studies/gradient_lag.parquet[/dim]
     """
-    from recurrent_lm.reports import figure as figure_of
     from recurrent_lm.reports.images import check_place, save
 
-    made = figure_of(table, name)
+    drawn = reports.figure(table, name)
     path = out or table.with_suffix(".png")
     if path.absolute() == table.absolute():
         raise InputError(f"{path} is the table itself; choose another --out")
     check_place(path, force)
-    save(made.drawing, path)
-    print("\n".join(made.lines))
-    print(made.caption)
+    save(drawn.drawing, path)
+    print("\n".join(drawn.lines))
+    print(drawn.caption)
     print(f"figure: {path}")
 
 
@@ -60,10 +61,9 @@ def build(
     [dim]reports build runs/demo --out pages[/dim]
     [dim]reports build runs/studies --against reports/published/cpu[/dim]
     """
-    from recurrent_lm.reports import build as build_all
     from recurrent_lm.reports.images import FORMATS
 
-    built = build_all(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
+    built = reports.build(tables or ([RUNS] if RUNS.is_dir() else []), out, say, against, (".png",) if png else tuple(FORMATS))
     if not built.pages:
         where = ", ".join(map(str, tables or [RUNS]))
         print(f"nothing was run yet: there is no study's table in {where}; for example: studies run training_step")
@@ -72,14 +72,42 @@ def build(
         raise InputError("; ".join(built.problems))
 
 
+@app.command()
+def training(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="run folders, or a folder of runs", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option(help="the page; training.html in the run, or beside several, if left out", show_default=False)
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="show what comes next behind this text; may be given several times")
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="write the page anew while a training goes on")] = False,
+    show: Annotated[bool, typer.Option("--open", help="open it in the browser")] = False,
+) -> None:
+    """Make a page of a training, or of several side by side: losses, texts, next words, gradients, what differs.
+
+    [dim]reports training runs/mine --watch[/dim]
+    [dim]reports training runs/demo/obama-tanh runs/demo/obama-lstm --open[/dim]
+    """
+    from recurrent_lm.reports import training as page_of
+
+    found = list(dict.fromkeys(run for path in runs for run in lm.runs_in(path)))
+    page = out or page_of.place_of(found)
+    if watch:
+        page_of.watch(found, page, prompt or [], say, webbrowser.open if show else None)
+        return
+    page_of.write_page(found, page, prompt or [], page_of.Models())
+    print(f"page: {page}")
+    if show:
+        webbrowser.open(page.absolute().as_uri())
+
+
 @app.command("open")
 def open_(folder: Annotated[Path, typer.Argument(help="the folder of the pages")] = PAGES) -> None:
     """Open the index in the browser, and print where it is.
 
     [dim]reports open[/dim]
     """
-    import webbrowser
-
     index = folder / "index.html"
     if not index.is_file():
         raise InputError(f"there is no {index}; make it first: reports build --out {folder}")

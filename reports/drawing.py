@@ -1,4 +1,4 @@
-"""From a study's table to a drawing with words."""
+"""Draws a study's table as one figure with words."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,19 +20,26 @@ class Figure:
 
 
 def figure(table_path: Path, name: str = "") -> Figure:
-    """The figure of a stored table; ``name`` chooses among several, the first is taken if it is left out.
+    """Draw one figure of a stored table.
+
+    Args:
+        table_path: a table from a study.
+        name: which of the study's figures; the first if left out.
+
+    Returns:
+        The drawing, its caption, and lines for a terminal.
 
     Raises:
-        InputError: when there is no such table, or its study has no such figure.
+        InputError: if there is no such table or figure.
     """
     table = load(table_path)
     study = table.attrs["study"]
-    found = {plot.name: plot for plot in plots(study)}
-    if not found:
+    figures = {plot.name: plot for plot in plots(study)}
+    if not figures:
         raise InputError(f"the study {study} has no figure; studies show {table_path} prints its claims")
-    if name and name not in found:
-        raise InputError(f"the study {study} has no figure {name!r}; it has {', '.join(found)}")
-    plot = found[name or next(iter(found))]
+    if name and name not in figures:
+        raise InputError(f"the study {study} has no figure {name!r}; it has {', '.join(figures)}")
+    plot = figures[name or next(iter(figures))]
     claims = verdicts(table)
     drawing = plot.draw(table, claims, WIDE)
     headline(drawing, plot.title(table))

@@ -1,4 +1,4 @@
-"""Files on disk. What is written says that ``reports`` made it, and nothing else is written over."""
+"""Image files and pages on disk. They name ``reports`` as their maker; files without that name are not overwritten."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,10 +27,11 @@ UNDATED = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}  
 
 
 def check_place(path: Path, force: bool = False) -> None:
-    """Refuse a place where a picture cannot or must not be written.
+    """Refuse a path where a picture cannot or must not be written.
 
     Raises:
-        InputError: for an unknown format, a place that cannot be written, and, unless ``force``, a file from elsewhere.
+        InputError: for an unknown format, a path that cannot be written, and, unless ``force``, a file that reports did not
+            make.
     """
     if path.suffix not in FORMATS:
         raise InputError(f"--out must end in {', '.join(FORMATS)}, not {path.name!r}")
@@ -40,7 +41,7 @@ def check_place(path: Path, force: bool = False) -> None:
 
 
 def save(drawing: "Figure", path: Path) -> None:
-    """Write a drawing as a whole or not at all, with the name of its maker inside."""
+    """Write a drawing completely or not at all, with the name of its maker inside."""
     metadata = UNDATED[path.suffix] | {FORMATS[path.suffix][0]: MAKER}
     with replacing(path, "--out") as temporary, boxes_for_glyphs():
         drawing.savefig(temporary, format=path.suffix[1:], metadata=metadata)
@@ -49,7 +50,7 @@ def save(drawing: "Figure", path: Path) -> None:
 
 
 def _with_a_palette(path: Path, metadata: dict[str, Any]) -> None:
-    """256 colours instead of 16 million: a figure looks the same and takes a third of the room."""
+    """256 colours instead of 16 million, which look the same in a third of the bytes."""
     text = PngInfo()
     for key, value in metadata.items():
         text.add_text(key, value)
@@ -58,7 +59,7 @@ def _with_a_palette(path: Path, metadata: dict[str, Any]) -> None:
 
 
 def replaceable(path: Path) -> bool:
-    """Whether a file is not there, or says that this program wrote it."""
+    """Whether a file is missing, or names this program as its maker."""
     if not path.exists():
         return True
     if not path.is_file():

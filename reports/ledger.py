@@ -1,4 +1,4 @@
-"""Every claim with its verdict, failing rows first, and the sentence that sums them up."""
+"""All claims with their verdicts, failing ones first, and the sentence that sums them up."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ ORDER = ("fails", "ambiguous", NOT, "holds")
 SIGNS = {"fails": "✗", "ambiguous": "?", "not measured": "–", "holds": "✓"}  # beside the colour
 PLURAL = {"fails": "fail", "ambiguous": "are ambiguous", "not measured": "were not measured", "holds": "hold"}
 SINGULAR = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "was not measured", "holds": "holds"}
-SPELT = 3  # claims that the sentence spells out; of more it gives the number
+SPELT = 3  # claims in the summary sentence; of further ones it gives the number
 
 
 @dataclass(frozen=True)
 class Entry(Claim):
-    """A claim as the ledger lists it. ``page`` is the page of the table that decides it."""
+    """A claim in the ledger; ``page`` is the page of the table that decides it."""
 
     page: str = ""
 
@@ -29,17 +29,17 @@ class Entry(Claim):
 
     @property
     def rank(self) -> int:
-        """Where its verdict stands among all: failing first."""
+        """The verdict's place in the order, failing first."""
         return ORDER.index(self.verdict)
 
 
 def ledger(claims: "pd.DataFrame", page: str = "") -> list[Entry]:
-    """The claims that ``verdicts`` gave, failing rows first, otherwise in the study's order."""
+    """The claims from ``verdicts``, failing ones first, otherwise in the study's order."""
     return ordered([Entry(*row) for row in claims.assign(page=page).itertuples(index=False)])
 
 
 def ordered(claims: list[Entry]) -> list[Entry]:
-    """Failing rows first; among equals the order stays."""
+    """Sort failing claims first, keeping the order among equals."""
     return sorted(claims, key=lambda claim: claim.rank)
 
 
@@ -58,7 +58,7 @@ def united(claims: list[tuple[str, Entry]]) -> list[Entry]:
 
 
 def decided_elsewhere(claims: list[Entry], others: list[Entry]) -> list[Entry]:
-    """What these claims leave unmeasured and those of the study's other tables decide."""
+    """Claims that this table leaves unmeasured and another table of the study decides."""
     known = _decided([("", c) for c in others])
     return [c for c in claims if c.verdict == NOT and ("", c.key, c.setting) in known]
 
@@ -68,7 +68,7 @@ def _decided(claims: list[tuple[str, Entry]]) -> set[tuple[str, str, str]]:
 
 
 def answer(claims: list[Entry]) -> str:
-    """One sentence on what the claims decide: counts, and the weightiest claims with what was measured."""
+    """One sentence on the claims: counts, and the most important claims with their measured values."""
     if not claims:
         return "The table decides no claim."
     groups = [(verdict, [c for c in claims if c.verdict == verdict]) for verdict in ORDER]
@@ -81,15 +81,23 @@ def answer(claims: list[Entry]) -> str:
     return f"Of {len(claims)} claims {', '.join(counts[:-1])} and {counts[-1]}: {_spelt(groups[0][1])}."
 
 
+def counted(claims: list[Entry]) -> str:
+    """How many claims have which verdict, failing ones first: 1 fails, 36 hold."""
+    groups = [(verdict, sum(c.verdict == verdict for c in claims)) for verdict in ORDER]
+    return ", ".join(f"{count} {_verb(verdict, count)}" for verdict, count in groups if count) or "none"
+
+
 def _verb(verdict: str, count: int) -> str:
     return (SINGULAR if count == 1 else PLURAL)[verdict]
 
 
 def _spelt(group: list[Entry]) -> str:
-    """The first claims with what was measured; one that was made in several settings is named once, with their number."""
+    """The first claims with measured values; a claim in several settings is named once, with their number."""
     measured: dict[str, list[str]] = {}
     for c in group:
         measured.setdefault(c.text, []).append("" if c.verdict == NOT else f" (measured {c.measured})")
-    said = [claim + (values[0] if len(values) == 1 else f" (in {len(values)} settings)") for claim, values in measured.items()]
-    more = len(said) - SPELT
-    return "; ".join(said[:SPELT]) + (f"; and {more} more" if more > 0 else "")
+    sentences = [
+        claim + (values[0] if len(values) == 1 else f" (in {len(values)} settings)") for claim, values in measured.items()
+    ]
+    more = len(sentences) - SPELT
+    return "; ".join(sentences[:SPELT]) + (f"; and {more} more" if more > 0 else "")

@@ -1,14 +1,16 @@
-"""A study's table as a page: what stands on it, apart from how HTML and Markdown write it."""
+"""The content of a study's page, independent of HTML and Markdown."""
 
 import base64
 import gzip
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from pandas.api.types import is_numeric_dtype
 
-from recurrent_lm.reports.ledger import Entry, answer, decided_elsewhere, ledger
+from recurrent_lm.reports import ledger as ledgers
+from recurrent_lm.reports.ledger import Entry, decided_elsewhere, ledger
 from recurrent_lm.reports.since import Since, since
 from recurrent_lm.reports.svg import inline
 from recurrent_lm.reports.values import cell, facts, first, heading, sentence
@@ -20,6 +22,8 @@ from recurrent_lm.studies import (
     Listing,
     Passage,
     Plot,
+    answer,
+    finding,
     headline,
     listings,
     passages,
@@ -33,34 +37,46 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure as Drawing
 
-ROWS = 2_000  # of the data that a page lists; the CSV in it holds all
-PLAIN = 200_000  # characters of CSV up to which it stands in a page as text, and from which on it is compressed
+ROWS = 200  # of the data that a page lists; the CSV in it holds all
+DIGITS = 9  # of a number in the CSV; the table itself holds all
+PLAIN = 200_000  # characters; a longer CSV is compressed inside the page
 
 
 @dataclass(frozen=True)
 class Shown:
-    """A figure on a page, or the sentence that says why there is none."""
+    """A figure on a page, or the sentence that says why it is missing."""
 
     name: str
     title: str
     caption: str
     understanding: str
-    wide: str = ""  # <svg> elements
-    narrow: str = ""
+    svg: str = ""  # an <svg> element
+    narrow: "Callable[[], str]" = lambda: ""  # draws it for the gallery, where it is small, and gives that <svg> element
     problem: str = ""
     drawing: "Drawing | None" = None  # with its title, to be saved beside the page
     slides: tuple[str, ...] = ()  # of the lecture, that it follows
     papers: str = ""
+    found: str = ""  # its finding, where the study gives one
 
     @property
     def finding(self) -> str:
-        """What it shows in one sentence."""
-        return first(self.caption)
+        """What it proves in one sentence."""
+        return self.found or first(self.caption)
+
+    @property
+    def local(self) -> str:
+        """Its name on its page: the plot's."""
+        return self.name.rpartition("-")[2]
+
+    @property
+    def rest(self) -> str:
+        """The caption without its first sentence, where that is the finding."""
+        return self.caption if self.found else self.caption[len(self.finding) :].strip()
 
 
 @dataclass(frozen=True)
 class Page:
-    """Everything that a page says. All of it is plain text, but for the figures' SVG."""
+    """The content of a page, plain text except for the figures' SVG."""
 
     name: str  # of its file, without the ending
     study: str
@@ -85,35 +101,36 @@ class Page:
     elsewhere: list[str] = field(default_factory=list)  # pages of the study's other tables
     leads: bool = True  # the study's first, which shows what can be shown together
     left: int = 0  # claims that this table leaves unmeasured and those decide
+    answered: str = ""  # the question, by the study, where the table decides it
 
     @property
     def title(self) -> str:
-        """The study's name as a heading, with what was measured where another page leads the study's."""
+        """The study's name as a heading, with the subject if another page leads the study's."""
         return heading(self.study) if self.leads or not self.subject else f"{heading(self.study)}: {self.subject}"
 
     @property
     def slides(self) -> list[str]:
-        """The lecture's slides that its figures follow."""
+        """The lecture's slides that the figures follow."""
         return list(dict.fromkeys(slide for shown in self.drawn for slide in shown.slides))
 
     @property
     def drawn(self) -> list[Shown]:
-        """The figures that there are."""
+        """The figures that could be drawn."""
         return [shown for shown in self.figures if not shown.problem]
 
     @property
     def undrawn(self) -> list[Shown]:
-        """Those that there are not."""
+        """The figures that could not be drawn, with the reason."""
         return [shown for shown in self.figures if shown.problem]
 
     @property
     def question(self) -> str:
-        """What the study asks."""
+        """The study's question."""
         return sentence(STUDIES[self.study])
 
     @property
     def made(self) -> str:
-        """Command, commit and machine, on one line."""
+        """Command, commit and machine on one line."""
         about = self.environment
         gpu = about.get("gpu", "none")
         cores = f"{about['cores']} cores" if "cores" in about else ""
@@ -130,8 +147,13 @@ class Page:
 
     @property
     def answer(self) -> str:
-        """What the claims decide."""
-        return answer(self.claims)
+        """The answer to the question; where the study gives none, what the claims decide."""
+        return self.answered or ledgers.answer(self.claims)
+
+    @property
+    def verdicts(self) -> str:
+        """How many claims have which verdict, failing ones first."""
+        return ledgers.counted(self.claims)
 
 
 def make(
@@ -154,20 +176,24 @@ def make(
     listed = seen.head(ROWS).astype(object)
     about = dict(table.attrs.get("machine", {}))
     command, commit, dirty = about.pop("command", ""), about.pop("commit", ""), about.pop("dirty", False)
-    made = ledger(claims, name)
-    left = decided_elsewhere(made, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
+    entries = ledger(claims, name)
+    left = decided_elsewhere(entries, [c for page, other in beside.items() for c in ledger(verdicts(other), page)])
     together = [table, *beside.values()] if leads else [table]
+    answered = answer(table, claims)
+    figures = [_shown(plot, together, claims, name) for plot in plots(table.attrs["study"])]
+    if answered:  # the plot that proves it comes first
+        figures.sort(key=lambda shown: shown.name != f"{name}-{answered.plot}")
     return Page(
         name=name,
         study=table.attrs["study"],
         source=source,
         subject=subject(table),
-        claims=[claim for claim in made if claim not in left],
-        figures=[_shown(plot, together, claims, name) for plot in plots(table.attrs["study"])],
+        claims=[claim for claim in entries if claim not in left],
+        figures=figures,
         columns=[str(column) for column in seen.columns],
         rows=[[cell(value) for value in row] for row in listed.where(listed.notna(), None).itertuples(index=False)],
         count=len(table),
-        csv=table.to_csv(index=False, lineterminator="\n"),
+        csv=table.to_csv(index=False, lineterminator="\n", float_format=f"%.{DIGITS}g"),
         parameters=facts(table.attrs["parameters"]),
         environment=facts(about),
         command=str(command or "unknown"),
@@ -176,11 +202,12 @@ def make(
         numeric=[is_numeric_dtype(seen[column]) for column in seen.columns],
         measured=[str(column) for column in table.columns],
         summed=summed,
-        since=since(table, older[1], made, ledger(verdicts(older[1]), name), older[0]) if older else None,
+        since=since(table, older[1], entries, ledger(verdicts(older[1]), name), older[0]) if older else None,
         listings=listings(table),
         elsewhere=list(beside),
         leads=leads,
         left=len(left),
+        answered=answered.sentence if answered else "",
     )
 
 
@@ -192,9 +219,15 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
     name = f"{page}-{plot.name}"
     try:
         caption = plot.caption(table, claims)
-        drawings = [plot.draw(table, claims, size) for size in (NARROW, WIDE)]
+        drawing = plot.draw(table, claims, WIDE)
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
-    narrow, wide = (inline(drawing, f"{plot.name}{i}", f"{title}. {caption}") for i, drawing in enumerate(drawings))
-    headline(drawings[1], title)
-    return Shown(name, title, caption, plot.understanding, wide, narrow, drawing=drawings[1], **about)
+    sentence = finding(table, claims, plot.name)
+    label = f"{title}. {sentence or caption}"
+
+    def narrow() -> str:
+        return inline(plot.draw(table, claims, NARROW), f"{name}-small", label)
+
+    svg = inline(drawing, name, label)
+    headline(drawing, title)
+    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=sentence, **about)

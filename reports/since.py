@@ -1,4 +1,4 @@
-"""What changed between two tables of one study: its claims, then and now, and what else was not the same."""
+"""Changes between two tables of one study: claims then and now, and other differences."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -12,19 +12,19 @@ from recurrent_lm.studies import changes
 if TYPE_CHECKING:
     import pandas as pd
 
-PROGRAM = ("commit", "sources", "version", "dirty")  # of what is recorded about the machine
+PROGRAM = ("commit", "sources", "version", "dirty")  # the recorded fields that identify the program
 TYPED = ("command",)
-UNKNOWN = "not recorded"  # by an older program: nobody knows whether it was the same
+UNKNOWN = "not recorded"  # by an older program, so it may or may not have been the same
 WORDS = {"fails": "fails", "ambiguous": "is ambiguous", "not measured": "is not measured", "holds": "holds"}
 BEFORE = {"fails": "failed", "ambiguous": "was ambiguous", "not measured": "was not measured", "holds": "held"}
-SPELT = 3  # changes that the sentence spells out
-SHORT = 80  # characters of what was measured up to which it is among them
-STEPS = ("changed", "gone", "new", "as before")  # in this order
+SPELT = 3  # changes in the summary sentence at most
+SHORT = 80  # longer measured values are left out of the summary sentence
+STEPS = ("changed", "gone", "new", "as before")  # in the order of the page
 
 
 @dataclass(frozen=True)
 class Change:
-    """A claim ``then`` and ``now``; None on the side where it was not made."""
+    """A claim ``then`` and ``now``; None where it was not made."""
 
     then: Entry | None
     now: Entry | None
@@ -45,12 +45,12 @@ class Change:
 
     @property
     def rank(self) -> int:
-        """Changed ones first, failing ones first among each."""
+        """Changed claims first, failing ones first within each kind."""
         return STEPS.index(self.kind) * len(ORDER) + self.claim.rank
 
     @property
     def words(self) -> str:
-        """What became of it: fails now, say."""
+        """The change in words, such as "fails now"."""
         if self.kind != "changed":
             return self.kind
         return f"{WORDS[self.claim.verdict]} now"
@@ -58,7 +58,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Since:
-    """What a page says of an older table of its study."""
+    """A page's comparison with an older table of its study."""
 
     source: str  # the older table's file
     claims: list[Change]
@@ -70,12 +70,12 @@ class Since:
 
     @property
     def moved(self) -> list[Change]:
-        """Without those that are as before."""
+        """The claims that changed, appeared or disappeared."""
         return [c for c in self.claims if c.kind != "as before"]
 
     @property
     def answer(self) -> str:
-        """One sentence on what changed."""
+        """One sentence on the changes."""
         count = Counter(c.kind for c in self.claims)
         if not self.claims:
             return "Neither table decides a claim."
@@ -98,28 +98,28 @@ def since(table: "pd.DataFrame", older: "pd.DataFrame", now: list[Entry], then: 
     known = conditions(table, older)
     differ = {name for name, *sides in known if UNKNOWN not in sides}
     same_machine = not any(name.startswith("machine ") for name in differ)
-    found = changes(table, older)
-    timed = found.attrs["of"] == "seconds"
+    compared = changes(table, older)
+    timed = compared.attrs["of"] == "seconds"
     remarks = list(_remarks(table, older, differ, same_machine, timed))
-    if found.empty or (timed and not same_machine):
+    if compared.empty or (timed and not same_machine):
         return Since(source, claims, known, remarks)
-    counts = Counter(found["change"])
+    counts = Counter(compared["change"])
     words = ", ".join(f"{count:,} {word}" for word, count in counts.most_common())
-    what = "Times" if timed else f"Values of {found.attrs['of']}".replace("_", " ")
-    rows = [[cell(value) for value in row] for row in found.astype(object).itertuples(index=False)]
-    counted = f"{what} that both tables hold, {len(found):,} in all, compared by medians: {words}."
-    return Since(source, claims, known, remarks, [str(c) for c in found.columns], rows, counted)
+    subject = "Times" if timed else f"Values of {compared.attrs['of']}".replace("_", " ")
+    rows = [[cell(value) for value in row] for row in compared.astype(object).itertuples(index=False)]
+    counted = f"{subject} that both tables hold, {len(compared):,} in all, compared by medians: {words}."
+    return Since(source, claims, known, remarks, [str(c) for c in compared.columns], rows, counted)
 
 
 def pairs(then: list[Entry], now: list[Entry]) -> list[Change]:
     """Each claim of either side once: with its like in the same setting, else with the only one left of that key."""
-    left, made = list(then), list[Change]()
+    left, changes_ = list(then), list[Change]()
     rest: list[Entry] = []
     for claim in now:
         same = next((c for c in left if (c.key, c.setting) == (claim.key, claim.setting)), None)
         if same:
             left.remove(same)
-            made.append(Change(same, claim))
+            changes_.append(Change(same, claim))
         else:
             rest.append(claim)
     alone = Counter(c.key for c in rest), Counter(c.key for c in left)
@@ -127,16 +127,16 @@ def pairs(then: list[Entry], now: list[Entry]) -> list[Change]:
         same = next((c for c in left if c.key == claim.key and alone[0][c.key] == alone[1][c.key] == 1), None)
         if same:
             left.remove(same)
-        made.append(Change(same, claim))
-    return made + [Change(claim, None) for claim in left]
+        changes_.append(Change(same, claim))
+    return changes_ + [Change(claim, None) for claim in left]
 
 
 def conditions(table: "pd.DataFrame", older: "pd.DataFrame") -> list[tuple[str, str, str]]:
-    """What the tables say of their making and do not say alike: a name, and its value then and now."""
+    """Differences in how the tables were made: a name, and its value then and now."""
     then, now = (dict(_facts(t)) for t in (older, table))
     names = [*now, *(name for name in then if name not in now)]
-    found = [(name, then.get(name, UNKNOWN), now.get(name, UNKNOWN)) for name in names if then.get(name) != now.get(name)]
-    return [known for known in found if set(known[1:]) != {UNKNOWN, "none"}]
+    differing = [(name, then.get(name, UNKNOWN), now.get(name, UNKNOWN)) for name in names if then.get(name) != now.get(name)]
+    return [known for known in differing if set(known[1:]) != {UNKNOWN, "none"}]
 
 
 def _facts(table: "pd.DataFrame") -> Iterator[tuple[str, str]]:
@@ -177,7 +177,7 @@ def _remarks(table: "pd.DataFrame", older: "pd.DataFrame", names: set[str], same
 
 
 def _told(moved: list[Change]) -> Iterator[str]:
-    """What became of each claim, with what was measured where it is one setting's and short."""
+    """The change of each claim, with its measured value where that is one setting's and short."""
     groups: dict[str, list[Change]] = {}
     for change in moved:
         assert change.then

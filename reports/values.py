@@ -4,7 +4,7 @@ import re
 from numbers import Integral, Real
 from typing import Any
 
-LONG = 200  # characters of a value, of which a list shows no more
+LONG = 200  # characters of a value in a list at most
 
 
 def heading(study: str) -> str:
@@ -13,7 +13,7 @@ def heading(study: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """With a capital first letter; the others stay."""
+    """The text with a capital first letter."""
     return text[:1].upper() + text[1:]
 
 
@@ -23,7 +23,7 @@ def first(text: str) -> str:
 
 
 def cell(value: Any) -> str:
-    """A value as a table shows it: four digits that count, nothing for nothing, and of long text the beginning."""
+    """A value in a table: four significant digits, empty for none, long text cut."""
     if value is None:
         return ""
     if isinstance(value, Real) and not isinstance(value, Integral):
@@ -34,13 +34,13 @@ def cell(value: Any) -> str:
 
 def facts(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
     """Names and values as text; the names of what is nested are joined by a dot."""
-    found: dict[str, str] = {}
+    flat: dict[str, str] = {}
     for key, value in values.items():
         if isinstance(value, dict):
-            found |= facts(value, f"{prefix}{key}.")
+            flat |= facts(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = joined(value)
-    return found
+            flat[f"{prefix}{key}"] = joined(value)
+    return flat
 
 
 def joined(value: Any) -> str:

@@ -70,25 +70,15 @@ def run(
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     going: list[Any] = []
     with ending_at_once(lambda: going[0].stopped() if going else "stopped before the first cell; nothing was measured"):
-        from recurrent_lm.studies.engine.memory import allocation_failures
-        from recurrent_lm.studies.engine.run import Run
-        from recurrent_lm.studies.engine.study import make, usual_preset
-        from recurrent_lm.studies.engine.tables import check_place, save
-        from recurrent_lm.studies.executors.choose import executor
+        from recurrent_lm.studies.engine.run import prepared
 
         if name == "throughput":
             from recurrent_lm.studies.throughput.options import settings as short
 
             pairs = short(variant or [], cells, sizes or [], dtype) | pairs
-        preset = preset or usual_preset(name)
-        study = make(name, pairs, preset)
         path = out or Path("runs") / "studies" / f"{name}.parquet"
-        check_place(path, name)
-        base = path.with_name(f"{path.stem}-{preset}")
-        going.append(Run(study, name, preset, base, fresh, executor(where, name, study.TIMED)))
-        with allocation_failures():
-            table = going[0]()
-        save(table, path, name, study, preset=preset, failed=going[0].failed, machine=going[0].machine)
+        going.append(prepared(name, pairs, preset, path, fresh, where))
+        going[0].write(path)
     _claims(path)
     print(f"table: {path}")
 
@@ -128,7 +118,7 @@ def scale(
     bptt: Annotated[int, typer.Option(min=1, max=1_000_000, help="tokens of a window")] = 100,
     tokens: Annotated[int, typer.Option(min=1, max=10**18, help="of the corpus")] = 10**11,
 ) -> None:
-    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/SCALE.md.
+    """What limits training on 1, 8 and 1,000 GPUs: memory, traffic and time by arithmetic, as in docs/scale.md.
 
     [dim]studies scale --rows 256[/dim]
     """

@@ -1,5 +1,7 @@
 """Everything that only a GPU can prove, in minutes: ``python tests/gpu_check.py --out DIR`` from the source tree, no install.
 
+Where a GPU can be had for a quarter of an hour only: ``--story 1``, then 2 and 3, which put first what is worth most.
+
 Runs the checks of tests/gpu in processes of their own, so that a hang, or a fault that costs a process its GPU, ends one check
 and is reported. What is known is in DIR at every moment: summary.md, checks.csv, timings.csv, results.json. Exit code 0 if all
 checks ran and passed, 1 if not, 2 without a CUDA GPU. Speed is reported and fails nothing.
@@ -39,6 +41,12 @@ SHARDS = {
     "repeat": ["all"],
     "timing": ["peaks", "recurrence", "linear", "logits", "trace"],
 }  # fmt: skip
+STORIES = {  # shards of the part "story" in order: those of a story run one after the other
+    1: ("machine", "peaks", "headline", "waits", "launches", "cells"),
+    2: ("flashrnn-build", "exchange", "sizes", "losses", "trace", "flashrnn"),
+    3: ("steps", "capture", "language", "sanitize"),
+}
+SECONDS = {None: 470, 1: 170, 2: 230, 3: 230}  # of a run without a story, and of each story
 PARTS = tuple(part for stage in STAGES for part in stage)
 NO_GPU = "a CUDA GPU is needed, and torch sees none here; everything that needs none is in make test and make test-all"
 
@@ -52,6 +60,7 @@ class Shard:
     done: int = 0
     total: int = 1
     begun: str = ""
+    leave: list[str] = field(default_factory=list)  # checks that an earlier run did
     lines: "queue.Queue[str | None]" = field(default_factory=queue.Queue)
 
 
@@ -79,8 +88,10 @@ def run_shard(shard: Shard, device: str, results: Results, end: float) -> None:
                         _lost(shard, results, f"the process ended with exit code {process.returncode}: {_last_words(process)}")
                     break
                 told = json.loads(line)
-                if "begin" in told:
-                    shard.begun, shard.total, allowed = told["begin"], told["of"], told["seconds"]
+                if "of" in told:
+                    shard.total = told["of"]
+                elif "begin" in told:
+                    shard.begun, allowed = told["begin"], told["seconds"]
                 else:
                     results.add(shard.part, shard.name, told)
                     shard.done, shard.begun = shard.done + 1, ""
@@ -106,6 +117,8 @@ def _start(shard: Shard, device: str) -> "subprocess.Popen[str]":
         device,
         "--after",
         str(shard.done),
+        "--leave",
+        *shard.leave,
     ]
     process = subprocess.Popen(
         command,
@@ -173,13 +186,15 @@ print(json.dumps({"gpu": name} | versions | more))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         return {"error": f"{sys.executable} cannot import what is needed: {done.stderr.strip().splitlines()[-1]}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if device != "cpu" and found["gpu"] and (missing := cannot_launch()):
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if device == "cuda" and content["gpu"] and (missing := cannot_launch()):
         return {"error": missing}
     if device == "cpu":
-        found["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
+        content["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
+    if device == "stub":
+        content["gpu"] = "none: a dry run that launches nothing, whose numbers mean nothing"
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found | {"commit": commit.stdout.strip() or None} if found["gpu"] else {}
+    return content | {"commit": commit.stdout.strip() or None} if content["gpu"] else {}
 
 
 def cannot_launch() -> str:
@@ -199,8 +214,11 @@ def main() -> int:
     parser.add_argument("--part", nargs="+", default=list(PARTS), choices=PARTS, metavar="PART", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--only", default="", help="only the shards whose name holds this, such as lstm")
     parser.add_argument("--jobs", type=int, default=min(20, os.cpu_count() or 1), help="processes at once, where they may be")
-    parser.add_argument("--seconds", type=float, default=470, help="after so many nothing more is begun, and that is a failure")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"), help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, help="after so many nothing more is begun, and that is a failure")
+    parser.add_argument(
+        "--story", type=int, choices=STORIES, help="one of three calls of three to four minutes; goes on in --out"
+    )
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu", "stub"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     begin = time.monotonic()
     machine = about(arguments.device)
@@ -208,8 +226,25 @@ def main() -> int:
         print(machine.get("error", NO_GPU), file=sys.stderr)
         return 2
     command = "python " + " ".join([str(Path(__file__).relative_to(ROOT)), *sys.argv[1:]])
-    results = Results(arguments.out, machine | {"command": command, "device": arguments.device})
-    end = begin + arguments.seconds
+    shards = STORIES.get(arguments.story, ())
+    results = Results(arguments.out, machine | {"command": command, "device": arguments.device}, go_on=shards)
+    end = begin + (arguments.seconds or SECONDS[arguments.story])
+    if arguments.story:
+        for name in shards:
+            if arguments.only in name:
+                run_shard(Shard("story", name, leave=results.passed(name)), arguments.device, results, end)
+    else:
+        run_stages(arguments, results, end)
+    results.finish(time.monotonic() - begin)
+    if arguments.story:
+        print("\n".join(results.table(shards)))
+    else:
+        print((arguments.out / "summary.md").read_text())
+    return int(results.bad(shards))
+
+
+def run_stages(arguments: argparse.Namespace, results: Results, end: float) -> None:
+    """The stages in turn, and the shards of each side by side."""
     for stage in STAGES:
         chosen = [Shard(part, name) for part in stage if part in arguments.part
                   for name in SHARDS[part] if arguments.only in name]  # fmt: skip
@@ -231,9 +266,6 @@ def main() -> int:
             thread.start()
         for thread in threads:
             thread.join()
-    results.finish(time.monotonic() - begin)
-    print((arguments.out / "summary.md").read_text())
-    return int(results.bad())
 
 
 if __name__ == "__main__":

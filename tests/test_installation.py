@@ -59,7 +59,8 @@ def test_the_wheel_holds_one_name_and_no_results(wheel: Path) -> None:
     assert not [name for name in names if "published" in name or "/tests/" in name]
     modules = {str(p.relative_to(ROOT)) for r in ("kernels", "lm", "studies", "reports") for p in (ROOT / r).rglob("*.py")}
     assert {name.removeprefix("recurrent_lm/") for name in names if name.endswith(".py")} - {"__init__.py"} == modules
-    for other in ("lm/presets/demo.toml", "lm/templates/surprise.html", "reports/templates/page.html"):
+    templates = ("lm/templates/surprise.html", "lm/page/assets/page.html", "reports/templates/page.html")
+    for other in ("lm/presets/demo.toml", *templates):
         assert f"recurrent_lm/{other}" in names
     assert wheel.stat().st_size < 1_500_000
 

@@ -4,6 +4,7 @@ Pointers are declared as aligned as they are at run time; without that another k
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,6 +79,38 @@ class Facts:
         return [fault for fault, is_wrong in wrong.items() if is_wrong]
 
 
+@dataclass(frozen=True)
+class Compiled:
+    """A kernel for one device: bytes of shared memory and of a thread's stack, registers a thread, its machine code, and
+    what Triton made on the way, by name (``ttgir``, ``ptx``)."""
+
+    shared: int
+    registers: int
+    stack: int
+    code: str
+    asm: Any
+
+
+def compile_for(
+    device: str, kernel: Any, types: dict[str, str], constants: dict[str, Any], aligned: Iterable[str], options: dict[str, Any]
+) -> Compiled:
+    """Compile a Triton body.
+
+    Args:
+        types: of each argument, in order, as Triton writes them.
+        constants: the values of those that are constexpr.
+        aligned: arguments that are multiples of 16, as the launcher sees of pointers from the allocator.
+    """
+    at = {name: (index,) for index, name in enumerate(types)}
+    attributes = {at[name]: [["tt.divisibility", 16]] for name in aligned}
+    source = ASTSource(kernel, types, {at[name]: value for name, value in constants.items()}, attributes)
+    made: Any = triton.compile(source, target=GPUTarget("cuda", int(device.removeprefix("sm_")), 32), options=options)
+    usage, code = (machine_code(made.asm["cubin"], what) for what in ("-res-usage", "-sass"))
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found, usage
+    return Compiled(made.metadata.shared, int(found[1]), int(found[2]), code, made.asm)
+
+
 def compile_here(configuration: Configuration) -> Facts:
     """Compile in this process."""
 
@@ -98,14 +131,7 @@ def compile_here(configuration: Configuration) -> Facts:
     constants |= {name: 1 for name, value in integers.items() if value == 1}  # as the launcher has it
     types |= dict.fromkeys(constants, "constexpr")
     aligned = {name for name in names if name.startswith("p_") or integers.get(name, 1) % 16 == 0}
-    source = ASTSource(
-        kernel,
-        {name: types[name] for name in names},
-        constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in aligned},
-    )
-    target = GPUTarget("cuda", int(c.device.removeprefix("sm_")), 32)
-    compiled: Any = triton.compile(source, target=target, options=options)
+    made = compile_for(c.device, kernel, {name: types[name] for name in names}, constants, aligned, options)
 
     slots = CELLS[c.cell].slots
     k, columns = plan.product(c.direction, slots)
@@ -114,10 +140,7 @@ def compile_here(configuration: Configuration) -> Facts:
     planned = -(-pieces // tiles.warps) * inner // 16
     if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
         planned *= 2
-    usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
-    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", code)
+    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", made.code)
     if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter: a number at a time, on purpose
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if c.switch == "clip norm":  # norms of two neighbouring rows; without the switch the state's loads are counted in full
@@ -125,16 +148,16 @@ def compile_here(configuration: Configuration) -> Facts:
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
     return Facts(
-        shared=compiled.metadata.shared,
-        registers=int(found[1]),
-        stack=int(found[2]),
-        spills=spills_in_loops(code, depth=2),
-        hmma=len(re.findall(r"\bHMMA\.", code)),
+        shared=made.shared,
+        registers=made.registers,
+        stack=made.stack,
+        spills=spills_in_loops(made.code, depth=2),
+        hmma=len(re.findall(r"\bHMMA\.", made.code)),
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
         loads_of_128_bits=sum(".128" in load for load in loads),
         weight_tiles=k // tiles.block_k,
-        allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
+        allocated_before_loop=held_before_loop(made.asm["ttgir"]),
     )
 
 

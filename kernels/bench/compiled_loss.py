@@ -5,12 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
-
-from recurrent_lm.kernels.bench.compiled import SPILLS, spills_in_loops
-from recurrent_lm.kernels.bench.compiler import machine_code
+from recurrent_lm.kernels.bench.compiled import SPILLS, compile_for, spills_in_loops
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss import rows as loss_rows
 from recurrent_lm.kernels.loss import tiles as loss_tiles
@@ -70,37 +65,30 @@ def compile_here(configuration: Configuration) -> Facts:
     fixed, options = _constants(c)
     fixed = {name: value for name, value in fixed.items() if name in function.arg_names}
     single = "fp64" if c.dtype == "float64" else "fp32"
-    signature, aligned = {}, {}
-    for index, name in enumerate(function.arg_names):
+    types, aligned = {}, []
+    for name in function.arg_names:
         if name in fixed:
-            signature[name] = "constexpr"
+            types[name] = "constexpr"
         elif name in ("logits", "grad", "x", "w"):
-            signature[name] = "*" + SHORT[c.dtype]
-        elif name in VECTORS:
-            signature[name] = "*" + single
+            types[name] = "*" + SHORT[c.dtype]
         else:
-            signature[name] = INTEGERS.get(name, "i32")
-        # what the launcher sees: pointers from the allocator, and strides of rows where 16 divides V
-        if signature[name].startswith("*") or (name in ("row_stride", "grad_stride") and c.v % 16 == 0):
-            aligned[(index,)] = [["tt.divisibility", 16]]
-    source = ASTSource(function, signature, fixed, aligned)
-    target = GPUTarget("cuda", int(c.device.removeprefix("sm_")), 32)
-    done: Any = triton.compile(source, target=target, options=options | {"debug": c.debug})
-    usage, code = (machine_code(done.asm["cubin"], what) for what in ("-res-usage", "-sass"))
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
+            types[name] = "*" + single if name in VECTORS else INTEGERS.get(name, "i32")
+        # pointers, and strides of rows where 16 divides V
+        if types[name].startswith("*") or (name in ("row_stride", "grad_stride") and c.v % 16 == 0):
+            aligned.append(name)
+    made = compile_for(c.device, function, types, fixed, aligned, options | {"debug": c.debug})
     widths: Counter[str] = Counter()
-    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", code):
+    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", made.code):
         width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
         widths[width[0] if width else "32"] += 1
     return Facts(
-        shared=done.metadata.shared,
-        registers=int(found[1]),
-        stack=int(found[2]),
-        spills=spills_in_loops(code, depth=1),
+        shared=made.shared,
+        registers=made.registers,
+        stack=made.stack,
+        spills=spills_in_loops(made.code, depth=1),
         loads_of_128_bits=widths["128"],
         loads_of_16_bits=widths["U16"],
-        asserts="__assertfail" in done.asm["ptx"],
+        asserts="__assertfail" in made.asm["ptx"],
     )
 
 

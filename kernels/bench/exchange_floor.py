@@ -8,15 +8,18 @@ from recurrent_lm.kernels.rnn.plan import Device, Tiles, measured
 
 
 def exchange_floor(batch: int, hidden: int, cell: str, dtype: str, device: str | Device = "sm_90") -> tuple[float, float]:
-    """Microseconds a step, forward and backward, of the exchange alone under the cooperative plan of these sizes.
+    """Time a step of the exchange alone, under the cooperative plan of these sizes.
 
-    Each is the wait of an exchange and the time that L2 takes to give every program the state that it multiplies; where
-    programs share K (``Tiles.parts``), a second one for the parts of their sums. Both are nan
-    where the device's constants were not measured (``studies run exchange``), or no cooperative plan fits.
+    The time is the wait of an exchange, plus the time that L2 takes to give every program the state that it multiplies. Where
+    programs share K (``Tiles.parts``), a second exchange of the partial sums is added.
 
     Args:
-        batch, hidden, cell, dtype: as of ``plan.predict``.
+        batch, hidden, cell, dtype: as in ``plan.predict``.
         device: a name in ``plan.DEVICES`` or a ``Device``.
+
+    Returns:
+        Microseconds a step, forward and backward; nan if the device was not measured (``studies run exchange``) or no
+        cooperative plan fits.
     """
     if isinstance(device, str):
         if device not in plans.DEVICES:

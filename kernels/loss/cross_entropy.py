@@ -87,7 +87,8 @@ def cross_entropy(
 
     Args:
         logits: [N, V] in float16, bfloat16, float32 or float64.
-        target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean.
+        target: [N] class indices.
+        ignore_index: rows with this target count neither in the loss nor in a mean.
         weight: [V] class weights of any floating-point dtype, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.
         label_smoothing: the share of the target's probability that is spread over all classes.
@@ -161,10 +162,8 @@ forward = torch.library.custom_op("recurrent_lm::cross_entropy", mutates_args=()
 
 
 @forward.register_fake
-def _(
-    logits: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, label_smoothing: float, z_loss: float,
-    softcap: float | None, best: bool, inplace: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _(logits: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    best, _ = how[-2:]
     losses, lse, top, log_sum = (logits.new_empty(logits.shape[0], dtype=accumulator(logits.dtype)) for _ in range(4))
     return losses, lse, top, log_sum, logits.new_empty(logits.shape[0] if best else 0, dtype=torch.long)
 
@@ -198,10 +197,7 @@ backward = torch.library.custom_op("recurrent_lm::cross_entropy_backward", mutat
 
 
 @backward.register_fake
-def _(
-    logits: Tensor, target: Tensor, weight: Tensor | None, top: Tensor, log_sum: Tensor, upstream: Tensor,
-    upstream_lse: Tensor | None, ignore_index: int, label_smoothing: float, z_loss: float, softcap: float | None,
-) -> Tensor:  # fmt: skip
+def _(logits: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(logits, memory_format=torch.contiguous_format)
 
 

@@ -96,8 +96,8 @@ def linear_cross_entropy(
     Args:
         input: [N, d] hidden states.
         linear_weight: [V, d] decoder weights.
-        target: [N] class indices; rows with ``ignore_index`` count neither in the loss nor in a mean; None, torch's
-            default, is -100.
+        target: [N] class indices.
+        ignore_index: rows with this target count neither in the loss nor in a mean; None is torch's default, -100.
         linear_bias: [V] or None.
         weight: [V] class weights of any floating-point dtype, as in torch: a mean divides by the sum of the targets' weights.
         reduction: "mean", "sum", or "none" for [N] losses.

@@ -78,11 +78,8 @@ total = torch.library.custom_op("recurrent_lm::linear_cross_entropy", mutates_ar
 
 
 @total.register_fake
-def _(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor, weight: Tensor | None,
-    ignore_index: int, label_smoothing: float, z_loss: float, softcap: float | None, dtype: torch.dtype, strategy: str,
-    best: bool, mean: bool, need_input: bool, need_weight: bool, need_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+def _(input: Tensor, linear_weight: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    best, _, need_input, need_weight, need_bias = how[-5:]
     n, v, acc = input.shape[0], linear_weight.shape[0], accumulator(input.dtype)
     return (
         input.new_empty((), dtype=acc),
@@ -176,12 +173,8 @@ single = torch.library.custom_op("recurrent_lm::linear_cross_entropy_rows", muta
 
 
 @single.register_fake
-def _(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor, weight: Tensor | None,
-    ignore_index: int, label_smoothing: float, z_loss: float, softcap: float | None, dtype: torch.dtype, strategy: str,
-    best: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    n, acc = input.shape[0], accumulator(input.dtype)
+def _(input: Tensor, *how: Any) -> tuple[Tensor, ...]:
+    n, acc, best = input.shape[0], accumulator(input.dtype), how[-1]
     loss, lse, top, log_sum = (input.new_empty(n, dtype=acc) for _ in range(4))
     return loss, lse, top, log_sum, input.new_empty(n if best else 0, dtype=torch.long)
 
@@ -231,17 +224,11 @@ single_backward = torch.library.custom_op("recurrent_lm::linear_cross_entropy_ro
 
 
 @single_backward.register_fake
-def _(
-    input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, target: Tensor, weight: Tensor | None, top: Tensor,
-    log_sum: Tensor, upstream: Tensor, upstream_lse: Tensor | None, ignore_index: int, label_smoothing: float,
-    z_loss: float, softcap: float | None, dtype: torch.dtype, strategy: str, need_input: bool, need_weight: bool,
-    need_bias: bool,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    d_input, d_weight, d_bias = (
+def _(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, *how: Any) -> tuple[Tensor, ...]:
+    return tuple(
         p.new_empty(p.shape) if needed and p is not None else input.new_empty(0)
-        for p, needed in zip((input, linear_weight, linear_bias), (need_input, need_weight, need_bias), strict=True)
+        for p, needed in zip((input, linear_weight, linear_bias), how[-3:], strict=True)
     )
-    return d_input, d_weight, d_bias
 
 
 def _setup_single(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

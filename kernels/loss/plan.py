@@ -156,11 +156,15 @@ def choose_loss_plan(
 
 
 def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: Any) -> str:
-    """Both strategies for N rows, V classes and d features in numbers, and why one of them runs.
+    """Explain which strategy ``linear_cross_entropy`` takes, and what each costs.
 
     Args:
+        n, v, d: rows, classes and features.
         dtype: of the products.
         how: ``gradients``, ``single`` and ``strategy`` as in ``choose_loss_plan``.
+
+    Returns:
+        Lines of text.
 
     Raises:
         ValueError: for unknown names, and without classes.

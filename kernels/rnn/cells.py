@@ -1,11 +1,11 @@
-"""The equations of every recurrent cell, one step at a time: eager in torch, and beside it the same in Triton.
+"""The equations of every recurrent cell for one step, in torch and beside it in Triton.
 
-Notation of torch.nn: rows of ``weight_hh`` are gate units, so the lecture's W_h is ``weight_hh.T``. The part of the step
-that does not depend on the state, z = x W_e + b, is given; gates lie side by side along the last axis of z.
+Notation of torch.nn: rows of ``weight_hh`` are gate units, so the lecture's W_h is ``weight_hh.T``. The part of the step that
+does not depend on the state, z = x W_e + b, is an input; gates are adjacent along the last axis of z.
 
-The Triton half works on tiles of ``slots``: a unit's 1 or 4 numbers, adjacent, so that one product serves all gates. The
-LSTM's are i, f, g, o. The GRU's are r, u, n and a = h W_n + b_n, what the reset gate acts on: the input's product fills
-the first three, that of the state the first two and the last. ``pre`` is the sum of both products.
+The Triton half works on tiles of ``slots``: 1 or 4 adjacent numbers a unit, so that one product serves all gates. The LSTM's
+are i, f, g, o. The GRU's are r, u, n and a = h W_n + b_n, which the reset gate multiplies: the input's product fills the first
+three, the state's product the first two and the last. ``pre`` is the sum of both products.
 """
 
 from collections.abc import Callable
@@ -23,11 +23,11 @@ with suppress(ModuleNotFoundError):  # without torch the Triton half still compi
 State = tuple["torch.Tensor", ...]  # (h,) or, for the LSTM, (h, c); each [B, H]
 Step = Callable[["torch.Tensor", State, "torch.Tensor", "torch.Tensor | None"], State]
 Activation = Callable[["torch.Tensor"], "torch.Tensor"]
-Gates = tuple["torch.Tensor", ...]  # what a step's gradient needs of it: Elman (h,), LSTM (i, f, g, o), GRU (r, u, n, a)
+Gates = tuple["torch.Tensor", ...]  # saved for a step's gradient: Elman (h,), LSTM (i, f, g, o), GRU (r, u, n, a)
 
 
 class Weights(NamedTuple):
-    """One layer's, [G * H, I], [G * H, H], [G * H] and [G * H], as in torch.nn."""
+    """One layer's weights, [G * H, I], [G * H, H], [G * H] and [G * H], as in torch.nn."""
 
     ih: "torch.Tensor"
     hh: "torch.Tensor"
@@ -36,19 +36,19 @@ class Weights(NamedTuple):
 
 
 StateAtStep = tuple["torch.Tensor", "torch.Tensor | None", "torch.Tensor | None"]  # h and c before the step, c after it
-# dL/dz, dL/d(h W_h), what reaches dL/dh before the step past the product, and dL/dc before it
+# dL/dz, dL/d(h W_h), the part of dL/dh before the step that bypasses the product, and dL/dc before it
 StepGradient = tuple["torch.Tensor", "torch.Tensor", "torch.Tensor", "torch.Tensor | None"]
 Gradient = Callable[["torch.Tensor", "torch.Tensor | None", Gates, StateAtStep], StepGradient]
 
 
-# Activations and what holds four numbers a unit
+# Activations, and tiles of four numbers a unit
 
 
 @triton.jit
 def tanh(x):
     y = 1 - 2 / (1 + tl.exp(2 * tl.abs(x)))
     y = tl.where(x < 0, -y, y)
-    if x.dtype == tl.float32:  # near zero the difference above loses what the series keeps
+    if x.dtype == tl.float32:  # near zero the difference above cancels; the series does not
         s = x * x
         series = x * (1 + s * (-1 / 3 + s * (2 / 15 + s * (-17 / 315 + s * (62 / 2835 + s * (-1382 / 155925))))))
         y = tl.where(s < 0.09, series, y)
@@ -62,7 +62,7 @@ def sigmoid(x):
 
 @triton.jit
 def take(slots, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """[ROWS, 4 * UNITS] to four tiles [ROWS, UNITS]."""
+    """Split [ROWS, 4 * UNITS] into four tiles [ROWS, UNITS]."""
     even, odd = tl.split(tl.reshape(slots, (ROWS, UNITS, 2, 2)))
     first, third = tl.split(even)
     second, fourth = tl.split(odd)
@@ -71,7 +71,7 @@ def take(slots, ROWS: tl.constexpr, UNITS: tl.constexpr):
 
 @triton.jit
 def put(first, second, third, fourth, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """Four tiles [ROWS, UNITS] to [ROWS, 4 * UNITS]."""
+    """Join four tiles [ROWS, UNITS] to [ROWS, 4 * UNITS]."""
     return tl.reshape(tl.join(tl.join(first, third), tl.join(second, fourth)), (ROWS, 4 * UNITS))
 
 
@@ -111,7 +111,7 @@ def elman(pre, CELL: tl.constexpr):
 
 @triton.jit
 def elman_gradient(dh, h, CELL: tl.constexpr):
-    """dL/dh to dL/dpre; the slope is known from h."""
+    """dL/dpre from dL/dh; h determines the slope."""
     if CELL == "rnn-tanh":
         return dh * (1 - h * h)
     elif CELL == "rnn-relu":
@@ -168,7 +168,7 @@ def lstm_hidden(o, c):
 
 @triton.jit
 def lstm_gradient(dh, dc, i, f, g, o, c_before, c):
-    """dL/dh and dL/dc after the step to those of the four sums, and dL/dc before the step."""
+    """Gradients of the four sums and of c before the step, from dL/dh and dL/dc after it."""
     bounded = tanh(c)
     dc += dh * o * (1 - bounded * bounded)
     d_i = dc * g * i * (1 - i)
@@ -218,7 +218,7 @@ def gru_hidden(u, n, h):
 
 @triton.jit
 def gru_gradient(dh, r, u, n, a, h_before):
-    """dL/dh after the step to those of the four slots, and the part of dL/dh before it that passes by the product."""
+    """Gradients of the four slots from dL/dh after the step, and the part of dL/dh before it that bypasses the product."""
     d_u = dh * (h_before - n) * u * (1 - u)
     d_n = dh * (1 - u) * (1 - n * n)
     d_r = d_n * a * r * (1 - r)
@@ -230,7 +230,7 @@ def gru_gradient(dh, r, u, n, a, h_before):
 
 @triton.jit
 def gates_of(pre, CELL: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """Slots before the activation to slots after it."""
+    """Apply the activations to the slots."""
     if CELL == "lstm":
         i, f, g, o = take(pre, ROWS, UNITS)
         i, f, g, o = lstm_gates(i, f, g, o)
@@ -245,7 +245,7 @@ def gates_of(pre, CELL: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
 
 @triton.jit
 def state_of(gates, h, c, CELL: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """The state after the step from the gates and the state before it. Cells without c hand it through."""
+    """The state after the step from the gates and the state before it; cells without c return it unchanged."""
     if CELL == "lstm":
         i, f, g, o = take(gates, ROWS, UNITS)
         c = lstm_cell(i, f, g, c)
@@ -259,9 +259,10 @@ def state_of(gates, h, c, CELL: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.cons
 
 @triton.jit
 def step_gradient(dh, dc, gates, h_before, c_before, c, CELL: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """dL/dh, dL/dc after the step to (d, dh, dc): the slots' gradients, and what reaches the state past the product.
+    """Gradients of one step.
 
-    ``gates`` of an Elman cell is its h after the step.
+    Returns (d, dh, dc): the slots' gradients, the part of dL/dh before the step that bypasses the product, and dL/dc before the
+    step. ``gates`` of an Elman cell is its h after the step.
     """
     if CELL == "lstm":
         i, f, g, o = take(gates, ROWS, UNITS)
@@ -279,9 +280,9 @@ def step_gradient(dh, dc, gates, h_before, c_before, c, CELL: tl.constexpr, ROWS
 class Cell:
     """A recurrent cell.
 
-    ``gates`` are packed in W_h; ``states`` is the number of state tensors. ``gates_of`` gives the gates from both sums, z and
-    h W_h + b, and ``gradient`` the gradients of one step by hand. Of a unit's ``slots``, which the Triton half works on,
-    gate k fills ``input_slots[k]`` from the input and ``hidden_slots[k]`` from the state.
+    ``gates`` is the number of gates in W_h, ``states`` the number of state tensors. ``gates_of`` computes the gates from both
+    sums, z and h W_h + b; ``gradient`` computes the gradients of one step. In the Triton half gate k of a unit fills slot
+    ``input_slots[k]`` from the input and ``hidden_slots[k]`` from the state, of ``slots`` in all.
     """
 
     name: str

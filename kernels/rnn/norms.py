@@ -12,9 +12,18 @@ from torch import Tensor
 
 
 def vector_norm(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False) -> Tensor:
-    """The norm of x over ``dim`` (None: all of them), in float32, or in float64 for float64.
+    """Euclidean norm of x over ``dim``, right also where squares of elements overflow or underflow.
 
-    A norm that is itself above the largest number of that type is inf.
+    Args:
+        x: any shape; float16 and bfloat16 are summed in float32.
+        dim: dimensions to sum over; None takes all.
+        keepdim: keep those dimensions, with size 1.
+
+    Returns:
+        The norms, float32 (float64 for a float64 input); inf only where the norm itself exceeds the largest number of that
+        type.
+
+    Scaled as in BLAS's ``nrm2``.
     """
     norm, scale = scaled_norm(x, dim, keepdim)
     return norm if scale is None else norm / scale
@@ -38,7 +47,14 @@ def scaled_norm(
 
 
 def total_norm(tensors: list[Tensor]) -> Tensor:
-    """The norm of all tensors together, a float64 scalar on their device: that of float32 elements can be no float32."""
+    """Euclidean norm of all tensors together, without reading a number back to the host.
+
+    Args:
+        tensors: of any shapes, on one device.
+
+    Returns:
+        A float64 scalar on that device, because the norm of float32 elements may exceed float32.
+    """
     wide = [widened(t) for t in tensors if t.numel()]
     if not wide:
         return torch.zeros((), dtype=torch.float64)
@@ -51,7 +67,14 @@ def total_norm(tensors: list[Tensor]) -> Tensor:
 
 
 def total_norm_on_host(tensors: list[Tensor]) -> float:
-    """``total_norm``, with one pass over the tensors instead of four where the plain norm is right, which is read to know."""
+    """``total_norm`` as a Python number, in one pass over the tensors instead of four unless the plain norm is wrong.
+
+    Args:
+        tensors: of any shapes, on one device.
+
+    Returns:
+        The norm; reading it waits for the device.
+    """
     wide = [widened(t) for t in tensors if t.numel()]
     if not wide:
         return 0.0

@@ -336,9 +336,12 @@ def _library_takes_tf32() -> bool:
         return bool(getattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32") == "tf32")
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _better(batch: int, steps: int, hidden: int, cell: str, dtype: str, index: int | None, training: bool) -> bool:
     return _faster(batch, steps, hidden, cell, dtype, device_limits(index), training, _library_takes_tf32())
+
+
+# torch.compiler.assume_constant_result sets this; calling it would import the compiler, and starting lm would take 1 s longer.
+_better._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 _faster = lru_cache(maxsize=4096)(faster_than_library)

@@ -20,7 +20,16 @@ CONSTANTS = ("LAUNCH", "WAIT.sentinel", "WAIT.counter", "L2_BYTES")
 
 
 def constant(device: str, name: str, estimate: float) -> float:
-    """The value of one of ``CONSTANTS`` on a device: the measured one, or the estimate where there is none."""
+    """Look up one of ``CONSTANTS`` for a device.
+
+    Args:
+        device: the name of a GPU, as torch reports it.
+        name: one of ``CONSTANTS``.
+        estimate: used where the device was not measured.
+
+    Returns:
+        The measured value, else the estimate; microseconds, or bytes a microsecond for ``L2_BYTES``.
+    """
     return float(measured(device).get(name, {}).get("value", estimate))
 
 
@@ -165,15 +174,18 @@ def padded(hidden: int) -> int:
 def predict(
     batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, exchange: str = "sentinel", tf32: bool = False
 ) -> dict[str, Prediction]:
-    """Every strategy's time, the library's own, "torch", among them.
+    """Predict the time of every strategy, and of the library's kernels as "torch".
 
     Args:
         batch, steps, hidden: B, T, H; an empty batch is planned as one row.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
-        device: see ``DEVICES``.
+        device: one of ``DEVICES``.
         exchange: one of ``EXCHANGES``.
         tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
+
+    Returns:
+        A ``Prediction`` for each strategy, forward and backward in microseconds; without times where no plan fits.
     """
     batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))

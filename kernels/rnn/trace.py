@@ -1,4 +1,4 @@
-"""The gradient trace: how much gradient reaches every time step, written down while a backward pass runs."""
+"""The gradient trace: the gradient norm at every time step, recorded during a backward pass."""
 
 import math
 from collections.abc import Iterator
@@ -13,9 +13,10 @@ from recurrent_lm.kernels.rnn.norms import widened
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """One layer: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||dL/dW_h restricted to step t||_F.
+    """One layer's gradient norms: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||part of dL/dW_h at step
+    t||_F.
 
-    They are right for any size of gradient: inf only where a norm itself is above the largest number of its type.
+    Both are right for gradients of any size: inf only where a norm itself exceeds the largest number of its type.
     """
 
     hidden_norms: Tensor
@@ -24,12 +25,12 @@ class LayerTrace:
 
 @dataclass
 class GradientTrace:
-    """The layers of one backward pass, the first layer first."""
+    """The traces of one backward pass, first layer first."""
 
     layers: list[LayerTrace] = field(default_factory=list)
 
     def add(self, hidden_norms: Tensor, weight_norms: Tensor) -> None:
-        """A layer; the backward pass comes to the last one first."""
+        """Insert a layer at the front: the backward pass reaches the last layer first."""
         self.layers.insert(0, LayerTrace(hidden_norms, weight_norms))
 
 
@@ -37,16 +38,21 @@ _active: list[GradientTrace] = []
 
 
 def tracing() -> GradientTrace | None:
-    """The trace that is being written, if any."""
+    """The trace that is being recorded, or None."""
     return _active[-1] if _active else None
 
 
 @contextmanager
 def trace_gradients() -> Iterator[GradientTrace]:
-    """Trace the recurrent layers of the backward pass inside the block.
+    """Record the gradient norms of all recurrent layers whose backward pass runs inside the block.
 
-    Put around ``loss.backward()``; one pass a trace. dL/dh[t] holds all that arrives at h[t], from outputs and from later
-    steps, after recurrent clipping.
+    Put it around ``loss.backward()``, one backward pass for each block. dL/dh[t] is the whole gradient at h[t], from the
+    outputs and from later steps, after recurrent clipping.
+
+    Yields:
+        A ``GradientTrace`` that is complete when the block ends; norms are on the layers' device.
+
+    The parts are those of the lecture's slide BPTT: dL/dW_h = sum over t of d[t]^T h[t-1].
     """
     trace = GradientTrace()
     _active.append(trace)
@@ -60,12 +66,15 @@ ELEMENTS = 1 << 24  # of products, and of h and d, that are kept at a time: 64 M
 
 
 def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
-    """||d[t]^T h[t-1]||_F [T] in the accumulator's type; inf only where it is above that type's largest number.
+    """Frobenius norm of each step's part of dL/dW_h, ||d[t]^T h[t-1]||_F, without storing the parts.
 
     Args:
-        h0: [B, H], before the first step.
-        hs: [T - 1 or more, B, H], after the first step, the second, ...
-        d: [T, B, W]. A row's numbers lie side by side, in h as well.
+        h0: [B, H], the state before the first step.
+        hs: [T - 1 or more, B, H], the states after the first step, the second, ...; numbers of a row are adjacent in memory.
+        d: [T, B, W], gradients of the gates' sums, also adjacent in memory.
+
+    Returns:
+        [T] in the accumulator's type (float32, or float64 for float64); inf only where the norm exceeds that type.
     """
     steps, batch, width = d.shape
     if batch == 0:
@@ -82,16 +91,20 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
         scaled = [(*_by_power(h), *_by_power(own)) for h, own in pieces]
         if of_rows:
             grams = [products(h, h.mT).mul_(products(own, own.mT)) for h, _, own, _ in scaled]
-            found = [gram.sum((1, 2)).clamp_(min=0).sqrt_() for gram in grams]
+            norms_of_pieces = [gram.sum((1, 2)).clamp_(min=0).sqrt_() for gram in grams]
         else:
-            found = [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, _, own, _ in scaled]
-        for norm, (_, of_h, _, of_d) in zip(found, scaled, strict=True):
+            norms_of_pieces = [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, _, own, _ in scaled]
+        for norm, (_, of_h, _, of_d) in zip(norms_of_pieces, scaled, strict=True):
             norms.append((norm.double() * torch.exp2(of_h + of_d)).to(norm.dtype))
     return norms[0] if len(norms) == 1 else torch.cat(norms)
 
 
 def _by_power(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[N, B, K] with each of the N divided by the power of two next to its largest element, and the powers' logarithms [N]."""
+    """Divide each of the N matrices in x [N, B, K] by the power of two next to its largest element.
+
+    Returns:
+        The scaled matrices [N, B, K], and the base-2 logarithms of the powers [N] in float64.
+    """
     if x.dtype == torch.float16:  # whose fourth powers are within float32
         return x, torch.zeros(len(x), dtype=torch.float64, device=x.device)
     largest = widened(torch.linalg.vector_norm(x, math.inf, dim=(1, 2), keepdim=True))
@@ -101,7 +114,11 @@ def _by_power(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """[N, P, K] times [N, K, Q], summed and given in the accumulator's type: float32, or float64 for float64."""
+    """Batched product [N, P, K] times [N, K, Q] with sums in the accumulator's type.
+
+    Returns:
+        [N, P, Q] in float32, or in float64 for float64.
+    """
     wide = torch.promote_types(a.dtype, torch.float32)
     if a.is_cpu or wide in (a.dtype, b.dtype):
         return torch.bmm(a.to(wide), b.to(wide))

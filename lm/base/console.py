@@ -1,4 +1,4 @@
-"""What a command says while it works, also when nobody listens any more."""
+"""Output of commands, also when standard output is closed."""
 
 import os
 import sys
@@ -7,12 +7,16 @@ program = "lm"  # the command that runs, as its complaints begin
 
 
 def silence() -> None:
-    """Send standard output nowhere from here on, so that nothing stumbles over a closed pipe again."""
+    """Send standard output to /dev/null from here on, so that a closed pipe raises no further errors."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno() if sys.__stdout__ else 1)
 
 
 def say(text: str) -> None:
-    """Print a line at once; a training or a study does not end because its reader went away, or has no room left."""
+    """Print a line and flush it. A closed pipe or a full disk behind standard output does not end a training or a study.
+
+    Args:
+        text: the line.
+    """
     try:
         print(text, flush=True)
     except BrokenPipeError:
@@ -23,11 +27,11 @@ def say(text: str) -> None:
 
 
 def unwritten(error: OSError) -> str:
-    """What to say of output that was lost."""
+    """The message for output that was lost."""
     return f"the output could not be written: {error.strerror or error}"
 
 
 def clock(seconds: float) -> str:
-    """Minutes and seconds, and hours where there are any."""
+    """Format seconds as minutes and seconds, with hours if there are any."""
     hours, rest = divmod(int(seconds + 0.5), 3600)
     return f"{hours}:{rest // 60:02d}:{rest % 60:02d}" if hours else f"{rest // 60}:{rest % 60:02d}"

@@ -1,4 +1,4 @@
-"""The errors that a user can mend: one sentence that says what is wrong and what to do."""
+"""Errors that a user can mend: one sentence that says what is wrong and what to do."""
 
 
 class InputError(ValueError):
@@ -6,10 +6,10 @@ class InputError(ValueError):
 
 
 class Diverged(RuntimeError):
-    """A loss or a gradient stopped being finite. Exit code 3; the last checkpoint is intact.
+    """A loss or a gradient is no longer finite. Exit code 3; the last checkpoint is intact.
 
     Args:
-        what: what stopped being finite, and where.
+        what: the quantity that is not finite, and its step.
         advice: sentences on what may help.
     """
 

@@ -1,60 +1,34 @@
-"""The machine a run meets: device, threads, and whether bfloat16 pays there."""
+"""The machine: its devices, their memory, and its description for runs and tables."""
 
 import os
 import platform
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import recurrent_lm
-from recurrent_lm import kernels
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.config import MachineConfig, RunConfig, check_device
-from recurrent_lm.lm.parameter_counts import GATES, parameter_table
-from recurrent_lm.lm.version import program_version
+from recurrent_lm.lm.base.settings import check_device
+from recurrent_lm.lm.base.version import program_version
 
-PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
-TRIALS = 40
+PACKAGES = ("numpy", "scipy", "pandas", "triton", "flashrnn", "liger-kernel", "cut-cross-entropy", "nvidia-ml-py")
 GROUPS, OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 FAILED_ALLOCATIONS = ("allocate memory", "out of memory", "Storage size calculation overflowed")  # as torch and CUDA say it
 
 
-def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
-    """The settings with every ``auto`` resolved, and a sentence on the precision; sets the number of threads.
+def resolve_device(name: str) -> str:
+    """The device for a setting: cpu, cuda or cuda:N.
 
     Raises:
-        InputError: when the device or the backend cannot run here.
+        InputError: for a GPU that does not exist.
     """
-    device = resolve_device(config.device)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    try:
-        backend = kernels.choose_backend(config.backend, torch.device(device))
-    except ValueError as error:
-        raise InputError(f"--backend: {error}") from None
-    precision, why = config.precision, "as asked"
-    if backend == "eager" and precision != "float32":
-        if precision == "bf16":
-            raise InputError("--precision bf16 needs another backend; the eager one is the float32 reference")
-        precision, why = "float32", "the eager backend is the reference"
-    if precision == "auto":
-        gain = bfloat16_gain(device)
-        precision = "bf16" if gain >= PAYS else "float32"
-        why = f"a trial of the decoder's products ran {gain:.1f} times as fast in bfloat16"
-    settled = replace(config, device=device, threads=torch.get_num_threads(), precision=precision, backend=backend)
-    return settled, why
-
-
-def resolve_device(name: str) -> str:
-    """cpu, cuda or cuda:N for ``auto`` or a wish."""
     check_device(name)
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -66,71 +40,24 @@ def resolve_device(name: str) -> str:
     return name
 
 
-def bfloat16_gain(device: str) -> float:
-    """Time of a decoder's product in float32 over that in bfloat16.
-
-    Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
-    slow a trial down, do not decide.
-    """
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    operands = {dtype: torch.ones(256, 256, device=device, dtype=dtype) for dtype in best}
-    weights = {dtype: torch.ones(2048, 256, device=device, dtype=dtype) for dtype in best}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    for _ in range(TRIALS):
-        for dtype in best:
-            begin = time.perf_counter()
-            torch.mm(operands[dtype], weights[dtype].t())
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-            best[dtype] = min(best[dtype], time.perf_counter() - begin)
-    torch.set_num_threads(threads)
-    return best[torch.float32] / best[torch.bfloat16]
-
-
-SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
-
-
-@contextmanager
-def enough_memory(config: RunConfig, vocabulary: int, tokens: int) -> Iterator[None]:
-    """Refuse what cannot fit before it is made.
-
-    Counted in float32 are weights, gradients, for Adam two averages of each weight, and of a batch the gates and states.
-
-    Raises:
-        InputError: says how much is needed, also where an allocation fails meanwhile.
-    """
-    model, rows, device = config.model, config.batches.rows, config.machine.device
-    parameters = sum(count for _, count in parameter_table(vocabulary, model, model.tie).values())
-    copies = (2 if config.training.optimizer == "sgd" else 4) + (config.training.average > 0)
-    weights = 4 * parameters * copies
-    read = rows * min(config.batches.bptt, -(-tokens // rows))
-    batch = 4 * read * (model.d + model.layers * (GATES.get(model.cell, 1) + 1) * model.hidden_size)
-    needed = (
-        f"{parameters:,} parameters take {weights / 1e9:,.1f} GB with gradients and optimizer, a batch of {read:,} tokens "
-        f"{batch / 1e9:,.1f} GB"
-    )
-    check_memory(weights + batch, needed, SMALLER, device)
-    try:
-        yield
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        raise InputError(f"{needed}, and {device} has not that much to give; {SMALLER}") from None
-
-
-def check_memory(needed: float, what: str, advice: str, device: str = "cpu") -> None:
-    """Refuse what needs more bytes than a device has: the system ends a process that runs out of memory without a message.
+def check_memory(needed: float, subject: str, advice: str, device: str = "cpu") -> None:
+    """Refuse work that needs more memory than the device has. Checked up front, because the OOM killer leaves no message.
 
     Args:
-        what: what needs how much, and ``advice`` on what to reduce, for the sentence of the ``InputError``.
+        needed: bytes.
+        subject: subject of the error's sentence, which says what needs how much.
+        advice: what to reduce; the end of that sentence.
+        device: cpu, cuda or cuda:N.
+
+    Raises:
+        InputError: if ``needed`` exceeds the device's memory.
     """
-    if needed > (there := memory(device)):
-        raise InputError(f"{what}, and {device} has {there / 1e9:,.1f} GB; {advice}")
+    if needed > (available := memory(device)):
+        raise InputError(f"{subject}, and {device} has {available / 1e9:,.1f} GB; {advice}")
 
 
 def memory(device: str) -> int:
-    """Bytes of memory of a device; for a CPU the machine's, or the limit of a control group that this process is in."""
+    """Bytes of a device's memory; for a CPU the machine's, or the smallest limit of this process's control groups."""
     if device != "cpu":
         return int(torch.cuda.get_device_properties(device).total_memory)
     limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
@@ -153,12 +80,24 @@ def _groups() -> Iterator[Path]:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch, CUDA or Python says that an allocation failed."""
+    """Whether an error of torch, CUDA or Python reports a failed allocation.
+
+    Args:
+        error: the exception.
+
+    Returns:
+        True for Python's and torch's own error types, and for messages that name an allocation.
+    """
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or any(part in str(error) for part in FAILED_ALLOCATIONS)
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a run folder records about where it was made."""
+    """Describe the machine and the program for a run's folder or a study's table.
+
+    Returns:
+        Versions, platform, CPU, number of cores, GPU, command line and more, as JSON holds it; commit and whether the tree is
+        changed, in a git clone.
+    """
     about: dict[str, Any] = {
         "version": program_version(),
         "python": platform.python_version(),
@@ -166,17 +105,53 @@ def describe_machine() -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "threads": torch.get_num_threads(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "gpu": None,
+        "driver": None,
+        "cuda": torch.version.cuda,
+        "cudnn": None,
         "command": shlex.join([_program(), *sys.argv[1:]]),
     }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(torch.cuda.current_device())
+        about |= {
+            "gpu": torch.cuda.get_device_name(),
+            "driver": _driver(),
+            "cudnn": torch.backends.cudnn.version(),
+            "capability": f"{properties.major}.{properties.minor}",
+            "multiprocessors": properties.multi_processor_count,
+            "gpu_bytes": properties.total_memory,
+        }
     if ((root := recurrent_lm.ROOT) / ".git").exists():
         about["commit"] = _git(root, "rev-parse", "HEAD")
         about["dirty"] = bool(_git(root, "status", "--porcelain", "--untracked-files=no"))
     return about
 
 
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _driver() -> str | None:
+    """The version of NVIDIA's driver, through nvidia-ml-py where it is installed."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    try:
+        pynvml.nvmlInit()
+        version = pynvml.nvmlSystemGetDriverVersion()
+    except pynvml.NVMLError:
+        return None
+    return version.decode() if isinstance(version, bytes) else str(version)
+
+
 def _program() -> str:
-    """lm or studies, also where it was started with ``python -m``."""
+    """lm or studies, also when started with ``python -m``."""
     path = Path(sys.argv[0])
     return path.parent.name if path.name == "__main__.py" else path.name
 

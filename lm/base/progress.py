@@ -1,4 +1,4 @@
-"""Live progress: a bar where there is a terminal, plain lines elsewhere; and the figures of a training in a line."""
+"""Live progress: a bar in a terminal, plain lines elsewhere, with a training's figures."""
 
 import sys
 import time
@@ -13,12 +13,12 @@ BAR_EVERY, PLAIN_EVERY = 0.2, 10.0  # seconds between two states of a bar, and b
 
 
 def shown_perplexity(value: float, digits: int = 2) -> str:
-    """A perplexity with so many digits behind the point; that of a spoilt model, a billion or more, with a power of ten."""
+    """A perplexity with a suitable number of digits; from a billion on with a power of ten."""
     return f"{value:,.{digits}f}" if value < 1e9 else f"{value:.3g}"
 
 
 def figures(values: dict[str, float]) -> str:
-    """The figures of a step or an epoch, short enough that a line of 80 columns holds them."""
+    """The figures of a step or an epoch, short enough for a line of 80 columns."""
     formats = {
         "loss": "loss {:.3f}",
         "train_loss": "train {:.3f}",
@@ -36,10 +36,11 @@ def figures(values: dict[str, float]) -> str:
 
 
 class Display:
-    """How far something long is; ``show`` may be called as often as one likes.
+    """Shows the progress of something long; ``show`` may be called at any rate.
 
     Args:
-        total: units of work in all, and ``done`` of them before it began here; the time left is that of the units done here.
+        total: units of work.
+        done: units that were done before this process; the time left is estimated from the others.
         unit: "step" or "cell", as plain lines name it.
     """
 
@@ -62,12 +63,12 @@ class Display:
         self.close()
 
     def close(self) -> None:
-        """Leave the terminal as it was."""
+        """Restore the terminal."""
         if self._bar:
             self._bar.stop()
 
     def line(self, text: str) -> None:
-        """A line that stays."""
+        """Print a line above the bar."""
         if self._quiet:
             return
         if self._bar:
@@ -76,7 +77,7 @@ class Display:
             say(text)
 
     def show(self, done: int, text: str) -> None:
-        """So many units are done, and what a line says of them."""
+        """Set the number of finished units and the text beside them."""
         now, self._done = time.monotonic(), done
         if now - self._shown < (BAR_EVERY if self._bar else PLAIN_EVERY) and not (self._bar and done == self._total):
             return
@@ -90,6 +91,6 @@ class Display:
             self.line(f"{self._unit} {done}/{self._total} {text} {self._left}")
 
     def describe(self, text: str) -> None:
-        """What stands beside the bar, where there is one, until it is shown how far the work is."""
+        """Set the text beside the bar until the next ``show``."""
         if self._bar:
             self._bar.update(self._task, description=f"{text} {self._left}")

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: ended at once while there is nothing to save, noted where there is."""
+"""SIGINT and SIGTERM: end the process at once while there is nothing to save, otherwise take a note."""
 
 import os
 import signal
@@ -15,7 +15,15 @@ T = TypeVar("T")
 
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Both signals go to ``handler`` meanwhile; in other threads than the main one, which gets them, nothing changes."""
+    """Send SIGINT and SIGTERM to a handler while the block runs. Outside of the main thread, which gets signals, nothing
+    changes.
+
+    Args:
+        handler: called with the signal's number and the current frame.
+
+    Yields:
+        Nothing; the former handlers are restored at the end.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -29,13 +37,19 @@ def handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 @contextmanager
 def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
-    """Both signals end the process in that moment, with a sentence and 128 + the signal's number.
+    """Let SIGINT and SIGTERM end the process at once with a sentence and exit code 128 + the signal's number.
 
-    An exception could be lost in the import that it happens to interrupt, or come out of it as another one.
+    An exception would not do: an import that it interrupts could swallow it or raise another error.
+
+    Args:
+        sentence: called for the message.
+
+    Yields:
+        Nothing; the former handlers are restored at the end.
     """
 
     def end(signum: int, frame: FrameType | None) -> None:
-        with suppress(OSError):  # nobody listens
+        with suppress(OSError):  # standard error may be closed
             os.write(2, f"{console.program}: {sentence()}\n".encode())
         os._exit(128 + signum)
 
@@ -44,9 +58,9 @@ def ending_at_once(sentence: Callable[[], str]) -> Iterator[None]:
 
 
 def in_thread(work: Callable[[], T]) -> T:
-    """The result of ``work`` from another thread: Python handles signals in the main thread alone, which a library that
-    computes for long without coming back would keep from it. ``work`` must let other threads run meanwhile. A signal that
-    ends the waiting leaves the thread behind, to end with the process.
+    """Run ``work`` in another thread and return its result, so that the main thread can handle signals meanwhile.
+
+    ``work`` must release Python's lock. A signal that ends the waiting leaves the thread behind until the process ends.
     """
     done: list[T] = []
     failed: list[BaseException] = []

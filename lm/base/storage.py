@@ -1,6 +1,6 @@
-"""Files that are written as a whole or not at all, seals that find damage, and one process at a time in a folder.
+"""Files that are written completely or not at all, seals that detect damage, and locks on folders.
 
-A seal is the SHA-256 of a JSON object, with its keys sorted, and of whatever bytes belong to it. It is kept in the object.
+A seal is the SHA-256 of a JSON object with sorted keys and of the bytes that belong to it. It is stored in the object.
 """
 
 import errno
@@ -27,14 +27,19 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # from 
 
 @contextmanager
 def replacing(path: Path, option: str = "", lasting: bool = False) -> Iterator[Path]:
-    """A temporary file beside ``path``, for the caller to write; it takes the place of ``path`` if nothing went wrong.
+    """Give the caller a temporary file that replaces ``path`` at the end, unless an error occurs.
 
     Args:
-        option: the one that chose ``path``, for the sentence of an ``InputError``; its folders are then made.
-        lasting: have it on the disk before the caller goes on, also for a power failure. This takes milliseconds.
+        path: the file to replace; on an error its old content stays.
+        option: the option that chose ``path``, for the sentence of an ``InputError``; missing folders are then created.
+        lasting: flush file and folder to the disk, so that the content survives a power failure. This takes milliseconds.
+
+    Yields:
+        The temporary file's path, beside ``path``.
 
     Raises:
-        OSError: when it cannot be written, without an ``option``. What was there is unchanged.
+        InputError: if it cannot be written and ``option`` is given.
+        OSError: if it cannot be written and no ``option`` is given.
     """
     temporary = path.with_name(f".{os.getpid()}.tmp")
     with _refusal(path, option):
@@ -54,20 +59,20 @@ def replacing(path: Path, option: str = "", lasting: bool = False) -> Iterator[P
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Replace a file at once: readers see the old content or the new, also after a power failure."""
+    """Replace a file atomically: readers see the old content or the new one, also after a power failure."""
     with replacing(path, lasting=True) as temporary, naming(temporary):
         temporary.write_bytes(data)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """A new file, on the disk when this returns."""
+    """Write a new file and flush it to the disk."""
     with naming(path):
         path.write_bytes(data)
     sync(path)
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a folder, on the disk."""
+    """Flush a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with naming(path):
@@ -77,7 +82,15 @@ def sync(path: Path) -> None:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Refuse a place that cannot be written, before work is spent on what should go there."""
+    """Refuse a path that cannot be written, before work is spent on its content.
+
+    Args:
+        path: the file to be written later.
+        option: the option that chose it, for the sentence of the error.
+
+    Raises:
+        InputError: for a folder, and where the nearest existing folder takes no file.
+    """
     with _refusal(path, option):
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder")
@@ -87,7 +100,9 @@ def check_writable(path: Path, option: str) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """An error of the system names the file, as one in opening it does: a full disk is found in writing."""
+    """Add the file's name to an operating system's error in the block, since a full disk is noticed in writing, not in
+    opening.
+    """
     try:
         yield
     except OSError as error:
@@ -109,7 +124,14 @@ def _refusal(path: Path, option: str) -> Iterator[None]:
 
 
 def digest(*parts: bytes | memoryview) -> str:
-    """SHA-256 of the parts, one after the other, in hexadecimal digits."""
+    """SHA-256 of the concatenated parts.
+
+    Args:
+        parts: bytes, hashed one after the other.
+
+    Returns:
+        The hash in hexadecimal digits.
+    """
     total = hashlib.sha256()
     for part in parts:
         total.update(part)
@@ -117,21 +139,37 @@ def digest(*parts: bytes | memoryview) -> str:
 
 
 def sealed(content: dict[str, Any], *data: bytes) -> dict[str, Any]:
-    """The object with the seal of itself and of the ``data`` that belong to it."""
+    """Add a seal, the SHA-256 of the object and its data.
+
+    Args:
+        content: a JSON object.
+        data: bytes that belong to it and are stored elsewhere.
+
+    Returns:
+        A copy of ``content`` with the key ``sha256``.
+    """
     return content | {SEAL: _seal(content, data)}
 
 
 def intact(content: dict[str, Any], *data: bytes) -> bool:
-    """Whether an object and its data are what was sealed; one without a seal, as older versions wrote it, is believed."""
+    """Check the seal of an object and its data.
+
+    Args:
+        content: an object from ``sealed``.
+        data: the bytes it was sealed with.
+
+    Returns:
+        False if anything differs from what was sealed; True for an object without a seal, as older versions wrote it.
+    """
     given = [content[name] for name in SEALS if name in content]
     return not given or given[0] == _seal(content, data)
 
 
 def unseal(raw: bytes) -> dict[str, Any]:
-    """The object of a sealed JSON file.
+    """Read a sealed JSON object.
 
     Raises:
-        ValueError: for what is no JSON object, and for one whose content is not what was sealed.
+        ValueError: for anything that is no JSON object, and for a wrong seal.
     """
     try:
         content = json.loads(raw)
@@ -153,15 +191,22 @@ def _seal(content: dict[str, Any], data: tuple[bytes, ...]) -> str:
 
 
 def lock(folder: Path) -> BaseFileLock:
-    """Keep other processes out of a folder until ``release``, or the end of this process however it ends.
+    """Lock a folder against other processes, until ``release`` or the end of this process.
 
-    The file ``.lock`` stays; only the system's lock on it says that somebody is at work. What a process that was killed
-    left half written in the folder goes away.
+    The file ``.lock`` stays in the folder; only the operating system's lock on it counts. Temporary files that a killed
+    process left behind are removed.
+
+    Args:
+        folder: an existing folder.
+
+    Returns:
+        The lock, which is held.
 
     Raises:
-        InputError: when another process is at work in the folder.
+        InputError: if another process holds the lock.
     """
-    held = FileLock(folder / ".lock", blocking=False, thread_local=False, fallback_to_soft=False)
+    # Not at the first refusal: ``in_use`` holds the lock for an instant.
+    held = FileLock(folder / ".lock", timeout=0.2, poll_interval=0.02, thread_local=False, fallback_to_soft=False)
     try:
         held.acquire()
     except Timeout:
@@ -174,3 +219,18 @@ def lock(folder: Path) -> BaseFileLock:
         with suppress(OSError):
             left.unlink()
     return held
+
+
+def in_use(folder: Path) -> bool:
+    """Whether a process is at work in a folder, as far as its file system can tell; nothing is changed."""
+    if not (folder / ".lock").exists():
+        return False
+    held = FileLock(folder / ".lock", blocking=False, thread_local=False, fallback_to_soft=False)
+    try:
+        held.acquire()
+    except Timeout:
+        return True
+    except OSError:  # no locks there, or no permission to write
+        return False
+    held.release()
+    return False

@@ -3,16 +3,15 @@
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.errors import InputError
-from recurrent_lm.lm.config import shown
-
-if TYPE_CHECKING:
-    from recurrent_lm.lm.runs.folder import Run
-    from recurrent_lm.lm.scoring.copying import TrainingText
+from recurrent_lm.lm.base.settings import shown
+from recurrent_lm.lm.base.storage import replacing
+from recurrent_lm.lm.text.files import decode, read_bytes, read_text
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="a run folder", show_default=False)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N")]
@@ -46,31 +45,30 @@ def generate(
     [dim]lm generate runs/obama-word-lstm --prompt Jobs --temperature 0.7[/dim]
     [dim]lm generate runs/trump-word-gru --prompt "make the country" --temperature 0 --no-repeat-ngram 4 --stop .[/dim]
     """
-    from recurrent_lm.lm import generate as text_of
-    from recurrent_lm.lm.generation import Draws, encode_prompt, generate_batch
+    from recurrent_lm.lm.generation import encode_prompt
 
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
-    draws = Draws(length, **how)
+    draws = lm.Draws(length, **how)
     if corpus and not copied:
         raise InputError("--corpus is compared with what is written, which --no-copied leaves out; give only one of them")
     prompt = _prompt(prompt, prompt_file, encoding)
-    model = _opened(run, device)
+    model = opened(run, device)
     moved = _training_text(model, corpus) if corpus else None
     if prompt is not None:
         encode_prompt(model, prompt)
-        _say_unknown(model, prompt)
+        say_unknown(model, prompt)
     if samples == 1 and not as_json:
         print(prompt or "", end="", flush=True)
         text = ""
-        for piece in text_of(model, prompt, length, **how):
+        for piece in lm.generate(model, prompt, length, **how):
             print(piece, end="", flush=True)
             text += piece
         print()
         if training := moved or (_training_text(model) if copied else None):
             print(f"lm: {training.compare(text, prompt or '')}", file=sys.stderr)
         return
-    batch = generate_batch(model, prompt, samples, draws)
+    batch = lm.generate_batch(model, prompt, samples, draws)
     training = moved or (_training_text(model) if copied else None)
     reports = [training.compare(sample.text, prompt or "") if training else None for sample in batch]
     if as_json:
@@ -94,7 +92,8 @@ def next_(
     ] = None,
     prompt_file: PromptFile = None,
     encoding: Encoding = "utf-8",
-    top: Annotated[int, typer.Option(help="how many of the likeliest tokens")] = 10,
+    top: Annotated[int, typer.Option(min=1, help="how many of the likeliest tokens")] = 10,
+    unknown: Annotated[bool, typer.Option("--unknown", help="rank <unk> with the others, which is no word")] = False,
     as_json: AsJson = False,
     device: Device = "auto",
 ) -> None:
@@ -103,21 +102,20 @@ def next_(
     [dim]lm next runs/obama-word-lstm --prompt "the students opened their" --top 10[/dim]
     """
     from recurrent_lm.lm.commands.surprise import bars
-    from recurrent_lm.lm.scoring.next_token import next_token
 
-    if top < 1:
-        raise InputError(f"--top must be at least 1, not {top}")
     prompt = _prompt(prompt, prompt_file, encoding)
-    model = _opened(run, device)
+    model = opened(run, device)
     if prompt is not None:
-        _say_unknown(model, prompt)
-    found = next_token(model, prompt)
+        say_unknown(model, prompt)
+    distribution = lm.next_token(model, prompt)
     if as_json:
-        tokens = [{"token": model.tokenizer.show(i), "id": i, "probability": p} for i, p in found.top(top)]
-        what = {"run": str(run), "prompt": prompt, "entropy_nats": found.entropy, "types": model.tokenizer.size}
-        print(json.dumps(what | {"top": tokens}, indent=1))
+        tokens = [
+            {"token": word, "id": i, "probability": p, "bits": bits} for word, p, bits, i in distribution.top(top, unknown)
+        ]
+        about = {"run": str(run), "prompt": prompt, "entropy_nats": distribution.entropy, "types": model.tokenizer.size}
+        print(json.dumps(about | {"unknown": distribution.unknown, "top": tokens}, indent=1))
     else:
-        bars(model, prompt, found, top)
+        bars(prompt, distribution, top, unknown)
 
 
 def score(
@@ -135,10 +133,7 @@ def score(
 
     [dim]lm score runs/obama-word-lstm "Yes we can." --html surprise.html[/dim]
     """
-    from recurrent_lm.lm.base.storage import replacing
     from recurrent_lm.lm.commands.surprise import as_dict, page, print_scored
-    from recurrent_lm.lm.scoring.next_token import score_text
-    from recurrent_lm.lm.text.files import decode, read_text
 
     if html and html.exists():
         raise InputError(f"{html} exists already; name another file with --html")
@@ -153,8 +148,8 @@ def score(
         text = decode(_standard_input("the text"), "standard input", encoding)
     elif is_file:
         text = read_text(Path(text), encoding)
-    model = _opened(run, device)
-    scored = score_text(model, text)
+    model = opened(run, device)
+    scored = lm.score_text(model, text)
     if as_json:
         print(json.dumps({"run": str(run), **as_dict(scored)}, indent=1))
     else:
@@ -192,26 +187,25 @@ def eval_(
     [dim]lm eval runs/obama-word-lstm --corpus trump --split all[/dim]
     """
     from recurrent_lm.lm.commands.display import evaluation_table
-    from recurrent_lm.lm.scoring.compare import How, compare, other_corpus
 
-    how = How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
-    model = _opened(run, device)
-    other = other_corpus(model, corpus, encoding) if corpus else None
-    compared = compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
+    how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
+    model = opened(run, device)
+    other = lm.other_corpus(model, corpus, encoding) if corpus else None
+    compared = lm.compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
-        scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
-        what = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
-        print(json.dumps(what | {"scores": scores, "warnings": compared.warnings}, indent=1))
+        scores = [{"name": name, **score.as_dict()} for name, score in compared.scores]
+        about = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
+        print(json.dumps(about | {"scores": scores, "warnings": compared.warnings}, indent=1))
     else:
         evaluation_table(model, how, compared)
 
 
-def _opened(path: Path, device: str) -> "Run":
+def opened(path: Path, device: str) -> "lm.Run":
     """The run's best model, with a word on stderr where its settings were edited."""
-    from recurrent_lm.lm.runs.folder import edited, load
+    from recurrent_lm.lm.runs.folder import edited
 
-    run = load(path, device=device)
-    for note in edited(path, run.meta):
+    run = lm.load(path, device=device)
+    for note in edited(run.path, run.meta):
         print(f"lm: {note}", file=sys.stderr)
     return run
 
@@ -223,19 +217,17 @@ def _is_file(text: str) -> bool:
         return False
 
 
-def _say_unknown(model: "Run", prompt: str) -> None:
+def say_unknown(model: "lm.Run", prompt: str) -> None:
     for symbol, mapped in model.tokenizer.unknown(prompt).items():
         print(f"lm: {shown(symbol)} is not in the vocabulary; it is read as {mapped}", file=sys.stderr)
 
 
 def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
-    """The prompt itself, or what a file or standard input holds, without the line ends at its end, as $(cat FILE) gives it.
+    """The prompt, or the content of a file or standard input without final line ends, like $(cat FILE).
 
     Raises:
-        InputError: where both are given, or where there is no text.
+        InputError: if both are given, or there is no text.
     """
-    from recurrent_lm.lm.text.files import decode, read_bytes
-
     if file is not None and prompt is not None:
         raise InputError("give either --prompt or --prompt-file, not both")
     if file is not None and str(file) != "-":
@@ -251,30 +243,29 @@ def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
     return text
 
 
-def _standard_input(what: str) -> bytes:
+def _standard_input(subject: str) -> bytes:
     if sys.stdin is None:
-        raise InputError(f"standard input is closed, so {what} cannot be read from it; give it as an argument or as a file")
+        raise InputError(f"standard input is closed, so {subject} cannot be read from it; give it as an argument or as a file")
     if sys.stdin.isatty():
-        print(f"lm: type {what}; Ctrl-D on a line of its own ends it", file=sys.stderr)
+        print(f"lm: type {subject}; Ctrl-D on a line of its own ends it", file=sys.stderr)
     try:
         return sys.stdin.buffer.read()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"{what} cannot be read from standard input: {why}; give it as an argument or as a file") from None
+        raise InputError(f"{subject} cannot be read from standard input: {why}; give it as an argument or as a file") from None
 
 
-def _training_text(model: "Run", place: str = "") -> "TrainingText | None":
-    """The words that the model was trained on; None, with a word on stderr, where they are no longer there.
+def _training_text(model: "lm.Run", place: str = "") -> "lm.TrainingText | None":
+    """The words that the model was trained on; None, with a line on stderr, if the text is gone.
 
     Raises:
-        InputError: where they are not at the ``place`` that is given.
+        InputError: if the text is not at the given ``place``.
     """
-    from recurrent_lm.lm.scoring.copying import TrainingText
-    from recurrent_lm.lm.text.data import open_moved, trained_on
+    from recurrent_lm.lm.text.data import open_moved
 
     config = model.config
     if place:
-        corpus = trained_on(config, model.tokenizer, model.path, model.meta, place).corpus
+        corpus = lm.trained_on(config, model.tokenizer, model.path, model.meta, place).corpus
     else:
         try:
             corpus = open_moved(config.corpus, model.path)
@@ -282,4 +273,4 @@ def _training_text(model: "Run", place: str = "") -> "TrainingText | None":
             print(f"lm: not compared with the training text: {error}", file=sys.stderr)
             return None
     pieces = corpus.splits()["train"]
-    return TrainingText((piece.text for piece in pieces), config.tokens.lower, config.tokens.split)
+    return lm.TrainingText((piece.text for piece in pieces), config.tokens.lower, config.tokens.split)

@@ -1,26 +1,30 @@
 """The command ``lm``. Flags are made from the settings' fields; torch is imported only by commands that compute."""
 
-import errno
 import inspect
 import io
 import os
+import shlex
 import sys
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from recurrent_lm.lm.base import console
-from recurrent_lm.lm.base.console import say, silence, unwritten
+from recurrent_lm.lm.base.console import say, silence
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
-from recurrent_lm.lm.base.launched import follows, place
+from recurrent_lm.lm.base.launched import follows
+from recurrent_lm.lm.base.settings import flag_of, shown
 from recurrent_lm.lm.base.signals import ending_at_once
-from recurrent_lm.lm.commands import ask
+from recurrent_lm.lm.base.version import program_version
+from recurrent_lm.lm.commands import ask, page
 from recurrent_lm.lm.commands.ask import RunArgument
-from recurrent_lm.lm.commands.usual import meant
-from recurrent_lm.lm.config import RunConfig, flag_of, preset_file, presets, read_toml, shown
-from recurrent_lm.lm.version import program_version
+from recurrent_lm.lm.commands.sentences import sentence_of
+from recurrent_lm.lm.config import RunConfig, preset_file, presets, read_toml
+from recurrent_lm.lm.text import download as downloads
+from recurrent_lm.lm.text.corpora import CITATION, EMBEDDED
+from recurrent_lm.lm.usual import meant
 
 app = typer.Typer(
     add_completion=False,
@@ -40,8 +44,14 @@ PROCESSES = "processes on this machine that share the rows of each batch; across
 SPINS = "1000"
 
 
-def _flags() -> list[inspect.Parameter]:
-    """One option a setting; unset ones are None, so that presets and files show through."""
+# What lm train --help shows; --help-all shows the others, too.
+MATTER = (
+    "stage_directions", "kind", "rows", "bptt", "cell", "hidden_size", "layers", "dropout", "lr", "clip", "epochs", "sample",
+)  # fmt: skip
+
+
+def _flags(matter: tuple[str, ...] = ()) -> list[inspect.Parameter]:
+    """One option for each setting; options left out are None, so that presets and files apply. ``matter`` are shown."""
     parameters = []
     for section, f in RunConfig.settings():
         flag, default = flag_of(f), f.default
@@ -50,19 +60,28 @@ def _flags() -> list[inspect.Parameter]:
         names = f"{flag}/--no-{flag[2:]}" if isinstance(default, bool) else flag
         shown = str(default).lower() if isinstance(default, bool) else default if default != "" else "none"
         text = f"{f.metadata['why']} [dim](default: {shown})[/dim]"
-        option = typer.Option(names, help=text, rich_help_panel=section.capitalize(), show_default=False)
+        panel, hidden = section.capitalize(), bool(matter) and f.name not in matter
+        option = typer.Option(names, help=text, rich_help_panel=panel, show_default=False, hidden=hidden)
         kind: Any = type(default)
         annotation: Any = Annotated[kind | None, option]
         parameters.append(inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation))
     return parameters
 
 
-def with_settings(command: Any) -> Any:
-    """Give a command that ends in ``**settings`` one flag for each setting."""
+def with_settings(command: Any, matter: tuple[str, ...] = ()) -> Any:
+    """Give a command that ends in ``**settings`` one flag for each setting; help shows those that ``matter``, or all."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, *_flags()])
+    command.__signature__ = signature.replace(parameters=[*own, *_flags(matter)])
     return command
+
+
+def _help_all(context: typer.Context, wished: bool) -> None:
+    if wished:
+        for parameter in context.command.params:
+            parameter.hidden = False  # type: ignore[attr-defined]
+        print(context.get_help())
+        raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
@@ -73,7 +92,7 @@ def _main(version: Annotated[bool, typer.Option("--version", help="print the ver
 
 
 @app.command()
-@with_settings
+@partial(with_settings, matter=MATTER)
 def train(
     context: typer.Context,
     corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
@@ -83,13 +102,17 @@ def train(
     preset_name: Annotated[
         str, typer.Option("--preset", help=f"settings that come with the program: {', '.join(presets())}")
     ] = "",
-    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
+    processes: Annotated[int, typer.Option(min=1, help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
+    help_all: Annotated[
+        bool, typer.Option("--help-all", callback=_help_all, is_eager=True, help="show every setting, and exit")
+    ] = False,
     **settings: Any,
 ) -> None:
-    """Train a model and keep it in a run folder.
+    """Train a model and keep it in a run folder. --help-all shows the settings that are not shown here.
 
     [dim]lm train obama --tokens char --cell gru --epochs 20[/dim]
+    [dim]lm train mine.txt --sample "My friends" --no-stage-directions[/dim]
     """
     if follows():
         _follow()
@@ -105,11 +128,14 @@ def train(
     elif "train_file" in given:
         given["source"] = ""
     chosen = base.replace(**given)
-    with ending_at_once(lambda: "stopped before the first step; nothing was kept"):
-        _in_processes(processes, lambda: chosen, context)
-        from recurrent_lm.lm.training import start
+    kept: list[Path] = []
+    with ending_at_once(lambda: f"stopped before the first step; {_left(kept)}"):
+        from recurrent_lm.lm.commands import trainer
 
-        _run_training(lambda: start.new_training(start.inherit(chosen, given, named, file), run), quiet)
+        own = None if file else given.keys()  # a file has chosen all settings
+        trainer.in_processes(processes, lambda: chosen, context.obj)
+        inherited = partial(trainer.start.inherit, chosen, given, named, file)
+        trainer.run(lambda: trainer.start.begin(inherited(), run, own, kept.append), quiet)
 
 
 @app.command()
@@ -121,7 +147,7 @@ def resume(
     patience: Annotated[int | None, typer.Option(help="or so many epochs without a better validation loss; 0 never")] = None,
     corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     device: Annotated[str, typer.Option(help="go on here instead: cpu, cuda, cuda:N")] = "",
-    processes: Annotated[int, typer.Option(help=PROCESSES)] = 1,
+    processes: Annotated[int, typer.Option(min=1, help=PROCESSES)] = 1,
     quiet: Annotated[bool, typer.Option("--quiet", help="no progress, only the result")] = False,
 ) -> None:
     """Go on with a training where its last checkpoint stands, with its own threads, or train a finished run longer.
@@ -133,60 +159,42 @@ def resume(
         _follow()
         return
     with ending_at_once(lambda: f"stopped before another step; {run} is as it was"):
-        from recurrent_lm.lm.runs import folder
-        from recurrent_lm.lm.training import start
+        from recurrent_lm.lm.commands import trainer
 
-        _in_processes(processes, lambda: folder.read_settings(run)[0], context)
+        trainer.in_processes(processes, lambda: trainer.read_settings(run)[0], context.obj)
         wished = {"epochs": epochs, "max_steps": max_steps, "patience": patience}
         limits = {name: value for name, value in wished.items() if value is not None}
-        _run_training(lambda: start.resume(run, device, corpus, **limits), quiet)
+        trainer.run(lambda: trainer.start.resume(run, device, corpus, **limits), quiet)
 
 
-def _in_processes(processes: int, config: Callable[[], RunConfig], context: typer.Context) -> None:
-    """Where several processes are wished and not started yet: run this command line in each, and exit when they have ended."""
-    started = place()[1]
-    if processes < 1:
-        raise InputError(f"--processes must be at least 1, not {shown(processes)}")
-    if processes == 1 or processes == started:
-        return
-    if started > 1:
-        raise InputError(f"--processes {shown(processes)}, but torchrun has started {started}; leave --processes out")
-    from recurrent_lm.lm.training import launcher, process_group
-
-    process_group.check(config(), processes)
-    raise typer.Exit(launcher.launch(processes, context.obj))
-
-
-def _run_training(make: Callable[[], Any], quiet: bool) -> None:
-    from recurrent_lm.lm.commands.display import introduction, result
-    from recurrent_lm.lm.training import process_group
-
-    with process_group.one_voice(_sentence):
-        process_group.join()
-        training = make()
-        with training.signals():
-            for note in training.notes:
-                print(f"lm: {note}", file=sys.stderr)
-            if not quiet:
-                say(introduction(training))
-            scores = training.run(quiet)
-            say(result(training, scores))
+def _left(folders: list[Path]) -> str:
+    """What a training leaves that has made a step in none of these folders."""
+    return f"all saved; go on with: {shlex.join(['lm', 'resume', str(folders[0])])}" if folders else "nothing was kept"
 
 
 def _follow() -> None:
-    """A process of several that is not the first: its settings come from there, and it prints nothing."""
-    from recurrent_lm.lm.training import process_group, start
+    """Train as a process that is not the first: the settings come from the first, and nothing is printed."""
+    from recurrent_lm.lm.commands import trainer
 
-    with process_group.one_voice(_sentence):
-        training = start.follow()
-        with training.signals():
-            training.run(quiet=True)
+    trainer.follow()
 
 
 app.command()(ask.generate)
 app.command("eval")(ask.eval_)
 app.command("next")(ask.next_)
 app.command()(ask.score)
+app.command()(page.page)
+
+
+@app.command("ask")
+def ask_(run: RunArgument, device: ask.Device = "auto") -> None:
+    """Load a model once and ask it line by line: the next word, texts, and how surprising a text of yours is.
+
+    [dim]lm ask runs/obama-word-lstm[/dim]
+    """
+    from recurrent_lm.lm.commands.dialogue import talk
+
+    talk(run, device)
 
 
 @app.command("runs")
@@ -211,7 +219,8 @@ def params(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", show_default=False, help="a run, to count its model")] = None,
     *,
     vocabulary: Annotated[
-        int | None, typer.Option(help="|V| to count with, where no run is given; 10000 if left out", show_default=False)
+        int | None,
+        typer.Option(min=2, max=10**9, help="|V| to count with, where no run is given; 10000 if left out", show_default=False),
     ] = None,
     **settings: Any,
 ) -> None:
@@ -232,10 +241,7 @@ def params(
     else:
         if given.get("vocab_size"):
             raise InputError("--vocab-size limits a tokenizer, and none is made here; give |V| itself with --vocabulary")
-        vocabulary = 10_000 if vocabulary is None else vocabulary
-        if not 2 <= vocabulary <= 10**9:
-            raise InputError(f"--vocabulary must be at least 2 and at most {10**9:,}, not {shown(vocabulary)}")
-        params_table(vocabulary, RunConfig().replace(**given).model)
+        params_table(vocabulary or 10_000, RunConfig().replace(**given).model)
 
 
 @corpora_app.command("list")
@@ -244,16 +250,13 @@ def list_corpora() -> None:
 
     [dim]lm corpora list[/dim]
     """
-    from recurrent_lm.lm.text.corpora import CITATION, EMBEDDED
-    from recurrent_lm.lm.text.download import REMOTE, data_folder, place
-
-    for name, what in EMBEDDED.items():
-        print(f"{name:11}{what}")
-    for name, remote in REMOTE.items():
-        missing = "" if os.path.lexists(place(name)) else f" (not downloaded yet: lm corpora download {name})"
+    for name, description in EMBEDDED.items():
+        print(f"{name:11}{description}")
+    for name, remote in downloads.REMOTE.items():
+        missing = "" if os.path.lexists(downloads.place(name)) else f" (not downloaded yet: lm corpora download {name})"
         print(f"{name:11}{remote.what}{missing}")
     print(f"{'PATH':11}a text file, or a folder of .txt files, one document each, in name order")
-    print(f"{CITATION}\nDownloaded corpora are kept in {data_folder()}")
+    print(f"{CITATION}\nDownloaded corpora are kept in {downloads.data_folder()}")
 
 
 @corpora_app.command()
@@ -268,8 +271,6 @@ def download(
 
     [dim]lm corpora download robotrump[/dim]
     """
-    from recurrent_lm.lm.text import download as downloads
-
     if remote := downloads.REMOTE.get(name):
         say(f"{name}: {remote.what}\n{remote.citation}")
     path, new = downloads.download(name, to, source)
@@ -282,7 +283,7 @@ def download(
 def show(
     corpus: Annotated[str, typer.Argument(metavar="[CORPUS]", show_default=False, help=SOURCES)] = "",
     *,
-    top: Annotated[int, typer.Option(help="how many frequent words")] = 20,
+    top: Annotated[int, typer.Option(min=0, help="how many frequent words")] = 20,
     **settings: Any,
 ) -> None:
     """Documents, tokens, types, characters, bytes, splits and frequent words of a corpus.
@@ -291,38 +292,12 @@ def show(
     """
     from recurrent_lm.lm.commands.display import corpus_report
 
-    if top < 0:
-        raise InputError(f"--top must be at least 0, not {top}")
     given = {name: value for name, value in settings.items() if value is not None}
     corpus_report(RunConfig().replace(source=corpus, **given), top)
 
 
-def _sentence(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error that a user can mend, and the exit code; None for others."""
-    if isinstance(error, Stopped):
-        return str(error), 128 + error.signum
-    if isinstance(error, Diverged):
-        return str(error), 3
-    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        return _of_the_system(error), 2
-    return (str(error), 2) if isinstance(error, InputError) else None
-
-
-def _of_the_system(error: OSError) -> str:
-    """What to do where the disk or a permission is in the way."""
-    if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # all files have names
-        silence()
-        return f"{unwritten(error)}; send it elsewhere"
-    place = f" ({error.filename})" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"the disk is full{place}; make room: what was saved before is whole, and lm resume goes on from a checkpoint"
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return f"{error.strerror}{place}; see to its permissions, or take another: --run for a new run, a copy of an old one"
-    return f"{error.strerror or error}{place}; nothing was overwritten"
-
-
 def _of_typer(error: Any, arguments: list[str]) -> str:
-    """A usage error as a sentence. Typer's own speak of parsing where a value has the wrong type."""
+    """A usage error as a sentence; typer's own messages speak of parsing."""
     if (name := getattr(error, "option_name", "")) and error.ctx:
         if not name.startswith("--"):  # -rnn_size, of which typer names -r
             name = next((a.partition("=")[0] for a in arguments if a.startswith(name)), name)
@@ -330,20 +305,21 @@ def _of_typer(error: Any, arguments: list[str]) -> str:
         has = {opt for p in params if p.param_type_name == "option" for opt in p.opts}
         has |= {(p.metavar or "").strip("[]") for p in params if p.param_type_name == "argument"}
         if here := meant(name, path.split()[-1], has):
-            what = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
-            return f"{name} is {what} here; {path} --help lists every option"
+            meaning = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
+            every = "--help-all" if path.endswith(" train") else "--help"
+            return f"{name} is {meaning} here; {path} {every} lists every option"
     param, cause = getattr(error, "param", None), error.__cause__
     if param and hasattr(cause, "errors"):
-        found = cause.errors()[0]
-        kind = {"int": "a whole number", "float": "a number"}.get(found["type"].partition("_")[0])
+        detail = cause.errors()[0]
+        kind = {"int": "a whole number", "float": "a number"}.get(detail["type"].partition("_")[0])
         if kind:
-            few = " of fewer digits" if found["type"].endswith("_size") else ""
+            few = " of fewer digits" if detail["type"].endswith("_size") else ""
             name = param.opts[0] if param.param_type_name == "option" else param.make_metavar()
-            return f"{name} must be {kind}{few}, not {shown(found['input'])}"
+            return f"{name} must be {kind}{few}, not {shown(detail['input'])}"
         bounds = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
-        if found["type"] in bounds:
-            key, words = bounds[found["type"]]
-            return f"{param.opts[0]} must be {words} {found['ctx'][key]:,}, not {shown(found['input'])}"
+        if detail["type"] in bounds:
+            key, words = bounds[detail["type"]]
+            return f"{param.opts[0]} must be {words} {detail['ctx'][key]:,}, not {shown(detail['input'])}"
     return str(error.format_message() if hasattr(error, "format_message") else error)
 
 
@@ -353,17 +329,28 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run_app(application: typer.Typer, name: str, arguments: list[str] | None = None) -> int:
-    """Run a typer application; errors that a user can mend become one sentence on stderr."""
+    """Run a typer application; errors that a user can mend are printed to stderr in one sentence.
+
+    Args:
+        application: the commands.
+        name: the program's name in messages.
+        arguments: the command line without the program; None takes ``sys.argv``.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 3 for divergence, 130 and 143 for SIGINT and SIGTERM.
+    """
     console.program = name
     if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
+    # Buffers of 2 MB and more in pages of 2 MB: an update of 2 x 200 units and 10,000 words makes 6,000 page faults otherwise.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch
     for closed in [name for name in ("stdout", "stderr") if getattr(sys, name) is None]:
-        # The next file that is opened would get its number, and what is printed.
+        # The next file that is opened would get this descriptor, and so the output.
         setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
-    # Only what stands above UsageError is shared by all of typer's complaints about a command line.
+            stream.reconfigure(errors="replace")  # characters that the terminal lacks are replaced
+    # The only class that all of typer's usage errors share.
     usage_error: Any = typer.BadParameter.__mro__[2]
     typed = sys.argv[1:] if arguments is None else arguments
     try:
@@ -373,12 +360,12 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
     except (BrokenPipeError, SystemExit) as error:  # typer makes a SystemExit of a broken pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             return int(error.code or 0)
-        silence()  # whoever read us has enough
+        silence()  # the reader closed the pipe
         return 0
     except KeyboardInterrupt:  # while typer was still reading the command line
         return 130
     except (InputError, OSError, Diverged, Stopped) as error:
-        message, code = _sentence(error) or ("", 1)
+        message, code = sentence_of(error) or ("", 1)
     except usage_error as error:
         message, code = _of_typer(error, typed), 2
         if not message:  # only the help was asked for

@@ -1,11 +1,10 @@
-"""What the command line says about corpora, models and runs."""
+"""The output of commands about corpora, models and runs."""
 
 import csv
 import shlex
 import sys
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +12,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from recurrent_lm import lm
 from recurrent_lm.lm.base.progress import shown_perplexity
 from recurrent_lm.lm.config import ModelConfig, RunConfig
 from recurrent_lm.lm.parameter_counts import parameter_table
 from recurrent_lm.lm.text import advice
+from recurrent_lm.lm.text.prompt import prompt_of
+from recurrent_lm.lm.text.tokenizer import EOS
 from recurrent_lm.lm.text.words import word_counts
 
 if TYPE_CHECKING:
@@ -26,12 +28,12 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
-TRIMMED = 0.01  # share of the training tokens from which their loss is worth a line
+TRIMMED = 0.01  # share of trimmed training tokens above which they are reported
 WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
 
 
 def introduction(training: "Training") -> str:
-    """What is about to be trained, on how much, and where it will be."""
+    """The lines before a training: text, model, batches, machine and run folder."""
     config, data = training.config, training.data
     model, machine = config.model, config.machine
     words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
@@ -61,7 +63,7 @@ def introduction(training: "Training") -> str:
 
 
 def result(training: "Training", scores: "dict[str, Score]") -> str:
-    """The best model's figures, and what to do with it."""
+    """The best model's figures, and the next command to try."""
     at, raw = training.at, training.data.tokenizer.raw_is
     of = f" of {raw}" if raw else ""
     lines = [f"best after epoch {at.best_epoch} of {at.epoch}:"]
@@ -74,14 +76,19 @@ def result(training: "Training", scores: "dict[str, Score]") -> str:
     lines += advice.little_text(training.data.corpus, training.config.tokens)
     unknown, tokens = (sum(getattr(score, name) for score in scores.values()) for name in ("unknown_tokens", "tokens"))
     lines += advice.doubts(training.data.tokenizer, unknown, tokens)
-    prompt = _known_prompt(training)
-    command = ["lm", "generate", str(training.path), *(["--prompt", prompt] if prompt else [])]
-    lines.append(f"try it: {shlex.join(command)}")
+    lines += ["what comes next:", *(f"  {shlex.join(command)}" for command in _next_commands(training))]
     return "\n".join(lines)
 
 
+def _next_commands(training: "Training") -> list[list[str]]:
+    """Three things to do with a new model: let it write, ask it, and see how it learnt."""
+    run, prompt = str(training.path), training.config.training.sample or prompt_of(training.data)
+    write = ["lm", "generate", run, *(["--prompt", prompt] if prompt else [])]
+    return [write, ["lm", "ask", run], ["reports", "training", run]]
+
+
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
-    """What ``lm eval`` prints."""
+    """The output of ``lm eval``."""
     from recurrent_lm.lm.scoring.evaluate import parts
 
     stream, raw = compared.stream, run.tokenizer.raw_is
@@ -100,17 +107,8 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
         print(warning)
 
 
-def _known_prompt(training: "Training") -> str:
-    """Two words that the vocabulary knows: the people, or the first of the training text."""
-    unknown = training.data.tokenizer.unknown
-    if not unknown("the people"):
-        return "the people"
-    words = training.data.corpus.splits()["train"][0].text.split()[:1000]
-    return next((prompt for prompt in map(" ".join, pairwise(words)) if not unknown(prompt)), "")
-
-
 def runs_table(folder: Path, as_csv: bool = False) -> None:
-    """One line a run; as CSV with every column."""
+    """One line for each run; as CSV with every column."""
     from recurrent_lm.lm.runs.folder import summaries
 
     rows = list(summaries(folder))
@@ -158,11 +156,8 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 
 
 def corpus_report(config: RunConfig, top: int) -> None:
-    """What ``lm corpora show`` prints."""
-    from recurrent_lm.lm.text.data import prepare
-    from recurrent_lm.lm.text.tokens import EOS
-
-    data = prepare(config)
+    """The output of ``lm corpora show``."""
+    data = lm.prepare(config)
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
     characters = Counter("".join(documents))
@@ -206,5 +201,5 @@ def _count(number: int, thing: str) -> str:
 
 
 def _console() -> Console:
-    # A pipe has no width; wide enough that a grep finds whole rows.
+    # A pipe has no width; this one keeps each row on a line, for grep.
     return Console(width=None if sys.stdout and sys.stdout.isatty() else 1000, highlight=False)

@@ -1,7 +1,8 @@
-"""Distributions and surprise for people to look at: bars and colours in the terminal, and a page."""
+"""Distributions and surprise for people: bars and colours in the terminal, and a page."""
 
 import math
 import sys
+from importlib.resources import files
 from itertools import pairwise
 from typing import Any
 
@@ -9,7 +10,6 @@ from rich.console import Console
 from rich.text import Text
 
 from recurrent_lm.lm.base.progress import shown_perplexity
-from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.scoring.next_token import Next, ScoredText, Surprise
 from recurrent_lm.lm.text.advice import unknown_share
 
@@ -20,28 +20,34 @@ BAR = 40
 
 
 def colour(bits: float) -> str:
-    """The colour of a token of that many bits."""
+    """The colour of a token with this surprise in bits."""
     return COLOURS[sum(bits >= edge for edge in EDGES)]
 
 
 def visible(text: str) -> str:
-    """A token with its white space and control characters shown."""
+    """A token with visible white space and control characters."""
     return "".join(c if c.isprintable() and c != " " else "␣" if c == " " else repr(c)[1:-1] for c in text)
 
 
-def bars(run: Run, prompt: str | None, found: Next, top: int) -> None:
-    """P(v | prompt) of the likeliest tokens, each with a bar."""
-    shown = found.top(top)
-    labels = [visible(run.tokenizer.show(i)) for i, _ in shown]
-    width = max(map(len, labels))
+def bars(prompt: str | None, distribution: Next, top: int, unknown: bool, option: str = "--unknown") -> None:
+    """P(v | prompt) of the likeliest tokens, each with a bar, and how much <unk> holds where it is not among them.
+
+    Args:
+        option: what lets <unk> be ranked among the tokens.
+    """
+    shown = distribution.top(top, unknown)
+    labels = [visible(token.word) for token in shown]
+    width = max(map(len, [*labels, "others"]))
     given = "beginning of a document" if prompt is None else prompt
-    print(f"P(v | {given}), the likeliest {len(shown)} of {run.tokenizer.size:,}:")
-    for label, (_, p) in zip(labels, shown, strict=True):
-        print(f"{label:>{width}} {p:7.2%} {'█' * round(BAR * p / shown[0][1])}")
-    rest = 1 - sum(p for _, p in shown)
-    print(f"{'others':>{width}} {max(rest, 0):7.2%}")
-    bits = found.entropy / math.log(2)
-    print(f"entropy {bits:.2f} bits: as uncertain as an even choice among {math.exp(found.entropy):,.1f} tokens")
+    print(f"P(v | {given}), the likeliest {len(shown)} of {distribution.tokenizer.size:,}:")
+    for label, token in zip(labels, shown, strict=True):
+        print(f"{label:>{width}} {token.probability:7.2%} {'█' * round(BAR * token.probability / shown[0].probability)}")
+    apart = 0.0 if unknown else distribution.unknown
+    print(f"{'others':>{width}} {max(1 - math.fsum(token.probability for token in shown) - apart, 0):7.2%}")
+    if distribution.tokenizer.unknown_ids and not unknown:
+        print(f"{'<unk>':>{width}} {apart:7.2%} for all words that the vocabulary lacks; {option} ranks it with the others")
+    even = math.exp(distribution.entropy)
+    print(f"entropy {distribution.bits:.2f} bits: as uncertain as an even choice among {even:,.1f} tokens")
 
 
 def summary(scored: ScoredText) -> str:
@@ -58,7 +64,7 @@ def summary(scored: ScoredText) -> str:
 
 
 def print_scored(scored: ScoredText) -> None:
-    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, its rank and its text."""
+    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, rank and text."""
     console = Console(highlight=False)
     if not (sys.stdout and sys.stdout.isatty()) or console.no_color or not console.color_system:
         print("nats\trank\ttoken")
@@ -101,17 +107,15 @@ def _piece(piece: Surprise) -> dict[str, Any]:
 
 
 def page(scored: ScoredText, run: str, source: str) -> str:
-    """A page of its own: the text, each token coloured, with its figures where the pointer rests."""
-    from importlib.resources import files
-
+    """A page with the text, each token coloured, with its figures under the pointer."""
     from jinja2 import Environment
 
     template = files("recurrent_lm.lm").joinpath("templates/surprise.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pieces = [{"text": p.text, "colour": colour(p.total / math.log(2)), "title": _title(p)} for p in scored.pieces]
     text = " ".join([summary(scored), *scored.doubts])
-    what = {"pieces": pieces, "summary": text, "legend": legend_entries(), "run": run, "source": source}
-    return environment.from_string(template).render(**what)
+    context = {"pieces": pieces, "summary": text, "legend": legend_entries(), "run": run, "source": source}
+    return environment.from_string(template).render(**context)
 
 
 def _title(piece: Surprise) -> str:

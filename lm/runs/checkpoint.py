@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors and JSON, written so that a crash at any instant leaves the previous one whole.
+"""Checkpoints in safetensors and JSON, written so that a crash at any moment leaves the previous one intact.
 
-A checkpoint is a folder. It is written under another name, synced and renamed; then a pointer file, ``last.json``,
-``best.json`` or ``good.json``, is replaced. Each file's SHA-256 is in the folder's ``state.json``, and that of ``state.json``
-in the pointer.
+A checkpoint is a folder. It is written under a temporary name, synced and renamed; then a pointer file, ``last.json``,
+``best.json`` or ``good.json``, is replaced. The folder's ``state.json`` has each file's SHA-256, and the pointer that of
+``state.json``.
 """
 
 import json
@@ -30,14 +30,14 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Named groups of tensors ("model", "optimizer", "state") and what JSON can hold."""
+    """Named groups of tensors ("model", "optimizer", "state") and a JSON object."""
 
     groups: dict[str, Tensors]
     meta: dict[str, Any]
 
 
 def save(run: Path, checkpoint: Checkpoint, best: bool = False) -> None:
-    """Store a checkpoint as the run's last and, if asked, its best; those that no pointer names any more are removed."""
+    """Store a checkpoint as the run's last and, if asked, its best; checkpoints without a pointer are removed."""
     folder = run / "checkpoints"
     folder.mkdir(exist_ok=True)
     name = f"step-{checkpoint.meta['step']:08d}"
@@ -67,21 +67,21 @@ def save(run: Path, checkpoint: Checkpoint, best: bool = False) -> None:
 
 
 def keep_as_good(run: Path) -> None:
-    """Let ``good`` name the last checkpoint, and keep that one until it names another."""
+    """Point ``good`` to the last checkpoint and keep that one until ``good`` moves on."""
     write_atomic(run / "good.json", (run / "last.json").read_bytes())
 
 
 def load(run: Path, which: str = "last") -> Checkpoint:
-    """Read the run's ``last``, ``best`` or ``good`` checkpoint, onto the CPU; ``best`` is the last before any validation.
+    """Read the run's ``last``, ``best`` or ``good`` checkpoint onto the CPU; before any validation ``best`` is the last one.
 
     Raises:
-        InputError: when there is none, or when it is damaged or was not written by this program.
+        InputError: if there is none, or it is damaged or foreign.
     """
     return _read(run, which, whole=True)
 
 
 def meta(run: Path) -> dict[str, Any]:
-    """What the last checkpoint says beside its tensors, which are not read."""
+    """The JSON object of the last checkpoint, without its tensors."""
     return _read(run, "last", whole=False).meta
 
 
@@ -128,7 +128,7 @@ def _prune(run: Path, folder: Path) -> None:
     try:
         named = {json.loads(p.read_bytes())["folder"] for p in (run / f"{which}.json" for which in POINTERS) if p.exists()}
     except (ValueError, KeyError, TypeError):
-        return  # a damaged pointer: who knows what it named, so everything stays
+        return  # the target of a damaged pointer is unknown, so nothing is removed
     for old in folder.iterdir():
         if old.name not in named and OURS.fullmatch(old.name):
             shutil.rmtree(old, ignore_errors=True)

@@ -1,10 +1,10 @@
-"""Run folders: made, listed, and loaded for use.
+"""Run folders: created, listed, and loaded.
 
-A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer),
-steps.jsonl and epochs.jsonl (the logs), checkpoints/ with the pointers last.json and best.json, and at the end result.json;
-with --on-divergence rollback also the pointer good.json and the log rollbacks.jsonl. The checkpoints know the digests of
-what was written before them, so that damage is found.
-A training holds the lock on .lock as long as it may write.
+A run folder holds config.toml (complete), about.json (versions, commit, machine, corpus), tokens.json (the tokenizer), the
+logs steps.jsonl, epochs.jsonl and samples.jsonl (texts of the model), checkpoints/ with the pointers last.json and best.json,
+and at the end result.json, or diverged.json; with --on-divergence rollback also the pointer good.json and the log
+rollbacks.jsonl. Checkpoints store the digests of the files written before them, so that damage is found. A training holds the
+lock on .lock while it may write.
 """
 
 import json
@@ -25,12 +25,12 @@ from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
 from recurrent_lm.lm.text import tokens
 
-PARTS = ("config.toml", "about.json", "last.json")  # by two of them a run is known that lacks the third
+PARTS = ("config.toml", "about.json", "last.json")  # two of them identify a run, also if one is missing
 
 
 @dataclass(frozen=True)
 class Run:
-    """A trained model with its tokenizer, as ``load`` returns it."""
+    """A trained model with its tokenizer, from ``load``."""
 
     path: Path
     config: RunConfig
@@ -38,14 +38,52 @@ class Run:
     model: LanguageModel
     meta: dict[str, Any]
 
+    def __str__(self) -> str:
+        """Five lines: the model, its text, its tokens, its training, its validation."""
+        c, about = self.config, self.path / "about.json"
+        corpus = _object(about).get("corpus", {}) if about.exists() else {}
+        epochs = list(logs.read(self.path / "epochs.jsonl"))
+        best = min(epochs, key=lambda record: record["valid_loss"], default=None)
+        share = _share(corpus, "valid")
+        return "\n".join(
+            [
+                f"{self.path}: {c.model.layers} x {c.model.cell}, {c.model.hidden_size} units, embeddings of {c.model.d}, "
+                f"{'tied' if c.model.tie else 'not tied'}, {sum(p.numel() for p in self.model.parameters()):,} parameters",
+                f"text: {corpus.get('name', 'unknown')}, {corpus.get('tokens', {}).get('train', 0):,} tokens to train on",
+                f"tokens: {c.tokens.kind}, |V| = {self.tokenizer.size:,}"
+                + (f", {share:.1%} of the validation tokens unknown" if share is not None else ""),
+                f"trained: {len(epochs)} epochs, {epochs[-1]['step']:,} updates, the best after epoch {best['epoch']}"
+                if best
+                else "trained: no epoch yet",
+                f"validation: {best['valid_loss']:.4f} nats a token, perplexity {best['valid_perplexity']:,.2f}, "
+                f"{best['valid_bits_per_byte']:.3f} bits per byte"
+                if best
+                else "validation: none yet",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
 
 def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
-    """A run's model on the device, in evaluation mode, from its ``best`` (or ``last``) checkpoint.
+    """Load a run's model in evaluation mode.
+
+    Args:
+        path: the run folder.
+        which: the "best" or the "last" checkpoint.
+        device: auto, cpu, cuda or cuda:N.
+
+    Returns:
+        The model with its tokenizer, settings and records.
+
+    Args:
+        path: the run's folder, or one that holds a single run.
 
     Raises:
-        InputError: when there is no such run, or it is damaged.
+        InputError: if there is no such run, or it is damaged.
     """
-    path = Path(path)
+    path = only_run(Path(path))
     config, tokenizer = read_settings(path)
     saved = checkpoint.load(path, which)
     check_tokens(path, saved.meta)
@@ -55,8 +93,35 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     return Run(path, config, tokenizer, model.to(resolve_device(device)).eval(), saved.meta)
 
 
+def runs_in(path: Path) -> list[Path]:
+    """Find runs.
+
+    Args:
+        path: a run folder, or a folder of run folders.
+
+    Returns:
+        The run itself, or the runs directly in the folder in name order; ``path`` itself if there is none.
+    """
+    if is_run(path) or not path.is_dir():
+        return [path]
+    return sorted(p for p in path.iterdir() if is_run(p)) or [path]
+
+
+def only_run(path: Path) -> Path:
+    """The run that a folder is, or the only one right in it.
+
+    Raises:
+        InputError: for a folder of several runs, which it names.
+    """
+    inside = runs_in(path)
+    if len(inside) > 1:
+        names = ", ".join(str(p) for p in inside[:4]) + (f" and {len(inside) - 4} more" if len(inside) > 4 else "")
+        raise InputError(f"{path} holds {len(inside)} runs: {names}; name one of them")
+    return inside[0]
+
+
 def load_weights(model: LanguageModel, saved: checkpoint.Checkpoint, path: Path) -> None:
-    """Put a checkpoint's weights into a model of the same shape."""
+    """Copy a checkpoint's weights into a model of the same shape."""
     weights = dict(saved.groups.get("model", {}))
     if model.config.tie and "embedding.weight" in weights:
         weights["decoder.weight"] = weights["embedding.weight"]
@@ -68,7 +133,7 @@ def load_weights(model: LanguageModel, saved: checkpoint.Checkpoint, path: Path)
 
 
 def weights_of(model: LanguageModel) -> dict[str, torch.Tensor]:
-    """The model's tensors, a shared one once."""
+    """The model's tensors by name, shared ones once."""
     weights = model.state_dict()
     if model.config.tie:
         del weights["decoder.weight"]
@@ -91,18 +156,18 @@ def read_settings(path: Path) -> tuple[RunConfig, tokens.Tokenizer]:
         raise
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}; see to its permissions or restore it") from None
-    except Exception as error:  # whatever a damaged file makes a parser say
+    except Exception as error:  # a parser may raise anything on a damaged file
         raise InputError(f"{file} is damaged or foreign ({type(error).__name__}: {error}); restore it from a copy") from None
 
 
 def check_tokens(path: Path, meta: dict[str, Any]) -> None:
-    """Refuse a tokenizer that is not the one that the run was begun with, as its checkpoints know it."""
+    """Refuse a tokenizer that differs from the one in the run's checkpoints."""
     if changed(path / "tokens.json", meta):
         raise InputError(f"{path / 'tokens.json'} is damaged: it is not what was written; restore it from a copy")
 
 
 def edited(path: Path, meta: dict[str, Any]) -> list[str]:
-    """A sentence where the settings are not those that the run was begun with. They may be edited, so this is no error."""
+    """A sentence if the settings were edited since the run began, which is no error."""
     file = path / "config.toml"
     if not changed(file, meta):
         return []
@@ -113,13 +178,13 @@ def edited(path: Path, meta: dict[str, Any]) -> list[str]:
 
 
 def changed(file: Path, meta: dict[str, Any]) -> bool:
-    """Whether a file of a run is not as it was when the run was begun; runs of older versions do not know."""
+    """Whether a file of a run differs from its state at the beginning; older runs did not record it."""
     begun = meta.get("files", {}).get(file.name)
     return begun is not None and digest(file.read_bytes()) != begun
 
 
 def create(path: Path | None, name: str) -> Path:
-    """A new run folder: ``path``, which must not exist or be empty, or runs/NAME with a number where it is taken."""
+    """Create a run folder: ``path``, which must not exist or be empty, or runs/NAME with a number if that is taken."""
     try:
         if path is not None:
             if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -142,17 +207,17 @@ def create(path: Path | None, name: str) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    """Whether a folder holds a run, whole or damaged."""
+    """Whether a folder is a run, intact or damaged."""
     return (path / "config.toml").exists() and (path / "about.json").exists()
 
 
 def summaries(folder: Path) -> Iterator[dict[str, Any]]:
-    """One row a run below ``folder``, oldest first: name, settings, steps, best validation figures, state.
+    """One row for each run below ``folder``, oldest first: name, settings, steps, best validation figures, state.
 
-    A run that cannot be read has a ``state`` that says what is damaged, and nothing else.
+    For a run that cannot be read, ``state`` names the damage and the other columns are missing.
     """
-    found = {p.parent for name in PARTS for p in folder.rglob(name) if sum((p.parent / n).exists() for n in PARTS) > 1}
-    for path in sorted(found, key=lambda p: (min((p / n).stat().st_mtime for n in PARTS if (p / n).exists()), p)):
+    folders = {p.parent for name in PARTS for p in folder.rglob(name) if sum((p.parent / n).exists() for n in PARTS) > 1}
+    for path in sorted(folders, key=lambda p: (min((p / n).stat().st_mtime for n in PARTS if (p / n).exists()), p)):
         try:
             yield {"run": str(path), **_summary(path)}
         except (ValueError, TypeError, OSError, RecursionError) as error:  # what damaged files make of the lines below
@@ -197,7 +262,7 @@ def _summary(path: Path) -> dict[str, Any]:
 
 
 def _share(corpus: dict[str, Any], split: str) -> float | None:
-    """Which part of a split's tokens the vocabulary lacks; runs of older versions do not know."""
+    """Share of a split's tokens that the vocabulary lacks; older runs did not record it."""
     try:
         return float(corpus["unknown_tokens"][split] / max(corpus["tokens"][split], 1))
     except (KeyError, TypeError):
@@ -205,7 +270,7 @@ def _share(corpus: dict[str, Any], split: str) -> float | None:
 
 
 def _meta(path: Path) -> dict[str, Any]:
-    """What the last checkpoint says; a training that goes on meanwhile may take it away while it is read."""
+    """The JSON object of the last checkpoint, which a running training may remove while it is read."""
     for _ in range(3):
         with suppress(InputError):
             return checkpoint.meta(path)

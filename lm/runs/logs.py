@@ -12,13 +12,13 @@ from recurrent_lm.lm.base.storage import digest, naming
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:
-    """The records of a log; a torn last line, as a crash leaves it, is passed over."""
+    """The records of a log, without an incomplete last line from a crash."""
     for record, _ in _records(path):
         yield record
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each whole record and the offset of its end."""
+    """Each complete record and the offset of its end."""
     at = 0
     if not path.exists():
         return
@@ -37,7 +37,7 @@ Mark = dict[str, Any]  # {"bytes", "sha256"} of a log as a checkpoint counts on 
 
 
 def check(path: Path, mark: Mark) -> None:
-    """Refuse a log that does not begin with what was in it when a checkpoint marked it."""
+    """Refuse a log whose beginning differs from its state at a checkpoint."""
     with path.open("rb") as file:
         known = file.read(mark["bytes"])
     if len(known) != mark["bytes"] or digest(known) != mark["sha256"]:
@@ -75,7 +75,7 @@ class Log:
 
     @property
     def mark(self) -> Mark:
-        """What the log holds now."""
+        """Length and digest of the log's present content."""
         return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def write(self, record: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ class Log:
         self._digest.update(line)
 
     def sync(self) -> None:
-        """Onto the disk, before a checkpoint that counts on it."""
+        """Flush the log to the disk before a checkpoint refers to it."""
         with naming(self._path):
             os.fsync(self._file.fileno())
 

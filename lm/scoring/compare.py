@@ -1,11 +1,13 @@
-"""A trained model beside its rivals on a text: itself, itself learning on, an n-gram model, and a mixture of both."""
+"""Compares a trained model on a text with itself under dynamic evaluation, an n-gram model, and a mixture of both."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import Flags, setting
 from recurrent_lm.lm.config import CorpusConfig
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.scoring.dynamic import RATES, dynamic_losses
@@ -24,33 +26,20 @@ if TYPE_CHECKING:
 
     Losses = NDArray[np.float64]
 
-CHOICES = (*SPLITS, "all")
-ORDERS = range(1, 11)
-
 
 @dataclass(frozen=True)
-class How:
-    """What ``compare`` computes, checked."""
+class How(Flags):
+    """Settings of ``compare``, checked when they are created."""
 
-    split: str = "test"
-    rows: int = 1
-    warmup: int = 0
+    split: str = setting("test", choices=(*SPLITS, "all"))
+    rows: int = setting(1, low=1, high=10**9)
+    warmup: int = setting(0, low=0, high=10**9)
     dynamic: bool = False
-    dynamic_lr: float | None = None
-    ngram: int = 5
+    dynamic_lr: float | None = setting(None, kind=float, low=0, below=math.inf)
+    ngram: int = setting(5, low=0, high=10)  # 0 leaves the n-gram model out
     interpolate: bool = False
 
-    def __post_init__(self) -> None:
-        if self.split not in CHOICES:
-            raise InputError(f"--split must be one of {', '.join(CHOICES)}, not {self.split!r}")
-        if self.rows < 1:
-            raise InputError(f"--rows must be at least 1, not {self.rows}")
-        if self.warmup < 0:
-            raise InputError(f"--warmup must be 0 or more, not {self.warmup}")
-        if self.ngram and self.ngram not in ORDERS:
-            raise InputError(f"--ngram must be 0 or an order from {ORDERS[0]} to {ORDERS[-1]}, not {self.ngram}")
-        if self.dynamic_lr is not None and not 0 <= self.dynamic_lr < float("inf"):
-            raise InputError(f"--dynamic-lr must be 0 or more, not {self.dynamic_lr}")
+    def check(self) -> None:
         if self.dynamic_lr is not None and not self.dynamic:
             raise InputError("--dynamic-lr goes with --dynamic")
         if self.interpolate and not self.ngram:
@@ -58,35 +47,44 @@ class How:
 
     @property
     def fits(self) -> bool:
-        """Whether something is fitted on the validation split."""
+        """Whether a parameter is fitted on the validation split."""
         return self.interpolate or (self.dynamic and self.dynamic_lr is None)
 
 
 @dataclass(frozen=True)
 class Compared:
-    """The text that was scored, (name, score) of each way to score it, and what to doubt of these scores."""
+    """The scored text, (name, score) of each method, warnings, and the network's weight in the mixture (nan without a
+    mixture).
+    """
 
     corpus: str
     stream: Stream
     scores: list[tuple[str, Score]]
     warnings: list[str]
+    weight: float = math.nan
 
 
 def compare(
     run: Run, how: How, other: CorpusConfig | None = None, note: Callable[[str], None] = print, place: str = ""
 ) -> Compared:
-    """Score one split of the run's own corpus, or of another, in every way that ``how`` asks for.
+    """Score one split of the run's own corpus, or of another text, in every way that ``how`` asks for.
 
-    The n-gram model counts the run's training split; the mixture's weight and the rate of dynamic evaluation are fitted on
-    its validation split. So both need the run's own corpus, whatever text is scored.
+    The n-gram model counts the run's training split. The mixture's weight and the rate of dynamic evaluation are fitted on its
+    validation split. Both therefore need the run's own corpus, whatever text is scored.
 
     Args:
-        note: told what the reader should know beside the figures.
-        place: where the run's own text is now, if it was moved. Where it is not at its former place, ``other`` is taken
-            for it if it is the same text.
+        run: a trained model from ``lm.load``.
+        how: split, rows, dynamic evaluation, n-gram order, mixture.
+        other: another text to score; None scores the run's own corpus.
+        note: called with each remark that belongs beside the figures.
+        place: where the run's own text is now, if it was moved. If it is missing at its former place and ``other`` is the same
+            text, ``other`` is used.
+
+    Returns:
+        The scores by name, with the scored stream and warnings.
 
     Raises:
-        InputError: when a text that is needed cannot be read.
+        InputError: if a text that is needed cannot be read.
     """
     option = "--trained-on PATH" if place or other else "--corpus PATH"
     if other and not how.fits:
@@ -102,7 +100,7 @@ def compare(
         corpus = open_corpus(other)
         for sentence in (*corpus.notes, *twice(corpus)):
             note(sentence)
-        if how.ngram or how.fits:  # what reads the run's own corpus anyway
+        if how.ngram or how.fits:  # these read the run's own corpus anyway
             for sentence in seen_in_training(pieces_of(corpus, how.split), judge.data.corpus.splits()["train"]):
                 note(sentence)
         stream = stream_of(corpus, run.tokenizer, how.split)
@@ -110,7 +108,7 @@ def compare(
         corpus, stream = judge.data.corpus, judge.split(how.split)
     plain = token_losses(run.model, stream.ids, rows=how.rows, warmup=how.warmup, resets=judge.resets)
     scores = [("model", Score.of(plain, stream))]
-    best, lr = plain, None
+    best, lr, weight = plain, None, math.nan
     if how.dynamic:
         lr = how.dynamic_lr if how.dynamic_lr is not None else judge.rate()
         best = judge.dynamic(stream, lr)
@@ -124,11 +122,11 @@ def compare(
             mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
             scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
     warnings = little_text(corpus, run.config.tokens) + doubts(run.tokenizer, stream.unknown, len(stream.ids))
-    return Compared(corpus.name, stream, scores, warnings)
+    return Compared(corpus.name, stream, scores, warnings, weight)
 
 
 class _Judge:
-    """The run's own corpus, read when it is first needed, and what is fitted on it."""
+    """The run's own corpus, read when it is first needed, and the parameters fitted on it."""
 
     def __init__(self, run: Run, how: How, note: Callable[[str], None], place: str, option: str) -> None:
         self.run, self.how, self.note = run, how, note
@@ -153,12 +151,14 @@ class _Judge:
 
     def dynamic(self, stream: Stream, lr: float) -> "Losses":
         losses = dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
-        if self.how.dynamic_lr is not None and not losses.mean() < EXPLODED:  # of rates that are tried the best is taken
+        if (
+            self.how.dynamic_lr is not None and not losses.mean() < EXPLODED
+        ):  # when rates are searched, the best one is taken instead
             raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
         return losses
 
     def rate(self) -> float:
-        """The rate that predicts the validation split best, going up until it gets worse."""
+        """The rate with the lowest loss on the validation split; rates are tried upwards until the loss rises."""
         best, least = 0.0, float("inf")
         for lr in RATES:
             nats = float(self.dynamic(self.data.valid, lr).sum())
@@ -175,7 +175,7 @@ class _Judge:
 
 
 def _is_own(run: Run, place: str) -> bool:
-    """Whether the text at a place is the one that a run was trained on."""
+    """Whether a text is the one that the run was trained on."""
     try:
         trained_on(run.config, run.tokenizer, run.path, run.meta, place)
     except InputError:
@@ -196,7 +196,16 @@ def stream_of(corpus: Corpus, tokenizer: Tokenizer, split: str) -> Stream:
 
 
 def other_corpus(run: Run, source: str, encoding: str) -> CorpusConfig:
-    """Settings of another text than the run's own, which counts lines as documents where the run's does."""
+    """Settings to read another text than the run's own; lines count as documents if they do in the run.
+
+    Args:
+        run: the trained model whose settings count.
+        source: a corpus's name, a file or a folder.
+        encoding: of its files.
+
+    Returns:
+        Settings for ``compare``.
+    """
     lines = run.config.corpus.eos_at_newline and source not in EMBEDDED
     own = replace(run.config.corpus, train_file="", valid_file="", test_file="")
     return replace(own, source=source, encoding=encoding, eos_at_newline=lines)

@@ -1,7 +1,7 @@
-"""How much of a generated text is copied from the training text: its longest overlap and its share of new 5-grams.
+"""How much of a generated text is copied from the training text: the longest overlap, and the share of new 5-grams.
 
-Both count words and marks as ``lm.text.words`` cuts them, or what spaces cut where a text is cut so,
-whatever tokens the model has, so that models compare.
+Both count words and marks as ``lm.text.words`` cuts them, or as spaces do for texts cut at spaces, whatever tokens the model
+has, so that models can be compared.
 """
 
 import re
@@ -15,12 +15,12 @@ import numpy as np
 
 from recurrent_lm.lm.text.words import PIECE
 
-N = 5  # words in a row that common phrases rarely reach
+N = 5  # words in a row; common phrases are rarely as long
 
 
 @dataclass(frozen=True)
 class Copying:
-    """``longest`` of ``words`` in a row are in the training text, too, as ``overlap``; ``novel`` of the ``ngrams`` are new."""
+    """``longest`` of ``words`` in a row occur in the training text, too (``overlap``); ``novel`` of the ``ngrams`` are new."""
 
     words: int
     longest: int
@@ -41,7 +41,7 @@ class Copying:
 
 
 class TrainingText:
-    """The words of the training documents, indexed by where each stands."""
+    """The words of the training documents with an index of their positions."""
 
     def __init__(self, documents: Iterable[str], lower: bool = False, split: str = "punctuation") -> None:
         self._lower = lower
@@ -50,7 +50,7 @@ class TrainingText:
         ids: list[int] = []
         for text in documents:
             ids += [self._types.setdefault(word, len(self._types)) for word, _ in self._words(text)]
-            ids.append(-1)  # no overlap goes across two documents
+            ids.append(-1)  # so that no overlap spans two documents
         array = np.asarray(ids, dtype=np.int64)
         order = np.argsort(array, kind="stable")
         begins = np.searchsorted(array[order], np.arange(len(self._types) + 1))
@@ -58,17 +58,17 @@ class TrainingText:
 
     def _words(self, text: str) -> list[tuple[str, tuple[int, int]]]:
         """Words and marks with where they begin and end."""
-        found = self._piece.finditer(text)
-        return [(m[0].lower() if self._lower else m[0], m.span()) for m in found if not m[0].isspace()]
+        matches = self._piece.finditer(text)
+        return [(m[0].lower() if self._lower else m[0], m.span()) for m in matches if not m[0].isspace()]
 
     def compare(self, text: str, prompt: str = "") -> Copying:
-        """What of ``text`` is copied; it stands behind ``prompt``, whose whole words do not count."""
+        """Compare ``text`` with the training text; whole words of the ``prompt`` before it do not count."""
         words = [(w, span) for w, span in self._words(prompt + text) if span[1] > len(prompt)]
         places, lengths = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
         best, end, copied = 0, 0, 0
         for number, (word, _) in enumerate(words):
             here = self._places[self._types[word]] if word in self._types else places[:0]
-            # Runs that stood one place earlier go on; all others begin.
+            # Overlaps that ended one word earlier grow; all others begin.
             at = np.searchsorted(places, here - 1)
             goes_on = (at < len(places)) & (places[np.minimum(at, len(places) - 1)] == here - 1) if len(places) else None
             run = np.ones(len(here), dtype=np.int64)

@@ -1,7 +1,7 @@
 """Dynamic evaluation: a model that keeps learning while it reads (Mikolov et al. 2010; Krause et al. 2018).
 
-Each segment of L tokens is scored first and learnt from afterwards, so no token is known before it is predicted. What the
-speaker has just said makes it likelier that it is said again.
+Each segment of L tokens is scored first and learnt from afterwards, so no token is known before it is predicted. Words that the
+speaker has just used become likelier.
 """
 
 import copy
@@ -19,7 +19,7 @@ from recurrent_lm.lm.training.clip import clip
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-RATES = (0.03, 0.1, 0.3, 1.0, 3.0)  # tried on the validation split where none is given
+RATES = (0.03, 0.1, 0.3, 1.0, 3.0)  # tried on the validation split if no rate is given
 THRESHOLD = 1.0  # of the gradient's norm, so that one strange segment cannot spoil the model
 
 

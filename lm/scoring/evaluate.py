@@ -1,4 +1,4 @@
-"""How well a model predicts a text: loss, perplexity, bits per byte, and the loss of every token."""
+"""Scores of a model on a text: loss, perplexity, bits per byte, and the loss of every token."""
 
 import math
 from collections.abc import Callable
@@ -16,15 +16,16 @@ from recurrent_lm.lm.text.tokens import EOS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 256  # tokens a row between two looks at the clock; does not change the result
-EXPLODED = 700.0  # nats a token; exp of more is no float64, so there is no perplexity
-AT_ONCE = 2**16  # tokens of all rows together, so that many rows do not take much memory
+WINDOW = 256  # tokens a row between two calls of ``between``; does not change the result
+EXPLODED = 700.0  # nats a token; exp of more exceeds float64, so there is no perplexity
+AT_ONCE = 2**16  # tokens of all rows in a window, which limits memory with many rows
 
 
 @dataclass(frozen=True)
 class Score:
-    """``loss`` in nats a token, ``perplexity`` = exp(loss), ``bits_per_byte`` of the raw text, spelling included; of the
-    ``tokens`` that many stand for what the vocabulary lacks."""
+    """``loss`` in nats a token, ``perplexity`` = exp(loss), ``bits_per_byte`` of the raw text with spelling; ``unknown_tokens``
+    of the ``tokens`` are outside the vocabulary.
+    """
 
     loss: float
     perplexity: float
@@ -37,7 +38,7 @@ class Score:
 
     @classmethod
     def of(cls, losses: "NDArray[np.float64]", stream: Stream) -> "Score":
-        """The score of a stream from the loss of each of its tokens, [T] in nats."""
+        """The score of a stream from the losses [T] of its tokens in nats."""
         nats = float(losses.sum())
         loss = nats / len(losses)
         return cls(loss, math.exp(loss) if loss < 700 else math.inf, stream.bits_per_byte(nats), len(losses), stream.unknown)
@@ -53,13 +54,23 @@ def evaluate(
     backend: str | None = None,
     between: Callable[[], None] = lambda: None,
 ) -> Score:
-    """Score every token of a stream once, the state carried from start to end; the arguments are ``token_losses``'s."""
+    """Score every token of a stream once, with the state carried from start to end.
+
+    Args:
+        model: the language model; dropout is off meanwhile.
+        stream: T tokens and the bytes of their text.
+        rows, warmup, resets, between: as in ``token_losses``.
+        backend: of the recurrence and the loss; None leaves the choice open.
+
+    Returns:
+        Loss in nats a token, perplexity, bits per byte and counts.
+    """
     losses = token_losses(model, stream.ids, rows=rows, warmup=warmup, resets=resets, backend=backend, between=between)
     return Score.of(losses, stream)
 
 
 def parts(tokens: int, rows: int) -> tuple[int, int]:
-    """How many rows are read, and the tokens of each but the last: rounding up may leave rows without a token."""
+    """Number of rows, and of tokens in each but the last; rounding up may leave fewer rows than asked for."""
     length = -(-tokens // rows)
     return -(-tokens // length), length
 
@@ -104,7 +115,7 @@ def token_losses(
             outside = (at < 0) | (at >= len(ids))
             clipped = at.clip(0, len(ids) - 1)
             inputs = np.where(outside, EOS, before[clipped]).astype(np.int64)
-            fresh = (at == 0) & (warmup > 0)  # a row with less than n before it begins here, in its middle
+            fresh = (at == 0) & (warmup > 0)  # a row with fewer than n tokens before it begins here
             if resets:
                 fresh |= inputs == EOS
             reset = torch.from_numpy(fresh).to(device) if fresh.any() else None

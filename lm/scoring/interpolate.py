@@ -8,7 +8,7 @@ from scipy.optimize import bisect
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-TOLERANCE = 1e-9  # how near the fitted weight is to the best one
+TOLERANCE = 1e-9  # distance of the fitted weight from the best one
 
 
 def mix(log_p: "ArrayLike", log_q: "ArrayLike", w: float) -> "NDArray[np.float64]":

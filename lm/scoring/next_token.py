@@ -1,10 +1,10 @@
-"""What a model expects: the distribution of the next token, P(v | prompt), and the surprise at each token of a text."""
+"""Predictions of a model: the distribution of the next token, P(v | prompt), and the surprise at each token of a text."""
 
 import math
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -13,48 +13,81 @@ from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.generation import encode_prompt
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.text.advice import doubts
-from recurrent_lm.lm.text.tokens import EOS
+from recurrent_lm.lm.text.tokens import EOS, Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-WINDOW = 256  # steps of which the distributions are held at once
+WINDOW = 256  # steps whose distributions are held at once
+
+
+class Likely(NamedTuple):
+    """A token that may come next: its text, P(v | prompt), -log2 of that, and its id."""
+
+    word: str
+    probability: float
+    bits: float
+    id: int
 
 
 @dataclass(frozen=True)
 class Next:
-    """P(v | prompt): ``probabilities`` [|V|] in float64, summing to 1, and their ``entropy`` in nats."""
+    """P(v | prompt): ``probabilities`` [|V|] in float64 with sum 1, and their ``entropy`` in nats."""
 
     probabilities: "NDArray[np.float64]"
     entropy: float
+    tokenizer: Tokenizer = field(repr=False)
 
-    def top(self, n: int) -> list[tuple[int, float]]:
-        """The n likeliest (id, probability), the likeliest first."""
-        order = np.argsort(-self.probabilities, kind="stable")[:n]
-        return [(int(i), float(self.probabilities[i])) for i in order]
+    @property
+    def bits(self) -> float:
+        """The entropy in bits."""
+        return self.entropy / math.log(2)
+
+    @property
+    def unknown(self) -> float:
+        """The probability of a word that the vocabulary lacks, whichever it is."""
+        return math.fsum(float(self.probabilities[i]) for i in self.tokenizer.unknown_ids)
+
+    def top(self, n: int = 10, unknown: bool = False) -> list[Likely]:
+        """The n likeliest tokens, the likeliest first; <unk>, which is no word, is among them only if it is wished."""
+        without = () if unknown else self.tokenizer.unknown_ids
+        order = [i for i in map(int, np.argsort(-self.probabilities, kind="stable")) if i not in without][:n]
+        return [self._likely(i, float(self.probabilities[i])) for i in order]
+
+    def _likely(self, i: int, p: float) -> Likely:
+        return Likely(self.tokenizer.show(i), p, -math.log2(p) if p else math.inf, i)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{word!r:>16} {p:7.2%} {bits:6.2f} bits" for word, p, bits, _ in self.top())
 
 
 def next_token(run: Run, prompt: str | None = None) -> Next:
-    """The distribution of the token behind a prompt read from h(0) = 0; without one, of a document's first token.
+    """Distribution of the token after a prompt that is read from h(0) = 0 (the lecture's P(v | "the students opened their")).
+
+    Args:
+        run: a trained model from ``lm.load``.
+        prompt: the text before the token; None asks for the first token of a document.
+
+    Returns:
+        Probabilities [|V|] in float64 and their entropy.
 
     Raises:
-        InputError: for a prompt of nothing.
+        InputError: for an empty prompt.
     """
     ids = [EOS] if prompt is None else encode_prompt(run, prompt)
     log_p = deque(_windows(run, ids), maxlen=1)[0][-1]
     p = np.exp(log_p)
-    return Next(p, float(-(p * np.where(p > 0, log_p, 0.0)).sum()))
+    return Next(p, float(-(p * np.where(p > 0, log_p, 0.0)).sum()), run.tokenizer)
 
 
 @dataclass(frozen=True)
 class Surprise:
-    """A piece of a text and what it cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
+    """A piece of a text and its cost: ``nats`` = -log P of its tokens, and ``spelling`` of an unknown word.
 
-    ``tokens`` is 1 but where a token has no text of its own, as one byte of a character has not: it is counted with the
-    tokens behind it. ``rank`` is the piece's place among all tokens that could have stood there, from 1: one more than the
-    number of other tokens that are likelier than the whole piece, its spelling included. So an unknown word does not rank where
-    <unk> does, which stands for all unknown words together. Other unknown words may be likelier still and are not counted.
-    ``expected`` are the likeliest three tokens where the piece begins.
+    ``tokens`` is 1, or more where a token has no text of its own, such as one byte of a character. ``rank`` counts from 1: one
+    more than the number of other tokens that are likelier than the whole piece with its spelling. An unknown word therefore
+    does not have the rank of <unk>, which stands for all unknown words together; other unknown words are not counted.
+    ``expected`` are the three likeliest tokens at the beginning of the piece.
     """
 
     text: str
@@ -71,8 +104,9 @@ class Surprise:
 
 @dataclass(frozen=True)
 class ScoredText:
-    """A text piece by piece, with its size in ``bytes``, what those are of ("the lower-cased text", or ""), how many tokens
-    stand for what the vocabulary lacks, and ``doubts``: warnings about the perplexity."""
+    """A text piece by piece, with its size in ``bytes`` of ``raw_is`` ("the lower-cased text", or "" for the text itself), the
+    number of tokens outside the vocabulary, and ``doubts``: warnings about the perplexity.
+    """
 
     pieces: list[Surprise]
     bytes: int
@@ -82,7 +116,7 @@ class ScoredText:
 
     @property
     def nats(self) -> float:
-        """-log P(text), the spelling of unknown words included."""
+        """-log P(text) with the spelling of unknown words."""
         return math.fsum(p.total for p in self.pieces)
 
     @property
@@ -91,7 +125,7 @@ class ScoredText:
 
     @property
     def perplexity(self) -> float:
-        """exp of the mean loss of a token, spelling left out, as everywhere."""
+        """exp of the mean loss of a token, without spelling, as everywhere."""
         mean = math.fsum(p.nats for p in self.pieces) / self.tokens
         return math.exp(mean) if mean < 700 else math.inf
 
@@ -101,7 +135,14 @@ class ScoredText:
 
 
 def score_text(run: Run, text: str) -> ScoredText:
-    """-log P of each token of a text that begins as a document does, the state carried from its start to its end.
+    """-log P of each token of a text, read as one document with the state carried from start to end.
+
+    Args:
+        run: a trained model from ``lm.load``.
+        text: the text, which need not be known to the vocabulary.
+
+    Returns:
+        The text piece by piece with its losses in nats, ranks and likeliest alternatives.
 
     Raises:
         InputError: for a text without tokens.
@@ -109,7 +150,7 @@ def score_text(run: Run, text: str) -> ScoredText:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        raise InputError("the text holds bytes that are no text in this terminal's encoding; give it in UTF-8") from None
+        raise InputError("the text holds bytes that are not valid in this terminal's encoding; give it in UTF-8") from None
     tokenizer = run.tokenizer
     ids = tokenizer.encode(text)
     if not ids:

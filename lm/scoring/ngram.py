@@ -26,8 +26,8 @@ from recurrent_lm.lm.text.tokenizer import EOS
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-NONE = -1  # where there is no such n-gram
-FALLBACK = (0.5, 1.0, 1.5)  # discounts of counts that give none; lmplz's --discount_fallback
+NONE = -1  # the number of an n-gram that does not occur
+FALLBACK = (0.5, 1.0, 1.5)  # discounts if counts determine none; lmplz's --discount_fallback
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,15 +72,15 @@ class NGram:
         suffixes = []  # per order from 2 on: the number of each n-gram without its oldest token
         for m in range(2, order + 1):
             histories = _histories(numbers[-1], stream, m)
-            there = np.flatnonzero(histories != NONE)
-            if not len(there):
+            places = np.flatnonzero(histories != NONE)
+            if not len(places):
                 break
             unique, first, inverse = np.unique(
-                histories[there] * vocabulary + stream[there + 1], return_index=True, return_inverse=True
+                histories[places] * vocabulary + stream[places + 1], return_index=True, return_inverse=True
             )
-            suffixes.append(numbers[-1][there[first] + 1])
+            suffixes.append(numbers[-1][places[first] + 1])
             numbers.append(np.full(len(stream), NONE))
-            numbers[-1][there + 1] = inverse
+            numbers[-1][places + 1] = inverse
             keys.append(unique)
         tables = []
         for m, own in enumerate(keys, start=1):
@@ -110,7 +110,9 @@ class NGram:
         Raises:
             ValueError: for ids that are no ids of the vocabulary.
         """
-        stream = np.append(_stream(history, self.vocabulary)[-max(self.order - 1, 1) :], EOS)  # what is predicted: any id
+        stream = np.append(
+            _stream(history, self.vocabulary)[-max(self.order - 1, 1) :], EOS
+        )  # the predicted token, which may be any id
         p = np.full(self.vocabulary, 1 / self.vocabulary)
         for table, histories, _ in self._walk(stream):
             h = histories[-1]
@@ -126,9 +128,9 @@ class NGram:
         numbers = stream
         for m, table in enumerate(self.tables, start=1):
             histories = _histories(numbers, stream, m)
-            found = table.find(np.where(histories == NONE, NONE, histories * self.vocabulary + stream[1:]))
-            numbers = np.concatenate([stream[:1] if m == 1 else [NONE], found])
-            yield table, histories, found
+            entries = table.find(np.where(histories == NONE, NONE, histories * self.vocabulary + stream[1:]))
+            numbers = np.concatenate([stream[:1] if m == 1 else [NONE], entries])
+            yield table, histories, entries
 
 
 def _stream(ids: "ArrayLike", vocabulary: int) -> "NDArray[np.int64]":

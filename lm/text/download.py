@@ -1,4 +1,4 @@
-"""Corpora that are downloaded once, on request: pinned to a commit, checked before they are kept and before they are used."""
+"""Corpora that are downloaded once on request, from a fixed commit, and checked before they are kept and before each use."""
 
 import hashlib
 import os
@@ -11,6 +11,12 @@ from recurrent_lm.lm.text.files import read_bytes
 
 FOLDER = "LM_DATA"  # the environment variable that names another folder than the user's cache
 TIMEOUT = 30.0  # seconds without an answer
+REASONS = {
+    "Timeout": "no answer within {:g} seconds",
+    "SSLError": "the server's certificate is not trusted here",
+    "ProxyError": "the proxy cannot be reached or refuses",
+    "ChunkedEncodingError": "the transfer broke off",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ REMOTE = {
 
 
 def data_folder() -> Path:
-    """Where downloaded corpora are kept: $LM_DATA, otherwise the platform's cache folder of the user."""
+    """The folder of downloaded corpora: $LM_DATA, otherwise the user's cache folder."""
     if named := os.environ.get(FOLDER):
         return Path(named).expanduser()
     import pooch
@@ -57,15 +63,15 @@ def data_folder() -> Path:
 
 
 def place(name: str) -> Path:
-    """The file of a downloaded corpus, whether it is there or not."""
+    """The path of a downloaded corpus, whether it exists or not."""
     return data_folder() / f"{name}.txt"
 
 
 def kept(name: str) -> Path:
-    """The file of a corpus that was downloaded, found to be intact.
+    """The file of a downloaded corpus, after a check of its content.
 
     Raises:
-        InputError: when it was not downloaded, or is damaged.
+        InputError: if it was not downloaded, or is damaged.
     """
     path = place(name)
     if not os.path.lexists(path):
@@ -75,7 +81,7 @@ def kept(name: str) -> Path:
 
 
 def matches(raw: bytes, checksum: str) -> bool:
-    """Whether these bytes are the file of a ``Remote.checksum``."""
+    """Whether the bytes have this ``Remote.checksum``."""
     kind, _, expected = checksum.partition(":")
     if kind == "git":
         return hashlib.sha1(b"blob %d\0" % len(raw) + raw, usedforsecurity=False).hexdigest() == expected
@@ -83,15 +89,20 @@ def matches(raw: bytes, checksum: str) -> bool:
 
 
 def download(name: str, folder: Path | None = None, source: Path | None = None) -> tuple[Path, bool]:
-    """Fetch a corpus into ``folder`` (the data folder), or take it from ``source``, a copy that the user has.
+    """Fetch a corpus, or take it from a copy.
 
-    The file gets its name after its checksum was found right; until then nothing is kept, and nothing is overwritten.
+    The file gets its name after its checksum was verified; until then nothing is kept. Existing files are not overwritten.
+
+    Args:
+        name: a key of ``REMOTE``.
+        folder: where to keep it; None takes ``data_folder()``.
+        source: a copy to take instead of a download.
 
     Returns:
-        Its file, and whether it is new there.
+        The file, and whether it is new.
 
     Raises:
-        InputError: for an unknown name, a file that is not the right one, and a transfer or a folder that fails.
+        InputError: for an unknown name, a wrong file, and a transfer or a folder that fails.
     """
     if name not in REMOTE:
         raise InputError(f"{name!r} cannot be downloaded; {' and '.join(REMOTE)} can, see lm corpora list")
@@ -150,16 +161,7 @@ def _instead(name: str) -> str:
 
 def _why(error: Exception) -> str:
     """The reason of a failed transfer in a few words."""
-    from requests import exceptions
-
-    if isinstance(error, exceptions.HTTPError) and error.response is not None:
-        return f"the server answered {error.response.status_code} {error.response.reason}"
-    if isinstance(error, exceptions.Timeout):
-        return f"no answer within {TIMEOUT:g} seconds"
-    if isinstance(error, exceptions.SSLError):
-        return "the server's certificate is not trusted here"
-    if isinstance(error, exceptions.ProxyError):
-        return "the proxy cannot be reached or refuses"
-    if isinstance(error, exceptions.ChunkedEncodingError):
-        return "the transfer broke off"
-    return "no connection, or it was lost"
+    if (answer := getattr(error, "response", None)) is not None:
+        return f"the server answered {answer.status_code} {answer.reason}"
+    kinds = {kind.__name__ for kind in type(error).__mro__}  # of requests
+    return next((reason for kind, reason in REASONS.items() if kind in kinds), "no connection, or it was lost").format(TIMEOUT)

@@ -1,4 +1,4 @@
-"""A text file as it is, or one sentence that says why it is none."""
+"""Reads text files as they are, and refuses other files in one sentence."""
 
 import codecs
 import stat
@@ -13,31 +13,38 @@ MARKS = {  # UTF-32's little-endian mark begins with that of UTF-16, so it comes
     codecs.BOM_UTF16_BE: "utf-16",
 }
 SIGNATURES = {b"%PDF-": "a PDF", b"PK\x03\x04": "a ZIP archive, as .docx and .odt are", b"\x1f\x8b": "a gzip archive"}
-SAMPLE = 4096  # bytes that show how a file is encoded
-OFTEN = 0.05  # share of NUL bytes at odd or at even places that gives UTF-16 away: the spaces of Cyrillic text do
+SAMPLE = 4096  # bytes from which the encoding is guessed
+OFTEN = 0.05  # share of NUL bytes at odd or even places that indicates UTF-16; spaces of Cyrillic text reach it
 
 
 def read_text(file: Path, encoding: str) -> str:
-    """The whole file as it is, line endings kept, a byte order mark dropped.
+    """Read a whole file, with its line endings and without a byte order mark.
+
+    Args:
+        file: its path.
+        encoding: a name that Python knows.
+
+    Returns:
+        The text.
 
     Raises:
-        InputError: for a file that cannot be read or decoded, and for what is no text: archives, devices, NUL bytes.
+        InputError: for a file that cannot be read or decoded, and for content that is no text: archives, devices, NUL bytes.
     """
     return decode(read_bytes(file), file, encoding)
 
 
 def decode(raw: bytes, file: Path | str, encoding: str) -> str:
-    """Bytes as text; ``file`` is what an error calls them. See ``read_text``."""
+    """Decode bytes; ``file`` is their name in errors. See ``read_text``."""
     try:
         codecs.lookup(encoding)
     except (LookupError, ValueError):
         raise InputError(f"--encoding {encoding!r} is not known; try utf-8, latin-1 or cp1252") from None
-    for signature, what in SIGNATURES.items():
+    for signature, kind in SIGNATURES.items():
         if raw.startswith(signature):
-            raise InputError(f"{file} is {what}, not text; save it as plain text (.txt) first")
+            raise InputError(f"{file} is {kind}, not text; save it as plain text (.txt) first")
     try:
         text = raw.decode(encoding).removeprefix("\ufeff")
-        text.encode("utf-8")  # lone surrogates, which some encodings let through, are no text
+        text.encode("utf-8")  # fails for lone surrogates, which some encodings accept
     except (UnicodeError, LookupError) as error:
         raise InputError(f"{file} {_undecodable(raw, encoding, error)}") from None
     if "\0" in text:
@@ -49,7 +56,11 @@ def decode(raw: bytes, file: Path | str, encoding: str) -> str:
 
 
 def read_bytes(file: Path) -> bytes:
-    """All bytes of a regular file; pipes and devices, which need not end and cannot be read again, are refused."""
+    """Read all bytes of a regular file.
+
+    Raises:
+        InputError: for files that cannot be read, and for pipes and devices, which may not end and cannot be read again.
+    """
     try:
         kind = file.stat().st_mode
         raw = file.read_bytes() if stat.S_ISREG(kind) or stat.S_ISDIR(kind) else None
@@ -61,7 +72,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def looks_like(raw: bytes) -> str:
-    """The encoding that a byte order mark or a pattern of NUL bytes gives away, otherwise ""."""
+    """Guess the encoding from a byte order mark or a pattern of NUL bytes; "" if there is none."""
     for mark, name in MARKS.items():
         if raw.startswith(mark):
             return name
@@ -78,10 +89,10 @@ def looks_like(raw: bytes) -> str:
 
 
 def _undecodable(raw: bytes, encoding: str, error: Exception) -> str:
-    """What is wrong, and where, and which encoding to try."""
+    """The error's reason, its place, and an encoding to try."""
     if not isinstance(error, UnicodeDecodeError):
         return f"cannot be decoded as {encoding}: {' '.join(str(error).split())}; name its encoding with --encoding"
-    at = error.start + len(raw) - len(error.object)  # utf-8-sig counts from behind the mark
+    at = error.start + len(raw) - len(error.object)  # utf-8-sig counts from after the mark
     line = raw.count(b"\n", 0, at) + 1
     where = f"is not {encoding}: byte 0x{raw[at]:02x} at offset {at} (line {line}) cannot be decoded"
     looks = looks_like(raw)

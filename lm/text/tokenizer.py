@@ -61,6 +61,7 @@ class Tokenizer(ABC):
     def to_json(self) -> dict[str, Any]: ...
 
     never: tuple[int, ...] = ()  # ids that stand for no text of their own, so that generation must not draw them
+    unknown_ids: tuple[int, ...] = ()  # ids that stand for whatever the vocabulary lacks
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; <eos> is silent."""

@@ -1,7 +1,7 @@
-"""Text to token ids and back: characters, words, or byte pairs.
+"""Tokenizers: text to token ids and back, by characters, words or byte pairs.
 
-Id 0 is always <eos>. It stands behind each document and is never read from text: a text that contains "<eos>" keeps it
-as letters. A tokenizer is built from the training split alone and saved with the model as JSON.
+Id 0 is always <eos>. It follows each document and is never read from text: a text that contains "<eos>" keeps it as letters. A
+tokenizer is built from the training split only and saved with the model as JSON.
 """
 
 import codecs
@@ -22,13 +22,13 @@ from recurrent_lm.lm.text.words import LITERAL, VERSION, WordTokenizer
 __all__ = ["EOS", "BpeTokenizer", "CharTokenizer", "Decoder", "Encoded", "Tokenizer", "WordTokenizer", "build", "from_json"]
 LONGEST_PIECE = 512  # bytes of unbroken text within which byte pairs are merged
 UNBROKEN = regex.compile(r" ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+")  # as byte-level byte pairs cut text (Radford et al. 2019)
-LONG = 2**16  # characters that take the tokenizers library so long that a signal should not wait for it
+LONG = 2**16  # characters above which encoding takes so long that signals must not wait for it
 
 
 class CharTokenizer(Tokenizer):
-    """One token a character. A character that training did not see is spelled in half-bytes of its UTF-8 form.
+    """One token a character. Characters that training did not see are spelled in half-bytes of their UTF-8 form.
 
-    Ids: <eos>, 16 half-bytes, then the characters. So every text can be written, and comes back exactly.
+    Ids: <eos>, 16 half-bytes, then the characters. Every text can be encoded and decoded exactly.
     """
 
     kind = "char"
@@ -94,9 +94,9 @@ class _CharDecoder(Decoder):
 
 
 class BpeTokenizer(Tokenizer):
-    """Byte-level byte pairs (Sennrich et al. 2016; byte level as in GPT-2), by the tokenizers library.
+    """Byte-level byte pairs (Sennrich et al. 2016; byte level as in GPT-2) by the tokenizers library.
 
-    <eos> is not one of the library's added tokens, so that no text can be taken for it.
+    <eos> is not one of the library's added tokens, so that no text is mistaken for it.
     """
 
     kind = "bpe"
@@ -143,22 +143,29 @@ class _ByteDecoder(Decoder):
 
 
 def long_pieces(text: str) -> int:
-    """How many pieces of a text are so long that byte pairs are not merged across the whole of them."""
+    """Number of pieces of a text that are too long to merge byte pairs across."""
     return sum(len(m[0]) * 4 > LONGEST_PIECE < len(m[0].encode()) for m in UNBROKEN.finditer(text))
 
 
 def _byte_characters() -> list[str]:
-    """The printable character that stands for each byte in byte-level BPE (Radford et al. 2019)."""
+    """The printable character for each byte in byte-level BPE (Radford et al. 2019)."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(b) if b in printable else chr(next(others)) for b in range(256)]
 
 
 def build(texts: list[str], config: TokensConfig) -> Tokenizer:
-    """A tokenizer from the texts of the training split.
+    """Build a tokenizer from the texts of the training split.
+
+    Args:
+        texts: the pieces of the training split.
+        config: kind, vocabulary size and minimum count.
+
+    Returns:
+        The tokenizer.
 
     Raises:
-        InputError: when the text has fewer than two different symbols.
+        InputError: if the text has fewer than two different symbols, or the vocabulary has no room for any.
     """
     if len(set("".join(texts))) < 2:
         raise InputError("the training text consists of one symbol only; a language model needs at least two")
@@ -195,10 +202,12 @@ def _keep(counts: "Counter[str]", config: TokensConfig, special: int) -> tuple[l
 
 
 def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
-    most = 257 + sum(len(text.encode("utf-8")) for text in texts)  # every merge shortens the text; larger sizes fill the memory
+    most = 257 + sum(
+        len(text.encode("utf-8")) for text in texts
+    )  # more merges than bytes are impossible; larger sizes only fill the memory
     library = Library(models.BPE())
-    # The library's time grows with the square of a piece, and DNA or Chinese has no spaces: a piece is cut, between characters.
-    inside = "".join(_byte_characters()[0x80:0xC0])  # bytes that go on with a character
+    # The library's time grows with the square of a piece's length, and DNA or Chinese has no spaces, so pieces are cut.
+    inside = "".join(_byte_characters()[0x80:0xC0])  # bytes inside a character
     short = pre_tokenizers.Split(Regex(rf"[\s\S]{{1,{LONGEST_PIECE}}}(?![{inside}])"), "isolated")
     library.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.ByteLevel(add_prefix_space=False), short])
     trainer = trainers.BpeTrainer(
@@ -215,7 +224,7 @@ def from_json(data: dict[str, Any]) -> Tokenizer:
     """The inverse of ``Tokenizer.to_json``.
 
     Raises:
-        ValueError: for what no tokenizer wrote; likewise KeyError and TypeError, and what the tokenizers library raises.
+        ValueError: for data that no tokenizer wrote; likewise KeyError, TypeError, and errors of the tokenizers library.
     """
     if data["kind"] == "char":
         return CharTokenizer(_symbols(data, "characters"))
@@ -235,7 +244,7 @@ def from_json(data: dict[str, Any]) -> Tokenizer:
 
 
 def _symbols(data: dict[str, Any], key: str) -> list[str]:
-    """A list of different texts that have UTF-8."""
+    """A list of distinct texts that can be encoded in UTF-8."""
     symbols = data[key]
     if not isinstance(symbols, list) or not all(isinstance(s, str) and s for s in symbols):
         raise ValueError(f"{key} is no list of texts")
@@ -243,5 +252,5 @@ def _symbols(data: dict[str, Any], key: str) -> list[str]:
         raise ValueError("characters holds what is none")
     if len(set(symbols)) != len(symbols):
         raise ValueError(f"{key} has a text twice")
-    "".join(symbols).encode()  # half a surrogate pair is no text
+    "".join(symbols).encode()  # fails for lone surrogates
     return symbols

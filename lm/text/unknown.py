@@ -1,9 +1,9 @@
-"""A small byte model of rare words: what it costs to spell out an <unk>.
+"""A small byte model of rare words: the cost of spelling out an <unk>.
 
-A word model that only says <unk> has not said the text. To compare it with models that have, each unknown word
-also pays its spelling under an interpolated byte trigram (Witten & Bell 1991) of the rare words of the training split.
-A run of white space, such as 2,000 blank lines, says the same thing over and over, so its probabilities learn from the run
-itself: behind its first character each one is mixed with a trigram of what the run has been so far.
+A word model that predicts <unk> has not predicted the text. To compare it with models that have, each unknown word also pays
+for its spelling under an interpolated byte trigram (Witten & Bell 1991) of the training split's rare words. A run of white
+space, such as 2,000 blank lines, repeats itself, so its probabilities learn from the run: after its first character each one is
+mixed with a trigram of the run so far.
 """
 
 import math
@@ -15,7 +15,7 @@ ORDER = 3
 
 
 class Speller:
-    """P(word) as a product over its bytes and an end mark; positive for every word, and summing to 1 over all."""
+    """P(word) as a product over its bytes and an end mark; positive for every word, with a sum of 1 over all words."""
 
     def __init__(self, words: Iterable[str]) -> None:
         self._counts: list[dict[tuple[int, ...], Counter[int]]] = [defaultdict(Counter) for _ in range(ORDER)]
@@ -39,7 +39,7 @@ class Speller:
         return p
 
     def nats(self, word: str) -> float:
-        """-log P(word), in nats. Only what begins with white space learns, so that P sums to 1 over all texts."""
+        """-log P(word) in nats. Only words that begin with white space learn, so that P sums to 1 over all texts."""
         symbols = [*word.encode("utf-8"), END]
         known = len(word[0].encode("utf-8")) if word[:1].isspace() else len(symbols)
         so_far: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)

@@ -1,4 +1,4 @@
-"""Words: how a text is cut into words and marks, the white space one expects between them, and their tokenizer."""
+"""Words: cutting a text into words and marks, the white space expected between them, and the word tokenizer."""
 
 import math
 import re
@@ -21,27 +21,27 @@ PIECE = regex.compile(
 )
 FIRST_PIECE = re.compile(r"\s+|\d+(?:[.,]\d+)*\w*|\w+(?:['’]\w+)*|--+|\.{2,}|.", re.DOTALL)  # of tokenizers of version 1
 VERSION = 2
-LONGEST_GAP = (
-    16  # characters of a rare run of white space that are read one by one; a model pays up to 18 bits for each of them
-)
-CLOSING = frozenset(".,;:!?%)]}”’…-–—/")  # nothing before these
-OPENING = frozenset("([{“‘$#-–—/@")  # nothing behind these
+LONGEST_GAP = 16  # characters; a model pays up to 18 bits for each, so a longer rare run of white space is one <unk>
+CLOSING = frozenset(".,;:!?%)]}”’…-–—/")  # no space before these
+OPENING = frozenset("([{“‘$#-–—/@")  # no space after these
 LITERAL = "<unk>"  # as benchmark files write it
 
 
 def pieces(text: str, version: int = VERSION) -> list[str]:
-    """Words, numbers, marks and runs of white space; joined they are the text. Version 1 cuts words at combining marks."""
+    """Cut a text into words, numbers, marks and runs of white space; joined they are the text. Version 1 cuts at combining
+    marks.
+    """
     return PIECE.findall(text) if version > 1 else FIRST_PIECE.findall(text)
 
 
 def word_counts(texts: Iterable[str], split: str = "punctuation", lower: bool = False) -> "Counter[str]":
-    """The words of texts, cut as word tokens are: whatever holds a letter or a digit."""
+    """Count the words of texts, cut as word tokens are; a word holds a letter or a digit."""
     cut = str.split if split == "spaces" else pieces
     return Counter(t for text in texts for t in cut(text.lower() if lower else text) if any(map(str.isalnum, t)))
 
 
 class Line:
-    """The tokens of a line so far, as much of them as the next gap depends on."""
+    """The state of a line that determines the white space expected before the next token."""
 
     def __init__(self) -> None:
         self._last = ""
@@ -56,13 +56,13 @@ class Line:
         return " "
 
     def add(self, token: str) -> None:
-        """Go on behind ``token``."""
+        """Append ``token`` to the line."""
         self._last = token
         self._quoted ^= token == '"'
 
 
 def spaced(parts: list[str]) -> list[str | None]:
-    """Tokens with expected white space left out; unexpected white space stays, None marks an unexpected lack of it."""
+    """Drop the expected white space between tokens; unexpected white space stays, None marks an unexpected lack of it."""
     tokens: list[str | None] = []
     line = Line()
     pending = ""
@@ -82,23 +82,20 @@ def spaced(parts: list[str]) -> list[str | None]:
 class WordTokenizer(Tokenizer):
     """One token a word, punctuation apart; rare words are <unk>.
 
-    A token carries no white space. Between two tokens stands what ``Line.gap`` expects there (a space, or nothing, as
-    before a comma); where the text has something else, that is a token of its own: <join> for nothing, or the white
-    space itself. So a text without unknown words comes back exactly. A run of white space that is no type is read as its
-    characters up to ``LONGEST_GAP`` of them, and as one <unk> beyond. With ``split="spaces"`` tokens are what white
-    space separates, and every white space comes back as one space. ``lower`` lower-cases first.
-
-    ``version`` says how text is cut, and is kept with a run: 1 cuts words at combining marks and reads every rare run of
-    white space by its characters.
+    Tokens carry no white space. Between two tokens stands the white space that ``Line.gap`` expects (a space, or nothing before
+    a comma); where the text differs, a token says so: <join> for nothing, or the white space itself. A text without unknown
+    words is therefore decoded exactly. A run of white space outside the vocabulary is read character by character up to
+    ``LONGEST_GAP`` characters, and as one <unk> beyond. With ``split="spaces"`` tokens are separated by white space, and each
+    white space is decoded as one space. ``lower`` lower-cases first. ``version`` is kept with a run: version 1 cuts words at
+    combining marks and reads every rare run of white space by its characters.
 
     Ids: <eos>, <unk>, <join>, then the types by falling count.
 
-    Text that is split at spaces may itself say "<unk>", as benchmark files do. That is a type like any other, and where
-    the vocabulary has it, unknown words are read as this type too, and <unk> is not used. Bits per byte stay those of
-    the text as it stands: behind the shared type one still has to say which it is. With ``literal`` of them and R rare
-    types in the training text, a "<unk>" of the text pays -log P, P = literal / (literal + max(R, 1)) (Witten & Bell 1991),
-    and an unknown word pays -log(1 - P) and its spelling. So no text is counted twice, and a file without unknown words
-    pays next to nothing beyond its tokens.
+    Text that is split at spaces may itself contain "<unk>", as benchmark files do. It is then a type like any other; unknown
+    words are read as this type, too, and the id <unk> is not used. Bits per byte remain those of the text: after the shared
+    type a word still has to be told apart. With ``literal`` occurrences and R rare types in the training text, a "<unk>" of the
+    text pays -log P with P = literal / (literal + max(R, 1)) (Witten & Bell 1991), and an unknown word pays -log(1 - P) and its
+    spelling. No text is counted twice, and a file without unknown words pays next to nothing beyond its tokens.
     """
 
     kind = "word"
@@ -111,6 +108,7 @@ class WordTokenizer(Tokenizer):
         self._version, self._longest_gap = version, LONGEST_GAP if version > 1 else math.inf
         self._ids = {t: i for i, t in enumerate(types, start=self._first)}
         self._unknown = self._ids[LITERAL] if literal else self.UNK
+        self.unknown_ids = tuple(sorted({self.UNK, self._unknown}))
         self.never = (self.UNK, self.JOIN) if split == "spaces" else (self.UNK,)
         self._speller: Speller | None = None
 
@@ -132,7 +130,7 @@ class WordTokenizer(Tokenizer):
         return f"the {'lower-cased ' * self._lower}text {spaces}".rstrip() if self._lower or spaces else ""
 
     def tokens(self, text: str) -> list[str | None]:
-        """The text cut up: words, marks, unexpected white space, and None for an unexpected lack of it."""
+        """The text as words, marks, unexpected white space, and None for an unexpected lack of it."""
         text = self.raw(text)
         return list(text.split()) if self._split == "spaces" else spaced(pieces(text, self._version))
 
@@ -169,7 +167,7 @@ class WordTokenizer(Tokenizer):
         return math.fsum(count * self._spell(t) for t, count in counts.items())
 
     def _spell(self, word: str) -> float:
-        """What ``word`` costs behind the token of unknown words, in nats."""
+        """Cost of ``word`` in nats after the token of unknown words."""
         if self._speller is None:
             self._speller = Speller(self._rare or self._types)
         unlike = max(len(self._rare), 1) / (self._literal + max(len(self._rare), 1))  # 1 - P; 1 without a literal

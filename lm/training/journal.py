@@ -1,30 +1,39 @@
-"""What a training writes down: steps.jsonl, epochs.jsonl, its lines on the screen, and checkpoints to go on from.
+"""What a training writes down: steps.jsonl, epochs.jsonl, samples.jsonl, its lines on the screen, and checkpoints.
 
 A checkpoint holds everything that the next update depends on: the position, the weights, the optimizer's tensors, the carried
 state and torch's random state; and how far each log counts, so that what a crash leaves behind that is cut off.
 """
 
+import json
 import math
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from recurrent_lm.lm.base.console import clock
+from recurrent_lm.lm.base.errors import Diverged
 from recurrent_lm.lm.base.progress import Display, figures
+from recurrent_lm.lm.base.storage import write_atomic
+from recurrent_lm.lm.generation import Draws, generate_batch
 from recurrent_lm.lm.model import flatten, unflatten
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
 from recurrent_lm.lm.runs.logs import Log, Mark
 from recurrent_lm.lm.scoring.evaluate import Score
+from recurrent_lm.lm.text.prompt import prompt_of
 from recurrent_lm.lm.training import optimizer
 from recurrent_lm.lm.training.step import Update
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
+
+DIVERGED = "diverged.json"
+LENGTHS = {"word": 60, "bpe": 90, "char": 300}  # tokens of a text that is kept, a few lines each
+TEMPERATURE = 0.8
 
 
 @dataclass
@@ -51,6 +60,7 @@ class Journal:
         self._training = training
         self._logs: tuple[Log, ...] = ()
         self.marks: dict[str, Mark] = {}  # of the logs, as of the last checkpoint
+        self.latest: dict[str, Any] = {}  # what the last epoch has written, its text included
 
     @contextmanager
     def kept(self, quiet: bool) -> Iterator[None]:
@@ -58,7 +68,12 @@ class Journal:
         with Display(self._training.total_steps(), self._training.at.step, "step", quiet) as self._display:
             try:
                 self.open()
+                if self._logs:
+                    (self._training.path / DIVERGED).unlink(missing_ok=True)  # of a training that goes on now
                 yield
+            except Diverged as error:
+                self._diverged(error)
+                raise
             finally:
                 self.close()
 
@@ -66,8 +81,9 @@ class Journal:
         """The logs, cut back to where the training stands."""
         training = self._training
         if training.ranks.first:
-            for key, last in (("step", training.at.step), ("epoch", training.at.epoch)):
-                name = f"{key}s.jsonl"
+            names = ("steps.jsonl", "epochs.jsonl", "samples.jsonl")[: 3 if training.config.training.texts else 2]
+            for name in names:
+                key, last = ("step", training.at.step) if name == "steps.jsonl" else ("epoch", training.at.epoch)
                 self._logs += (Log(training.path / name, key, last, self.marks.get(name)),)
 
     def close(self) -> None:
@@ -90,14 +106,14 @@ class Journal:
         """Record the update that has brought the training where it stands."""
         if not self._training.ranks.first:
             return
-        at, train = self._training.at, self._training.data.train
+        at = self._training.at
         record = {"step": at.step, "epoch": at.epoch + 1, "loss": update.loss, "grad_norm": update.norm}
         self._logs[0].write(record | {"clipped": update.clipped, "lr": at.lr, "tokens": tokens})
         mean = at.nats / at.tokens
         shown = {
             "loss": mean,
             "perplexity": math.exp(min(mean, 700)),
-            "bits_per_byte": train.bits_per_byte(mean * len(train.ids)),
+            "bits_per_byte": self._bits_per_byte(mean),
             "grad_norm": update.norm,
             "tokens_per_second": at.tokens / max(at.seconds, 1e-9),
         }
@@ -111,6 +127,7 @@ class Journal:
             "epoch": at.epoch + 1,
             "step": at.step,
             "train_loss": train_loss,
+            "train_bits_per_byte": self._bits_per_byte(train_loss),
             "valid_loss": score.loss,
             "valid_perplexity": score.perplexity,
             "valid_bits_per_byte": score.bits_per_byte,
@@ -120,6 +137,7 @@ class Journal:
             "tokens_per_second": round(speed),
             "trimmed_tokens": self._training.batches.trimmed,
         }
+        self.latest = record
         if self._training.ranks.first:
             self._logs[1].write(record)
         shown = {"train_loss": train_loss, "valid_loss": score.loss, "perplexity": score.perplexity}
@@ -127,6 +145,39 @@ class Journal:
             shown["unknown"] = score.unknown_tokens / score.tokens
         shown |= {"bits_per_byte": score.bits_per_byte, "tokens_per_second": speed}
         return f"epoch {at.epoch + 1}: {figures(shown)} {clock(at.seconds)}"
+
+    def text(self, improved: bool) -> None:
+        """Let the model that was validated write, and keep it: the same prompt and the same draws after every epoch.
+
+        The draws are of a generator of their own, and the carried state is not touched, so that no loss depends on it.
+        """
+        training = self._training
+        if not (training.ranks.first and training.config.training.texts):
+            return
+        config, tokenizer, model = training.config, training.data.tokenizer, training.scored
+        prompt = config.training.sample or prompt_of(training.data) or None
+        draws = Draws(LENGTHS[config.tokens.kind], TEMPERATURE, seed=config.training.seed % 2**62)
+        learning = model.training
+        model.eval()
+        (sample,) = generate_batch(runs.Run(training.path, config, tokenizer, model, {}), prompt, 1, draws)
+        model.train(learning)
+        record: dict[str, Any] = {"epoch": training.at.epoch + 1, "step": training.at.step, "improved": improved}
+        record |= {"prompt": prompt or "", "text": sample.text, "temperature": TEMPERATURE, "ended": sample.ended}
+        self._logs[2].write(record)
+        self.latest |= {"prompt": record["prompt"], "text": sample.text}
+
+    def _bits_per_byte(self, loss: float) -> float:
+        """Of the training text, from its mean loss in nats a token."""
+        train = self._training.data.train
+        return train.bits_per_byte(loss * len(train.ids))
+
+    def _diverged(self, error: Diverged) -> None:
+        """Record what stopped being finite, and the norms before it."""
+        training = self._training
+        if training.ranks.first:
+            record = {"step": training.at.step + 1, "epoch": training.at.epoch + 1, "what": error.what, "advice": error.advice}
+            record |= {"grad_norms": list(training.recent)}
+            write_atomic(training.path / DIVERGED, json.dumps(record, indent=1).encode())
 
 
 def save(training: "Training", best: bool) -> None:

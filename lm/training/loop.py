@@ -19,12 +19,13 @@ from typing import Any
 import torch
 from filelock import BaseFileLock
 
-from recurrent_lm.lm.base import machine
 from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
+from recurrent_lm.lm.base.machine import out_of_memory
 from recurrent_lm.lm.base.signals import handled
 from recurrent_lm.lm.base.storage import sealed, write_atomic
 from recurrent_lm.lm.config import RunConfig
 from recurrent_lm.lm.model import LanguageModel, State
+from recurrent_lm.lm.resources import SMALLER
 from recurrent_lm.lm.runs import checkpoint
 from recurrent_lm.lm.runs import folder as runs
 from recurrent_lm.lm.scoring.evaluate import EXPLODED, Score, evaluate
@@ -88,9 +89,9 @@ class Training:
         except Lost as error:
             raise InputError(f"{error} after step {self.at.step}; the last checkpoint is intact, {self._go_on()}") from None
         except (MemoryError, RuntimeError) as error:
-            if not machine.out_of_memory(error):
+            if not out_of_memory(error):
                 raise
-            raise InputError(f"memory does not suffice after step {self.at.step}; {machine.SMALLER} in a new run") from None
+            raise InputError(f"memory does not suffice after step {self.at.step}; {SMALLER} in a new run") from None
         finally:
             if self.lock:
                 self.lock.release()
@@ -166,6 +167,7 @@ class Training:
             raise self.diverged("validation loss", score.loss)
         improved = score.loss < at.best_loss
         line = self.journal.epoch(score, improved)
+        self.journal.text(improved)
         at.epoch += 1
         at.lr = optimizer.next_rate(training, at.lr, at.epoch, improved)
         at.stalled = 0 if improved else at.stalled + 1
@@ -174,6 +176,8 @@ class Training:
         at.batch, at.nats, at.tokens, at.seconds = 0, 0.0, 0, 0.0
         self.save(best=improved)
         self.journal.line(f"{line} {'best' if improved else f'next lr {at.lr:.3g}'}")
+        if training.sample:
+            self.journal.line(f"  {' '.join((training.sample + self.journal.latest.get('text', '')).split())}")
 
     def conclude(self) -> dict[str, Score]:
         """Score the best model on both held-out splits and store the result."""

@@ -3,7 +3,7 @@
 import json
 import shlex
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +11,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from recurrent_lm.lm.base import machine
+from recurrent_lm.lm import resources
+from recurrent_lm.lm.base.console import say
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.machine import describe_machine
+from recurrent_lm.lm.base.settings import flag_of
 from recurrent_lm.lm.base.storage import digest, lock, unseal, write_atomic
-from recurrent_lm.lm.config import RunConfig, flag_of
+from recurrent_lm.lm.config import RunConfig, for_little_text, from_toml, preset_file
+from recurrent_lm.lm.generation import encode_prompt
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs import checkpoint, logs
 from recurrent_lm.lm.runs import folder as runs
@@ -22,23 +26,37 @@ from recurrent_lm.lm.text import advice, corpora
 from recurrent_lm.lm.text.batches import Batches
 from recurrent_lm.lm.text.data import Data, moved, prepare, trained_on
 from recurrent_lm.lm.text.tokens import Tokenizer
+from recurrent_lm.lm.text.words import word_counts
 from recurrent_lm.lm.training import cuda_graph as graph
 from recurrent_lm.lm.training import process_group as processes
 from recurrent_lm.lm.training.loop import Training
 
 
-def new_training(config: RunConfig, path: Path | None = None) -> Training:
-    """A training at its first step, in a new run folder that holds its complete settings and a first checkpoint.
+def new_training(
+    config: RunConfig, path: Path | None = None, begun: Callable[[Path], object] = lambda folder: None
+) -> Training:
+    """Start a training in a new run folder with its complete settings and a first checkpoint.
 
-    Everything that can be wrong with the settings or the corpus is found before the folder is made. What goes wrong
-    afterwards, before the first checkpoint is whole, takes the folder away again.
+    Settings and corpus are checked before the folder is created. If an error occurs before the first checkpoint is complete,
+    the folder is removed again.
+
+    Args:
+        config: all settings of the run.
+        path: the run folder, which must not exist; None takes runs/NAME.
+        begun: called with the folder as soon as it holds all that ``resume`` needs, before another signal can end the process.
+
+    Returns:
+        The training before its first update.
+
+    Raises:
+        InputError: for settings or a corpus that cannot be trained on, and for a folder that exists.
     """
     processes.check(config)
     source = config.training.init_from
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
     config = _absolute(config)
-    settled, why = machine.settle(config.machine)
+    settled, why = resources.settle(config.machine, config.model, config.batches.rows)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
@@ -51,6 +69,8 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     torch.manual_seed(config.training.seed)
     training = _assemble(config, data, Path(), why)
     model = training.model
+    if config.training.sample:
+        encode_prompt(runs.Run(Path(), config, data.tokenizer, model, {}), config.training.sample, "--sample")
     if config.model.frequency_bias and not config.model.init_width:
         counts = np.bincount(data.train.ids, minlength=data.tokenizer.size)
         model.know_frequencies(torch.from_numpy(counts).to(training.device))
@@ -58,7 +78,7 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
         saved = checkpoint.load(Path(source), "best")
         runs.check_tokens(Path(source), saved.meta)
         runs.load_weights(model, saved, Path(source))
-    about = machine.describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
+    about = describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
     if (size := processes.current().size) > 1:
         about["processes"] = size
@@ -67,7 +87,90 @@ def new_training(config: RunConfig, path: Path | None = None) -> Training:
     training.notes = advice.of_data(data, config.tokens)
     with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
         _begin(training, path, files)
+        begun(training.path)
     return training
+
+
+def train(
+    corpus: str | Path | RunConfig,
+    path: str | Path | None = None,
+    *,
+    preset: str = "",
+    each_epoch: Callable[[dict[str, Any]], None] | None = None,
+    quiet: bool = False,
+    **settings: Any,
+) -> runs.Run:
+    """Train a model on a corpus and return the best one, as ``lm train`` and ``lm.load`` do.
+
+    Args:
+        corpus: a corpus's name, a file or a folder; or complete settings, which are then used as they are.
+        path: the new run's folder; runs/NAME if left out.
+        preset: settings that come with the program, such as "quick-word".
+        each_epoch: called after each epoch with its figures as epochs.jsonl has them (``valid_loss``, ``valid_perplexity``,
+            ``valid_bits_per_byte``, ..) and with the ``text`` that the model wrote after the ``prompt``.
+        quiet: print nothing.
+        settings: by the names of the TOML file: ``lr=0.002, cell="gru", kind="char", epochs=5``.
+
+    Returns:
+        The best model, as ``lm.load`` returns it.
+
+    Raises:
+        InputError: for settings or a text that cannot be trained on, before anything is created.
+        Diverged: if a loss or gradient is no longer finite.
+    """
+    whole = isinstance(corpus, RunConfig)
+    base = corpus if isinstance(corpus, RunConfig) else RunConfig()
+    if preset and whole:
+        raise InputError("give either complete settings or a preset, not both")
+    if preset:
+        base = from_toml(preset_file(preset))
+    given = settings if whole else {"source": str(corpus), **settings}
+    training = begin(base.replace(**given), Path(path) if path else None, None if whole or preset else settings)
+    if not quiet:
+        for note in training.notes:
+            say(note)
+
+    def tell(training: Training) -> None:
+        if each_epoch and training.journal.latest:
+            each_epoch(dict(training.journal.latest))
+
+    training.run(quiet, tell)
+    return runs.load(training.path, device=training.config.machine.device)
+
+
+def begin(
+    config: RunConfig,
+    path: Path | None,
+    given: Collection[str] | None,
+    begun: Callable[[Path], object] = lambda folder: None,
+) -> Training:
+    """``new_training`` with settings that suit little text in place of those that are not ``given``; None leaves all."""
+    config, sentence = (config, "") if given is None else suited(config, given)
+    training = new_training(config, path, begun)
+    if sentence:
+        training.notes.insert(0, sentence)
+    return training
+
+
+def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
+    """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
+
+    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
+
+    Args:
+        given: names of settings that somebody chose, which stay.
+    """
+    if config.tokens.kind != "word" or config.training.init_from or config.corpus.source in corpora.NAMES:
+        return config, ""
+    documents = corpora.open_corpus(config.corpus).documents
+    words = word_counts((text for _, text in documents), config.tokens.split, config.tokens.lower).total()
+    values = {name: value for name, value in for_little_text(words).items() if name not in given}
+    if not values:
+        return config, ""
+    flags = " ".join(_as_flag(f, values[f.name]) for _, f in RunConfig.settings() if f.name in values)
+    return config.replace(**values), (
+        f"{words:,} words are little text, so these settings replace the defaults: {flags}; give a flag to choose otherwise"
+    )
 
 
 def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:
@@ -179,7 +282,7 @@ def follow() -> Training:
 
 
 def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -> Training:
-    settled, _ = machine.settle(config.machine)
+    settled, _ = resources.settle(config.machine)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     saved = checkpoint.load(path, "last")
@@ -237,7 +340,7 @@ def _checked_result(file: Path) -> dict[str, Any]:
 
 def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:
     """Model and optimizer, or a sentence where memory does not suffice for them."""
-    with machine.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
+    with resources.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
         model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
         return Training(config, data, path, model, why)
 

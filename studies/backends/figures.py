@@ -61,13 +61,13 @@ def draw_curves(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
     for other, mark in zip(others, MARKS, strict=False):
         panels[0].plot([], [], mark, color=INK, markerfacecolor="none", markeredgewidth=2, markersize=11, label=f"by {other}")
     for axes in panels if size.narrow else panels[:1]:
-        axes.set_ylabel("validation loss (nats a token)")
+        axes.set_ylabel("loss (nats a token)" if size.narrow else "validation loss (nats a token)")
     legend(figure)
     return figure
 
 
 def curves_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """How many curves are the same, and the one that lies furthest apart."""
+    """The number of equal curves, and the pair that is furthest apart."""
     mine = select(claims, "curve")
     mine = mine[mine["verdict"] != "not measured"]
     if mine.empty:
@@ -111,11 +111,11 @@ def draw_speed(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 def speed_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The ratios with their verdicts."""
     mine = select(claims, "speed")
-    said = [f"{row['setting'].partition(',')[0]} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
-    if not said:
+    parts = [f"{row['facts']['cell']} {row['measured']} ({row['verdict']})" for _, row in mine.iterrows()]
+    if not parts:
         return "No two backends were measured."
     words = " and ".join(dict.fromkeys(mine["claim"]))
-    return f"{words[0].upper()}{words[1:]}: {'; '.join(said)}."
+    return f"{words[0].upper()}{words[1:]}: {'; '.join(parts)}."
 
 
 PLOTS = (
@@ -126,7 +126,8 @@ PLOTS = (
         curves_caption,
         "A line is the validation loss as the reference trains, median of the seeds, and the band around it what another seed "
         "makes of the same training. Open marks are another backend's medians from the same weights, batches and masks: they "
-        "belong on the line. A mark outside the band would be a fault of a kernel, not chance.",
+        "belong on the line. A mark outside the band would be a fault of a kernel, not chance (lecture, slide Training).",
+        slides=("Training",),
     ),
     Plot(
         "speed",

@@ -1,11 +1,11 @@
-"""What the clipping study's table decides: claims 2, 3, 11 and 12 about gradients, and two that belong to them."""
+"""Claims of the clipping study: 2, 3, 11 and 12 about gradients, and two related ones."""
 
 import math
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.studies.clipping.cliff import UNSTABLE, bifurcations, ridge
 from recurrent_lm.studies.clipping.overflow_claims import overflow
-from recurrent_lm.studies.clipping.table import ONE, ROUNDING, SLIDE, WORDS, claim_of, trainings
+from recurrent_lm.studies.clipping.table import ONE, ROUNDING, SLIDE, trainings
 from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, mean, ratio
 
@@ -39,15 +39,16 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
     rows = []
     for w, (b, steep) in GIVEN.items():
         setting = f"w = {w:g}, sigmoid, x_0 = 0.5, 50 steps"
-        measured, holds = "", False
+        facts, measured, holds = {"w": w}, "", False
         if (w, "ridge") in slope:
             digits = len(steep.partition("e")[0].strip("-").replace(".", ""))
-            found = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
-            measured, holds = f"b* = {found[0]}, dE/db = {found[1]}", found == (b, steep)
+            measured_place = f"{place[w, 'ridge']:.4f}", f"{slope[w, 'ridge']:.{digits}g}"
+            measured, holds = f"b* = {measured_place[0]}, dE/db = {measured_place[1]}", measured_place == (b, steep)
             if not math.isfinite(place[w, "ridge"] + slope[w, "ridge"]):
                 measured = UNDEFINED
         text = "on the line b* = 0.5 - s(0.5) w the error is a cliff"
-        rows.append(claim_of("cliff", text, FIG6, setting, f"b* = {b}, dE/db = {steep}, all digits", measured, holds))
+        digits_of = f"b* = {b}, dE/db = {steep}, all digits"
+        rows.append(Claim("cliff", text, FIG6, setting, digits_of, measured, holds, "", facts))
         measured = ""
         if {(w, "steepest"), (w, "ridge")} <= slope.keys():
             off = place[w, "steepest"] - place[w, "ridge"]
@@ -55,7 +56,7 @@ def _place(place: dict[Any, float], slope: dict[Any, float]) -> list[Claim]:
             measured = f"{place[w, 'steepest']:.4f}, {off:+.1e} from b*, {times:.1f} times as steep as there"
             measured = measured if math.isfinite(off + times) else UNDEFINED
             holds = f"{place[w, 'steepest']:.4f}" == b
-        rows.append(claim_of("steepest", "the steepest b of a scan is b*", FIG6, setting, f"{b}, all digits", measured, holds))
+        rows.append(Claim("steepest", "the steepest b of a scan is b*", FIG6, setting, f"{b}, all digits", measured, holds))
     return rows
 
 
@@ -67,12 +68,12 @@ def _formula(slope: dict[Any, float]) -> list[Claim]:
         ("decimals", "dE/db on the ridge by forward mode in float64 is that of 60 decimal digits", 1e-6),
     ):
         probed = [(w, value) for (w, k), value in slope.items() if k == kind and (w, "ridge") in slope]
-        found = {w: abs(ratio(slope[w, "ridge"], value) - 1) for w, value in probed}
-        worst = math.nan if any(map(math.isnan, found.values())) else max(found.values(), default=math.nan)
-        setting = f"w = {', '.join(f'{w:g}' for w in found)}" if found else "w > 4.255"
-        measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if found else ""
-        measured = UNDEFINED if found and math.isnan(worst) else measured
-        rows.append(claim_of(kind, text, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
+        errors = {w: abs(ratio(slope[w, "ridge"], value) - 1) for w, value in probed}
+        worst = math.nan if any(map(math.isnan, errors.values())) else max(errors.values(), default=math.nan)
+        setting = f"w = {', '.join(f'{w:g}' for w in errors)}" if errors else "w > 4.255"
+        measured = f"{worst:.1e}; a > 1 from w = {UNSTABLE:.3f} on" if errors else ""
+        measured = UNDEFINED if errors and math.isnan(worst) else measured
+        rows.append(Claim(kind, text, FIG6, setting, f"relative error <= {tolerance:g}", measured, worst <= tolerance))
     return rows
 
 
@@ -80,14 +81,14 @@ def _miss(slope: dict[Any, float]) -> Claim:
     claim, setting = ("four_digits", "b* to four digits misses the cliff"), "w = 6"
     measured, holds = "", False
     if {(6.0, "four digits"), (6.0, "ridge")} <= slope.keys():
-        there, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
+        missed, exact = slope[6.0, "four digits"], slope[6.0, "ridge"]
         measured, holds = (
-            f"dE/db = {there:.3g} at {round(float(ridge(6.0)), 4)}, {exact:.3g} at b*",
-            abs(there) < 1e-3 * abs(exact),
+            f"dE/db = {missed:.3g} at {round(float(ridge(6.0)), 4)}, {exact:.3g} at b*",
+            abs(missed) < 1e-3 * abs(exact),
         )
-        if not math.isfinite(there + exact) or not exact:
+        if not math.isfinite(missed + exact) or not exact:
             measured = UNDEFINED
-    return claim_of(*claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
+    return Claim(*claim, FIG6, setting, "less than a thousandth of the slope at b*", measured, holds)
 
 
 def _forks(part: "pd.DataFrame") -> list[Claim]:
@@ -101,7 +102,7 @@ def _forks(part: "pd.DataFrame") -> list[Claim]:
             measured = UNDEFINED
         holds = f"{exact:.4f}" == given and counted == wanted
         text = "fixed points appear or vanish where 5 s'(x) = 1"
-        rows.append(claim_of("forks", text, FIG3, f"w = 5, {kind}", threshold, measured, holds))
+        rows.append(Claim("forks", text, FIG3, f"w = 5, {kind}", threshold, measured, holds))
     return rows
 
 
@@ -114,31 +115,33 @@ def _range(table: "pd.DataFrame") -> list[Claim]:
     claim = "range", text, f"Pascanu et al. 2013, Section 3.2; {SLIDE}"
     threshold = "a seed's worst within 2% of its best, by a 95% interval over seeds"
     if not (table["part"] == "training").any():
-        return [claim_of(*claim, "all", threshold, "", False)]
-    made = trainings(table)
+        return [Claim(*claim, "all", threshold)]
+    runs = trainings(table)
     rows = []
-    for (corpus, rate), here in made.groupby(["corpus", "rate"], sort=False):
+    for (corpus, rate), here in runs.groupby(["corpus", "rate"], sort=False):
         group = here[here["multiple"].between(*RANGE)]
         if group.empty:
             continue
-        setting = f"{corpus}, learning rate {rate:g}, {group['multiple'].nunique()} thresholds"
+        name = f"{corpus}, learning rate {rate:g}"
+        setting = f"{name}, {group['multiple'].nunique()} thresholds"
         if not (group["loss"] > 0).all():  # nan, too; infinity stands for a training that diverged
-            rows.append(claim_of(*claim, setting, threshold, UNDEFINED, None))
+            rows.append(Claim(*claim, setting, threshold, UNDEFINED, facts={"of": name, "range": UNDEFINED}))
             continue
         seeds = group.groupby("seed")["loss"].agg(["min", "max"])
         ratios = seeds["max"] / seeds["min"].where(seeds["min"] < math.inf, 1.0)
         worst = group.sort_values("loss").iloc[-1]
         some = f"{worst['multiple']:g} times the mean norm"
         many = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-        measured = f"{_percent(ratios.min())} to {_percent(ratios.max())} over {many}, worst at {some}"
+        reach = f"{_percent(ratios.min())} to {_percent(ratios.max())}"
+        measured = f"{reach} over {many}, worst at {some}"
         middle = mean(ratios)
         if math.isfinite(middle.low):
             measured += f", mean {_percent(middle.value)} [{_percent(middle.low)}, {_percent(middle.high)}]"
-        holds = WORDS[decided(middle, high=CLOSE)]
+        verdict = decided(middle, high=CLOSE)
         if len(seeds) > 1 and math.isinf(ratios.max()) and (ratios > CLOSE).all():
-            holds = False
-        why = "" if holds else _of_range(here) if holds is False or len(seeds) > 1 else ONE
-        rows.append(claim_of(*claim, setting, threshold, measured, holds, why))
+            verdict = "fails"
+        why = _of_range(here) if verdict == "fails" or len(seeds) > 1 else ONE
+        rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"of": name, "range": reach}))
     return rows
 
 
@@ -149,20 +152,20 @@ def _percent(times: float) -> str:
 def _kinds(part: "pd.DataFrame") -> list[Claim]:
     example = part[part["kind"] == "example"].set_index("quantity")["value"].to_dict()
     setting = "(10, -9.5, -0.4)"
-    there = {"sum", "temporal"} <= example.keys()
-    measured = f"{example['sum']:.4g}, clipped {example['temporal']:.4g}" if there else ""
-    if there and not math.isfinite(example["sum"] + example["temporal"]):
+    complete = {"sum", "temporal"} <= example.keys()
+    measured = f"{example['sum']:.4g}, clipped {example['temporal']:.4g}" if complete else ""
+    if complete and not math.isfinite(example["sum"] + example["temporal"]):
         measured = UNDEFINED
-    close = there and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
+    close = complete and abs(example["sum"] - 0.1) <= ROUNDING and abs(example["temporal"] + 0.4) <= ROUNDING
     text = "clipping temporal components can point uphill"
     threshold = "the sum is 0.1, clipped at 1 it is -0.4"
-    rows = [claim_of("example", text, f"Mikolov 2012; {SLIDE}", setting, threshold, measured, close)]
+    rows = [Claim("example", text, f"Mikolov 2012; {SLIDE}", setting, threshold, measured, close)]
     errors = part[part["quantity"] == "sum error"]["value"]
     measured = f"{errors.max():.1e} in {len(errors)} steps" if len(errors) else ""
     measured = UNDEFINED if errors.isna().any() else measured
     text = "the parts over steps sum to the gradient of the recurrence"
     setting, threshold, right = "all weights of the layer", "relative error <= 1e-12 in float64", bool(errors.max() <= ROUNDING)
-    rows.append(claim_of("sums", text, "lecture, slide BPTT", setting, threshold, measured, right))
+    rows.append(Claim("sums", text, "lecture, slide BPTT", setting, threshold, measured, right))
     cosines = part[part["quantity"] == "cosine"]
     why = (
         "a turned gradient takes large parts that nearly cancel, as in (10, -9.5, -0.4); those of a batch's many rows and "
@@ -175,18 +178,18 @@ def _kinds(part: "pd.DataFrame") -> list[Claim]:
         ("temporal", "temporal_uphill", "clipping temporal components points uphill in this training", "a cosine < 0"),
         ("hidden", "hidden_uphill", "clipping the hidden gradient points uphill in this training", "a cosine < 0"),
     ):
-        found = cosines[cosines["kind"] == kind]["value"]
-        least = float(found.min(skipna=False)) if len(found) else math.nan
-        uphill = int((found < 0).sum())
+        values = cosines[cosines["kind"] == kind]["value"]
+        least = float(values.min(skipna=False)) if len(values) else math.nan
+        uphill = int((values < 0).sum())
         bounds = {"norm_keeps": least >= 1 - ROUNDING, "value_turns": least < 1 - ROUNDING, "value_uphill": least > 0}
         measured = f"least cosine {least:.3g}"
         if key not in bounds:
-            measured = f"{uphill} of {len(found)}, {measured}"
-        if not found.between(-1 - ROUNDING, 1 + ROUNDING).all():  # no cosine
+            measured = f"{uphill} of {len(values)}, {measured}"
+        if not values.between(-1 - ROUNDING, 1 + ROUNDING).all():  # no cosine
             measured = UNDEFINED
         holds, likely = bounds.get(key, uphill > 0), why if kind == "temporal" else ""
-        setting, measured = "all steps and thresholds", measured if len(found) else ""
-        rows.append(claim_of(key, text, SLIDE, setting, threshold, measured, holds, likely))
+        setting, measured = "all steps and thresholds", measured if len(values) else ""
+        rows.append(Claim(key, text, SLIDE, setting, threshold, measured, holds, likely))
     return rows
 
 

@@ -1,12 +1,14 @@
-"""The cliff of Pascanu, Mikolov & Bengio 2013, Fig. 6: one sigmoid unit, fifty steps, and where its gradient explodes.
+"""The cliff of Pascanu, Mikolov & Bengio 2013, Fig. 6: one sigmoid unit over fifty steps, and the place where its gradient
+explodes.
 
     x_t = w s(x_{t-1}) + b,    x_0 = 0.5,    E = (s(x_50) - 0.7)^2
 
-x_0 is a fixed point on the line b* = 0.5 - s(0.5) w. Where it is an unstable one, a = s'(0.5) w > 1, trajectories on the two
-sides of the line part, and E is a wall: dE/db = E'(0.5) (1 + a + .. + a^49) there. All in float64, and once in decimals.
+x_0 is a fixed point on the line b* = 0.5 - s(0.5) w. Where a = s'(0.5) w > 1 it is unstable, trajectories on the two sides of
+the line separate, and E is a wall with dE/db = E'(0.5) (1 + a + .. + a^49). Everything is in float64, and once in decimals.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,11 +18,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 START, STEPS, TARGET = 0.5, 50, 0.7
-PROBED = (4.5, 5.0, 5.5, 6.0)  # w where the ridge is looked at closely
+PROBED = (4.5, 5.0, 5.5, 6.0)  # w at which the slope on the ridge is computed in several ways
 SPAN, BELOW, ABOVE = (4.0, 6.0), 1.3, 1.6  # of w on the surface; of b below and above the ridge
-REACH = 9.0  # the surface's finest step is about e^-9 of these
-BESIDE = 1e-4  # how far from a bifurcation fixed points are counted
-DIGITS = 60  # of the decimals; at w = 6 the last of seven are lost to the cliff
+REACH = 9.0  # the surface's smallest step is about e^-9 of BELOW and ABOVE
+BESIDE = 1e-4  # distance from a bifurcation at which fixed points are counted
+DIGITS = 60  # of the decimals
 
 
 class Slopes(NamedTuple):
@@ -40,15 +42,19 @@ UNSTABLE = 1 / (sigmoid(START) * (1 - sigmoid(START)))  # the w above which x_0 
 
 
 def ridge(w: Any) -> Any:
-    """b*, where x_0 is a fixed point."""
+    """b*(w), the line on which x_0 is a fixed point."""
     return START - sigmoid(START) * w
 
 
 def slopes(w: Any, b: Any, steps: int = STEPS) -> Slopes:
-    """E at (w, b) with dE/dw and dE/db, carried along with x from step to step (forward mode).
+    """E at (w, b) with dE/dw and dE/db, by forward mode.
 
     Args:
         w, b: numbers, or arrays of one shape.
+        steps: how often the unit is applied.
+
+    Returns:
+        E and its two derivatives, of that shape.
     """
     w, b = np.broadcast_arrays(np.asarray(w, dtype=np.float64), np.asarray(b, dtype=np.float64))
     x, x_w, x_b = np.full(w.shape, START), np.zeros(w.shape), np.zeros(w.shape)
@@ -69,7 +75,7 @@ def formula(w: float, steps: int = STEPS) -> float:
 
 
 def decimal_slope(w: float, steps: int = STEPS) -> float:
-    """dE/db on the ridge once more in 60 decimal digits, the ridge too: no rounding is left to speak of."""
+    """dE/db on the ridge in 60 decimal digits, so that rounding plays no part."""
     with localcontext() as context:
         context.prec = DIGITS
         one, weight, start, target = Decimal(1), Decimal(w), Decimal(START), Decimal(str(TARGET))
@@ -87,16 +93,18 @@ def decimal_slope(w: float, steps: int = STEPS) -> float:
 
 
 def steepest(w: float) -> tuple[float, float]:
-    """(b, dE/db) where |dE/db| is largest in a scan of 1.5 to both sides of the ridge, ever closer to it."""
+    """(b, dE/db) at the largest |dE/db| of a scan within 1.5 of the ridge, denser towards it."""
     near = np.geomspace(1e-14, 1.5, 20_000)
     b = ridge(w) + np.concatenate([-near[::-1], [0.0], near])
-    found = slopes(w, b).by_b
-    i = int(np.abs(found).argmax())
-    return float(b[i]), float(found[i])
+    derivatives = slopes(w, b).by_b
+    i = int(np.abs(derivatives).argmax())
+    return float(b[i]), float(derivatives[i])
 
 
 def bifurcations(w: float) -> tuple[float, float]:
-    """The two b, in order, where a pair of fixed points appears or vanishes (Fig. 3): w s'(x) = 1 at x = w s(x) + b."""
+    """The two values of b, in order, where a pair of fixed points appears or vanishes (Fig. 3): w s'(x) = 1 at x = w s(x) +
+    b.
+    """
     if w <= 4:
         return float("nan"), float("nan")
     s = (1 + np.array([1, -1]) * np.sqrt(1 - 4 / w)) / 2
@@ -105,7 +113,7 @@ def bifurcations(w: float) -> tuple[float, float]:
 
 
 def fixed_points(w: float, b: float) -> int:
-    """How many x there are with x = w s(x) + b: changes of sign on a dense scan."""
+    """Number of solutions of x = w s(x) + b, by changes of sign on a dense scan."""
     x = np.linspace(b - 1, b + w + 1, 200_001)  # all of them lie between b and b + w
     above = w * sigmoid(x) + b - x > 0
     return int((above[1:] != above[:-1]).sum())
@@ -119,8 +127,9 @@ def surface(weights: int, offsets: int) -> Iterator[tuple[float, float, float]]:
         yield from zip(np.full(offsets, w).tolist(), b.tolist(), slopes(w, b).error.tolist(), strict=True)
 
 
-class Point(NamedTuple):
-    """Where a descent stands after some steps, and what it sees there."""
+@dataclass(frozen=True)
+class Point:
+    """A position of a descent, with error and gradient norm there."""
 
     w: float
     b: float
@@ -129,7 +138,7 @@ class Point(NamedTuple):
 
 
 def descent(w: float, b: float, rate: float, threshold: float, steps: int) -> "Iterator[Point]":
-    """Gradient descent from (w, b), each gradient clipped as in Algorithm 1; a threshold of infinity clips nothing."""
+    """Gradient descent from (w, b) with Algorithm 1; a threshold of infinity clips nothing."""
     place: NDArray[np.float64] = np.array([w, b])
     for _ in range(steps + 1):
         error, by_w, by_b = slopes(*place)
@@ -140,7 +149,7 @@ def descent(w: float, b: float, rate: float, threshold: float, steps: int) -> "I
 
 
 def rows(grid: int, start: tuple[float, float], rate: float, threshold: float, steps: int) -> Iterator[dict[str, Any]]:
-    """The surface, two descents, the slope on the ridge by several ways, and the bifurcations at w = 5."""
+    """Rows of the surface, two descents, the slope on the ridge in several ways, and the bifurcations at w = 5."""
     for w, b, error in surface(grid, grid):
         yield {"kind": "surface", "quantity": "error", "w": w, "b": b, "value": error}
     for kind, limit in (("plain", float("inf")), ("clipped", threshold)):

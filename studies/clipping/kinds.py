@@ -1,7 +1,7 @@
-"""Four things that are called clipping, on one and the same gradient: what each makes of it.
+"""Four methods called clipping, applied to the same gradient.
 
-The gradient of a batch with respect to the recurrent layer's weights theta = (W_h, W_i, b) is a sum over steps i of its parts
-(lecture, slide BPTT). They are made one by one here, with a copy of theta for every step, in float64.
+The gradient of a batch with respect to the recurrent layer's weights theta = (W_h, W_i, b) is a sum of parts over steps i
+(lecture, slide BPTT). Here each part is computed by itself, with a copy of theta for every step, in float64.
 
     norm       g <- c / ||g|| g where ||g|| >= c              Pascanu, Mikolov & Bengio 2013; lecture, Algorithm 1
     value      every element of g to [-c, c]                  char-rnn (Karpathy 2015), c = 5
@@ -9,23 +9,22 @@ The gradient of a batch with respect to the recurrent layer's weights theta = (W
     hidden     every element of dL/dh(t) to [-c, c], before   Graves 2013 (who clips at the hidden units' inputs)
                it goes on to h(t-1)
 
-These c belong to losses that are sums; with a mean over the batch's tokens all gradients are smaller.
+These values of c are for losses that are sums; gradients of a mean over the batch's tokens are smaller.
 """
 
 import copy
 import statistics
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.language_models import beginning
 from recurrent_lm.studies.timing.work import distance
 
 KINDS = ("norm", "value", "temporal", "hidden")
@@ -34,23 +33,23 @@ WEIGHTS = ("weight_hh_l0", "weight_ih_l0", "bias_ih_l0")  # theta; the other bia
 
 
 def by_norm(gradient: Tensor, threshold: float) -> Tensor:
-    """The lecture's Algorithm 1."""
+    """Scale the gradient to ``threshold`` if its norm is larger (lecture, Algorithm 1)."""
     norm = kernels.total_norm_on_host([gradient])
     return gradient * (threshold / norm) if norm >= threshold else gradient
 
 
 def by_value(gradient: Tensor, threshold: float) -> Tensor:
-    """Every element to [-threshold, threshold]."""
+    """Clip every element to [-threshold, threshold]."""
     return gradient.clamp(-threshold, threshold)
 
 
 def by_part(parts: Tensor, threshold: float) -> Tensor:
-    """Parts [T, n], every element of each to [-threshold, threshold], and then their sum [n]."""
+    """Clip every element of the parts [T, n] to [-threshold, threshold], then sum them to [n]."""
     return parts.clamp(-threshold, threshold).sum(dim=0)
 
 
 def cosine(a: Tensor, b: Tensor) -> float:
-    """Of the angle between two vectors; nan where one of them is 0."""
+    """Cosine of the angle between two vectors; nan if one of them is 0."""
     lengths = kernels.vector_norm(a), kernels.vector_norm(b)
     if not all(length > 0 for length in lengths):
         return float("nan")
@@ -62,7 +61,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A step of a training before its update: the model in float64, the state that the pass begins with, and its batch."""
+    """A training step before its update: the model in float64, the state at the beginning of the batch, and the batch."""
 
     step: int
     model: lm.LanguageModel
@@ -72,20 +71,15 @@ class Snapshot:
 
 
 def trajectory(config: lm.RunConfig, every: int) -> Iterator[Snapshot]:
-    """Every so many steps of one training by the real trainer, one layer, without dropout."""
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        training = lm.new_training(config, Path(folder) / "run")
-        try:
-            for _ in range(config.training.epochs):
-                training.state = training.model.zero_state(config.batches.rows)
-                for batch in training.batches:
-                    if training.at.step % every == 0:
-                        yield _snapshot(training, batch)
-                    training.update(batch)
-                    training.at.step += 1
-        finally:
-            if training.lock:
-                training.lock.release()
+    """Train one layer without dropout by the trainer, and yield a snapshot every ``every`` steps."""
+    with beginning(config) as training:
+        for _ in range(config.training.epochs):
+            training.state = training.model.zero_state(config.batches.rows)
+            for batch in training.batches:
+                if training.at.step % every == 0:
+                    yield _snapshot(training, batch)
+                training.update(batch)
+                training.at.step += 1
 
 
 def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
@@ -96,15 +90,16 @@ def _snapshot(training: lm.Training, batch: Any) -> Snapshot:
     return Snapshot(training.at.step, model, wide if len(wide) > 1 else wide[0], inputs, targets)
 
 
-class Parts(NamedTuple):
-    """``parts`` [T, n]: dL/dtheta at each step; ``hidden`` the largest |element| of any dL/dh(t)."""
+@dataclass(frozen=True)
+class Parts:
+    """``parts`` [T, n], dL/dtheta at each step; ``hidden``, the largest |element| of any dL/dh(t)."""
 
     parts: Tensor
     hidden: float
 
 
 def parts_of(snapshot: Snapshot) -> Parts:
-    """The batch's gradient with respect to theta, step by step."""
+    """Compute the batch's gradient with respect to theta, step by step."""
     model, steps = snapshot.model, snapshot.inputs.shape[1]
     (layer,) = model.layers
     of = dict(layer.named_parameters())
@@ -115,15 +110,16 @@ def parts_of(snapshot: Snapshot) -> Parts:
     for token, w_h, w_i, b in zip(x, *(copies[name].unbind() for name in WEIGHTS), strict=True):
         state = kernels.step(model.config.cell, F.linear(token, w_i, b), state, w_h, of["bias_hh_l0"].detach())
         hidden.append(state[0])
-    found = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
-    of_hidden = found[len(copies) :]
+    gradients = torch.autograd.grad(_loss(model, torch.stack(hidden), snapshot.targets), [*copies.values(), *hidden])
+    of_hidden = gradients[len(copies) :]
     largest = float(torch.stack([g.abs().max() for g in of_hidden]).max())  # of nan it is nan
-    return Parts(torch.cat([g.flatten(1) for g in found[: len(copies)]], dim=1), largest)
+    return Parts(torch.cat([g.flatten(1) for g in gradients[: len(copies)]], dim=1), largest)
 
 
 def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), backend: str = "torch") -> Tensor:
-    """The same gradient [n] from ``kernels.recurrence``, with dL/dh(t) clipped inside the backward pass where there is a
-    threshold."""
+    """The same gradient [n] from ``kernels.recurrence``, with dL/dh(t) clipped inside the backward pass to a finite
+    threshold.
+    """
     model = snapshot.model
     (layer,) = model.layers
     of = {name: p.detach().clone() for name, p in layer.named_parameters()}
@@ -133,27 +129,27 @@ def through_recurrence(snapshot: Snapshot, threshold: float = float("inf"), back
     clip = None if threshold == float("inf") else ("value", threshold)
     x = model.embedding(snapshot.inputs.t()).detach()
     output, _ = kernels.recurrence(model.config.cell, x, state, *weights, clip_recurrent=clip, backend=backend)
-    found = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
-    return torch.cat([g.flatten() for g in found])
+    gradients = torch.autograd.grad(_loss(model, output, snapshot.targets), leaves)
+    return torch.cat([g.flatten() for g in gradients])
 
 
 def _loss(model: lm.LanguageModel, hidden: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(model.logits(hidden).flatten(0, 1), targets.t().flatten())
 
 
-def sizes(found: Parts) -> dict[str, float]:
-    """What each kind holds against its threshold: it changes something where this is larger."""
-    total = found.parts.sum(dim=0)
+def sizes(gradient: Parts) -> dict[str, float]:
+    """The quantity that each method compares with its threshold; it changes the gradient where this is larger."""
+    total = gradient.parts.sum(dim=0)
     return {
         "norm": kernels.total_norm_on_host([total]),
         "value": float(total.abs().max()),
-        "temporal": float(found.parts.abs().max()),
-        "hidden": found.hidden,
+        "temporal": float(gradient.parts.abs().max()),
+        "hidden": gradient.hidden,
     }
 
 
 def clipped(snapshot: Snapshot, parts: Tensor, kind: str, threshold: float) -> Tensor:
-    """The gradient [n] that this kind of clipping leaves."""
+    """The gradient [n] after one method of clipping."""
     if kind == "hidden":
         return through_recurrence(snapshot, threshold)
     if kind == "temporal":
@@ -162,17 +158,23 @@ def clipped(snapshot: Snapshot, parts: Tensor, kind: str, threshold: float) -> T
 
 
 def rows(config: lm.RunConfig, every: int, tightness: tuple[float, ...]) -> Iterator[dict[str, Any]]:
-    """Rows of one training: at each snapshot how far the sum of parts is from the gradient that ``kernels.recurrence`` gives,
-    and the cosine to it after each kind of clipping; then the share of snapshots that each kind touched.
+    """Measure the four methods along one training.
 
-    A kind's threshold is ``tightness`` times the median over the snapshots of its ``sizes``.
+    Args:
+        config: the training's settings.
+        every: steps between snapshots.
+        tightness: thresholds, as multiples of the median of each method's ``sizes`` over the snapshots.
+
+    Yields:
+        For each snapshot the distance of the parts' sum from the gradient of ``kernels.recurrence``, and the cosine to it after
+        each method; then the share of snapshots that each method changed.
     """
     snapshots = list(trajectory(config, every))
     held: list[dict[str, float]] = []
     for snapshot in snapshots:
-        found, true = parts_of(snapshot), through_recurrence(snapshot)
-        held.append(sizes(found))
-        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(found.parts.sum(dim=0), true)}
+        gradient, true = parts_of(snapshot), through_recurrence(snapshot)
+        held.append(sizes(gradient))
+        yield {"quantity": "sum error", "step": snapshot.step, "value": distance(gradient.parts.sum(dim=0), true)}
     median = {kind: statistics.median(size[kind] for size in held) for kind in KINDS}
     for snapshot, size in zip(snapshots, held, strict=True):
         parts = parts_of(snapshot).parts

@@ -1,10 +1,10 @@
-"""What the part overflow of the clipping study decides: which norm Algorithm 1 needs, and what it then does for a training."""
+"""Claims of the part overflow: which norm Algorithm 1 needs, and its effect on a training."""
 
 import math
 from typing import TYPE_CHECKING
 
 from recurrent_lm.studies.clipping.overflow import BPTT, HIDDEN, NEAR, WIDTH
-from recurrent_lm.studies.clipping.table import ONE, SLIDE, WORDS, claim_of
+from recurrent_lm.studies.clipping.table import ONE, SLIDE
 from recurrent_lm.studies.engine.claims import Claim
 from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, mean
 
@@ -21,7 +21,7 @@ SOURCE = f"{SLIDE} (Algorithm 1); Blue 1978"
 
 
 def overflow(part: "pd.DataFrame") -> list[Claim]:
-    """Claims on gradients that float32 holds and whose norm, computed naively, it does not."""
+    """Claims on gradients that fit float32 while their naively computed norm does not."""
     keys = ["corpus", "seed", "kind", "step"]
     wide = part.pivot(index=keys, columns="quantity", values="value").reindex(columns=["loss", "norm", "true norm", "left"])
     setting = (
@@ -45,20 +45,20 @@ def _stands(steps: "pd.DataFrame", setting: str) -> Claim:
             measured += f", of {lost['true norm'].min():.2g} to {lost['true norm'].max():.2g}; left is {lost['left'].max():g}"
             holds = bool((lost["left"] == 0).all())
     why = "no norm was too large for float32: the text is too short for so many steps back" if holds is None else ""
-    return claim_of(*STANDS, SOURCE, setting, threshold, measured, holds, why)
+    return Claim(*STANDS, SOURCE, setting, threshold, measured, holds, why)
 
 
 def _goes_on(steps: "pd.DataFrame", setting: str) -> Claim:
     threshold = f"norm and step within {CLOSE:g} of float64's norm and of the threshold, in every step"
     if steps.empty:
-        return claim_of(*GOES_ON, SOURCE, setting, threshold, "", None)
+        return Claim(*GOES_ON, SOURCE, setting, threshold)
     true, left = steps["true norm"], steps["left"]
     if not ((true > 0) & (true < math.inf)).all():
-        return claim_of(*GOES_ON, SOURCE, setting, threshold, UNDEFINED, None)
+        return Claim(*GOES_ON, SOURCE, setting, threshold, UNDEFINED)
     off = (steps["norm"] / true - 1).abs().max(skipna=False)
     missed = (left / true.clip(upper=1.0) - 1).abs().max(skipna=False)  # the threshold is 1
     measured = f"norms off by {off:.1e}, steps by {missed:.1e} at the most of {len(steps)}"
-    return claim_of(*GOES_ON, SOURCE, setting, threshold, measured, bool(off <= CLOSE and missed <= CLOSE))
+    return Claim(*GOES_ON, SOURCE, setting, threshold, measured, bool(off <= CLOSE and missed <= CLOSE))
 
 
 def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
@@ -67,10 +67,10 @@ def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
     threshold = f"its loss falls by more than {LEARNT:g} nats, by a 95% interval over corpora and seeds"
     falls = {kind: _falls(loss, kind) for kind in ("scaled", "near")}
     if any(len(values) == 0 for values in falls.values()):
-        return claim_of(*LEARNS, SOURCE, setting, threshold, "", None)
+        return Claim(*LEARNS, SOURCE, setting, threshold)
     middle, near = mean(falls["scaled"]), mean(falls["near"])
     if math.isnan(middle.value + near.value):
-        return claim_of(*LEARNS, SOURCE, setting, threshold, UNDEFINED, None)
+        return Claim(*LEARNS, SOURCE, setting, threshold, UNDEFINED)
     seeds = middle.told(".2f") if len(falls["scaled"]) > 1 else f"{middle.value:.2f}, one seed"
     many = int(loss.index.get_level_values("step").max())
     measured = f"falls by {seeds} in {many} updates; the same weights, learning from {NEAR} steps back, by {near.value:.2f}"
@@ -80,11 +80,11 @@ def _learns(loss: "pd.Series[float]", setting: str) -> Claim:
         "useful; the same weights learn where windows are short"
     )
     why = ONE if len(falls["scaled"]) == 1 else useless
-    return claim_of(*LEARNS, SOURCE, setting, threshold, measured, WORDS[decided(middle, low=LEARNT)], why)
+    return Claim(*LEARNS, SOURCE, setting, threshold, measured, decided(middle, low=LEARNT), why)
 
 
 def _falls(loss: "pd.Series[float]", kind: str) -> list[float]:
     """One value a training that has enough updates."""
     of = loss[loss.index.get_level_values("kind") == kind].dropna().sort_index()
-    found = [group.to_numpy() for _, group in of.groupby(["corpus", "seed"])]
-    return [float(values[1:5].mean()) - float(values[-4:].mean()) for values in found if len(values) >= LEAST]
+    curves = [group.to_numpy() for _, group in of.groupby(["corpus", "seed"])]
+    return [float(values[1:5].mean()) - float(values[-4:].mean()) for values in curves if len(values) >= LEAST]

@@ -18,6 +18,7 @@ from recurrent_lm.studies.clipping import kinds as kinds
 from recurrent_lm.studies.clipping import overflow as overflow
 from recurrent_lm.studies.clipping import trainings as model
 from recurrent_lm.studies.clipping.claims import claims
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choice, choices, real, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -36,13 +37,12 @@ VALID_ROWS = 10  # a text that is read in so many rows costs each row its histor
 class Study(Sweep):
     """Clipping in four parts.
 
-    cliff: the error surface on ``grid`` values of w and as many of b, and two descents of ``descent_steps`` from (``w``,
-    ``b``) at ``descent_rate``, one clipped at ``descent_threshold``. training: for each of ``corpora`` and seed, a language
-    model at each of ``rates`` and ``multiples`` of the mean norm, and without clipping. kinds: along one training without
-    clipping at ``kinds_rate``, every ``every`` steps, what four kinds of clipping make of the gradient. Their thresholds are
-    ``tightness`` times the median over these steps of what a kind holds against its threshold, so that at 1 each kind
-    touches half of the steps. overflow: for each of ``corpora`` and seed, four updates for each of ``epochs`` of a training
-    whose gradient's norm is too large for float32, at sizes of its own.
+    cliff: the error surface on a ``grid`` x ``grid``, and two descents of ``descent_steps`` from (``w``, ``b``) at
+    ``descent_rate``, one clipped at ``descent_threshold``. training: for each of ``corpora`` and each seed, a language model at
+    each of ``rates`` and ``multiples`` of the mean norm, and without clipping. kinds: every ``every`` steps of one training
+    without clipping at ``kinds_rate``, four methods of clipping, with thresholds of ``tightness`` times the median of the
+    quantity that each method clips; at 1 each method changes half of the steps. overflow: for each of ``corpora`` and each
+    seed, four updates for each of ``epochs`` of a training whose gradient norm exceeds float32, at sizes of its own.
     """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
@@ -74,7 +74,7 @@ class Study(Sweep):
     SIGNED: ClassVar = ("w", "b", "value")
 
     def prepare(self) -> None:
-        """Every corpus must be there and long enough."""
+        """Check that every corpus exists and is long enough."""
         if not all(self._corpora) or len(set(self._corpora)) < len(self._corpora):
             raise lm.InputError(f"corpora must be different names or paths with commas between, not {self.corpora!r}")
         for data in self._data.values():
@@ -83,33 +83,37 @@ class Study(Sweep):
             check_memory(8.0 * self.hidden * kept, "hidden, vocabulary or epochs, or raise every")
 
     def cells(self) -> list[Cell]:
-        """The cliff; each corpus and seed of trainings; an example of the four kinds, then each corpus and seed of them; each
-        corpus and seed of gradients that overflow."""
-        made: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
+        """The cliff; each corpus and seed of trainings; an example of the four methods, then each corpus and seed of them; each
+        corpus and seed of gradients that overflow.
+        """
+        cells: list[Cell] = [{"part": "cliff", "corpus": "", "seed": 0}] if "cliff" in self.parts else []
         for part in PARTS[1:]:
             if part in self.parts:
-                made += [{"part": part, "corpus": "", "seed": 0}] if part == "kinds" else []  # an example in numbers
-                made += [{"part": part, "corpus": c, "seed": s} for c in self._corpora for s in range(1, self.seeds + 1)]
-        return made
+                cells += [{"part": part, "corpus": "", "seed": 0}] if part == "kinds" else []  # an example in numbers
+                cells += [{"part": part, "corpus": c, "seed": s} for c in self._corpora for s in range(1, self.seeds + 1)]
+        return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """Rows with a ``quantity`` and its ``value`` each; ``w`` and ``b`` say where on the surface, ``rate``, ``multiple`` and
-        ``threshold`` how it was trained and clipped, ``step`` and ``bin`` which of many. What does not apply is 0 or empty."""
+        """Rows with a ``quantity`` and its ``value``.
+
+        ``w`` and ``b`` are the place on the surface; ``rate``, ``multiple`` and ``threshold`` the training and clipping;
+        ``step`` and ``bin`` number repeated rows. Columns that do not apply are 0 or empty.
+        """
         nothing = dict.fromkeys(self.COLUMNS, 0) | dict.fromkeys(("kind", "corpus"), "")
         return [nothing | cell | row for row in self._rows(**cell)]
 
     def subject(self) -> str:
-        """The corpora, their tokens and the model, where one is trained."""
+        """The corpora, their tokens and the model, if one is trained."""
         if self.parts == ("cliff",):
             return ""
         return f"{' and '.join(self._names)}, word tokens, {self.cell} {self.hidden}"
 
     def inputs(self) -> str:
-        """A digest of the texts that are trained on."""
+        """A digest of the training texts."""
         return " ".join(data.fingerprint() for data in self._data.values())
 
     def config(self, corpus: str, seed: int) -> lm.RunConfig:
-        """The lecture's SGD at a constant rate, without dropout, for so many epochs."""
+        """The lecture's SGD at a constant rate, without dropout, for ``epochs`` epochs."""
         return lm.RunConfig().replace(
             source=corpus, kind="word", vocab_size=self.vocabulary, rows=self.rows, bptt=self.bptt, cell=self.cell,
             hidden_size=self.hidden, dropout=0.0, optimizer="sgd", schedule="constant", clip="none", epochs=self.epochs,
@@ -119,7 +123,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",")]
+        return names_in(self.corpora)
 
     @cached_property
     def _data(self) -> dict[str, lm.Data]:
@@ -156,8 +160,8 @@ PRESETS = {
 def complaint(study: Study, table: "pd.DataFrame") -> str:
     """What keeps a table from being one of this study; nothing if it is one."""
     cells = {(cell["part"], cell["corpus"], cell["seed"]) for cell in study.cells()}
-    found = table["part"].replace("norms", "training")
-    if not set(zip(found, table["corpus"], table["seed"], strict=True)) <= cells:
+    parts = table["part"].replace("norms", "training")
+    if not set(zip(parts, table["corpus"], table["seed"], strict=True)) <= cells:
         return "holds a cell that its parameters do not"
     if table.duplicated(list(KEYS)).any():
         return "holds a measurement twice"

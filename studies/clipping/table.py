@@ -1,11 +1,8 @@
-"""The clipping study's table to trainings, histograms and rows of claims; no measuring."""
+"""Selections from the clipping study's table: trainings, histograms, claims."""
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from recurrent_lm.studies.engine.claims import NOT, Claim
-from recurrent_lm.studies.engine.statistics import UNDEFINED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -13,25 +10,12 @@ if TYPE_CHECKING:
 BINS, LOWEST, A_DECADE = 80, -4.0, 10  # of histograms of norms: their number, log10 of the first edge, how many a decade
 SLIDE = "lecture, slide Gradient clipping"
 ROUNDING = 1e-12
-WORDS = {"holds": True, "fails": False, "ambiguous": None}
 ONE = "one seed shows no spread, so nothing says what another would give; --set seeds=3"
 TRAINING = ("corpus", "seed", "rate", "multiple", "threshold", "loss", "clipped", "mean norm", "frequencies")
 
 
-def claim_of(
-    key: str, text: str, source: str, setting: str, threshold: str, measured: str, holds: bool | None, reason: str = ""
-) -> Claim:
-    """A claim; ``holds`` of None is ambiguous, and a measured text that is empty was not measured."""
-    if not measured:
-        return Claim(key, text, source, setting, threshold, NOT, NOT)
-    if measured == UNDEFINED:
-        holds = None
-    verdict = next(word for word, value in WORDS.items() if value is holds)
-    return Claim(key, text, source, setting, threshold, measured, verdict, reason)
-
-
 def bin_of(norms: Any) -> Any:
-    """The histogram's bin of each norm; the first and the last take what lies beyond."""
+    """The histogram's bin of each norm; the first and the last bin take norms beyond the edges."""
 
     with np.errstate(divide="ignore"):
         logs = np.log10(np.asarray(norms, dtype=np.float64))
@@ -45,8 +29,10 @@ def norm_edges() -> Any:
 
 
 def trainings(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged (0 or
-    1), which is a training that the trainer gave up or that ends worse than the word frequencies it began with."""
+    """One row for each training: corpus, seed, rate, multiple, threshold, loss, clipped, mean norm, frequencies and diverged.
+
+    ``diverged`` is 1 if the trainer gave up, or the final loss exceeds that of the word frequencies that the model began with.
+    """
     part = table[table["part"] == "training"]
     if part.empty:
         return part.reindex(columns=[*TRAINING, "diverged"])

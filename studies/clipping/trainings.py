@@ -1,4 +1,4 @@
-"""A language model trained by SGD under several learning rates and thresholds of the gradient's norm."""
+"""Language models trained by SGD with several learning rates and clipping thresholds."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,11 +13,14 @@ NEVER = float("inf")  # the threshold, and its multiple, of a training without c
 
 
 def rows(config: lm.RunConfig, rates: tuple[float, ...], multiples: tuple[float, ...]) -> Iterator[dict[str, Any]]:
-    """Rows of one training each a rate and threshold, all from the same initial weights and batches.
+    """Train once for each rate and threshold, from the same initial weights and batches.
 
-    Thresholds are ``multiples`` of the mean gradient norm of the training without clipping at the smallest rate, which must
-    not diverge. A threshold that no norm of the training without clipping reached leaves every update as it was, so that
-    training stands for it.
+    Thresholds are ``multiples`` of the mean gradient norm of the training without clipping at the smallest rate, which must not
+    diverge. If no norm of the training without clipping reaches a threshold, that training stands for the clipped one, since
+    every update would be equal.
+
+    Yields:
+        The measurements of each training.
     """
     mean = float("nan")
     for rate in sorted(rates):
@@ -29,18 +32,22 @@ def rows(config: lm.RunConfig, rates: tuple[float, ...], multiples: tuple[float,
         for multiple in (*multiples, NEVER):
             threshold = multiple * mean
             same = multiple == NEVER or (not free.diverged and free.steps["grad_norm"].max() < threshold)
-            made = free if same else trained(config.replace(lr=rate, clip=f"norm:{threshold!r}"))
+            training = free if same else trained(config.replace(lr=rate, clip=f"norm:{threshold!r}"))
             about = {"rate": rate, "multiple": multiple, "threshold": threshold}
-            yield from (about | row for row in _of(made, threshold))
+            yield from (about | row for row in _of(training, threshold))
 
 
-def _of(made: Trained, threshold: float) -> Iterator[dict[str, Any]]:
-    steps = made.steps
+def _of(training: Trained, threshold: float) -> Iterator[dict[str, Any]]:
+    steps = training.steps
     norms = np.asarray(steps["grad_norm"] if len(steps) else [], dtype=np.float64)
-    yield {"part": "training", "quantity": "loss", "value": NEVER if made.diverged else made.epochs["valid_loss"].iloc[-1]}
+    yield {
+        "part": "training",
+        "quantity": "loss",
+        "value": NEVER if training.diverged else training.epochs["valid_loss"].iloc[-1],
+    }
     yield {"part": "training", "quantity": "clipped", "value": float(steps["clipped"].mean()) if len(steps) else 0.0}
     yield {"part": "training", "quantity": "mean norm", "value": float(norms.mean()) if len(norms) else NEVER}
-    yield {"part": "training", "quantity": "frequencies", "value": frequencies_loss(made.data)}
+    yield {"part": "training", "quantity": "frequencies", "value": frequencies_loss(training.data)}
     for quantity, values in (("before", norms), ("after", np.minimum(norms, threshold))):
         counts = np.bincount(bin_of(values), minlength=BINS)
         for place in counts.nonzero()[0].tolist():
@@ -48,7 +55,8 @@ def _of(made: Trained, threshold: float) -> Iterator[dict[str, Any]]:
 
 
 def frequencies_loss(data: lm.Data) -> float:
-    """Nats a token of the validation text by the training text's word frequencies alone, one added to each: where the
-    trainer's models begin."""
+    """Nats a token of the validation text under the training text's word frequencies, 1 added to each: the trainer's initial
+    loss.
+    """
     counts = np.bincount(data.train.ids, minlength=data.tokenizer.size) + 1.0
     return float(-np.log(counts / counts.sum())[data.valid.ids].mean())

@@ -1,4 +1,4 @@
-"""Which studies there are; light, so that commands can list them. A new study is a folder and a line here."""
+"""The list of studies, without imports, so that commands list them quickly. A new study is a folder and a line here."""
 
 from importlib import import_module
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 from recurrent_lm.lm import InputError
 
 STUDIES = {
+    "reading": "how a language model reads: the next word it expects, the rows of its batches, and the state it carries on",
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
     "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
@@ -20,8 +21,17 @@ STUDIES = {
 
 
 def module_of(name: str) -> Any:
-    """The module of a study. It holds ``Study``, ``PRESETS``, ``claims(table)``, which gives ``Claim``s, and ``grid`` or
-    ``complaint`` for its tables."""
+    """Import the module of a study.
+
+    Args:
+        name: a key of ``STUDIES``.
+
+    Returns:
+        The module, with ``Study``, ``PRESETS``, ``claims(table)``, and ``grid`` or ``complaint`` to check its tables.
+
+    Raises:
+        InputError: for an unknown name.
+    """
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"recurrent_lm.studies.{name}.study")

@@ -1,7 +1,8 @@
-"""Claims: sentences that a table's measurements decide, found by their keys."""
+"""Claims: sentences that a table's measurements decide. Programs find them by key."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import pandas as pd
 
@@ -9,16 +10,20 @@ from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.statistics import NO_INTERVAL, UNDEFINED
 
 NOT = "not measured"
-OPEN = ("fails", "ambiguous")  # verdicts that ask why
+OPEN = ("fails", "ambiguous")  # verdicts that need a reason
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence and its verdict in one setting. Programs find it by its key; the text is for people.
+    """One claim and its verdict in one setting. Programs find it by ``key``; people read ``text``.
 
-    A key names the claim within its study and stays when the text is reworded; dots go from the general to the special
-    (speed.triton). ``verdict`` is holds, fails, ambiguous or not measured; ``reason`` says why one that fails or is ambiguous
-    likely does, and is empty where nothing is known.
+    A key names the claim within its study and survives a rewording; dots lead from the general to the special (speed.triton).
+    ``facts`` are the numbers and names in the texts, for captions: no program reads the texts themselves.
+
+    Args:
+        measured: empty if nothing was measured, ``UNDEFINED`` if a number does not exist; either decides the verdict.
+        verdict: holds, fails, ambiguous or not measured; True, False and None are the first three.
+        reason: the likely reason of a claim that fails or is ambiguous; empty if none is known.
     """
 
     key: str
@@ -26,37 +31,55 @@ class Claim:
     source: str
     setting: str
     threshold: str
-    measured: str
-    verdict: str
+    measured: str = ""
+    verdict: Any = None
     reason: str = ""
+    facts: dict[str, Any] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        measured, verdict, reason = self.measured or NOT, self.verdict, self.reason
+        if not isinstance(verdict, str):
+            verdict = {True: "holds", False: "fails", None: "ambiguous"}[verdict]
+        if measured in (NOT, UNDEFINED):
+            verdict = NOT if measured == NOT else "ambiguous"
+        if verdict == "ambiguous" and UNDEFINED in measured:
+            reason = "a ratio or mean does not exist where a value is 0, negative or not finite"
+        elif verdict == "ambiguous" and NO_INTERVAL in measured and not reason:
+            reason = "one seed, or equal values, show no spread, so the result for another seed is unknown"
+        values = {"measured": measured, "verdict": verdict, "reason": reason if verdict in OPEN else ""}
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
 
 
-# of a table of claims, where the text is called claim
+# of a table of claims; there the text is called claim
 COLUMNS = tuple("claim" if field.name == "text" else field.name for field in fields(Claim))
 
 
 def verdicts(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The claims that a table decides: one row each, columns ``COLUMNS``."""
+    """Decide a table's claims.
+
+    Args:
+        table: a study's table, from ``load`` or a study.
+
+    Returns:
+        One row for each claim, with the columns ``COLUMNS``.
+    """
     return frame(module_of(table.attrs["study"]).claims(table))
 
 
 def frame(claims: Iterable[Claim]) -> "pd.DataFrame":
-    """Claims as a table; only those that fail or are ambiguous keep a reason."""
-    rows = [tuple(vars(replace(claim, reason=_reason(claim))).values()) for claim in claims]
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    """Claims as a table with the columns ``COLUMNS``."""
+    return pd.DataFrame([tuple(vars(claim).values()) for claim in claims], columns=list(COLUMNS))
 
 
 def select(claims: "pd.DataFrame", key: str) -> "pd.DataFrame":
-    """The rows with this key or one that it begins: ``speed`` finds speed and speed.triton."""
+    """Choose claims by key: ``speed`` chooses speed and speed.triton.
+
+    Args:
+        claims: from ``verdicts``.
+        key: a whole key, or its beginning up to a dot.
+
+    Returns:
+        The rows of ``claims`` with such a key.
+    """
     return claims[(claims["key"] == key) | claims["key"].str.startswith(f"{key}.")]
-
-
-def _reason(claim: Claim) -> str:
-    """The reason that the number itself gives, being none or without an interval, or the study's."""
-    if claim.verdict not in OPEN:
-        return ""
-    if claim.verdict == "ambiguous" and UNDEFINED in claim.measured:
-        return "a value that is 0, negative or not finite has no ratio, and no place in a mean"
-    if claim.verdict == "ambiguous" and NO_INTERVAL in claim.measured and not claim.reason:
-        return "one seed, or values that are all alike, show no spread, and so nothing says what another seed would give"
-    return claim.reason

@@ -1,9 +1,10 @@
-"""Language models that a study trains for itself: by the trainer, in a folder that is gone afterwards."""
+"""Language models that a study trains with the trainer, in a temporary folder."""
 
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,11 @@ from recurrent_lm import lm
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training left.
+    """The result of a training.
 
-    ``run`` is the model of the best epoch, on the CPU and in evaluation mode; ``epochs`` and ``steps`` are the trainer's logs,
-    one row an epoch and an update; ``scores`` has one of ``lm.evaluate``'s for "valid" and "test". ``diverged`` says why a
-    training that exploded ended: then there is no score, and ``run`` is the last good model.
+    ``run`` is the model of the best epoch, on the CPU and in evaluation mode. ``epochs`` and ``steps`` are the trainer's logs,
+    one row for each epoch and update. ``scores`` maps "valid" and "test" to ``lm.evaluate``'s results. ``diverged`` is the
+    reason if the training diverged; then ``scores`` is empty and ``run`` is the last good model.
     """
 
     run: lm.Run
@@ -31,14 +32,46 @@ class Trained:
     diverged: str = ""
 
 
+def names_in(corpora: str) -> list[str]:
+    """The corpora of a parameter: names or paths with commas between."""
+    return [name.strip() for name in corpora.split(",")]
+
+
+@contextmanager
+def beginning(config: lm.RunConfig) -> Iterator[lm.Training]:
+    """A training before its first update, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
+        training = lm.new_training(config, Path(folder) / "run")
+        try:
+            yield training
+        finally:
+            if training.lock:
+                training.lock.release()
+
+
+def converged(config: lm.RunConfig) -> Trained:
+    """``trained``, for a study that has no use for a training that exploded.
+
+    Raises:
+        InputError: also where it diverges.
+    """
+    training = trained(config)
+    if training.diverged:
+        raise lm.InputError(f"{training.diverged}; take a smaller lr")
+    return training
+
+
 def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = None) -> Trained:
     """Train a model as ``lm train`` does.
 
     Args:
-        config: all settings; a device of "auto" is the CPU. ``threads`` of 0 takes as many as torch has been given, a precision
-            of "auto" is float32, so that the table does not depend on a trial of speed.
-        watch: called with the training before its first update and after each epoch. It must leave the model, its state and
-            torch's random numbers as they are.
+        config: all settings. A device of "auto" is the CPU, 0 threads are torch's present number, and a precision of "auto" is
+            float32, so that no trial of speed decides the table.
+        watch: called with the training before its first update and after each epoch. It must not change the model, its state or
+            torch's random numbers.
+
+    Returns:
+        The best model with its logs and scores.
 
     Raises:
         InputError: for settings or a corpus that cannot be trained on.
@@ -49,9 +82,7 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
     device = "cpu" if config.machine.device == "auto" else config.machine.device
     config = config.replace(device=device, threads=threads, precision=precision)
     stopped = 0
-    with tempfile.TemporaryDirectory(prefix="studies-") as folder:
-        path = Path(folder) / "run"
-        training = lm.new_training(config, path)
+    with beginning(config) as training:
         scores, diverged = {}, ""
         try:
             scores = training.run(quiet=True, each_epoch=watch)
@@ -60,17 +91,18 @@ def trained(config: lm.RunConfig, watch: Callable[[lm.Training], None] | None = 
         except lm.Stopped as error:
             stopped = error.signum
         if not stopped:
+            path = training.path
             run = lm.load(path, "last" if diverged else "best", device="cpu")
             return Trained(run, training.data, _log(path / "epochs.jsonl"), _log(path / "steps.jsonl"), scores, diverged)
-    os.kill(os.getpid(), stopped)  # the folder is gone; now whoever waits for the signal gets it
+    os.kill(os.getpid(), stopped)  # after the folder is removed, the signal takes its usual effect
     raise lm.InputError(f"the training was stopped by signal {stopped}")
 
 
 def check_names(configs: Iterable[lm.RunConfig]) -> None:
-    """Read the corpus of each, which a table knows by its name alone.
+    """Read the corpus of each configuration, because tables know corpora by name only.
 
     Raises:
-        InputError: for a corpus that cannot be read, and for two of one name.
+        InputError: for a corpus that cannot be read, and for two with the same name.
     """
     names = [lm.prepare(config).corpus.name for config in configs]
     if len(set(names)) < len(names):

@@ -1,4 +1,4 @@
-"""Memory: how much a computation holds at most, and a sentence where there is not enough."""
+"""Memory of a computation: its peak, and a sentence where the machine has too little."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +10,15 @@ from recurrent_lm.lm import InputError
 
 
 def check_memory(needed: float, smaller: str) -> None:
-    """Refuse what needs more bytes than the machine has; ``smaller`` names the parameters to reduce."""
+    """Refuse parameters that need more memory than the machine has.
+
+    Args:
+        needed: bytes.
+        smaller: the parameters to reduce, for the error's sentence.
+
+    Raises:
+        InputError: if ``needed`` exceeds the machine's memory.
+    """
     lm.check_memory(needed, f"this needs {needed / 1e9:,.0f} GB of memory or more", f"reduce {smaller}")
 
 
@@ -26,9 +34,9 @@ def allocation_failures() -> Iterator[None]:
 
 
 def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
-    """The most bytes that tensors held during a call beyond the least they held before, as of the second call."""
+    """Peak of tensor memory during the second call, in bytes above the lowest level before the peak."""
 
-    call()  # buffers that live on are made here
+    call()  # allocates the buffers that persist
     if device != "cpu":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -44,7 +52,7 @@ def peak_bytes(call: Callable[[], object], device: str = "cpu") -> int:
     held = peak = lowest = 0
     for _, size in sorted(changes, key=lambda c: c[0]):
         held += size
-        # A training step begins by dropping the old gradients: what is held counts from the lowest point before.
+        # A training step first frees the old gradients, so memory counts from the lowest level before the peak.
         lowest = min(lowest, held)
         peak = max(peak, held - lowest)
     return peak

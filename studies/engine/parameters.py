@@ -1,116 +1,71 @@
 """A study's parameters: numbers with a range, names from a list, several of either, and text."""
 
-import reprlib
-from dataclasses import Field, field, fields
+from dataclasses import fields
 from typing import Any
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, Settings, expected, setting
 
 
 def whole(default: int, low: int, high: int) -> Any:
     """A field for a whole number from ``low`` to ``high``."""
-    return field(default=default, metadata={"range": (low, high)})
+    return setting(default, low=low, high=high)
 
 
 def wholes(*defaults: int, low: int, high: int) -> Any:
     """A field for one or more whole numbers from ``low`` to ``high``."""
-    return field(default=defaults, metadata={"range": (low, high), "many": True})
+    return setting(defaults, low=low, high=high, many=True)
 
 
 def real(default: float, low: float, high: float) -> Any:
-    """A field for a number from ``low`` to ``high``; both are given with a decimal point."""
-    return field(default=default, metadata={"range": (low, high)})
+    """A field for a number from ``low`` to ``high``; the default has a decimal point."""
+    return setting(default, low=low, high=high)
 
 
 def reals(*defaults: float, low: float, high: float) -> Any:
     """A field for one or more numbers from ``low`` to ``high``."""
-    return field(default=defaults, metadata={"range": (low, high), "many": True})
+    return setting(defaults, low=low, high=high, many=True)
 
 
 def choice(default: str, *names: str) -> Any:
     """A field for one of ``names``."""
-    return field(default=default, metadata={"names": names})
+    return setting(default, choices=names)
 
 
 def choices(*defaults: str, names: tuple[str, ...]) -> Any:
     """A field for one or more of ``names``."""
-    return field(default=defaults, metadata={"names": names, "many": True})
+    return setting(defaults, choices=names, many=True)
 
 
-class Parameters:
-    """Types and ranges are checked where a value arrives, so that no measurement begins with a wrong one.
+def from_text(kind: type[Settings], settings: dict[str, str]) -> dict[str, Any]:
+    """Convert parameters that were given as text.
+
+    Args:
+        kind: the study's dataclass.
+        settings: {name: text}.
+
+    Returns:
+        {name: value}; a value out of range is refused by the study itself.
 
     Raises:
-        InputError: a sentence that names the parameter and its range.
+        InputError: for an unknown name.
     """
-
-    def __post_init__(self) -> None:
-        for f in fields(self):  # type: ignore[arg-type]  # each study is a dataclass
-            value = getattr(self, f.name)
-            if f.metadata.get("many") and isinstance(value, list):  # as JSON gives it
-                value = tuple(value)
-                object.__setattr__(self, f.name, value)
-            if not _fits(f, value):
-                raise InputError(f"{f.name} must be {_expected(f)}, not {_shown(f, value)}")
-
-
-def from_text(kind: type, settings: dict[str, str]) -> dict[str, Any]:
-    """The values of parameters of a study of this kind that were given as text."""
     known = {f.name: f for f in fields(kind)}
     values: dict[str, Any] = {}
     for key, text in settings.items():
         if key not in known:
-            raise InputError(f"there is no parameter {key!r}; there are {'; '.join(map(describe, known.values()))}")
-        reach = known[key].metadata.get("range")
-        parts = [_number(part, type(reach[0])) if reach else part.strip() for part in text.split(",")]
-        single = _number(text, type(reach[0])) if reach else text
-        values[key] = tuple(parts) if known[key].metadata.get("many") else single
+            listed = "; ".join(f"{name}, {expected(f)}" for name, f in known.items())
+            raise InputError(f"there is no parameter {key!r}; there are {listed}")
+        default: Any = known[key].default
+        if known[key].metadata.get("many"):
+            values[key] = tuple(_value(part.strip(), default[0]) for part in text.split(","))
+        else:
+            values[key] = _value(text, default)
     return values
 
 
-def describe(f: "Field[Any]") -> str:
-    """A parameter with its range."""
-    return f"{f.name}, {_expected(f)}"
-
-
-def _number(text: str, kind: type[int] | type[float]) -> int | float | str:
+def _value(text: str, default: Any) -> Any:
+    """A number where one is wanted and the text is one; of other texts the study says what it wants."""
     try:
-        return kind(text)
+        return type(default)(text)
     except ValueError:
-        return text  # the study says what it wants
-
-
-def _fits(f: "Field[Any]", value: Any) -> bool:
-    default: Any = f.default
-    if f.metadata.get("many"):
-        if type(value) is not tuple or not value:
-            return False
-        return all(_one_fits(f, item, default[0]) for item in value) and len(set(value)) == len(value)
-    return _one_fits(f, value, default)
-
-
-def _one_fits(f: "Field[Any]", value: Any, default: Any) -> bool:
-    if type(value) is not type(default):
-        return False
-    if "names" in f.metadata:
-        return value in f.metadata["names"]
-    low, high = f.metadata.get("range", (None, None))
-    return low is None or low <= value <= high
-
-
-def _expected(f: "Field[Any]") -> str:
-    many = f.metadata.get("many")
-    if "names" in f.metadata:
-        return f"{'some' if many else 'one'} of {', '.join(f.metadata['names'])}{', with commas between' if many else ''}"
-    if "range" not in f.metadata:
-        return "text"
-    low, high = f.metadata["range"]
-    whole_ = "whole " if type(low) is int else ""
-    reach = f"from {low:{'' if whole_ else 'g'}} to {high:{'' if whole_ else 'g'}}"
-    return f"different {whole_}numbers {reach} with commas between" if many else f"a {whole_}number {reach}"
-
-
-def _shown(f: "Field[Any]", value: Any) -> str:
-    if f.metadata.get("many") and isinstance(value, tuple):
-        return reprlib.repr(",".join(str(v)[:40] for v in value[:20]))
-    return reprlib.repr(value)
+        return text

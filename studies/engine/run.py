@@ -1,4 +1,4 @@
-"""Runs a study cell by cell: each is stored as it finishes, what was stored is not measured again, what fails is noted."""
+"""Runs a study cell by cell: stores each finished cell, skips stored cells, and records failures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,8 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import store
+from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.progress import Display
-from recurrent_lm.studies.engine.study import Cell, Sweep, label
+from recurrent_lm.studies.engine.study import Cell, Sweep, label, make, usual_preset
+from recurrent_lm.studies.engine.tables import check_place, save
+from recurrent_lm.studies.executors.choose import executor
 from recurrent_lm.studies.executors.job import Executor, Job, Outcome, failed, identity_of
 from recurrent_lm.studies.executors.sources import digest_of
 
@@ -16,12 +19,13 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """One study, its folder, and how far it is.
+    """One run of a study, with its folder and its progress.
 
     Args:
-        base: the run's folder; others stand beside it, with a number, where something else is there already.
-        fresh: measure everything anew, in a folder of its own.
-        executor: where cells are measured; here if left out. What they come to is stored by this process alone.
+        study, name, preset: the study's parameters, its key in ``STUDIES``, and the preset they came from.
+        base: the run's folder; if it belongs to another run, a folder beside it with a number is used.
+        fresh: measure everything again, in a new folder.
+        executor: measures the cells, in this process if left out. This process alone stores the results.
     """
 
     def __init__(
@@ -30,26 +34,29 @@ class Run:
         self.study, self.name, self.preset, self.base, self.fresh = study, name, preset, base, fresh
         self.executor = executor or Executor()
         self.failed: list[dict[str, Any]] = []
-        self.machine: dict[str, Any] = {}  # as it was when measuring began: a commit made meanwhile is another program
-        self.refusal = ""  # the last cell's, where it failed for bad input
+        self.machine: dict[str, Any] = {}  # at the beginning: a commit made meanwhile is another program
+        self.refusal = ""  # the last cell's error, if it was bad input
         self.done = self.total = 0
         self.place: store.Store | None = None
         self.display: Display | None = None
 
     def __call__(self) -> "pd.DataFrame":
-        """Measure what is missing; the table of all cells that could be measured. ``failed`` holds the others.
+        """Measure the missing cells.
+
+        Returns:
+            The table of all cells that could be measured; ``failed`` holds the others.
 
         Raises:
-            InputError: when nothing can be measured; a folder that was made for it is gone then.
+            InputError: if no cell could be measured; a folder that was created for this run is then removed.
         """
         self.machine = self.executor.machine(Job(self.study, self.name, {}))
         cells = self.study.cells()
         identity = identity_of(self.study, self.name, self.machine)
         self.machine |= {"sources": digest_of(identity["sources"])}
-        said: list[str] = []
+        notes: list[str] = []
         new = self.fresh
         if not self.fresh:
-            self.place, said = store.opened(self.base, identity)
+            self.place, notes = store.opened(self.base, identity)
             new = self.place is None
         if self.place is None:
             about = {"preset": self.preset, "cells": cells}
@@ -59,7 +66,7 @@ class Run:
         self.total, self.done = len(cells), sum(t is not None for t in tables)
         self.display = Display(self.total, self.done)
         try:
-            for sentence in self._introduction(said, new, place):
+            for sentence in self._introduction(notes, new, place):
                 self.display.line(sentence)
             missing = [(i, cell) for i, cell in enumerate(cells) if tables[i] is None]
             for outcome in self._outcomes(Job(self.study, self.name, identity), missing):
@@ -74,12 +81,24 @@ class Run:
             place.release()
         if not measured:
             last = self.failed[-1]["error"]
-            raise InputError(f"no cell of {self.name} could be measured; the last said: {last} ({place.folder}/cells has more)")
+            raise InputError(
+                f"no cell of {self.name} could be measured; the last error: {last} ({place.folder}/cells has more)"
+            )
         rows: list[Any] = [row for t in measured for row in t.to_dict("records")]
         return self.study.table(rows)
 
+    def write(self, path: Path) -> None:
+        """Measure what is missing, and store the table.
+
+        Raises:
+            InputError: also where memory does not suffice.
+        """
+        with allocation_failures():
+            table = self()
+        save(table, path, self.name, self.study, preset=self.preset, failed=self.failed, machine=self.machine)
+
     def stopped(self) -> str:
-        """What to say when the run ends now; leaves the terminal as it was. Workers end when this process does."""
+        """The message for a run that ends now. Restores the terminal; workers end with this process."""
         if self.display:
             self.display.close()
         if self.place is None:
@@ -92,32 +111,49 @@ class Run:
         yield from self.executor.outcomes(job, missing, lambda i: display.begin(self._name(cells[i])), display.line)
 
     def _kept(self, place: store.Store, outcome: Outcome, cell: Cell) -> "pd.DataFrame | None":
-        """The table of an outcome, on disk; or nothing, and why is noted."""
+        """Store an outcome's table and return it, or record the error and return None."""
         assert self.display
-        what = self._name(cell)
+        name = self._name(cell)
         if outcome.table is not None:
             try:
                 place.save(outcome.index, cell, outcome.table)
                 self.done += 1
-            except Exception as error:  # the other cells may find room
+            except Exception as error:  # such as a full disk; other cells may fit
                 outcome = failed(outcome.index, error)
         if outcome.table is None:
             self.refusal = outcome.error if outcome.refused else ""
             self.failed.append({"cell": cell, "error": " ".join(outcome.error.split())[:300]})
             place.fail(outcome.index, cell, self.failed[-1]["error"], outcome.trace)
-            self.display.line(f"{what} failed: {self.failed[-1]['error']}")
-        self.display.end(what)
+            self.display.line(f"{name} failed: {self.failed[-1]['error']}")
+        self.display.end(name)
         return outcome.table
 
     def _name(self, cell: Cell) -> str:
         return label(cell) or self.name
 
-    def _introduction(self, said: list[str], new: bool, place: store.Store) -> Iterator[str]:
-        for sentence in said:
+    def _introduction(self, notes: list[str], new: bool, place: store.Store) -> Iterator[str]:
+        for sentence in notes:
             yield f"{sentence}; this run begins anew in {place.folder} and measures all {self.total} cells"
         for path in place.damaged:
-            yield f"{path} is damaged or from elsewhere, and is measured again"
+            yield f"{path} is damaged or belongs to another run; its cell is measured again"
         if not new and self.done == self.total:
             yield f"all {self.total} cells are in {place.folder} already; --fresh measures them again"
         elif self.done:
             yield f"going on in {place.folder}: {self.done} of {self.total} cells are there"
+
+
+def prepared(name: str, settings: dict[str, str], preset: str, path: Path, fresh: bool, where: str) -> Run:
+    """The run of a study whose table is to be at ``path``; its folder stands beside it.
+
+    Args:
+        settings: parameters as text, in place of the preset's; a ``preset`` of "" is the usual one.
+        where: the executor, as ``executors.choose`` reads it.
+
+    Raises:
+        InputError: before anything is measured.
+    """
+    preset = preset or usual_preset(name)
+    study = make(name, settings, preset)
+    check_place(path, name)
+    base = path.with_name(f"{path.stem}-{preset}")
+    return Run(study, name, preset, base, fresh, executor(where, name, study.TIMED))

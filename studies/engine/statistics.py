@@ -1,4 +1,4 @@
-"""Tables and arrays to numbers; no measuring, no drawing."""
+"""Statistics of tables and arrays; no measuring, no drawing."""
 
 import math
 from functools import cache
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RESAMPLES = 2_000
-FLOOR = 0.03  # differences below 3% are nobody's: a rebuilt program moves as much
+FLOOR = 0.03  # ratios within 3% of 1 count as noise: a rebuilt program moves as much
 
 
 class Interval(NamedTuple):
-    """A number with its confidence interval; nan where there is none."""
+    """A number with its confidence interval; nan if missing."""
 
     value: float
     low: float
@@ -26,32 +26,37 @@ class Interval(NamedTuple):
         return self.told(".2f")
 
     def told(self, spec: str) -> str:
-        """The number and its interval, each in this format."""
-        between = NO_INTERVAL if math.isnan(self.low) else f"[{self.low:{spec}}, {self.high:{spec}}]"
-        return f"{self.value:{spec}} {between}"
+        """The number and its interval, formatted by ``spec``."""
+        return f"{self.value:{spec}} {self.between(spec)}"
+
+    def between(self, spec: str) -> str:
+        """The interval alone."""
+        return NO_INTERVAL if math.isnan(self.low) else f"[{self.low:{spec}}, {self.high:{spec}}]"
 
 
 NOTHING = Interval(math.nan, math.nan, math.nan)
 NO_INTERVAL = "no interval"
-UNDEFINED = "undefined: a value is 0, negative or not finite"  # stands for a number that was measured and cannot be formed
+UNDEFINED = "undefined: a value is 0, negative or not finite"  # in the place of a ratio or mean that does not exist
 
 
 def ratio(value: float, by: float) -> float:
-    """``value`` / ``by``; nan where that is no finite number, as of a divisor of 0."""
+    """``value`` / ``by``; nan if the quotient is not finite."""
     value, by = float(value), float(by)
-    found = value / by if by else math.nan
-    return found if math.isfinite(found) else math.nan
+    quotient = value / by if by else math.nan
+    return quotient if math.isfinite(quotient) else math.nan
 
 
 def exp(log: float) -> float:
-    """e to the power of ``log``; infinity where float64 ends, and not an error as ``math.exp`` has it."""
+    """e to the power of ``log``; infinity instead of ``math.exp``'s error where float64 overflows."""
     return math.exp(log) if log < 709 else log * math.inf
 
 
 def decided(interval: Interval, low: float = -math.inf, high: float = math.inf) -> str:
-    """Whether a number lies within [low, high]: holds if its whole interval does, fails if none of it, otherwise ambiguous.
+    """Verdict on whether a number lies within [low, high].
 
-    A number without an interval, as of one seed, decides nothing.
+    Returns:
+        "holds" if its whole interval does, "fails" if no part of it does, otherwise "ambiguous", also without an interval (one
+        seed).
     """
     if math.isnan(interval.low) or math.isnan(interval.high):
         return "ambiguous"
@@ -61,16 +66,28 @@ def decided(interval: Interval, low: float = -math.inf, high: float = math.inf) 
 
 
 def by_lag(table: "pd.DataFrame", column: str = "weight_norm") -> "pd.DataFrame":
-    """Median and quartiles of ``column`` over windows, by layer and lag: columns layer, lag, low, median, high."""
+    """Median and quartiles of a column over windows.
+
+    Args:
+        table: with the columns window, layer and lag.
+        column: the column to sum up.
+
+    Returns:
+        One row for each layer and lag: columns layer, lag, low, median, high.
+    """
 
     grouped = table.groupby(["layer", "lag"])[column].quantile(np.array([0.25, 0.5, 0.75])).unstack()
     return grouped.set_axis(["low", "median", "high"], axis=1).reset_index()
 
 
 def decay(curve: "pd.DataFrame") -> float:
-    """The factor by which the medians of ``by_lag``, of one layer, change per step back: a line through their logarithms.
+    """Factor by which the medians of ``by_lag`` change per step back, from a line through their logarithms.
 
-    Medians that are 0 or not finite say nothing about a factor; with fewer than two others it is nan.
+    Args:
+        curve: the rows of one layer. Medians that are 0 or not finite are left out.
+
+    Returns:
+        The factor; nan with fewer than two medians.
     """
 
     seen = curve[(curve["median"] > 0) & np.isfinite(curve["median"])]
@@ -81,10 +98,15 @@ def decay(curve: "pd.DataFrame") -> float:
 
 
 def median(samples: Any, confidence: float = 0.95) -> Interval:
-    """The median of samples, an array [n], with a BCa bootstrap interval (Efron 1987).
+    """Median with a BCa bootstrap interval (Efron 1987).
 
-    A sample that is not finite leaves no number. There is no interval of samples that are all but alike, and none of so few
-    that even their range holds the median less often than ``confidence``: it does with probability 1 - 2 / 2^n.
+    Args:
+        samples: [n].
+        confidence: of the interval.
+
+    Returns:
+        No number if a sample is not finite. No interval for samples that are nearly all equal, or so few that their range holds
+        the median with less probability than ``confidence`` (that probability is 1 - 2 / 2^n).
     """
 
     samples = np.asarray(samples, dtype=np.float64)
@@ -100,10 +122,16 @@ def median(samples: Any, confidence: float = 0.95) -> Interval:
 
 
 def mean(samples: Any, confidence: float = 0.95) -> Interval:
-    """The mean of a few independent samples, an array [n], such as one a seed, with Student's interval.
+    """Mean of a few independent samples, such as one a seed, with Student's interval.
 
-    ``median`` asks nothing of a distribution and needs six samples; this one takes it for normal, and two suffice. A sample
-    that is not finite leaves no number, and samples that are all alike show no spread to make an interval of.
+    ``median`` assumes no distribution and needs six samples; this function assumes a normal one, and two suffice.
+
+    Args:
+        samples: [n].
+        confidence: of the interval.
+
+    Returns:
+        No number if a sample is not finite; no interval for samples that are all equal.
     """
 
     samples = np.asarray(samples, dtype=np.float64)
@@ -118,9 +146,10 @@ def mean(samples: Any, confidence: float = 0.95) -> Interval:
 
 
 def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confidence: float = 0.95) -> Interval:
-    """Median of first / second, pair by pair, with its interval as ``median`` gives it.
+    """Median of first / second, pair by pair, with ``median``'s interval.
 
-    There is no number where one of a pair is not finite and above 0: a clock that stood still says nothing about speed.
+    Returns:
+        No number if any value is not finite and above 0, such as the time of a clock that stood still.
     """
 
     a, b = (np.asarray(s, dtype=np.float64) for s in (first, second))
@@ -132,11 +161,17 @@ def paired_ratio(first: "pd.Series[float]", second: "pd.Series[float]", confiden
 
 
 def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interval:
-    """Median of ``first`` over median of ``second``, arrays [n] and [m] that were sampled apart, with a percentile bootstrap
-    interval (Efron 1979): both are resampled, each by itself.
+    """Median of ``first`` over median of ``second``, with a percentile bootstrap interval (Efron 1979) that resamples each
+    alone.
 
-    It holds the noise within either sample, not what lies between them, such as another day. There is no number of samples
-    that are not finite and above 0, and no interval of so few as ``median`` has none of.
+    The interval covers the noise within each sample, not differences between them, such as another day.
+
+    Args:
+        first, second: [n] and [m], sampled independently.
+        confidence: of the interval.
+
+    Returns:
+        No number if a sample is not finite and above 0; no interval for as few samples as ``median`` needs more of.
     """
 
     samples = [np.asarray(s, dtype=np.float64) for s in (first, second)]
@@ -145,21 +180,26 @@ def unpaired_ratio(first: Any, second: Any, confidence: float = 0.95) -> Interva
     value = ratio(float(np.median(samples[0])), float(np.median(samples[1])))
     if 2 * 0.5 ** min(map(len, samples)) > 1 - confidence:
         return Interval(value, math.nan, math.nan)
-    made = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
+    medians = [np.median(s[_draws(len(s), seed)], axis=1) for seed, s in enumerate(samples)]
     with np.errstate(all="ignore"):
-        low, high = np.quantile(made[0] / made[1], [(1 - confidence) / 2, (1 + confidence) / 2])
+        low, high = np.quantile(medians[0] / medians[1], [(1 - confidence) / 2, (1 + confidence) / 2])
     if not math.isfinite(value) or value == 0:
         return NOTHING
-    if low == high or not math.isfinite(high):  # samples that are all alike show no noise
+    if low == high or not math.isfinite(high):  # equal samples have no noise to estimate
         return Interval(value, math.nan, math.nan)
     return Interval(value, float(low), float(high))
 
 
 def compare(speed: Interval, floor: float = FLOOR) -> str:
-    """What a ratio of speeds says: faster, slower, same, ambiguous, or not measured.
+    """Classify a ratio of speeds.
 
-    Faster and slower mean that the whole interval lies beyond the noise floor, same that it lies within. Ambiguous means
-    that more samples, or a quieter machine, might decide it; it does not mean the same.
+    Args:
+        speed: the ratio.
+        floor: ratios within this share of 1 count as noise.
+
+    Returns:
+        "faster" or "slower" if the whole interval lies beyond the floor, "same" if it lies within, "not measured" without a
+        number, otherwise "ambiguous": more samples or a quieter machine might decide.
     """
     if not math.isfinite(speed.value):
         return "not measured"
@@ -173,12 +213,15 @@ def compare(speed: Interval, floor: float = FLOOR) -> str:
 
 
 def power_law(sizes: Any, values: Any) -> Interval:
-    """The exponent p of values ~ sizes^p: least squares on logarithms, with Student's 95% interval.
+    """Exponent p of values ~ sizes^p by least squares on logarithms, with Student's 95% interval.
 
-    The interval holds the scatter of the points about a straight line, be it noise or a cost that is no power law.
+    The interval covers the scatter of the points about a straight line, whether noise or a cost that is no power law.
 
     Args:
-        sizes, values: arrays [n], above 0. With fewer than three points there is no interval, with fewer than two no number.
+        sizes, values: [n], above 0.
+
+    Returns:
+        No interval for fewer than three points, no number for fewer than two sizes.
     """
 
     x, y = np.asarray(sizes, dtype=np.float64), np.asarray(values, dtype=np.float64)
@@ -196,7 +239,7 @@ def power_law(sizes: Any, values: Any) -> Interval:
 
 
 def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
-    """The share of successes among ``total`` tries, with Wilson's score interval (1927); nan of no try."""
+    """Share of successes among ``total`` tries with Wilson's score interval (1927); nan for no try."""
 
     if not total:
         return NOTHING
@@ -205,7 +248,7 @@ def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
 
 
 def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
-    """Two-sided p of Fisher's exact test: how likely two groups differ by as much or more where chance alone decides."""
+    """Two-sided p of Fisher's exact test for two groups: the probability of a difference as large by chance alone."""
 
     table = [[s, n - s] for s, n in zip(successes, totals, strict=True)]
     return float(fisher_exact(table).pvalue)
@@ -213,24 +256,24 @@ def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:
 
 @cache
 def _draws(count: int, seed: int = 0) -> "np.ndarray[Any, Any]":
-    """Which samples each of ``RESAMPLES`` resamples takes, the same each time."""
+    """Indices of the samples in each of ``RESAMPLES`` resamples, the same in every call."""
 
     return np.random.default_rng(seed).integers(0, count, (RESAMPLES, count))
 
 
 def _bca(samples: "np.ndarray[Any, Any]", confidence: float) -> tuple[float, float]:
-    """The bias-corrected and accelerated interval of the median, as ``scipy.stats.bootstrap`` has it and in less time."""
+    """BCa interval of the median, equal to that of ``scipy.stats.bootstrap`` and faster."""
 
     count, middle = len(samples), np.median(samples)
-    made = np.median(samples[_draws(count)], axis=1)
+    medians = np.median(samples[_draws(count)], axis=1)
     without = np.median(np.broadcast_to(samples, (count, count))[~np.eye(count, dtype=bool)].reshape(count, -1), axis=1)
-    with np.errstate(all="ignore"):  # samples that are alike leave nan
-        bias = ndtri(((made < middle).mean() + (made <= middle).mean()) / 2)
+    with np.errstate(all="ignore"):  # equal samples give nan
+        bias = ndtri(((medians < middle).mean() + (medians <= middle).mean()) / 2)
         apart = without.mean() - without
         acceleration = (apart**3).sum() / (6 * (apart**2).sum() ** 1.5)
         reach = bias + ndtri(np.array([(1 - confidence) / 2, (1 + confidence) / 2]))
         at = ndtr(bias + reach / (1 - acceleration * reach))
     if not np.isfinite(at).all():
         return math.nan, math.nan
-    low, high = np.percentile(made, 100 * at)
+    low, high = np.percentile(medians, 100 * at)
     return float(low), float(high)

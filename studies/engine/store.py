@@ -1,10 +1,9 @@
-"""The folder of one run of a study: ``study.json`` says what made it, ``cells/`` holds what was measured so far.
+"""The folder of one run of a study: ``study.json`` identifies it, ``cells/`` holds the measured cells.
 
-A cell is a Parquet file that is there as a whole or not at all, so a run may be stopped at any moment. A run goes on only
-in a folder that was made by the same sources on the same machine with the same parameters and inputs, whatever was committed.
+Cells are Parquet files that are written completely or not at all, so a run can be stopped at any moment. A run continues only
+in a folder that was made with the same sources, machine, parameters and inputs; commits do not matter.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -15,7 +14,7 @@ from typing import Any
 import pandas as pd
 from filelock import BaseFileLock
 
-from recurrent_lm.lm import lock, replacing
+from recurrent_lm.lm import digest, lock, replacing
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.engine.tables import damaged, sealed
 
@@ -24,24 +23,24 @@ WORDS = {
     "sources": "other sources",
     "machine": "another machine",
     "parameters": "other parameters",
-    "inputs": "another content of what is measured on",
+    "inputs": "other inputs",
 }
-SPELT = 5  # files, parameters or parts of a machine that a sentence names
+SPELT = 5  # names in a sentence at most
 
 
 class Store:
-    """The cells of one run. ``opened`` and ``begun`` make it."""
+    """The stored cells of one run, made by ``opened`` or ``begun``."""
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
-        self.folder, self._made_by = folder, hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
+        self.folder, self._made_by = folder, digest(json.dumps(identity, sort_keys=True).encode())
         self.damaged: list[Path] = []
         self._lock: BaseFileLock | None = None
 
     def claim(self) -> None:
-        """Keep other processes out until this one ends.
+        """Lock the folder until this process ends.
 
         Raises:
-            InputError: when another process is at work in the folder.
+            InputError: if another process holds the lock.
         """
         self._lock = lock(self.folder)
 
@@ -50,14 +49,18 @@ class Store:
             self._lock.release()
 
     def load(self, index: int, cell: Cell) -> "pd.DataFrame | None":
-        """The rows of a cell, or None if it was not measured; a file that is damaged or foreign counts as none."""
+        """Read a cell's rows.
+
+        Returns:
+            The rows; None if the cell was not measured, or its file is damaged or belongs to another run.
+        """
 
         path = self._path(index, "parquet")
         if not path.exists():
             return None
         try:
             table = pd.read_parquet(path, engine="pyarrow", page_checksum_verification=True)
-        except Exception:  # whatever a damaged file makes a parser say
+        except Exception:  # a parser may raise anything on a damaged file
             self.damaged.append(path)
             return None
         if table.attrs.get("cell") != cell or table.attrs.get("made_by") != self._made_by or damaged(table):
@@ -66,19 +69,19 @@ class Store:
         return table
 
     def save(self, index: int, cell: Cell, table: "pd.DataFrame") -> None:
-        """Keep the rows of a cell."""
+        """Store a cell's rows."""
         table.attrs = {"cell": cell, "made_by": self._made_by}
         with replacing(self._path(index, "parquet"), "--out") as temporary:
             sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
         self._path(index, "error.json").unlink(missing_ok=True)
 
     def fail(self, index: int, cell: Cell, error: str, trace: str) -> None:
-        """Keep why a cell could not be measured; it will be tried again."""
+        """Store a cell's error; the next run tries the cell again."""
         with replacing(self._path(index, "error.json"), "--out") as temporary:
             temporary.write_text(json.dumps({"cell": cell, "error": error, "traceback": trace.splitlines()}, indent=1))
 
     def remove(self) -> None:
-        """Take the folder away again."""
+        """Unlock and delete the folder."""
         self.release()
         shutil.rmtree(self.folder)
 
@@ -91,20 +94,36 @@ class Store:
 
 
 def opened(base: Path, identity: dict[str, Any]) -> tuple[Store | None, list[str]]:
-    """The newest folder of that name with the same identity, claimed; and sentences on why the newest is another one."""
-    said: list[str] = []
+    """Lock the newest folder with the same identity.
+
+    Args:
+        base: the folder of the first run; others are beside it with a number.
+        identity: of sources, machine, parameters and inputs.
+
+    Returns:
+        The store, or None; then also a sentence on how the newest folder differs.
+    """
+    notes: list[str] = []
     for folder in reversed(list(_existing(base))):
-        there = _read(folder)
-        if there == identity:
+        stored = _read(folder)
+        if stored == identity:
             store = Store(folder, identity)
             store.claim()
             return store, []
-        said.append(f"{folder} was measured with {_difference(there, identity)}")
-    return None, said[:1]
+        notes.append(f"{folder} was measured with {_difference(stored, identity)}")
+    return None, notes[:1]
 
 
 def begun(base: Path, identity: dict[str, Any], about: dict[str, Any]) -> Store:
-    """A new folder, claimed; its name ends in a number where others are there already."""
+    """Create and lock a new folder, with a number at the end of its name if others exist.
+
+    Args:
+        base, identity: as in ``opened``.
+        about: further entries of ``study.json``.
+
+    Returns:
+        The empty store.
+    """
     number, folder = 1, base
     while os.path.lexists(folder):
         number += 1
@@ -127,7 +146,7 @@ def _existing(base: Path) -> Iterable[Path]:
 
 
 def _read(folder: Path) -> Any:
-    """The identity that a folder tells; None if it does not."""
+    """The identity in a folder's ``study.json``; None if it cannot be read."""
     try:
         content = json.loads((folder / "study.json").read_text())
     except (OSError, ValueError, RecursionError):
@@ -135,19 +154,19 @@ def _read(folder: Path) -> Any:
     return content.get("identity") if isinstance(content, dict) else None
 
 
-def _difference(there: Any, here: dict[str, Any]) -> str:
-    if not isinstance(there, dict):
-        return "something that it does not tell (it is half written, or no folder of a study)"
-    if not isinstance(there.get("sources"), dict):
+def _difference(stored: Any, here: dict[str, Any]) -> str:
+    if not isinstance(stored, dict):
+        return "settings that cannot be read (study.json is missing, incomplete or foreign)"
+    if not isinstance(stored.get("sources"), dict):
         return "an older version of this program, which did not record its source files"
-    words = [WORDS[key] + _names(there.get(key), here[key]) for key in here if there.get(key) != here[key]]
+    words = [WORDS[key] + _names(stored.get(key), here[key]) for key in here if stored.get(key) != here[key]]
     return ", ".join(words)
 
 
-def _names(there: Any, here: Any) -> str:
-    """Which files or parameters differ, in brackets."""
-    if not isinstance(there, dict) or not isinstance(here, dict):
+def _names(stored: Any, here: Any) -> str:
+    """The differing files or parameters, in brackets."""
+    if not isinstance(stored, dict) or not isinstance(here, dict):
         return ""
-    changed = [name for name in here | there if there.get(name) != here.get(name)]
+    changed = [name for name in here | stored if stored.get(name) != here.get(name)]
     more = f" and {len(changed) - SPELT} more" if len(changed) > SPELT else ""
     return f" ({', '.join(changed[:SPELT])}{more})"

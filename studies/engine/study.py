@@ -1,87 +1,100 @@
-"""What all studies share: their names, their parameters and presets, their cells, and what their tables come to."""
+"""The parts that all studies share: parameters and presets, cells, and summaries of their tables."""
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import Any, ClassVar
 
 import pandas as pd
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, Settings
 from recurrent_lm.studies.engine.catalogue import module_of
-from recurrent_lm.studies.engine.parameters import Parameters, from_text
+from recurrent_lm.studies.engine.parameters import from_text
 from recurrent_lm.studies.engine.statistics import compare, unpaired_ratio
 
-LEVELS = {"faster": "higher", "slower": "lower"}  # where it is no time that is compared
-Cell = dict[str, Any]  # what a cell is called by: names and whole numbers
+LEVELS = {"faster": "higher", "slower": "lower"}  # words for values that are no times
+Cell = dict[str, Any]  # names and whole numbers that identify a cell
 
 
 class Shared(dict[str, Any]):
-    """An object in a table's ``attrs``. pandas copies those deeply at each operation; this one is shared and unchanged."""
+    """A dictionary in a table's ``attrs`` that is never copied: pandas copies ``attrs`` deeply at each operation."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Shared":
         return self
 
 
 def label(cell: Any) -> str:
-    """A cell for people to read: its names, and its numbers with theirs."""
+    """A cell's name for people: its values, numbers with the name of their parameter."""
     if not isinstance(cell, dict):
         return str(cell)
     words = {key: f"{key} {value}" if isinstance(value, int) else str(value) for key, value in cell.items()}
-    told = [word for key, word in words.items() if cell[key]]  # a size of 0 is one that the work does not have
+    told = [word for key, word in words.items() if cell[key]]  # a size of 0 means that the work has no such size
     return " ".join(told or words.values())
 
 
-class Sweep(Parameters):
-    """A study as independent cells: a frozen dataclass of parameters that says what to measure and measures it."""
+@dataclass(frozen=True)
+class Sweep(Settings):
+    """Base class of studies: a frozen dataclass of parameters that lists independent cells and measures them."""
 
     NAME: ClassVar[str]  # by which commands and tables know the study
     COLUMNS: ClassVar[dict[str, type]]  # of the table, with their types
     SIGNED: ClassVar[tuple[str, ...]] = ()  # columns of numbers that may be below 0
-    SAMPLES: ClassVar[tuple[tuple[str, ...], str]] = ((), "")  # columns that name what is repeated, and the one that varies
-    LATER: ClassVar[tuple[str, ...]] = ()  # parameters that older tables lack; these have the default
-    TIMED: ClassVar[bool] = False  # measures times, and so shares its device with nothing
+    SAMPLES: ClassVar[tuple[tuple[str, ...], str]] = ((), "")  # columns that name a repeated measurement, and its value
+    LATER: ClassVar[tuple[str, ...]] = ()  # parameters that older tables lack and that have defaults
+    TIMED: ClassVar[bool] = False  # measures times; its cells must run alone on their device
 
     def prepare(self) -> None:
-        """Refuse, before anything is measured, what cannot be measured here.
+        """Check, before anything is measured, that this machine can measure it.
 
         Raises:
-            InputError: says what to change.
+            InputError: in a sentence that says what to change.
         """
 
     def cells(self) -> list[Cell]:
-        """What is measured independently of each other, in order."""
+        """The cells, which are measured independently of each other, in order."""
         return [{}]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """The rows of one cell."""
+        """Measure one cell; returns its rows."""
         raise NotImplementedError
 
     def subject(self) -> str:
-        """What was measured, beside the parameters, for people to read."""
+        """The subject of the measurement, such as corpus and model, for people."""
         return ""
 
     def inputs(self) -> str:
-        """A digest of what is measured on and not said by the parameters: the content of a run, say."""
+        """Digest of inputs that the parameters do not determine, such as the content of a run."""
         return ""
 
     def table(self, rows: list[dict[str, Any]]) -> "pd.DataFrame":
-        """Rows as a tidy table, one row a measurement."""
+        """Rows as a tidy table, one row for each measurement."""
 
         table = pd.DataFrame(rows, columns=list(self.COLUMNS)).astype(self.COLUMNS)
-        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}  # type: ignore[call-overload]
+        table.attrs = {"study": self.NAME, "parameters": Shared(asdict(self))}
         if subject := self.subject():
             table.attrs["subject"] = subject
         return table
 
     def __call__(self) -> "pd.DataFrame":
-        """Measure all cells; the table is stored nowhere."""
+        """Measure all cells without storing anything."""
         self.prepare()
         return self.table([row for cell in self.cells() for row in self.measure(cell)])
 
 
 def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
-    """A study with the parameters of a preset but for those that are given as text."""
+    """Create a study from a preset.
+
+    Args:
+        name: a key of ``STUDIES``.
+        settings: parameters that replace the preset's, as text.
+        preset: smoke, cpu, cpu-long or gpu, where the study has it.
+
+    Returns:
+        The study.
+
+    Raises:
+        InputError: for an unknown study, preset or parameter, and for a value out of range.
+    """
     module = module_of(name)
     if preset not in module.PRESETS:
         raise InputError(f"{name} has no preset {preset!r}; it has {', '.join(module.PRESETS)}")
@@ -89,56 +102,82 @@ def make(name: str, settings: dict[str, str], preset: str = "cpu") -> Any:
 
 
 def usual_preset(name: str) -> str:
-    """The preset that is meant where none is named: cpu, or the first of a study that has none."""
+    """The preset that is used if none is named: cpu, or the study's first."""
     presets = module_of(name).PRESETS
     return "cpu" if "cpu" in presets else next(iter(presets))
 
 
 def growth(table: "pd.DataFrame") -> "pd.DataFrame | None":
-    """Exponents of how time grows with each size, where the study has such."""
+    """Exponents of how time grows with each size, for studies that measure them.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        One row for each variant and size, with an interval; None for other studies.
+    """
     module = module_of(table.attrs["study"])
     return module.growth(table) if hasattr(module, "growth") else None
 
 
 def listing(table: "pd.DataFrame") -> str:
-    """What a table holds, to be read before its claims, where the study has such; empty where it has not."""
+    """Text that a terminal shows before the claims.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The table of medians of a study of times; empty for other studies.
+    """
     module = module_of(table.attrs["study"])
     return str(module.listing(table)) if hasattr(module, "listing") else ""
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """A table in fewer rows where its study has such (medians with intervals, rates, comparisons), or as it is."""
+    """Sum up a table in fewer rows, such as medians with intervals, rates and comparisons.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The summary; the table itself for studies without one.
+    """
     module = module_of(table.attrs["study"])
     return module.summary(table) if hasattr(module, "summary") else table
 
 
 def changes(table: "pd.DataFrame", older: "pd.DataFrame") -> "pd.DataFrame":
-    """One row for what both tables of one study repeat, in the study's order; none where it repeats nothing.
+    """Compare two tables of one study by what both measured.
 
-    After the columns that name it: ``then`` and ``now``, the medians; ``ratio`` with ``low`` and ``high``, of times then / now,
-    so that above 1 is faster, of others now / then; ``change`` in a word: faster, slower, higher, lower, same, ambiguous or not
-    measured. The intervals are of 95% each, so that of forty that did not change two seem to. The
-    column that was compared is named in ``attrs["of"]``.
+    Args:
+        table: the newer table.
+        older: another table of the same study.
+
+    Returns:
+        One row for each cell that both hold, in the study's order, with the columns that name it; ``then`` and ``now``, the
+        medians; ``ratio`` with its 95% interval ``low``, ``high``; and ``change``: faster, slower, higher, lower, same,
+        ambiguous or not measured. The ratio of times is then / now, so that above 1 is faster; other ratios are now / then. Of
+        forty cells without any change about two will seem to have changed. ``attrs["of"]`` names the column that was compared.
     """
 
     study = module_of(table.attrs["study"]).Study
     keys, value = study.SAMPLES
-    found = _samples(table, keys, value) if keys else {}
+    samples = _samples(table, keys, value) if keys else {}
     before = _samples(older, keys, value) if keys else {}
     rows = []
-    for key in (key for key in found if key in before):
-        pair = (before[key], found[key]) if study.TIMED else (found[key], before[key])
+    for key in (key for key in samples if key in before):
+        pair = (before[key], samples[key]) if study.TIMED else (samples[key], before[key])
         ratio = unpaired_ratio(*pair)
         word = compare(ratio)
         rows.append(
             dict(zip(keys, key, strict=True))
-            | {"then": median(before[key]), "now": median(found[key])}
+            | {"then": median(before[key]), "now": median(samples[key])}
             | {"ratio": ratio.value, "low": ratio.low, "high": ratio.high}
             | {"change": word if study.TIMED else LEVELS.get(word, word)}
         )
-    made = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
-    made.attrs = {"study": table.attrs["study"], "of": value}
-    return made
+    compared = pd.DataFrame(rows, columns=[*keys, "then", "now", "ratio", "low", "high", "change"])
+    compared.attrs = {"study": table.attrs["study"], "of": value}
+    return compared
 
 
 def _samples(table: "pd.DataFrame", keys: tuple[str, ...], value: str) -> dict[Any, list[float]]:

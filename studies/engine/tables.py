@@ -1,4 +1,4 @@
-"""Tables on disk: stored with what made them, and checked when they come back."""
+"""Tables on disk: stored with study, parameters and machine, and checked when they are read."""
 
 import io
 import math
@@ -16,21 +16,20 @@ from recurrent_lm.lm import InputError, check_writable, replacing
 from recurrent_lm.studies.engine.catalogue import STUDIES, module_of
 from recurrent_lm.studies.engine.study import Shared, label
 from recurrent_lm.studies.executors.sources import digest_of, sources
-from recurrent_lm.studies.timing.machine import describe
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 def sealed(table: "pd.DataFrame") -> "pd.DataFrame":
-    """The table, with the seal of its columns and its ``attrs``, which may be any JSON, among these."""
+    """The table with a seal of its columns and its ``attrs`` (any JSON) among the ``attrs``."""
     attrs: Any = table.attrs
     table.attrs = lm.sealed(attrs, *_bytes(table))  # type: ignore[assignment]
     return table
 
 
 def damaged(table: "pd.DataFrame") -> bool:
-    """Whether a table is not what was sealed."""
+    """Whether a table differs from what was sealed."""
     attrs: Any = table.attrs
     return not lm.intact(attrs, *_bytes(table))
 
@@ -41,49 +40,67 @@ def _bytes(table: "pd.DataFrame") -> Iterator[bytes]:
         yield f"\0{name}\0".encode()
         if is_numeric_dtype(column) and isinstance(column.dtype, np.dtype):
             values = column.to_numpy()
-            values = np.where(values != values, np.nan, values).astype(values.dtype)  # one of the many kinds of nan
+            values = np.where(values != values, np.nan, values).astype(values.dtype)  # all bit patterns of nan as one
             yield values.dtype.str.encode() + values.tobytes()
         else:
             yield "\0".join(map(str, column)).encode("utf-8", "surrogatepass")
 
 
 def save(table: "pd.DataFrame", path: Path, name: str, study: Any, **more: Any) -> None:
-    """Store a table as Parquet together with the study's name, its parameters, what it says of its subject, and the machine.
+    """Store a table as Parquet with the study's name, parameters, subject and machine, sealed against damage.
 
     Args:
-        more: what else its ``attrs`` are to hold: the preset, cells that failed, the machine if not as it is now.
+        table: what the study measured.
+        path: the file.
+        name: the study's name in ``STUDIES``.
+        study: the study itself, whose parameters are stored.
+        more: further ``attrs``: the preset, failed cells, the machine if it is not this one.
 
     Raises:
-        InputError: when it cannot be written; a file that was there is then unchanged.
+        InputError: if the file cannot be written; its former content then stays.
     """
 
     if "machine" not in more:
-        more["machine"] = describe() | {"sources": digest_of(sources(type(study)))}
+        more["machine"] = lm.describe_machine() | {"sources": digest_of(sources(type(study)))}
     table.attrs |= {"study": name, "parameters": Shared(asdict(study))} | more
     with replacing(path, "--out") as temporary:
         sealed(table).to_parquet(temporary, engine="pyarrow", write_page_checksum=True)
 
 
 def check_place(path: Path, name: str) -> None:
-    """Refuse, before anything is computed, a place where a table of the study ``name`` cannot or must not be written."""
+    """Refuse a path for a study's table before anything is measured.
+
+    Args:
+        path: the table's file.
+        name: the study's name.
+
+    Raises:
+        InputError: if it does not end in .parquet, cannot be written, or holds anything but a table of this study.
+    """
     if path.suffix != ".parquet":
         raise InputError(f"--out must be a file that ends in .parquet, not {path}")
     check_writable(path, "--out")
     if not path.exists():
         return
     try:
-        there = load(path).attrs["study"]
+        study = load(path).attrs["study"]
     except InputError:
         raise InputError(f"{path} exists and is no table of a study; choose another --out") from None
-    if there != name:
-        raise InputError(f"{path} exists and is a table of {there}; choose another --out")
+    if study != name:
+        raise InputError(f"{path} exists and is a table of {study}; choose another --out")
 
 
 def load(path: Path) -> "pd.DataFrame":
-    """A stored table; its ``attrs`` say which study made it, with which parameters, on what, and where.
+    """Read a stored table and check that it is whole and of a study.
+
+    Args:
+        path: a Parquet file from ``save``.
+
+    Returns:
+        The table; ``attrs`` hold the study's name, parameters, subject and machine.
 
     Raises:
-        InputError: when it is missing, damaged, or not what that study writes.
+        InputError: if it is missing, damaged, or does not hold what its study writes.
     """
 
     if path.exists() and not path.is_file():
@@ -97,7 +114,7 @@ def load(path: Path) -> "pd.DataFrame":
     try:
         # From bytes, as pyarrow reads columns out of a path's folders.
         table = pd.read_parquet(io.BytesIO(data), engine="pyarrow", page_checksum_verification=True).reset_index(drop=True)
-    except Exception as error:  # whatever a damaged file makes a parser say
+    except Exception as error:  # a parser may raise anything on a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise InputError(f"{path} is no table of a study, or damaged: {reason}") from None
     if damaged(table):
@@ -109,7 +126,7 @@ def load(path: Path) -> "pd.DataFrame":
 
 
 def _complaint(table: "pd.DataFrame") -> str:
-    """What keeps a table from being one that a study wrote; nothing if it is one."""
+    """Why a table is not one that a study wrote; empty if it is one."""
     name, parameters = table.attrs.get("study"), table.attrs.get("parameters")
     if not isinstance(name, str) or name not in STUDIES:
         return "does not say which study made it"
@@ -144,7 +161,14 @@ def _complaint(table: "pd.DataFrame") -> str:
 
 
 def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
-    """Cells of which a table holds nothing, with the error of each."""
+    """Cells that could not be measured.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        (name of the cell, error) for each of them.
+    """
     failed = table.attrs.get("failed")
     if not isinstance(failed, list) or not all(isinstance(f, dict) for f in failed):
         return []
@@ -152,7 +176,9 @@ def failures(table: "pd.DataFrame") -> list[tuple[str, str]]:
 
 
 def _wrong_values(column: "pd.Series[Any]", kind: type, signed: bool) -> str:
-    """What values of a column are not of this kind: int, float (at least 0 unless ``signed``, or not a number), or str."""
+    """What is wrong with a column's values: the kind is int, float (at least 0 unless ``signed``, or nan), or str; empty if
+    all fit.
+    """
 
     if kind is str:
         return "" if is_string_dtype(column) and column.notna().all() else "no text"

@@ -1,4 +1,4 @@
-"""Where the cells of a study are measured, as a command line says it."""
+"""Choice of the executor that measures a study's cells, from the option ``--executor``."""
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.executors.job import Executor
@@ -8,13 +8,18 @@ FORMS = "local:N, N Dask workers on this machine, or dask:ADDRESS, the scheduler
 
 
 def executor(text: str, name: str, timed: bool) -> Executor:
-    """The executor that ``text`` names, for the study ``name``; measured here where it is empty.
+    """Create the executor that ``--executor`` names.
 
     Args:
-        timed: whether the study measures times, which others on the same device, or a Dask worker, would lengthen.
+        text: the option; empty measures in this process.
+        name: the study's name, for errors.
+        timed: whether the study measures times, which other work on the same device, or a Dask worker, would lengthen.
+
+    Returns:
+        The executor.
 
     Raises:
-        InputError: when it names none, or the study cannot be measured so.
+        InputError: for an unknown form, and for one that a study of times must not use.
     """
     if not text:
         return Executor()

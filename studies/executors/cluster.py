@@ -1,4 +1,4 @@
-"""Cells on Dask workers: of this machine, or of a cluster. Dask gives the cell of a worker that dies to another one."""
+"""Cells on Dask workers, of this machine or of a cluster. Dask moves the cell of a dead worker to another one."""
 
 import logging
 import os
@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.study import Cell
 from recurrent_lm.studies.executors.job import (
@@ -19,7 +20,6 @@ from recurrent_lm.studies.executors.job import (
     Executor,
     Job,
     Outcome,
-    describe,
     difference,
     identity_of,
     measured_elsewhere,
@@ -28,15 +28,16 @@ from recurrent_lm.studies.executors.job import (
 )
 
 ANSWER = 10.0  # seconds in which a scheduler must answer
-LOOK = 2.0  # seconds without news after which it is asked whether it is there
-OWN = ("command", "dirty")  # of a description: what is of who asks, wherever cells are measured
+LOOK = 2.0  # seconds without news after which the scheduler is checked
+OWN = ("command", "dirty")  # fields of a description that stay this process's
 ALONE = "takes {} cells at once, which would share random numbers; start it with --nthreads 1"
 
 
 class Cluster(Executor):
-    """The cluster of a scheduler: workers that measure one cell at a time with the same program on the same kind of machine.
+    """The workers of a Dask scheduler, each of which measures one cell at a time, with the same program on the same kind of
+    machine.
 
-    When this process ends, its cells that wait are forgotten; those that workers are at end without being kept.
+    When this process ends, waiting cells are dropped; cells being measured end without being stored.
     """
 
     def __init__(self, address: str) -> None:
@@ -44,7 +45,11 @@ class Cluster(Executor):
         self._client: Any = None
 
     def machine(self, job: Job) -> dict[str, Any]:
-        """The workers' machine: all must describe themselves alike, and have this program and what is measured on."""
+        """Describe the workers' machine.
+
+        Raises:
+            InputError: if workers differ from each other, or have another program or other inputs than this process.
+        """
         own = super().machine(job)
         mine = identity_of(job.study, job.name, own)
         self._client = client = self._connected()
@@ -80,7 +85,9 @@ class Cluster(Executor):
             workers = self._workers() or 1
             client.subscribe_topic("all", lambda event: ended.put(dict(event[1])))
             while waiting or running:
-                while waiting and len(running) < workers:  # not all at once: a scheduler blames a death on all that is near it
+                while (
+                    waiting and len(running) < workers
+                ):  # not all at once: Dask blames a worker's death on every task it holds
                     index, cell = waiting.popleft()
                     begin(index)
                     future = client.submit(_measure, job, index, cell, self.threads, pure=False)
@@ -94,7 +101,7 @@ class Cluster(Executor):
                         tell(f"the Dask cluster at {self.address} has no workers; waiting for one")
                     alone = not workers
                     continue
-                if isinstance(future, dict):  # what the scheduler says of its workers
+                if isinstance(future, dict):  # an event of a worker
                     died = future.get("action") == "remove-worker" and not future.get("expected")
                     if died and {f.key for f in running} & set(future.get("processing-tasks", ())):
                         tell("a worker died while it measured; its cell is measured again, if not too many died at it")
@@ -113,16 +120,16 @@ class Cluster(Executor):
             client.close()
 
     def _connected(self) -> Any:
-        # One that found no scheduler would wait for it when it is deleted, and say so with a traceback.
+        # A client without a scheduler would wait for it on deletion, and print a traceback.
         kind = type("Client", (self._dask.Client,), {"__del__": lambda client: None})
         try:
             return kind(self.address, timeout=ANSWER, set_as_default=False)
-        except Exception as error:  # of a name, a port or a protocol: each its own
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"no Dask scheduler answers at {self.address}: {said}") from None
+        except Exception as error:  # names, ports and protocols raise different types
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"no Dask scheduler answers at {self.address}: {message}") from None
 
     def _answer(self, worker: str, future: Any) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
-        """What ``_look`` says on a worker, however long others keep it busy; None if it went away."""
+        """A worker's result of ``_look``, however long other work delays it; None if the worker is gone."""
         while True:
             try:
                 return future.result(timeout=ANSWER)
@@ -131,9 +138,9 @@ class Cluster(Executor):
                     return None
             except self._dask.KilledWorker:
                 return None
-            except Exception as error:  # of an import there, say
-                said = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-                raise InputError(f"the worker {worker} cannot measure: {said}") from None
+            except Exception as error:  # such as a failed import there
+                message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+                raise InputError(f"the worker {worker} cannot measure: {message}") from None
 
     def _workers(self) -> int:
         try:
@@ -149,9 +156,9 @@ class Cluster(Executor):
 
 
 class Local(Cluster):
-    """So many workers on this machine, each with its share of the cores, or as many threads as OMP_NUM_THREADS says.
+    """Dask workers on this machine, each with its share of the cores, or with OMP_NUM_THREADS threads.
 
-    They end when this process does, also when it is killed.
+    They end with this process, even if it is killed.
     """
 
     def __init__(self, count: int) -> None:
@@ -160,7 +167,7 @@ class Local(Cluster):
         self.threads = 0 if os.environ.get("OMP_NUM_THREADS") else max(1, len(os.sched_getaffinity(0)) // count)
 
     def machine(self, job: Job) -> dict[str, Any]:
-        """This machine, with the threads of one worker: they are part of what a result depends on."""
+        """Describe this machine with the threads of one worker, on which results depend."""
         if self.threads:
             torch.set_num_threads(self.threads)
         return Executor.machine(self, job)
@@ -170,8 +177,8 @@ class Local(Cluster):
     ) -> Iterator[Outcome]:
         if not cells:
             return
-        with self._started(min(self.count, len(cells))) as made:
-            self.address = made.scheduler_address
+        with self._started(min(self.count, len(cells))) as cluster:
+            self.address = cluster.scheduler_address
             self._client = self._connected()
             yield from super().outcomes(job, cells, begin, tell)
 
@@ -181,11 +188,11 @@ class Local(Cluster):
 
         track_quietly()
         threads = {"OMP_NUM_THREADS": str(self.threads)} if self.threads else {}
-        # Ctrl-C is for this process, whose end ends the others: they inherit the mask from the thread that starts them.
+        # Workers inherit this mask and so ignore Ctrl-C; they end with this process.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
-            with config.set({"distributed.nanny.pre-spawn-environ": {}}):  # it has one thread otherwise
-                made = self._dask.LocalCluster(
+            with config.set({"distributed.nanny.pre-spawn-environ": {}}):  # Dask would limit workers to one thread
+                cluster = self._dask.LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
                     memory_limit=None,
@@ -195,12 +202,12 @@ class Local(Cluster):
                     env=threads,
                 )
         except Exception as error:
-            said = " ".join(str(error).split())[:200] or type(error).__name__
-            raise InputError(f"{count} workers cannot be started on this machine ({said}); take fewer of them") from None
+            message = " ".join(str(error).split())[:200] or type(error).__name__
+            raise InputError(f"{count} workers cannot be started on this machine ({message}); take fewer of them") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        with made:
-            yield made
+        with cluster:
+            yield cluster
 
 
 def _distributed() -> ModuleType:
@@ -210,19 +217,19 @@ def _distributed() -> ModuleType:
         raise InputError(
             "dask, which --executor needs, is not installed here; pip install 'recurrent-lm[cluster]' installs it"
         ) from None
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said here, in a sentence
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # this module reports what matters
     return distributed
 
 
 def _look(job: Job) -> tuple[int, dict[str, Any], dict[str, Any]]:
-    """On a worker: how many cells it takes at once, what it is, and the identity of what it would measure."""
+    """On a worker: the number of cells it takes at once, its description, and the identity of what it would measure."""
     job.study.prepare()
-    about = describe()
+    about = lm.describe_machine()
     return _threads(), about, identity_of(job.study, job.name, about)
 
 
 def _measure(job: Job, index: int, cell: Cell, threads: int) -> Outcome:
-    """On a worker, which may have come after the others were looked at."""
+    """On a worker, which may have joined after the check of the others."""
     if _threads() != 1:
         return Outcome(index, error=f"its worker {ALONE.format(_threads())}")
     if threads:
@@ -231,6 +238,4 @@ def _measure(job: Job, index: int, cell: Cell, threads: int) -> Outcome:
 
 
 def _threads() -> int:
-    from distributed import get_worker
-
-    return int(get_worker().state.nthreads)
+    return int(_distributed().get_worker().state.nthreads)

@@ -1,7 +1,7 @@
-"""One study as work for any process: what its cells must be measured with, and the measuring of a cell.
+"""A study as work for any process: the identity of its measurements, and the measuring of a cell.
 
-Two cells may stand in one table where sources, machine, parameters and inputs are the same: the identity. A process that
-measures for another one compares its own first.
+Cells may be combined in one table if sources, machine, parameters and inputs are equal: the identity. A process that measures
+for another one compares its own identity first.
 """
 
 import json
@@ -14,22 +14,22 @@ from typing import Any
 
 import pandas as pd
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.memory import allocation_failures
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.executors.sources import sources
-from recurrent_lm.studies.timing import machine
 
-# What a machine is, of all that is recorded about it: what was typed, or what stood in the working tree, is not it.
+# Fields that identify a machine; command and dirty are excluded.
 MACHINE = ("python", "torch", "platform", "cpu", "cores", "gpu", "threads", "versions", "driver", "cuda", "cudnn")
-PROGRAM = ("python", "torch", "versions")  # of these, what a cluster's workers share with who asks them
-WORTH = 3  # differences that a sentence spells out
-TRIES = 3  # of a cell whose process dies
+PROGRAM = ("python", "torch", "versions")  # those of them that a cluster's workers must share with this process
+WORTH = 3  # differences in a sentence at most
+TRIES = 3  # attempts at a cell whose process dies
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a cell: its ``table``, or the ``error``, its ``trace``, and whether it was bad input."""
+    """The result of a cell: its ``table``, or the ``error`` with its ``trace``, and whether the error was bad input."""
 
     index: int
     table: "pd.DataFrame | None" = None
@@ -40,48 +40,53 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Job:
-    """A study, its name, and the identity that its cells must be measured with. What it has computed stays when it is sent."""
+    """A study, its name, and the identity that its cells need. Results cached on the study are not sent to other processes."""
 
     study: Sweep
     name: str
     identity: dict[str, Any]
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, (type(self.study), asdict(self.study), self.name, self.identity)  # type: ignore[call-overload]
+        return _again, (type(self.study), asdict(self.study), self.name, self.identity)
 
     def complaint(self) -> str:
-        """Why this process must not measure its cells; nothing if it may."""
+        """Why this process must not measure the cells; empty if it may."""
         try:
             self.study.prepare()
-            here = identity_of(self.study, self.name, describe())
+            here = identity_of(self.study, self.name, lm.describe_machine())
         except InputError as error:
             return f"says: {error}"
         return difference(here, self.identity)
 
 
 class Executor:
-    """Where cells are measured. This one: here, one after the other."""
+    """Measures cells in this process, one after the other; base class of the other executors."""
 
     def machine(self, job: Job) -> dict[str, Any]:
-        """Prepare, and describe the machine that cells will be measured on.
+        """Prepare the study, and describe the machine that measures.
 
         Raises:
-            InputError: when none can be measured there.
+            InputError: if the study cannot be measured there.
         """
         job.study.prepare()
-        return describe()
+        return lm.describe_machine()
 
     def outcomes(
         self, job: Job, cells: list[tuple[int, Cell]], begin: Callable[[int], None], tell: Callable[[str], None]
     ) -> Iterator[Outcome]:
-        """Each cell's outcome once, as it is there.
+        """Measure cells.
 
         Args:
-            begin: is told the index of a cell that is begun.
-            tell: is told, in a sentence, what else happened.
+            job: the study and its identity.
+            cells: (index, cell) of each.
+            begin: called with the index of each cell that begins.
+            tell: called with a sentence on other events.
+
+        Yields:
+            Each cell's outcome, when it is finished.
 
         Raises:
-            InputError: when no more can be measured.
+            InputError: if no more cells can be measured.
         """
         for index, cell in cells:
             begin(index)
@@ -89,17 +94,17 @@ class Executor:
 
 
 def measured(study: Sweep, index: int, cell: Cell) -> Outcome:
-    """Measure a cell."""
+    """Measure a cell; an error becomes part of the outcome."""
 
     try:
         with allocation_failures():
             return Outcome(index, pd.DataFrame(study.measure(cell), columns=list(study.COLUMNS)).astype(study.COLUMNS))
-    except Exception as error:  # the other cells are worth having
+    except Exception as error:  # the other cells are still measured
         return failed(index, error)
 
 
-_job: Job | None = None  # of a process that measures for another one: the last, with what its study keeps
-_complaint = ""  # and why it cannot be measured here
+_job: Job | None = None  # the last job that this process measured for another one, with its study's cached data
+_complaint = ""  # why it cannot be measured here
 
 
 def measured_elsewhere(job: Job, index: int, cell: Cell) -> Outcome:
@@ -113,7 +118,7 @@ def measured_elsewhere(job: Job, index: int, cell: Cell) -> Outcome:
 
 
 def track_quietly() -> None:
-    """Start Python's tracker of semaphores such that it removes those of a run that a signal ended without a warning."""
+    """Start Python's resource tracker so that it removes the semaphores of a killed run without a warning."""
     quiet = "ignore::UserWarning:multiprocessing.resource_tracker"
     sys.warnoptions.append(quiet)
     try:
@@ -123,39 +128,33 @@ def track_quietly() -> None:
 
 
 def failed(index: int, error: Exception) -> Outcome:
-    """The outcome of a cell for which ``error`` was raised and is being handled."""
+    """The outcome of a cell whose error is being handled."""
     refused = isinstance(error, InputError)
     return Outcome(index, None, str(error) if refused else f"{type(error).__name__}: {error}", traceback.format_exc(), refused)
 
 
-def describe() -> dict[str, Any]:
-    """``studies.timing.machine.describe``, which needs torch."""
-
-    return machine.describe()
-
-
 def identity_of(study: Sweep, name: str, about: dict[str, Any]) -> dict[str, Any]:
-    """What must be the same for two cells to stand in one table, as JSON gives it back."""
+    """The identity of a study's measurements, as JSON returns it."""
     identity = {
         "study": name,
         "sources": sources(type(study)),
         "machine": {key: about.get(key) for key in MACHINE},
-        "parameters": asdict(study),  # type: ignore[call-overload]
+        "parameters": asdict(study),
         "inputs": study.inputs(),
     }
     return json.loads(json.dumps(identity))
 
 
 def program(identity: dict[str, Any]) -> dict[str, Any]:
-    """Of an identity what does not depend on the machine."""
+    """The part of an identity that does not depend on the machine."""
     return identity | {"machine": {key: identity["machine"][key] for key in PROGRAM}}
 
 
 def difference(here: dict[str, Any], wanted: dict[str, Any]) -> str:
-    """In which values one description differs from another; nothing where it does not."""
-    found = list(_differences(here, wanted))
-    more = f" and {len(found) - WORTH} more" if len(found) > WORTH else ""
-    return f"has {', '.join(found[:WORTH])}{more}" if found else ""
+    """The values in which one description differs from another; empty if they are equal."""
+    differences = list(_differences(here, wanted))
+    more = f" and {len(differences) - WORTH} more" if len(differences) > WORTH else ""
+    return f"has {', '.join(differences[:WORTH])}{more}" if differences else ""
 
 
 def _differences(here: dict[str, Any], wanted: dict[str, Any]) -> Iterator[str]:

@@ -1,6 +1,6 @@
-"""Cells in a plain process of their own, one after the other: of studies that measure times.
+"""Cells in one separate process, one after the other: for studies that measure times.
 
-A call of 20 microseconds that is bound by Python takes 5% longer in the thread of a Dask worker than in a plain process.
+A Python-bound call of 20 microseconds takes 5% longer in the thread of a Dask worker than in a plain process.
 """
 
 import os
@@ -16,7 +16,7 @@ from recurrent_lm.studies.executors.job import TRIES, Executor, Job, Outcome, me
 
 
 class OwnProcess(Executor):
-    """One process. If it dies, another one measures the cell again. It ends when this process does, even if killed."""
+    """One process. If it dies, a new one measures the cell again. It ends with this process, even if that is killed."""
 
     def outcomes(
         self, job: Job, cells: list[tuple[int, Cell]], begin: Callable[[int], None], tell: Callable[[str], None]
@@ -45,7 +45,7 @@ def _pool() -> ProcessPoolExecutor:
 
 
 def _begin() -> None:
-    """In the process: Ctrl-C is for its parent alone, whose end ends it at once."""
+    """In the process: ignore Ctrl-C, and end when the parent ends."""
     os.setpgid(0, 0)
     parent = parent_process()
     assert parent

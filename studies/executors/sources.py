@@ -1,27 +1,32 @@
-"""The source files that measuring a study uses. A stored run goes on where these are the same, whatever was committed since."""
+"""The source files that measuring a study uses. A stored run continues if these are unchanged, whatever was committed."""
 
 import ast
-import hashlib
 import sys
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 
 import recurrent_lm
+from recurrent_lm import lm
 
 PACKAGE = "recurrent_lm"
-LATER = ("claims", "figures", "catalogue")  # modules, and folders of modules, that no measuring calls
+LATER = ("claims", "figures", "catalogue")  # modules and folders that measuring never calls
 
 
 def sources(study: type) -> dict[str, str]:
-    """A digest of each file that measuring uses, by its path from the rooms' parent: "kernels/nn.py".
+    """Digest each file that measuring uses.
 
-    These are the module of ``study`` and, in turn, whatever of this package they import, also inside functions, but not
-    for types alone; of a front door, the modules of the names that are used; and JSON files beside them (measured constants).
-    Claims, figures and the list of studies are left out. Comments and layout do not count, docstrings do.
+    These are the module of ``study`` and all modules of this package that they import, inside functions too, but not for types
+    only; of a front door, the modules of the names that are used; and JSON files beside them (measured constants). Claims,
+    figures and the list of studies are left out. Comments and layout do not count, docstrings do.
+
+    Args:
+        study: its dataclass.
+
+    Returns:
+        {path below the package, such as "kernels/nn.py": digest}.
     """
-    waiting, seen, found = [study.__module__], set[str](), dict[str, str]()
+    waiting, seen, digests = [study.__module__], set[str](), dict[str, str]()
     while waiting:
         name = waiting.pop()
         file = _file(name)
@@ -29,25 +34,25 @@ def sources(study: type) -> dict[str, str]:
             continue
         seen.add(name)
         digest, imported = _read(file.read_text(encoding="utf-8"))
-        found[_label(name, file)] = digest
+        digests[_label(name, file)] = digest
         waiting += imported
         if name.startswith(f"{PACKAGE}."):
-            found |= {_label(name, data): _digest(data.read_bytes()) for data in file.parent.glob("*.json")}
-    return dict(sorted(found.items()))
+            digests |= {_label(name, data): _digest(data.read_bytes()) for data in file.parent.glob("*.json")}
+    return dict(sorted(digests.items()))
 
 
 def digest_of(files: dict[str, str]) -> str:
-    """One digest for all of them."""
+    """One digest for all files."""
     return _digest("".join(f"{name}\0{digest}\0" for name, digest in sorted(files.items())).encode())
 
 
 def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
+    return lm.digest(data)[:16]
 
 
 @lru_cache(maxsize=512)
 def _read(text: str) -> tuple[str, tuple[str, ...]]:
-    """The digest of a module and the names of the modules that it imports."""
+    """A module's digest and the names of the modules that it imports."""
     tree = ast.parse(text)
     return _digest(ast.dump(tree).encode()), tuple(sorted(_imported(tree)))
 
@@ -67,7 +72,7 @@ def _imported(tree: ast.Module) -> Iterator[str]:
 
 
 def _without_types(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those below ``if TYPE_CHECKING``."""
+    """All nodes except those below ``if TYPE_CHECKING``."""
     yield node
     for child in ast.iter_child_nodes(node):
         if not (isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test)):
@@ -75,7 +80,7 @@ def _without_types(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def _behind(name: str, local: str, nodes: list[ast.AST]) -> Iterator[str]:
-    """The modules that an imported ``name`` stands for: a module, or what a module or a front door holds."""
+    """The modules that an imported ``name`` stands for: a module, or the module that defines it."""
     parent, _, last = name.rpartition(".")
     if door := _door(name):
         uses = [node for node in nodes if isinstance(node, ast.Name) and node.id == local]
@@ -91,15 +96,14 @@ def _behind(name: str, local: str, nodes: list[ast.AST]) -> Iterator[str]:
 
 
 def _door(name: str) -> dict[str, str]:
-    """The names of a room's front door and the modules that hold them; empty where ``name`` is no room."""
+    """The names of a front door and their modules; empty for other modules."""
     if name.count(".") != 1 or not (file := _file(name)) or file.name != "__init__.py":
         return {}
-    modules: dict[str, str] = import_module(name)._MODULES
-    return {key: f"{name}{module}" if module.startswith(".") else module for key, module in modules.items()}
+    return recurrent_lm.names(str(file))
 
 
 def _file(name: str) -> Path | None:
-    """The file of a module of this package, or of the one that defines a study elsewhere."""
+    """The file of a module of this package, or of a module elsewhere that defines a study."""
     if not name.startswith(f"{PACKAGE}."):
         path = getattr(sys.modules.get(name), "__file__", None)
         return Path(path) if path else None
@@ -112,7 +116,7 @@ def _file(name: str) -> Path | None:
 
 
 def _label(name: str, file: Path) -> str:
-    """The path of a file in the folder of the module ``name``; the file's name where it is none of this package."""
+    """The path of a module's file below the package; the file's name for other modules."""
     if not name.startswith(f"{PACKAGE}."):
         return file.name
     folders = name.split(".")[1:] if file.name == "__init__.py" else name.split(".")[1:-1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import kernels, lm
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choices, reals, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -30,10 +31,13 @@ KEYS = ("part", *NONE, "step", "lag", "quantity")
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Sizes: ``units`` n of the tanh network, ``others`` of the rest (the linear one has 64); curves reach ``lags`` back from
-    ``positions`` sequences a seed; the Lyapunov exponent is taken over ``qr_steps``. Language models of ``layers`` x ``hidden``
-    units are looked at over ``windows`` windows, ``reach`` lags back; the first corpus and seed are drawn as a map of
-    ``map_steps`` steps and as the lecture's four steps on ``sentence``, four words and the one that follows."""
+    """Gradients of random networks and of language models.
+
+    Random networks: ``units`` n of the tanh network, ``others`` for the other cells (at most 64 for the linear one); curves
+    over ``lags`` from ``positions`` sequences a seed; the Lyapunov exponent over ``qr_steps``. Language models: ``layers`` x
+    ``hidden`` units, measured in ``windows`` windows, ``reach`` lags back; the first corpus and seed also as a map of
+    ``map_steps`` steps, and as the lecture's four steps on ``sentence`` (four words and the next one).
+    """
 
     parts: tuple[str, ...] = choices(*MEASURED, names=MEASURED)
     cell: tuple[str, ...] = choices(*kernels.CELLS, names=tuple(kernels.CELLS))
@@ -67,7 +71,7 @@ class Study(Sweep):
     SIGNED: ClassVar = ("value",)
 
     def prepare(self) -> None:
-        """The corpora must be there, the sentence have five tokens of a text, and the numbers fit into memory."""
+        """Check that corpora exist, the sentence has five tokens, and memory suffices."""
         steps, gates = textbook.BURN + self.lags + 1, max(kernels.CELLS[cell].gates for cell in self.cell)
         held = 8 * gates * max(self.units, self.others) * (4 * steps * self.positions + max(self.units, self.others))
         check_memory(held, "units, others, lags or positions")
@@ -81,32 +85,34 @@ class Study(Sweep):
                 raise lm.InputError(f"sentence must be four words and the one that follows, not {len(words)} tokens")
 
     def cells(self) -> list[Cell]:
-        made: list[Cell] = []
+        cells: list[Cell] = []
         for part in (part for part in MEASURED if part in self.parts):
             if part == "certificate":
-                made += [{"part": part, "cell": cell} for cell in self.cell]
+                cells += [{"part": part, "cell": cell} for cell in self.cell]
             elif part == "curves":
-                made += [{"part": part, "cell": cell, "scale": str(scale)} for cell in self.cell for scale in self.scales]
+                cells += [{"part": part, "cell": cell, "scale": str(scale)} for cell in self.cell for scale in self.scales]
             elif part == "linear":
-                made += [{"part": part, "scale": radius} for radius in ("0.9", "1.0", "1.1")]
+                cells += [{"part": part, "scale": radius} for radius in ("0.9", "1.0", "1.1")]
             elif part == "gates":
-                made += [{"part": part, "cell": cell, "bias": bias} for cell in GATED for bias in ("0.0", "1.0", "3.0")]
+                cells += [{"part": part, "cell": cell, "bias": bias} for cell in GATED for bias in ("0.0", "1.0", "3.0")]
             elif part == "memory":
-                made += [{"part": part, "scale": str(value)} for value in self.eigenvalues]
+                cells += [{"part": part, "scale": str(value)} for value in self.eigenvalues]
             else:
                 seeds = range(1, self.model_seeds + 1)
-                made += [
+                cells += [
                     {"part": part, "corpus": name, "cell": cell, "seed": seed}
                     for name in self._corpora
                     for cell in self.models
                     for seed in seeds
                 ]
-        return made
+        return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a number: its ``quantity`` and ``value`` (see the functions that measure the part), and what it is of: the
-        lecture's t is ``step``, its l = t - i ``lag``. ``scale`` is g of W_h, in the parts linear and memory rho and lambda;
-        ``bias`` is that of the forget or update gate. What does not apply is -1, nan or empty."""
+        """One row for each number, with its ``quantity`` and ``value``.
+
+        The lecture's t is ``step``, its l = t - i is ``lag``. ``scale`` is g of W_h, and rho or lambda in the parts linear and
+        memory; ``bias`` is that of the forget or update gate. Columns that do not apply are -1, nan or empty.
+        """
         at = {key: float(value) if key in ("scale", "bias") else value for key, value in cell.items()}
         blank = NONE | {"step": -1, "lag": -1, "token": ""}
         return [blank | at | row for row in self._rows(at)]
@@ -130,7 +136,7 @@ class Study(Sweep):
         return language.course(config, self.windows, self.reach, self.map_steps if first else 0, self.sentence)
 
     def subject(self) -> str:
-        """The texts and models, where there are any."""
+        """The texts and language models, if any are trained."""
         if "language" not in self.parts:
             return ""
         return f"{' and '.join(self._corpora)}, word tokens, {', '.join(self.models)} {self.layers} x {self.hidden}"
@@ -142,7 +148,7 @@ class Study(Sweep):
 
     @property
     def _corpora(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name.strip() for name in self.corpora.split(",")))
+        return tuple(dict.fromkeys(names_in(self.corpora)))
 
     def _config(self, corpus: str, cell: str, seed: int) -> lm.RunConfig:
         rate = RATES.get(cell, 0.003)

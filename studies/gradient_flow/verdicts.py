@@ -1,4 +1,4 @@
-"""What claims of gradient_flow have in common: how rows of its table are found, and how a verdict is come to."""
+"""Row selection and verdicts that the claims of gradient_flow share."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -14,7 +14,7 @@ EXACT = 1e-12
 
 
 def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.DataFrame":
-    """The rows of one quantity of a part, where columns have these values."""
+    """Rows of one quantity of a part, filtered by column values."""
     rows = table[(table["part"] == part) & (table["quantity"] == quantity)]
     for column, value in where.items():
         rows = rows[rows[column] == value]
@@ -22,21 +22,18 @@ def of(table: "pd.DataFrame", part: str, quantity: str, **where: Any) -> "pd.Dat
 
 
 def each(values: list[float], tolerance: float) -> str:
-    """holds where every seed is within, ambiguous where only the median is, otherwise fails: for what theory gives exactly."""
+    """Verdict on a prediction that is exact: holds if every seed is within ``tolerance``, ambiguous if the median is, else
+    fails.
+    """
 
-    found = np.abs(np.asarray(values, dtype=np.float64))
-    if not len(found) or np.isnan(found).any():
+    errors = np.abs(np.asarray(values, dtype=np.float64))
+    if not len(errors) or np.isnan(errors).any():
         return NOT
-    return "holds" if found.max() <= tolerance else "ambiguous" if np.median(found) <= tolerance else "fails"
+    return "holds" if errors.max() <= tolerance else "ambiguous" if np.median(errors) <= tolerance else "fails"
 
 
 def shown(value: float, spec: str) -> str:
     return NOT if math.isnan(value) else f"{value:{spec}}"
-
-
-def decided(right: bool, value: float) -> str:
-    """The verdict on a number that may be missing."""
-    return NOT if math.isnan(value) else "holds" if right else "fails"
 
 
 def names(table: "pd.DataFrame", part: str, column: str) -> list[str]:

@@ -1,11 +1,12 @@
 """The norm of the gradient against the time lag."""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.claims import select
+from recurrent_lm.studies.engine.claims import NOT, select
 from recurrent_lm.studies.engine.statistics import UNDEFINED, by_lag
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import MUTED, Size, canvas, legend, plain
@@ -59,15 +60,16 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     certificate, fall = select(claims, "sums").iloc[0], select(claims, "fall").iloc[-1]
     layer = int(table["layer"].max())
     where = f" in layer {layer}" if layer else ""
-    pace = "how it changes per step back was not measured"
-    if fall["measured"] == UNDEFINED:
+    factor = fall["facts"]["factor"]
+    pace = f"per step back it is multiplied by {factor:.3f} on average"
+    if fall["verdict"] == NOT:
+        pace = "how it changes per step back was not measured"
+    elif not 0 < factor < math.inf:
         pace = f"how it changes per step back is {UNDEFINED}"
-    elif fall["verdict"] != "not measured":
-        pace = f"per step back it is multiplied by {fall['measured'].partition(' times per step')[0]} on average"
     return (
         f"The median norm of a step's part{where} {_reach(table)}; {pace}. The claim that the parts sum to autograd's "
         f"gradient: {certificate['verdict']}"
-        + ("." if certificate["verdict"] == "not measured" else f" (relative error {certificate['measured']}).")
+        + ("." if certificate["verdict"] == NOT else f" (relative error {certificate['measured']}).")
     )
 
 

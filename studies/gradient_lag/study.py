@@ -1,39 +1,38 @@
-"""How far back the gradient reaches: the lecture's sum over time steps, on a trained model.
+"""How far back the gradient of a trained model reaches: the lecture's sum over time steps.
 
-Slides "BPTT" and "Vanishing, exploding": the gradient of the loss at step t with respect to W_h is a sum over steps i,
+Slides BPTT and Vanishing, exploding: the gradient of the loss at step t with respect to W_h is a sum over steps i,
 
     dL(t)/dW_h = sum over i of  dL(t)/dh(t) [dh(t)/dh(t-1) .. dh(i+1)/dh(i)] dh(i)/dW_h.
 
-Here each part is made by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
+Each part is computed by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
 """
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from recurrent_lm import kernels, lm
-from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import whole
-from recurrent_lm.studies.engine.statistics import UNDEFINED, Interval, by_lag, decay, decided, exp, median
 from recurrent_lm.studies.engine.study import Cell, Sweep
+from recurrent_lm.studies.gradient_lag.claims import claims
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["PRESETS", "Study", "claims", "grid"]
 
 
 @dataclass(frozen=True)
 class Study(Sweep):
     """Norms of the parts of dL(t)/dW_h and of dL(t)/dh(i), by lag l = t - i.
 
-    ``windows`` positions t are spread evenly over the run's validation text; each is a cell. Before each, ``warmup``
-    tokens are read without gradients, so that the first state is one the model knows; then ``lags`` steps are unrolled.
+    ``windows`` positions t are spread evenly over the run's validation text; each is a cell. ``warmup`` tokens are read before
+    each without gradients, so that the first state is a usual one; then ``lags`` steps are unrolled.
     """
 
     run: str = ""
@@ -54,21 +53,22 @@ class Study(Sweep):
     }
 
     def prepare(self) -> None:
-        """The run must be there, its validation text long enough, and the memory for the copies of W_h."""
+        """Check that the run exists, its validation text is long enough, and memory suffices for the copies of W_h."""
         if not self.run:
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
         recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
         check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
-        span, there = self._span, len(self._data.valid.ids)
-        if there < span:
-            raise lm.InputError(f"the validation text has {there} tokens; take fewer lags or less warmup than {span - 1}")
+        span, tokens = self._span, len(self._data.valid.ids)
+        if tokens < span:
+            raise lm.InputError(f"the validation text has {tokens} tokens; take fewer lags or less warmup than {span - 1}")
 
     def cells(self) -> list[Cell]:
         return [{"window": window} for window in range(self.windows)]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a layer and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F, and
-        ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window."""
+        """One row for each layer and lag: ``hidden_norm`` = ||dL(t)/dh(i)||, ``weight_norm`` = ||dL(t)/dW_h at step i||_F, and
+        ``sum_error``, the relative distance of the parts' sum from autograd's dL(t)/dW_h in that layer and window.
+        """
         ids = torch.from_numpy(self._data.valid.ids).long()
         starts = torch.linspace(0, len(ids) - self._span, self.windows).long().tolist()
         start = starts[cell["window"]]
@@ -81,7 +81,7 @@ class Study(Sweep):
         return f"{self._data.corpus.name}, {config.tokens.kind} tokens, {config.model.cell} {size}"
 
     def inputs(self) -> str:
-        """A digest of the model's weights and of the text that it reads."""
+        """A digest of the model's weights and of its text."""
         weights = sorted(self._run.model.state_dict().items())
         parts = (name.encode() + tensor.contiguous().numpy().tobytes() for name, tensor in weights)
         return lm.digest(self._data.valid.ids.tobytes(), *parts)
@@ -138,7 +138,16 @@ PRESETS = {"smoke": Study(windows=2, lags=5, warmup=5), "cpu": Study(), "cpu-lon
 
 
 def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[list[Tensor]], list[list[Tensor]]]:
-    """The model step by step, each step with its own copy of W_h: (h[i][layer] [1, H], W_h[i][layer])."""
+    """Unroll the model with a copy of W_h for every step.
+
+    Args:
+        model: a trained model.
+        tokens: [T].
+        state: the state before the first token.
+
+    Returns:
+        h[i][layer], each [1, H], and the copies W_h[i][layer].
+    """
     cell = model.config.cell
     states = [tuple(s[0] for s in (part if isinstance(part, tuple) else (part,))) for part in state]
     hidden: list[list[Tensor]] = []
@@ -165,40 +174,5 @@ def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:
 
 
 def grid(study: Study, table: "pd.DataFrame") -> dict[str, range]:
-    """The columns that number a row, with their values; a table holds each combination once."""
+    """The columns that identify a row, with their values; a table holds each combination once."""
     return {"window": range(study.windows), "layer": range(table["layer"].nunique()), "lag": range(study.lags)}
-
-
-def claims(table: "pd.DataFrame") -> list[Claim]:
-    """Two claims of the lecture: the parts sum to the gradient; parts of far steps are smaller than those of near ones.
-
-    The second is of one model's text: its interval is that of the median over windows of each window's own slope.
-    """
-
-    run = table.attrs["parameters"]["run"]
-    error = float(table["sum_error"].max(skipna=False))
-    measured = NOT if math.isnan(error) else f"{error:.1e}"
-    verdict = NOT if math.isnan(error) else "holds" if error <= 1e-12 else "fails"
-    text, threshold = "the parts of dL(t)/dW_h over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
-    made = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, verdict)]
-    text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
-    for layer, curve in by_lag(table).groupby("layer"):
-        decision = _fall(table[table["layer"] == layer], decay(curve))
-        setting = f"{run}, layer {layer}"
-        made.append(Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, *decision))
-    return made
-
-
-def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:
-    """What the norms of a layer are multiplied by per step back, with the verdict on its being less than 1."""
-
-    if table["weight_norm"].isna().all():
-        return NOT, NOT
-    windows = [decay(window.rename(columns={"weight_norm": "median"})) for _, window in table.groupby("window")]
-    known = np.asarray([value for value in windows if 0 < value < math.inf])  # a window of zeros has no slope
-    if not 0 < factor < math.inf or not len(known):
-        return UNDEFINED, "ambiguous"
-    slope = median(np.log(known))
-    verdict = decided(slope, high=0)
-    windows_say = Interval(*map(exp, slope)).told(".3f")
-    return f"{factor:.3f} times per step; median of {len(known)} windows {windows_say}", verdict

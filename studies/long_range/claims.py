@@ -1,4 +1,4 @@
-"""What the long_range study's table decides: shares of success with intervals, and claims."""
+"""Claims of the long_range study, and shares of success with intervals."""
 
 import math
 from typing import Any
@@ -34,12 +34,12 @@ def summary(table: "pd.DataFrame") -> "pd.DataFrame":
 
 def claims(table: "pd.DataFrame") -> list[Claim]:
     """Claims 9, 10 and 13 on clipping and Omega; gates learn longer lags; language models lean on recent tokens."""
-    controls = [_control(table, *control) for control in CONTROLS]
-    return [_raises(table), *controls, _omega(table), *_gates(table), *_text(table)]
+    about, controls = summary(table), [_control(table, *control) for control in CONTROLS]
+    return [_raises(table), *controls, _omega(table, about), *_gates(table, about), *_text(table)]
 
 
 def counts(table: "pd.DataFrame", steps: int, method: str, updates: int, seeds: int) -> tuple[int, int] | None:
-    """(solved within ``updates``, of the first ``seeds``) on temporal order; nothing where that was not measured."""
+    """(seeds solved within ``updates``, seeds) among the first ``seeds`` on temporal order; None if unmeasured."""
     about = table.attrs["parameters"]
     if any(about[name] != value for name, value in STATED.items()) or about["updates"] < updates or about["seeds"] < seeds:
         return None
@@ -71,12 +71,12 @@ CONTROLS = (
 
 
 def _control(table: "pd.DataFrame", steps: int, text: str, updates: int, seeds: int, expected: dict[str, int]) -> Claim:
-    """Holds where the counts are the expected; ambiguous where each could be by chance (Fisher p >= 0.05)."""
-    found = {method: counts(table, steps, method, updates, seeds) for method in expected}
+    """Holds if the counts are the expected ones; ambiguous if each difference may be chance (Fisher p >= 0.05)."""
+    successes = {method: counts(table, steps, method, updates, seeds) for method in expected}
     threshold = ", ".join(f"{method} {n}/{seeds}" for method, n in expected.items())
     measured, verdict, why = NOT, NOT, ""
-    if all(found.values()):
-        seen = {method: count[0] for method, count in found.items() if count}
+    if all(successes.values()):
+        seen = {method: count[0] for method, count in successes.items() if count}
         measured = ", ".join(f"{method} {n}/{seeds}" for method, n in seen.items())
         p = min(fisher((n, expected[method]), (seeds, seeds)) for method, n in seen.items())
         verdict = "holds" if seen == expected else "ambiguous" if p >= 0.05 else "fails"
@@ -97,17 +97,16 @@ def longest(about: "pd.DataFrame", method: str) -> int:
     return reached
 
 
-def _omega(table: "pd.DataFrame") -> Claim:
+def _omega(table: "pd.DataFrame", about: "pd.DataFrame") -> Claim:
     """Holds where Omega's longest T is beyond that of clipping alone and the counts at it differ beyond chance."""
     claim = "omega", "the T where success is 80% grows with Omega", "Pascanu et al. 2013, eq. 9 and 10, figure 7"
-    about = summary(table)
     mine = about[about["part"] == "clipping"]
     parameters = table.attrs["parameters"]
     setting = f"temporal order, weight {parameters['weight']:g}, {parameters['updates']:,} updates, {parameters['seeds']} seeds"
     threshold = "longest T of >= 80% with Omega above that of clipping alone; there Fisher p < 0.05"
     shared = set.intersection(*(set(mine.loc[mine["method"] == m, "steps"]) for m in ("clipped", "regularised")))
     if not shared or parameters["weight"] == 0:
-        return Claim(*claim, setting, threshold, NOT, NOT)
+        return Claim(*claim, setting, threshold)
     both = mine[mine["steps"].isin(shared)]
     clipped, omega = longest(both, "clipped"), longest(both, "regularised")
     measured = f"T = {clipped or f'below {min(shared)}'} clipped, {omega or f'below {min(shared)}'} with Omega"
@@ -123,27 +122,27 @@ def _omega(table: "pd.DataFrame") -> Claim:
     return Claim(*claim, setting, threshold, measured, verdict)
 
 
-def _gates(table: "pd.DataFrame") -> list[Claim]:
+def _gates(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     claim = "gates_learn", "gates learn what lies further back", "lecture, slide Why it matters (gates help)"
     threshold = "more successes over all T than tanh, Fisher p < 0.05"
-    about = summary(table)
     mine = about[about["part"] == "gates"]
     rows: list[Claim] = []
     for task, group in mine.groupby("task", sort=False):
         solved, seeds = (group.groupby("cell")[column].sum() for column in ("solved", "seeds"))
         steps = ", ".join(str(t) for t in sorted(set(group["steps"])))
         for cell in ("lstm", "gru"):
-            setting = f"{str(task).replace('_', ' ')}, {cell}, T = {steps}"
+            name = f"{str(task).replace('_', ' ')}, {cell}"
+            setting = f"{name}, T = {steps}"
             if cell not in solved or "rnn-tanh" not in solved:
-                rows.append(Claim(*claim, setting, threshold, NOT, NOT))
+                rows.append(Claim(*claim, setting, threshold))
                 continue
             few, many = int(solved["rnn-tanh"]), int(solved[cell])
             p = fisher((few, many), (seeds["rnn-tanh"], seeds[cell]))
             measured = f"tanh {few}/{seeds['rnn-tanh']}, {cell} {many}/{seeds[cell]} (Fisher p = {p:.2g})"
             verdict = "ambiguous" if p >= 0.05 else "holds" if many > few else "fails"
             why = _apart(group, cell, table.attrs["parameters"]["adam_updates"]) if verdict == "ambiguous" else ""
-            rows.append(Claim(*claim, setting, threshold, measured, verdict, why))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"of": name}))
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _apart(of_task: "pd.DataFrame", cell: str, budget: int) -> str:
@@ -157,10 +156,11 @@ def _apart(of_task: "pd.DataFrame", cell: str, budget: int) -> str:
 
 
 def ninety(rows: "pd.DataFrame") -> float:
-    """After how many tokens 90% of the gain of all M over word frequencies is reached, of one model's rows of history.
+    """Number of tokens after which 90% of the gain of all M tokens over word frequencies is reached, for one model's rows of
+    history.
 
-    Between two measured n on a straight line of the loss over log(1 + n); the history beyond is dropped. nan where the
-    history gains nothing.
+    Interpolates the loss linearly over log(1 + n) between measured n; the history beyond is dropped. nan if history gains
+    nothing.
     """
 
     curve = rows[rows["method"].isin(["dropped", "all"])].sort_values("steps")
@@ -176,8 +176,9 @@ def ninety(rows: "pd.DataFrame") -> float:
 
 
 def left_at(rows: "pd.DataFrame", low: int, high: float = math.inf) -> float:
-    """Mean KL at lags from ``low`` to ``high`` in parts of that at lag 0, of one model's rows of influence; nan where there is
-    none."""
+    """Mean KL at the lags from ``low`` to ``high`` relative to that at lag 0, for one model's rows of influence; nan if
+    missing.
+    """
     by_lag = rows.set_index("steps")["nats"]
     far = by_lag[(by_lag.index >= low) & (by_lag.index <= high)]
     if 0 not in by_lag.index or far.empty or not by_lag[0] > 0:
@@ -195,15 +196,15 @@ def _text(table: "pd.DataFrame") -> list[Claim]:
     parts = {part: table[table["part"] == part] for part in ("history", "influence")}
     for key, group in parts["history"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
-        found = [ninety(of_seed) for _, of_seed in group.groupby("seed")]
-        decision = _most(found, RECENT, _whole(group), ".1f", " tokens")
-        rows.append(Claim("recent.history", *about, setting, gain, *decision))
+        of_seeds = [ninety(of_seed) for _, of_seed in group.groupby("seed")]
+        decision = _most(of_seeds, RECENT, _whole(group), ".1f", " tokens")
+        rows.append(Claim("recent.history", *about, setting, gain, *decision, {"of": setting}))
     for key, group in parts["influence"].groupby(["task", "cell"], sort=False):
         setting = f"{key[0]}, {key[1]}"
-        found = [left_at(of_seed, FAR) for _, of_seed in group.groupby("seed")]
-        decision = _most(found, LEFT, _whole(group, FAR), ".2g")
-        rows.append(Claim("recent.influence", *about, setting, fall, *decision))
-    rows = rows or [Claim("recent.history", *about, "all", gain, NOT, NOT)]
+        of_seeds = [left_at(of_seed, FAR) for _, of_seed in group.groupby("seed")]
+        decision = _most(of_seeds, LEFT, _whole(group, FAR), ".2g")
+        rows.append(Claim("recent.influence", *about, setting, fall, *decision, {"of": setting}))
+    rows = rows or [Claim("recent.history", *about, "all", gain)]
     return [*rows, *_kept_longer(parts["influence"])]
 
 
@@ -212,13 +213,13 @@ def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
     threshold = f"mean KL at lags {BETWEEN[0]} to {BETWEEN[1]}, in parts of lag 0's, above tanh's by a 95% interval over seeds"
     rows: list[Claim] = []
     for corpus, group in influence.groupby("task", sort=False):
-        found = {
+        remaining = {
             str(cell): {seed: left_at(of_seed, *BETWEEN) for seed, of_seed in of_cell.groupby("seed")}
             for cell, of_cell in group.groupby("cell")
         }
         for cell in ("lstm", "gru"):
-            tanh = found.get("rnn-tanh", {})
-            pairs = [(value, tanh[seed]) for seed, value in found.get(cell, {}).items() if seed in tanh]
+            tanh = remaining.get("rnn-tanh", {})
+            pairs = [(value, tanh[seed]) for seed, value in remaining.get(cell, {}).items() if seed in tanh]
             mine, theirs = [a for a, _ in pairs], [b for _, b in pairs]
             measured, verdict, why = NOT, NOT, ""
             if pairs and not any(map(math.isnan, mine + theirs)):
@@ -230,8 +231,9 @@ def _kept_longer(influence: "pd.DataFrame") -> list[Claim]:
                 why = _why(verdict, len(pairs))
             elif pairs and _whole(group[group["cell"].isin([cell, "rnn-tanh"])], *BETWEEN):
                 measured, verdict = UNDEFINED, "ambiguous"
-            rows.append(Claim(*claim, f"{corpus}, {cell}", threshold, measured, verdict, why))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+            setting = f"{corpus}, {cell}"
+            rows.append(Claim(*claim, setting, threshold, measured, verdict, why, {"of": setting}))
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _most(values: list[float], most: float, whole: bool, spec: str, unit: str = "") -> tuple[str, str, str]:

@@ -1,4 +1,4 @@
-"""What reaches far: success over the lag T, and how much of its past a language model uses."""
+"""Figures of long range: success by lag T, and how much of its past a language model uses."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -8,7 +8,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.long_range.claims import summary
+from recurrent_lm.studies.long_range.claims import FAR, summary
 from recurrent_lm.studies.plotting.plots import Listing, Plot
 from recurrent_lm.studies.plotting.style import DASHES, MUTED, PALETTE, Size, canvas, legend
 
@@ -30,7 +30,7 @@ TICKS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)  # tokens on the axis of 
 FLOOR = 1e-12  # nats: a KL below is rounding
 
 
-def _part(table: "pd.DataFrame", name: str, what: str) -> "pd.DataFrame":
+def _part(table: "pd.DataFrame", name: str, subject: str) -> "pd.DataFrame":
     """The rows of a part.
 
     Raises:
@@ -38,12 +38,12 @@ def _part(table: "pd.DataFrame", name: str, what: str) -> "pd.DataFrame":
     """
     rows = table[table["part"] == name]
     if rows.empty:
-        raise InputError(f"there is nothing to draw: the table holds no {what}")
+        raise InputError(f"there is nothing to draw: the table holds no {subject}")
     return rows
 
 
 def _together(tables: "list[pd.DataFrame]") -> "pd.DataFrame":
-    """Temporal order of several tables as one; where two hold the same T, the first counts."""
+    """Several tables' temporal order as one; for a T in two tables the first counts."""
 
     kept: list[pd.DataFrame] = []
     budgets: dict[int, int] = {}
@@ -218,7 +218,7 @@ def _short(claims: "pd.DataFrame", key: str) -> str:
     rows = _measured(claims, key)
     if rows.empty:
         return ""
-    told = "; ".join(f"{row.setting.partition(', T')[0]} {row.verdict}" for row in _rows(rows))
+    told = "; ".join(f"{row.facts['of']} {row.verdict}" for row in _rows(rows))
     claim = rows["claim"].iloc[0]
     return f"{claim[0].upper()}{claim[1:]}: {told}."
 
@@ -241,18 +241,18 @@ def subject(table: "pd.DataFrame") -> str:
     """What was measured: the tasks with their lengths, and the texts."""
     about, parts = table.attrs["parameters"], set(table["part"])
     lengths = ", ".join(str(t) for t in sorted(set(table.loc[table["part"] == "clipping", "steps"])))
-    said = [f"temporal order over T = {lengths} ({about['updates']:,} updates)"] if lengths else []
-    said += [" and ".join(str(t).replace("_", " ") for t in dict.fromkeys(table.loc[table["part"] == "gates", "task"]))]
-    said += [f"language models on {' and '.join(dict.fromkeys(table.loc[table['part'] == 'history', 'task']))}"] * (
+    subjects = [f"temporal order over T = {lengths} ({about['updates']:,} updates)"] if lengths else []
+    subjects += [" and ".join(str(t).replace("_", " ") for t in dict.fromkeys(table.loc[table["part"] == "gates", "task"]))]
+    subjects += [f"language models on {' and '.join(dict.fromkeys(table.loc[table['part'] == 'history', 'task']))}"] * (
         "history" in parts
     )
-    return "; ".join(filter(None, said))
+    return "; ".join(filter(None, subjects))
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:
-    """Who learned what, and when a language model has 90% of what its history brings."""
+    """Which networks learned which task, and the tokens that give a language model 90% of its history's gain."""
     about = summary(table)
-    made = [
+    lines = [
         [
             str(r.task).replace("_", " "),
             CELLS[r.cell][0],
@@ -271,7 +271,7 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
         models.append([f"{task}, {CELLS[str(cell)][0]}", *(f"{math.exp(min(v, 700)):.1f}" for v in nats.sort_index())])
         kept = [f"last {n}" if n else "none" for n in sorted(nats.index)]
     return [
-        Listing("Who learns what lies T steps back", columns, made),
+        Listing("Who learns what lies T steps back", columns, lines),
         Listing("Perplexity by the tokens that are kept of the history", ["model", *kept], models)
         if models
         else Listing("", [], []),
@@ -301,7 +301,7 @@ def caption_influence(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How much is left far back, and whether gates keep more."""
     rows = _measured(claims, "recent.influence")
     told = "; ".join(f"{row.setting} {row.measured} ({row.verdict})" for row in _rows(rows))
-    far = rows["threshold"].iloc[0].partition(" is at")[0].removeprefix("the KL of a change ") if len(rows) else "far back"
+    far = f"at lag {FAR} and further" if len(rows) else "far back"
     return f"KL {far}, in parts of that at lag 0: {told or 'not measured'}. {_short(claims, 'gates_keep')}".strip()
 
 
@@ -340,7 +340,7 @@ PLOTS = (
         "The model predicts a token from the last n tokens only. Full lines: what lay before was never read. Dotted lines: it "
         "was read, but in random order. Where a line is flat, more history no longer helps; at n = 0 the model is replaced by "
         "the frequencies of words. In theory any history (lecture, slide Summary of RNNs); in practice the last few tokens.",
-        slides=("Summary of RNNs",),
+        slides=("Recurrent neural network", "Summary of RNNs"),
     ),
     Plot(
         "influence",

@@ -1,4 +1,4 @@
-"""Trainings of replicas on a task until they succeed: less than 1% errors on 10,000 fresh sequences."""
+"""Trains replicas on a task until they succeed: fewer than 1% errors on 10,000 fresh sequences."""
 
 import math
 from collections.abc import Iterator
@@ -13,16 +13,18 @@ from recurrent_lm import kernels
 from recurrent_lm.studies.long_range.replicas import Weights, answers, gradients, initial
 from recurrent_lm.studies.long_range.tasks import TASKS, Task
 
-SUCCESS, TESTED = 0.01, 10_000  # errors, of so many fresh sequences (Pascanu et al. 2013)
-SCREEN, HOPEFUL = 1_000, 0.02  # a check reads so many; only who errs no more than this is tested
+SUCCESS, TESTED = 0.01, 10_000  # share of errors, and fresh sequences of the full test (Pascanu et al. 2013)
+SCREEN, HOPEFUL = 1_000, 0.02  # sequences of a check, and the errors up to which a replica is tested fully
 CHUNK = 20  # batches that are drawn at once
-FINITE = 1e10  # a gradient of such a norm ends a training that is not clipped
-CLIPPED = 1e37  # and one that is: 1 / norm must be a normal number
+FINITE = 1e10  # gradient norm that ends a training without clipping
+CLIPPED = 1e37  # and one with clipping: 1 / norm must be a normal number
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How replicas are trained: ``clip`` is the joint norm's threshold (Algorithm 1 of Pascanu et al. 2013), inf for none."""
+    """Training settings. ``clip`` is the threshold of the joint norm (Algorithm 1 of Pascanu et al. 2013), inf for no
+    clipping.
+    """
 
     cell: str
     hidden: int
@@ -37,12 +39,23 @@ class Recipe:
 
 
 def train(task: str, steps: int, recipe: Recipe, seeds: list[int]) -> list[dict[str, Any]]:
-    """One row a seed: ``updates`` until it succeeded, diverged or was out of updates, ``solved`` 0 or 1, and the last
-    check's share of errors, ``error``. A seed decides the initial weights and all sequences, whatever the recipe's
-    clipping: trainings of one seed are pairs."""
+    """Train one replica a seed.
+
+    A seed determines the initial weights and all sequences whatever the clipping, so trainings of one seed are pairs.
+
+    Args:
+        task: a key of ``TASKS``.
+        steps: T.
+        recipe: optimizer, rate, clipping.
+        seeds: one for each replica.
+
+    Returns:
+        One row a seed: ``updates`` until it succeeded, diverged or reached the limit; ``solved``, 0 or 1; ``error``, the share
+        of wrong answers at the last check.
+    """
     about = TASKS[task]
     randoms = [torch.Generator().manual_seed(seed) for seed in seeds]
-    fresh = [torch.Generator().manual_seed(10**6 + seed) for seed in seeds]  # of checks, whose number differs
+    fresh = [torch.Generator().manual_seed(10**6 + seed) for seed in seeds]  # for checks, whose number differs between recipes
     weights = initial(recipe.cell, about, recipe.hidden, recipe.std, randoms)
     rows = {seed: {"seed": seed, "updates": recipe.updates, "solved": 0, "error": 1.0} for seed in seeds}
     left = torch.arange(len(seeds))
@@ -77,7 +90,11 @@ def train(task: str, steps: int, recipe: Recipe, seeds: list[int]) -> list[dict[
 
 
 def descend(weights: Weights, grads: Weights, recipe: Recipe, moments: "_Adam | None" = None) -> Tensor:
-    """One update in place, each replica's joint norm clipped; bool [R], whether its gradient was fit for one."""
+    """Update the weights in place, with each replica's joint norm clipped.
+
+    Returns:
+        Bool [R], False for replicas whose gradient was too large or not finite; their weights stay.
+    """
     norm = joint_norm(grads)
     alive = norm < (FINITE if math.isinf(recipe.clip) else CLIPPED)  # nan is not
     scale = (recipe.clip / norm).clamp(max=1.0).where(alive, 0.0)[:, None, None]
@@ -90,7 +107,7 @@ def descend(weights: Weights, grads: Weights, recipe: Recipe, moments: "_Adam | 
 
 
 def joint_norm(grads: Weights) -> Tensor:
-    """||g|| of each replica, [R]; also where squares overflow or vanish, as ``kernels.vector_norm`` does."""
+    """||g|| of each replica, [R], also where squares overflow or underflow."""
     norm: Tensor = sum(g.square().sum(dim=(1, 2)) for g in grads.tensors()).sqrt()  # type: ignore[union-attr]
     if bool(((norm > 1e-15) & norm.isfinite()).all()):
         return norm
@@ -99,7 +116,7 @@ def joint_norm(grads: Weights) -> Tensor:
 
 
 def check(cell: str, task: Task, weights: Weights, steps: int, fresh: list[torch.Generator]) -> Tensor:
-    """Share of fresh sequences that are answered wrongly, [R]: of 1,000, and of 10,000 others where those went well."""
+    """Share of wrong answers on fresh sequences, [R]: on 1,000, and on 10,000 others where those were few."""
     errors = _errors(cell, task, weights, steps, fresh, 1)
     hopeful = (errors <= HOPEFUL).nonzero()[:, 0]
     if len(hopeful):
@@ -117,7 +134,7 @@ def _errors(cell: str, task: Task, weights: Weights, steps: int, fresh: list[tor
 
 
 def _draw(task: Task, randoms: list[torch.Generator], steps: int, batches: int, rows: int) -> tuple[Tensor, Tensor]:
-    """Inputs [batches, T, R, rows, channels] and targets [batches, S, R, rows], each replica's by its own random numbers."""
+    """Inputs [batches, T, R, rows, channels] and targets [batches, S, R, rows], each replica's from its own generator."""
     drawn = [task.generate(random, steps, batches * rows) for random in randoms]
     x = torch.stack([d[0].unflatten(1, (batches, rows)) for d in drawn])  # [R, T, batches, rows, channels]
     target = torch.stack([d[1].unflatten(1, (batches, rows)) for d in drawn])
@@ -148,7 +165,7 @@ class _Adam:
 
 @contextmanager
 def flushed() -> Iterator[None]:
-    """Gradients that have vanished below float32's normal range count as 0: processors take a hundred times as long on them."""
+    """Flush subnormal numbers to 0 in the block: vanished gradients would make the processor a hundred times slower."""
     torch.set_flush_denormal(True)
     try:
         yield

@@ -1,7 +1,7 @@
-"""Many small recurrent networks trained side by side: all tensors have a first axis of replicas R, products are batched.
+"""Many small recurrent networks trained side by side: tensors have a first axis of replicas R, products are batched.
 
-Backpropagation through time is written by hand: it costs half of autograd's on such small steps, and Omega needs the
-gradients of all hidden states anyway. Replicas know nothing of each other.
+Backpropagation through time is written by hand: on such small steps it takes half of autograd's time, and Omega needs the
+gradients of all hidden states. Replicas do not affect each other.
 """
 
 from dataclasses import dataclass
@@ -31,12 +31,12 @@ class Weights:
         return self.W_h, self.W_e, self.U, self.c
 
     def of(self, replicas: Tensor) -> "Weights":
-        """Some of the replicas."""
+        """The weights of the chosen replicas."""
         return Weights(*(t[replicas] for t in self.tensors()))
 
 
 def initial(cell: str, task: Task, hidden: int, std: float, randoms: list[torch.Generator]) -> Weights:
-    """N(0, std^2), biases 0, but 1 for the gate that keeps the state (LSTM's f, GRU's u): at first it remembers."""
+    """Draw weights from N(0, std^2); biases are 0, but 1 for the gate that keeps the state (LSTM's f, GRU's u)."""
     gates = kernels.CELLS[cell].gates
     shapes = ((hidden, gates * hidden), (task.channels, gates * hidden), (hidden, task.outputs))
     drawn = [[std * torch.randn(shape, generator=random) for shape in shapes] for random in randoms]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from recurrent_lm import lm
+from recurrent_lm.studies.engine.language_models import names_in
 from recurrent_lm.studies.engine.memory import check_memory
 from recurrent_lm.studies.engine.parameters import choices, real, whole, wholes
 from recurrent_lm.studies.engine.study import Cell, Sweep
@@ -72,7 +73,7 @@ class Study(Sweep):
     }  # fmt: skip
 
     def prepare(self) -> None:
-        """The windows must hold what is kept and changed, the corpora be there, and memory suffice."""
+        """Check that windows hold the kept and changed tokens, corpora exist, and memory suffices."""
         if "text" in self.parts:
             if self.context <= (reach := max(*self.kept, *self.distances)):
                 raise lm.InputError(f"context must be more than the {reach} tokens of kept and distances, not {self.context}")
@@ -97,9 +98,12 @@ class Study(Sweep):
         return cells
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """Of a task one row a seed: ``updates`` until it was ``solved`` (less than 1% errors on 10,000 fresh sequences) or
-        ended, and the last check's share of errors. Of a model one row a number of tokens: part history, ``nats`` of loss when
-        the last n ``steps`` are kept, and part influence, the KL for the token at lag ``steps``."""
+        """Measure a task or a language model.
+
+        A task has one row a seed: ``updates`` until it was ``solved`` (fewer than 1% errors on 10,000 fresh sequences) or
+        ended, and the last check's ``error``. A model has one row for each number of tokens: in the part history the loss in
+        ``nats`` when the last ``steps`` tokens are kept, in the part influence the KL for the token at lag ``steps``.
+        """
         nothing = {"updates": 0, "solved": 0, "error": math.nan, "nats": math.nan}
         if cell["part"] == "text":
             rows = long_range_text.measure(cell["task"], cell["cell"], cell["seed"], self)
@@ -109,14 +113,14 @@ class Study(Sweep):
         return [cell | nothing | row for row in rows]
 
     def inputs(self) -> str:
-        """A digest of the texts; the tasks make their own."""
+        """A digest of the texts; the tasks generate their own data."""
         read = self._corpora if "text" in self.parts else []
         texts = (lm.prepare(long_range_text.config(corpus, "lstm", 1, self)) for corpus in read)
         return lm.digest(*(text.fingerprint().encode() for text in texts))
 
     @property
     def _corpora(self) -> list[str]:
-        return [name.strip() for name in self.corpora.split(",") if name.strip()]
+        return [name for name in names_in(self.corpora) if name]
 
     def _recipe(self, cell: Cell) -> Recipe:
         if cell["part"] == "gates":

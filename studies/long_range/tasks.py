@@ -1,7 +1,7 @@
-"""Three tasks whose answer lies far back (Hochreiter & Schmidhuber 1997): temporal order, adding, copy.
+"""Three tasks with a distant answer (Hochreiter & Schmidhuber 1997): temporal order, adding, copy.
 
-Inputs are [T, count, channels] in float32: one-hot symbols or values, and a last channel that is always 1, for the bias.
-Targets are [S, count]: what is asked at the last S steps.
+Inputs are [T, count, channels] in float32: one-hot symbols or values, and a last channel of ones for the bias. Targets are
+[S, count], the answers at the last S steps.
 """
 
 from collections.abc import Callable
@@ -38,9 +38,14 @@ class Task:
         return self.outputs > 1
 
     def loss(self, y: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean over asked steps and sequences for each replica, [R], and its gradient with respect to y.
+        """Mean loss over asked steps and sequences, cross-entropy in nats or squared error.
 
-        Cross-entropy in nats, or squared error. Args: y [S, R, B, outputs], target [S, R, B].
+        Args:
+            y: [S, R, B, outputs].
+            target: [S, R, B].
+
+        Returns:
+            The loss of each replica, [R], and its gradient with respect to y.
         """
         share = 1 / (y.shape[0] * y.shape[2])
         if self.classes:
@@ -51,15 +56,16 @@ class Task:
         return off.square().sum(dim=(0, 2)) * share, 2 * share * off[..., None]
 
     def wrong(self, y: Tensor, target: Tensor) -> Tensor:
-        """Whether a sequence is answered wrongly, at one asked step or more: bool [R, B]. What is no number is wrong."""
+        """Whether an answer is wrong at any asked step, bool [R, B]; an output that is not finite is wrong."""
         right = (y.argmax(dim=-1) == target) if self.classes else (y[..., 0] - target).abs() <= NEAR
         return ~(right & y.isfinite().all(dim=-1)).all(dim=0)
 
 
 def temporal_order(random: torch.Generator, steps: int, count: int) -> tuple[Tensor, Tensor]:
-    """Which of A, B came first and second, among c, d, e, f: the first marker at [0.1 T, 0.2 T), the second at [0.5 T, 0.6 T).
+    """Which of A and B came first and second: the first marker at [0.1 T, 0.2 T), the second at [0.5 T, 0.6 T), noise
+    elsewhere.
 
-    Pascanu et al. 2013, section 4.1: 6 symbols, 4 classes, asked at the last step.
+    Pascanu et al. 2013, section 4.1: 6 symbols, 4 classes, one answer at the last step.
     """
     symbols = torch.randint(2, 6, (steps, count), generator=random)
     tenth, columns = steps // 10, torch.arange(count)
@@ -71,7 +77,7 @@ def temporal_order(random: torch.Generator, steps: int, count: int) -> tuple[Ten
 
 
 def adding(random: torch.Generator, steps: int, count: int) -> tuple[Tensor, Tensor]:
-    """The mean of two marked values among T uniform ones, one in the first tenth, one in the first half after it."""
+    """Mean of two marked values among T uniform ones, one in the first tenth, the other in the rest of the first half."""
     values = torch.rand(steps, count, generator=random)
     marks, columns = torch.zeros(steps, count), torch.arange(count)
     tenth, half = steps // 10, steps // 2
@@ -83,7 +89,7 @@ def adding(random: torch.Generator, steps: int, count: int) -> tuple[Tensor, Ten
 
 
 def copy(random: torch.Generator, steps: int, count: int) -> tuple[Tensor, Tensor]:
-    """``COPIED`` symbols, then blanks, then a sign from which on they are asked for, each T steps after it was read."""
+    """``COPIED`` symbols, then blanks, then a signal; the symbols must be repeated, each T steps after it was read."""
     symbols = torch.full((steps + COPIED, count), ALPHABET)
     kept = torch.randint(ALPHABET, (COPIED, count), generator=random)
     symbols[:COPIED] = kept

@@ -1,4 +1,4 @@
-"""What a study's ``figures`` give, and how they are found. matplotlib is imported with them, and by nothing else."""
+"""A study's figures and how they are found. matplotlib is imported by figures only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plot:
-    """One way to draw a study's tables, and the words that belong to it.
+    """One figure of a study's tables, with its texts.
 
-    ``draw`` makes a figure of a size from a table and its claims; it raises ``InputError`` where a table has nothing to draw.
-    ``title`` says what is shown, ``caption`` what is found, the weightiest in its first sentence: it is made from table and
-    claims, so that they cannot disagree. ``understanding`` explains to a newcomer how to read the plot. ``lines`` are the same
-    for a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
-    makes one table of a study's several where the plot shows them together.
+    ``draw`` draws a table and its claims in a given size, and raises ``InputError`` if the table has nothing to draw. ``title``
+    names the subject. ``caption`` states the result, the most important part in its first sentence; it is computed from table
+    and claims, so that they cannot disagree. ``understanding`` tells a newcomer how to read the plot. ``lines`` say the same in
+    a terminal. ``slides`` are the lecture's that it follows (``lecture`` of reports), ``papers`` the papers. ``joined``
+    combines several tables of the study where the plot shows them together.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Plot:
 
 @dataclass(frozen=True)
 class Passage:
-    """A text that belongs to a study's table, such as what a model wrote, under a title that says where it comes from."""
+    """A text in a study's table, such as what a model wrote, with a title that says where it comes from."""
 
     title: str
     text: str
@@ -45,7 +45,7 @@ class Passage:
 
 @dataclass(frozen=True)
 class Listing:
-    """A short table of numbers for a quick answer: its title, columns, and rows of text."""
+    """A short table for a quick answer: title, columns, and rows of text."""
 
     title: str
     columns: list[str]
@@ -53,37 +53,69 @@ class Listing:
 
     @property
     def numeric(self) -> list[bool]:
-        """By column, whether its values begin with a number; what is missing is no value."""
+        """For each column, whether all its values begin with a number; missing values do not count."""
         return [all(not v or v.lstrip("+-")[:1].isdigit() for v in values) for values in zip(*self.rows, strict=True)]
 
 
 def plots(study: str) -> tuple[Plot, ...]:
-    """The plots of a study, ``PLOTS`` of its figures; a study without figures has none."""
+    """The figures that a study's pages show.
+
+    Args:
+        study: a name in ``STUDIES``.
+
+    Returns:
+        ``PLOTS`` of its figures; empty for a study without figures.
+    """
     figures = _figures(study)
     return figures.PLOTS if figures else ()
 
 
 def passages(table: "pd.DataFrame") -> list[Passage]:
-    """The texts of a table, where the study's figures have a function ``passages`` that picks them."""
+    """Texts that belong to a table, such as what the models wrote.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The passages that the study's figures choose; empty for studies without any.
+    """
     return _given(table, "passages", [])
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:
-    """The short tables of a table, where the study's figures have a function ``listings``."""
+    """Short tables that a page shows before the figures.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The listings that have rows.
+    """
     return [listing for listing in _given(table, "listings", []) if listing.rows]
 
 
 def subject(table: "pd.DataFrame") -> str:
-    """What was measured, as the table says it or the study's figures make out; empty where neither does."""
+    """Name what a table measured, such as corpus, tokens and model.
+
+    Args:
+        table: a study's table.
+
+    Returns:
+        The subject that is stored in the table, else the one that the study's figures derive; empty if there is none.
+    """
     return str(table.attrs.get("subject") or _given(table, "subject", ""))
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
-    found = getattr(_figures(table.attrs["study"]), function, None)
-    return found(table) if found else otherwise
+    function_of_study = getattr(_figures(table.attrs["study"]), function, None)
+    return function_of_study(table) if function_of_study else otherwise
 
 
 def _figures(study: str) -> Any:
     """The module or folder ``figures`` of a study; None where it has none."""
+    return _module(study, "figures")
+
+
+def _module(study: str, name: str) -> Any:
     folder = f"recurrent_lm.studies.{study}"
-    return import_module(f"{folder}.figures") if find_spec(folder) and find_spec(f"{folder}.figures") else None
+    return import_module(f"{folder}.{name}") if find_spec(folder) and find_spec(f"{folder}.{name}") else None

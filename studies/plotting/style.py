@@ -1,4 +1,4 @@
-"""One style for all figures and pages: 16:9, colour-blind palette, type that can be read when projected."""
+"""The style of all figures and pages: 16:9, a colour-blind palette, type that is readable when projected."""
 
 import warnings
 from collections.abc import Iterator
@@ -25,12 +25,12 @@ class Size:
 
     @property
     def narrow(self) -> bool:
-        """Whether panels belong below each other rather than side by side."""
+        """Whether panels are placed below each other rather than side by side."""
         return self.width < self.height
 
 
 def tall(size: Size, panels: int) -> Size:
-    """A size with room for several panels: where they stand below each other, it grows."""
+    """A size for several panels, taller if they are placed below each other."""
     return replace(size, height=max(size.height, 1.6 + 2.6 * panels)) if size.narrow else size
 
 
@@ -51,6 +51,15 @@ COLOURS = {
     "c4": ("#cc78bc", "#dd9bd2"),
     "c5": ("#ca9161", "#dcb08a"),
 }
+# Type in the palette's colours: dark enough on light ground for a contrast of 4.5 (WCAG 2.1), which lines need not have.
+LETTERS = {
+    "c0": ("#0173b2", "#4fb0ee"),
+    "c1": ("#8a5800", "#f2a93b"),
+    "c2": ("#017353", "#2fc79b"),
+    "c3": ("#b34e00", "#f58549"),
+    "c4": ("#99468a", "#dd9bd2"),
+    "c5": ("#855a32", "#dcb08a"),
+}
 INK, MUTED, RULE, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "rule", "paper"))
 PALETTE = [light for name, (light, _) in COLOURS.items() if name[1:].isdigit()]
 DASHES = ("-", "--", "-.", ":", (0, (6, 2, 1, 2, 1, 2)), (0, (1, 1)))  # a second sign beside the colour
@@ -58,7 +67,7 @@ ROOM = 0.97  # of a figure's width for a line of type
 
 
 def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any, Any]]":
-    """An empty figure, drawn without a display, and its axes [panels]: side by side, or below each other where it is narrow."""
+    """An empty figure, drawn without a display, and its axes [panels], side by side or below each other."""
 
     ink = dict.fromkeys(("text.color", "axes.labelcolor", "xtick.color", "ytick.color"), INK)
     lines = {"axes.edgecolor": RULE, "grid.color": RULE, "axes.spines.top": False, "axes.spines.right": False}
@@ -73,7 +82,7 @@ def canvas(size: Size = WIDE, panels: int = 1) -> "tuple[Figure, np.ndarray[Any,
 
 
 def legend(figure: "Figure") -> None:
-    """One legend for all panels, below them: never over data. Equal entries of several panels are one."""
+    """One legend for all panels below them, never over data; equal entries are merged."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
@@ -88,7 +97,12 @@ def legend(figure: "Figure") -> None:
 
 
 def headline(figure: "Figure", text: str) -> None:
-    """A title for a figure that stands alone, in smaller type where it would be cut off."""
+    """Give a figure that stands alone a title, in smaller type where it would be cut off.
+
+    Args:
+        figure: the figure to change.
+        text: the title.
+    """
     title = figure.suptitle(plain(text), parse_math=False)
     with boxes_for_glyphs():
         room = ROOM * figure.bbox.width
@@ -98,18 +112,29 @@ def headline(figure: "Figure", text: str) -> None:
 
 @contextmanager
 def boxes_for_glyphs() -> Iterator[None]:
-    """A box stands for what the font lacks; that is no reason to warn."""
+    """Draw a box for characters that the font lacks, without matplotlib's warning.
+
+    Yields:
+        Nothing; the warning is back at the end.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")
         yield
 
 
 def plain(text: str) -> str:
-    """A line that any font and any encoding can take, cut to the width of a title."""
+    """A line in characters that any font and encoding has, cut to the width of a title."""
     line = printable(text)
     return line if len(line) <= 80 else line[:79] + "…"
 
 
 def printable(text: str) -> str:
-    """Text without characters that nobody sees or that would turn what follows around."""
+    """Remove characters that are invisible or that would reverse the text after them.
+
+    Args:
+        text: any text, such as a corpus's name.
+
+    Returns:
+        The text without them.
+    """
     return "".join(c if c.isprintable() else "�" for c in text)

@@ -1,7 +1,7 @@
-"""What limits scale: memory, traffic and time of training a recurrent language model on 1, 8 and 1,000 GPUs, by arithmetic.
+"""Limits of scale: memory, traffic and time of training a recurrent language model on 1, 8 and 1,000 GPUs, by arithmetic.
 
-Each number rests on constants that say where they come from: ``measured`` here, ``published`` peaks of a vendor, ``estimated``
-by the plans of ``kernels``, or ``assumed``. Nothing was measured on a GPU: times on GPUs are extrapolations.
+Each number rests on constants with a source: ``measured`` here, ``published`` by a vendor, ``estimated`` by the plans of
+``kernels``, or ``assumed``. Nothing was measured on a GPU: times on GPUs are extrapolations.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ DEVICE, LONG = "sm_90", 1_000  # steps of a sequence, so that its launch hardly 
 
 @dataclass(frozen=True)
 class Constant:
-    """A number that the others rest on, in SI units, and where it comes from."""
+    """A constant in SI units, and its source."""
 
     value: float
     text: str
@@ -45,7 +45,7 @@ CONSTANTS = {
 
 @dataclass(frozen=True)
 class Model:
-    """An LSTM whose embedding is as wide as its layers and is the decoder too."""
+    """An LSTM whose embedding is as wide as its layers and tied to the decoder."""
 
     layers: int
     hidden: int
@@ -62,13 +62,13 @@ class Model:
 
     @property
     def units(self) -> int:
-        """Hidden units in whole tiles, which is what buffers hold."""
+        """Hidden units rounded up to whole tiles, as buffers are."""
         plan = self._predicted(1)["stepwise"].plan
         assert plan
         return plan.hidden
 
     def saved(self, recompute: bool = False) -> int:
-        """Bytes a token that the backward pass needs: the first layer's input, and what each layer's scan keeps."""
+        """Bytes a token saved for the backward pass: the first layer's input, and the scan's numbers of each layer."""
         return HALF * (self.hidden + self.layers * self.units * (REBUILT if recompute else SAVED))
 
     @property
@@ -78,20 +78,23 @@ class Model:
 
     @property
     def products(self) -> int:
-        """Operations a token outside of the scan, forward and backward: inputs, the gradient of W_h, and the decoder."""
+        """Operations a token outside of the scan, forward and backward: input products, the gradient of W_h, and the
+        decoder.
+        """
         gates = 4 * self.hidden * self.hidden
         return 2 * (self.layers * (3 * gates + gates) + 3 * self.hidden * self.vocabulary)
 
     def step(self, rows: int) -> float:
-        """Seconds a time step and layer, forward and backward: the fastest that plans predict, and where W_h does not fit on
-        chip at least the time to read it twice."""
+        """Seconds a time step and layer, forward and backward: the fastest plan's prediction; at least the time to read W_h
+        twice if it does not fit on the chip.
+        """
         fastest = min(self._predicted(rows).values(), key=lambda p: p.total)
         weights = 4 * self.hidden * self.hidden * HALF
         read = 0.0 if fastest.strategy in ("resident", "cooperative") else 2 * weights / CONSTANTS["memory"].value
         return max(fastest.total / LONG * 1e-6, read)
 
     def through(self, rows: int) -> int:
-        """Bytes that a time step moves through memory at least, all layers, W_h on chip."""
+        """Least bytes that a time step moves through memory, all layers, W_h on the chip."""
         return HALF * THROUGH * rows * self.layers * self.units
 
     def _predicted(self, rows: int) -> dict[str, Any]:
@@ -103,7 +106,7 @@ MODELS = (Model(2, 200, 10_000), Model(2, 1_024, 32_000), Model(4, 4_096, 128_00
 
 @dataclass(frozen=True)
 class Training:
-    """A model on so many GPUs, each with ``rows`` sub-corpora of its own, read in windows of ``bptt`` tokens."""
+    """A model on ``gpus`` GPUs, each with ``rows`` sub-corpora of its own, read in windows of ``bptt`` tokens."""
 
     model: Model
     gpus: int
@@ -113,38 +116,38 @@ class Training:
 
     @property
     def gradient(self) -> int:
-        """Bytes of the float32 gradient, which is what an update exchanges."""
+        """Bytes of the float32 gradient, which each update exchanges."""
         return 4 * self.model.parameters
 
     @property
     def traffic(self) -> float:
-        """Bytes that each GPU sends an update, and receives: 2 (N - 1) / N of the gradient (Patarasuk & Yuan 2009)."""
+        """Bytes that each GPU sends (and receives) an update: 2 (N - 1) / N of the gradient (Patarasuk & Yuan 2009)."""
         return 2 * (self.gpus - 1) / self.gpus * self.gradient
 
     @property
     def exchange(self) -> float:
-        """Seconds of the all-reduce: its traffic over the slowest link, and 2 log2 N messages that wait for each other."""
+        """Seconds of the all-reduce: its traffic over the slowest link, and 2 log2 N messages one after the other."""
         link = CONSTANTS["near" if self.gpus <= 8 else "far"].value
         return self.traffic / link + 2 * ceil(log2(self.gpus)) * CONSTANTS["hop"].value
 
     @property
     def waiting(self) -> float:
-        """Seconds of an update in which time steps wait for each other."""
+        """Seconds of an update in the sequential time steps."""
         return self.bptt * self.model.layers * self.model.step(self.rows)
 
     @property
     def multiplying(self) -> float:
-        """Seconds of an update in products that need not wait, at the published peak."""
+        """Seconds of an update in parallel products, at the published peak."""
         return self.rows * self.bptt * self.model.products / CONSTANTS["flops"].value
 
     @property
     def optimizing(self) -> float:
-        """Seconds of Adam, which memory alone bounds."""
+        """Seconds of Adam, at the memory's bandwidth."""
         return MOVED * self.model.parameters / CONSTANTS["memory"].value
 
     @property
     def update(self) -> float:
-        """Seconds of an update, nothing at the same time as anything else."""
+        """Seconds of an update without any overlap."""
         return self.waiting + self.multiplying + self.optimizing + self.exchange
 
     @property

@@ -1,4 +1,4 @@
-"""``studies.scale.arithmetic`` as Markdown: the tables of docs/SCALE.md."""
+"""``studies.scale.arithmetic`` as Markdown: the tables of docs/scale.md."""
 
 from collections.abc import Sequence
 from math import floor, log10
@@ -9,7 +9,16 @@ READ = ("model", "GPUs")
 
 
 def markdown(rows: int = 64, bptt: int = 100, tokens: int = 10**11) -> str:
-    """All tables, for ``rows`` sub-corpora a GPU, windows of ``bptt`` tokens and a corpus of ``tokens``."""
+    """All tables as Markdown.
+
+    Args:
+        rows: sub-corpora a GPU.
+        bptt: tokens of a window.
+        tokens: of the corpus.
+
+    Returns:
+        The text between the two marks of docs/scale.md.
+    """
     parts = [_table(("constant", "value", "kind", "of"), [(n, c.text, c.kind, c.source) for n, c in CONSTANTS.items()])]
     parts += [f"**Memory of one GPU**, {rows} rows of {bptt} tokens:", _memory(rows * bptt)]
     parts += [f"**The floor of the recurrence** on one GPU (estimated), windows of {bptt} steps:", _recurrence(rows, bptt)]
@@ -106,17 +115,17 @@ def _table(head: tuple[str, ...], lines: Sequence[tuple[str, ...]]) -> str:
 
 
 def count(value: float) -> str:
-    """A number of things, three digits that count."""
+    """A number with three significant digits."""
     return _scaled(value, ((" billion", 1e9), (" million", 1e6), ("", 1.0)))
 
 
 def size(value: float) -> str:
-    """Bytes, three digits that count."""
+    """Bytes with three significant digits."""
     return _scaled(value, ((" TB", 1e12), (" GB", 1e9), (" MB", 1e6), (" KB", 1e3), (" B", 1.0)))
 
 
 def span(seconds: float) -> str:
-    """A time, three digits that count."""
+    """A duration with three significant digits."""
     units = ((" years", 365.25 * 86400), (" days", 86400.0), (" hours", 3600.0), (" s", 1.0), (" ms", 1e-3), (" µs", 1e-6))
     return _scaled(seconds, units)
 

@@ -20,6 +20,7 @@ WAYS = {
     "mixture": ("D", 2, "network and n-gram mixed"),
     "n-gram": ("|", 1, "n-gram model alone"),
 }
+ON_PALE = "#20242a"  # type on fields that are pale on dark pages too
 SHOWN = ("lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid")  # whose texts a page shows: the first that there is
 
 
@@ -68,10 +69,10 @@ def draw_cells(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Fi
 
 
 def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """The best of each corpus, and what the claims say of gates and of mixing."""
+    """The best network of each corpus, and the claims on gates and mixing."""
     scores = _scores(table)
     own = scores[scores["corpus"] == scores["text"]]
-    said = []
+    lines = []
     for name, of in own.groupby("corpus", sort=False):
         best = of.groupby(["way", "cell"])["bits_per_byte"].median()
         if "network" not in best.index:
@@ -82,7 +83,7 @@ def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
             line += f", the {table.attrs['parameters']['ngram']}-gram model has {best['n-gram'].min():.3f}"
         if "mixture" in best.index:
             line += f", the best mixture {best['mixture'].min():.3f}"
-        said.append(line)
+        lines.append(line)
     gates = select(claims, "gates")["verdict"]
     open_ = f"; {undecided} are ambiguous" if (undecided := int((gates == "ambiguous").sum())) else ""
     verdict = (
@@ -90,7 +91,7 @@ def cells_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         if len(gates)
         else ""
     )
-    return f"{verdict}Bits per byte, {'; '.join(said)}."
+    return f"{verdict}Bits per byte, {'; '.join(lines)}."
 
 
 def subject(table: "pd.DataFrame") -> str:
@@ -108,15 +109,15 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
     """Perplexity and bits per byte of each network on its speaker's test text, alone and mixed."""
     scores = _scores(table)
     own = scores[scores["corpus"] == scores["text"]]
-    made = []
+    rows = []
     for (corpus, cell), of in own.groupby(["corpus", "cell"], sort=False):
         best = of.groupby("way")[["perplexity", "bits_per_byte"]].median().reindex(list(WAYS))
         told = [
             f"{row['perplexity']:.1f} ({row['bits_per_byte']:.3f})" if row.notna().all() else "" for _, row in best.iterrows()
         ]
-        made.append([str(corpus), NAMES[str(cell)], *told])
+        rows.append([str(corpus), NAMES[str(cell)], *told])
     columns = ["speaker", "cell", "network", "network and n-gram mixed", "n-gram alone"]
-    return [Listing("Perplexity per token of the test text (bits per byte)", columns, made)]
+    return [Listing("Perplexity per token of the test text (bits per byte)", columns, rows)]
 
 
 def matrix_title(table: "pd.DataFrame") -> str:
@@ -131,25 +132,25 @@ def draw_matrix(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "F
         InputError: when no model was scored.
     """
 
-    found = _matrix(table)
+    scores = _matrix(table)
     figure, (axes,) = canvas(size)
     shades = LinearSegmentedColormap.from_list("shades", [PAPER, PALETTE[0]])
-    low, high = found.min().min(), found.max().max()
+    low, high = scores.min().min(), scores.max().max()
     reach = {"vmin": low - 0.05 * (high - low), "vmax": high + 0.9 * (high - low)}
-    columns, rows = range(len(found.columns)), range(len(found))
-    axes.pcolormesh(columns, rows, found, cmap=shades, edgecolors=PAPER, linewidth=2, **reach)  # fields, not an image
+    columns, rows = range(len(scores.columns)), range(len(scores))
+    axes.pcolormesh(columns, rows, scores, cmap=shades, edgecolors=PAPER, linewidth=2, **reach)  # fields, not an image
     axes.invert_yaxis()
-    for row, (corpus, cell) in enumerate(found.index):
-        for column, text in enumerate(found.columns):
+    for row, (corpus, cell) in enumerate(scores.index):
+        for column, text in enumerate(scores.columns):
             own = corpus == text
-            value = found.loc[(corpus, cell), text]
-            word = {"ha": "center", "va": "center", "fontweight": "bold" if own else "normal", "color": INK}
+            value = scores.loc[(corpus, cell), text]
+            word = {"ha": "center", "va": "center", "fontweight": "bold" if own else "normal", "color": ON_PALE}
             axes.text(column, row, f"{value:.2f}", **word)
-    axes.set_xticks(columns, [f"test text of\n{name}" for name in found.columns])
-    axes.set_yticks(rows, [f"{corpus}: {NAMES[cell]}" for corpus, cell in found.index])
+    axes.set_xticks(columns, [f"test text of\n{name}" for name in scores.columns])
+    axes.set_yticks(rows, [f"{corpus}: {NAMES[cell]}" for corpus, cell in scores.index])
     axes.grid(False)
     axes.tick_params(length=0)
-    axes.set_xlabel("bits per byte; bold: the model's own speaker")
+    axes.set_xlabel("bits per byte; bold: own speaker" if size.narrow else "bits per byte; bold: the model's own speaker")
     for spine in axes.spines.values():
         spine.set_color(MUTED)
     return figure
@@ -215,14 +216,16 @@ def draw_copying(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
 
 
 def copying_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """What is copied and what is repeated."""
+    """The shares of copied and repeated text."""
     novel, repeats = (select(claims, key).iloc[0] for key in ("novel", "repeats"))
-    said = f"Drawn texts: {novel['measured']} (mostly new: {novel['verdict']}). Repeated 4-grams where the likeliest word is "
-    return f"{said}taken, and where words are drawn: {repeats['measured']} ({repeats['verdict']})."
+    sentence = (
+        f"Drawn texts: {novel['measured']} (mostly new: {novel['verdict']}). Repeated 4-grams where the likeliest word is "
+    )
+    return f"{sentence}taken, and where words are drawn: {repeats['measured']} ({repeats['verdict']})."
 
 
 def passages(table: "pd.DataFrame") -> list[Passage]:
-    """The texts of each corpus by one cell, the same for all: an LSTM where there is one."""
+    """The texts of each corpus by the same cell: an LSTM if there is one."""
     samples = table[(table["part"] == "sample") & (table["seed"] == 1)]
     cell = next((c for c in SHOWN if c in set(samples["cell"])), "")
     of = samples[samples["cell"] == cell]

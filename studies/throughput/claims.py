@@ -1,4 +1,4 @@
-"""What the throughput study's table decides."""
+"""Claims of the throughput study."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -49,15 +49,14 @@ def _right(about: "pd.DataFrame") -> Claim:
     if len(wrong):
         far = wrong["error"].max() if np.isfinite(wrong["error"]).all() else math.inf
         measured += f"; {wrong['variant'].iloc[0]} is wrong by {far:.1e}"
-    verdict = NOT if seen.empty else "fails" if len(wrong) else "holds" if len(right) == len(seen) else "ambiguous"
     return Claim(
         "right",
         "every variant computes what float64 does",
         "the textbook in float64",
         "all variants and sizes, gradients included",
         "at most 4 times the error of the textbook in the same dtype",
-        NOT if seen.empty else measured,
-        verdict,
+        "" if seen.empty else measured,
+        False if len(wrong) else len(right) == len(seen) or None,
     )
 
 
@@ -78,7 +77,7 @@ def _not_slower(table: "pd.DataFrame", about: "pd.DataFrame", part: str, variant
             calls = "around its chunks of logits it makes more small calls than torch, which weigh where there are few logits"
             why = calls if (part, variant) == ("cross_entropy", "kernels:torch") else ""
         rows.append(Claim(*claim, setting, threshold, _worst(seen), verdict, why))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _all_not_slower(compared: "pd.Series[Any]") -> str:
@@ -108,7 +107,7 @@ def _twice(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
         holds = (seen["speed_low"] >= TWICE).all()
         verdict = "holds" if holds else "fails" if (seen["speed_high"] < TWICE).any() else "ambiguous"
         rows.append(Claim(*claim, str(dtype), f">= {TWICE:g}", _worst(seen), verdict))
-    return rows or [Claim(*claim, "all", f">= {TWICE:g}", NOT, NOT)]
+    return rows or [Claim(*claim, "all", f">= {TWICE:g}")]
 
 
 def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
@@ -117,8 +116,8 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
     threshold = f"> {1 + FLOOR:g} times"
     rows: list[Claim] = []
     steps = about[(about["part"] == "sequential") & (about["variant"] == "steps") & (about["compared"] != NOT)]
-    for dtype, found in steps.groupby("dtype", sort=False):
-        group = together(table, found)
+    for dtype, of_dtype in steps.groupby("dtype", sort=False):
+        group = together(table, of_dtype)
         costs = 1 / group["speed"].dropna()
         least, most = (f"{value:.3g}" for value in (costs.min(), costs.max()))
         if (group["compared"] == "slower").all():
@@ -126,8 +125,8 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
         else:
             verdict = "fails" if group["compared"].isin(["faster", "same"]).any() else "ambiguous"
         measured = f"{least} to {most} times the time of one product, at {len(group)} sizes" if len(costs) else UNDEFINED
-        rows.append(Claim(*claim, str(dtype), threshold, measured, verdict))
-    return rows or [Claim(*claim, "all", threshold, NOT, NOT)]
+        rows.append(Claim(*claim, str(dtype), threshold, measured, verdict, "", {"dtype": dtype}))
+    return rows or [Claim(*claim, "all", threshold)]
 
 
 def _proportional(fits: "pd.DataFrame") -> list[Claim]:
@@ -141,11 +140,11 @@ def _proportional(fits: "pd.DataFrame") -> list[Claim]:
         if not math.isfinite(fit.exponent):
             continue
         power = Interval(fit.exponent, fit.low, fit.high)
-        verdict = "ambiguous" if fit.points < FEW else decided(power, low, high)
+        verdict = None if fit.points < FEW else decided(power, low, high)
         setting = ", ".join(w for w in (fit.cell, fit.direction, fit.dtype, fit.variant, fit.mode, fit.cache) if w)
         measured = f"T^{power}, {fit.points} sizes"
         source, threshold = "lecture, slide Standard (Elman) RNN", f"exponent within [{low:g}, {high:g}]"
-        why_open = why if verdict == "ambiguous" else ""
+        why_open = why if verdict in (None, "ambiguous") else ""
         rows.append(Claim("proportional", text, source, setting, threshold, measured, verdict, why_open))
     return rows
 
@@ -156,22 +155,21 @@ def _lean(about: "pd.DataFrame") -> list[Claim]:
     for variant in OURS:
         text = f"{variant}'s loss holds at most half the memory that torch.nn's holds"
         claim = f"memory.{variant}", text, "aim of the kernels"
-        found = False
+        measured_any = False
         for (direction, dtype), group in losses.groupby(["direction", "dtype"], sort=False):
             largest = group[group["batch"] * group["vocabulary"] == (group["batch"] * group["vocabulary"]).max()]
             peaks = largest.groupby("variant")["peak_bytes"].first()
             if variant not in peaks or "torch.nn" not in peaks:
                 continue
-            found = True
-            setting = f"{direction}, {dtype}, {_size(largest.iloc[0])}"
-            measured, verdict = UNDEFINED, "ambiguous"
+            measured_any = True
+            sizes, share, measured = _size(largest.iloc[0]), math.nan, UNDEFINED
             if peaks["torch.nn"] > 0 and peaks[variant] > 0:  # every call holds something
                 share = peaks[variant] / peaks["torch.nn"]
                 measured = f"{share:.2f} ({peaks[variant] / 1e6:.3g} of {peaks['torch.nn'] / 1e6:.3g} MB)"
-                verdict = "holds" if share <= 0.5 else "fails"
-            rows.append(Claim(*claim, setting, "<= 0.5", measured, verdict))
-        if not found:
-            rows.append(Claim(*claim, "all", "<= 0.5", NOT, NOT))
+            facts = {"direction": direction, "dtype": dtype, "sizes": sizes, "share": share}
+            rows.append(Claim(*claim, f"{direction}, {dtype}, {sizes}", "<= 0.5", measured, share <= 0.5, "", facts))
+        if not measured_any:
+            rows.append(Claim(*claim, "all", "<= 0.5"))
     return rows
 
 

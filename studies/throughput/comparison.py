@@ -1,4 +1,4 @@
-"""What the throughput study's samples come to: medians and rates, comparisons, exponents. Tables in, tables out."""
+"""Summaries of the throughput study's samples: medians, rates, comparisons, exponents."""
 
 import math
 from typing import Any
@@ -25,35 +25,44 @@ AXES = {
 }
 
 
-_known: "dict[Any, pd.DataFrame]" = {}
+Samples = dict[Any, "pd.Series[Any]"]  # of each variant and setting, in the order of the table
+_known: "dict[Any, tuple[pd.DataFrame, Samples]]" = {}
 
 
 def summary(table: "pd.DataFrame") -> "pd.DataFrame":
-    """One row a variant and setting. Of the same table as last time it is there already, since claims and figures all ask.
+    """Sum up a table, one row for each variant and setting. The last summary is cached, since claims and figures all ask for
+    it.
 
-    ``seconds`` with ``low`` and ``high`` (median of the samples, 95% BCa interval); ``us_per_step``, ``tokens_per_second``,
-    ``tflops``, ``gbs`` (least bytes that must move, over the time); ``of_product`` and ``of_copy``, the shares of this
-    machine's measured peaks; ``floor_us`` and ``of_floor``, what a step's exchange alone takes where it was measured on such a
-    GPU, and its share of the step; ``speed`` with its interval, the median of paired ratios to ``against``, above 1 where this
-    variant is faster; ``compared``, the comparison in a word, ambiguous where both were timed and have no ratio, as of a clock
-    that stood still. nan stands for what does not apply, was not measured, or is no finite number.
+    Returns:
+        ``seconds`` with ``low`` and ``high`` (median of the samples, 95% BCa interval); ``us_per_step``, ``tokens_per_second``,
+        ``tflops``, ``gbs`` (least bytes that must move, over the time); ``of_product`` and ``of_copy``, the shares of this
+        machine's measured peaks; ``floor_us`` and ``of_floor``, the time of a step's exchange alone where such a GPU was
+        measured, and its share of the step; ``speed`` with its interval, the median of paired ratios to ``against``, above 1
+        where this variant is faster; ``compared``, the comparison in a word, ambiguous if both were timed and have no ratio, as
+        with a clock that stood still. nan means that a value does not apply, was not measured, or is not finite.
     """
 
+    known = _summed_up(table)[0].copy()
+    known.attrs = table.attrs
+    return known
+
+
+def _summed_up(table: "pd.DataFrame") -> "tuple[pd.DataFrame, Samples]":
+    """The summary, and the samples that it is of."""
     key = (int(pd.util.hash_pandas_object(table, index=False).sum()), repr(table.attrs))
     if key not in _known:
         _known.clear()
-        _known[key] = _summary(table)
-    made = _known[key].copy()
-    made.attrs = table.attrs
-    return made
+        groups = _groups(table)
+        seconds = _samples(table, groups)
+        _known[key] = _summary(table, groups, seconds), seconds
+    return _known[key]
 
 
-def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
+def _summary(table: "pd.DataFrame", groups: dict[Any, "pd.DataFrame"], seconds: Samples) -> "pd.DataFrame":
     rows: list[dict[str, Any]] = []
-    groups = _groups(table)
-    seconds = {key: _samples(group) for key, group in groups.items()}
+    timed = set(table.loc[table["status"] == "timed", list(KEYS)].itertuples(index=False, name=None))
     with np.errstate(all="ignore"):
-        peaks = _peaks(groups)
+        peaks = _peaks(groups, seconds)
         for key, group in groups.items():
             at = dict(zip(KEYS, key, strict=True))
             first, samples = group.iloc[0], seconds[key]
@@ -61,7 +70,7 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
             rates = {"tflops": ratio(first["flops"] / 1e12, time.value), "gbs": ratio(first["bytes"] / 1e9, time.value)}
             against = AGAINST.get(at["part"], "")
             reference = (*key[: len(CELL)], against, at["mode"], at["cache"])
-            both = reference in groups and _timed(group) and _timed(groups[reference])
+            both = {key, reference} <= timed
             speed = _speed(samples, seconds[reference]) if both else NOTHING
             own = at["variant"] == against
             us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan
@@ -83,60 +92,58 @@ def _summary(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def growth(table: "pd.DataFrame") -> "pd.DataFrame":
-    """How time grows with each size while the others stay: ``exponent`` of a power law with its 95% interval.
+    """Exponent of a power law of the time in each size, while the others stay, with its 95% interval.
 
-    One row a variant and size that took three values or more; ``over`` is the size's letter, ``points`` their number.
+    Returns:
+        One row for each variant and size with three values or more; ``over`` is the size's letter, ``points`` their number.
     """
     return exponents(summary(table))
 
 
 def together(table: "pd.DataFrame", rows: "pd.DataFrame") -> "pd.DataFrame":
-    """Rows of a summary that were compared, with intervals that all hold at once, each at 1 - 5% / n (Bonferroni).
+    """Compared rows of a summary with intervals that hold simultaneously, each at 1 - 5% / n (Bonferroni).
 
-    Of forty settings that are the same, one seems slower at 95% each; a claim about all of them needs these.
+    Of forty settings that are equal, one or two seem slower at 95% each; a claim about all of them needs these intervals.
     """
     rows = rows[rows["compared"] != NOT].copy()
-    groups = _groups(table)
+    seconds = _summed_up(table)[1]
     for index, row in rows.iterrows():
         key = tuple(row[list(KEYS)])
         other = (*key[: len(CELL)], row["against"], row["mode"], row["cache"])
-        speed = _speed(_samples(groups[key]), _samples(groups[other]), 1 - 0.05 / len(rows))
+        speed = _speed(seconds[key], seconds[other], 1 - 0.05 / len(rows))
         rows.loc[index, ["speed_low", "speed_high"]] = speed.low, speed.high
         rows.loc[index, "compared"] = _word(speed)
     return rows
 
 
 def _word(speed: Interval) -> str:
-    """The comparison of two that were timed: without a ratio it is not decided."""
+    """The comparison of two variants in a word; ambiguous without a ratio."""
     return compare(speed) if math.isfinite(speed.value) else "ambiguous"
 
 
-def _timed(group: "pd.DataFrame") -> bool:
-    return bool((group["status"] == "timed").any())
-
-
 def _groups(table: "pd.DataFrame") -> dict[Any, Any]:
-    """The rows of each variant and setting, without ``attrs``: pandas copies them at every operation, which takes longer than
-    all else."""
+    """The rows of each variant and setting, without ``attrs``, because pandas copies those at every operation."""
     bare = table.copy(deep=False)
     bare.attrs = {}
     return dict(list(bare.groupby(list(KEYS), sort=False)))
 
 
-def _samples(group: "pd.DataFrame") -> "pd.Series[Any]":
-    """Seconds by round, of rows that were timed and hold a time."""
-    timed = group[(group["status"] == "timed") & (group["seconds"] > 0) & (group["seconds"] < math.inf)]
-    return timed.set_index("round")["seconds"]
+def _samples(table: "pd.DataFrame", groups: dict[Any, "pd.DataFrame"]) -> Samples:
+    """Seconds by round, of rows with a time; none for a variant and setting without such rows."""
+    timed = table[(table["status"] == "timed") & (table["seconds"] > 0) & (table["seconds"] < math.inf)]
+    seconds = {key: group.set_index("round")["seconds"] for key, group in _groups(timed).items()}
+    nothing = table.iloc[:0].set_index("round")["seconds"]
+    return {key: seconds.get(key, nothing) for key in groups}
 
 
 def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0.95) -> Interval:
-    """How many times as fast as the other, over rounds in which both were timed."""
+    """Speed relative to the other, over rounds in which both were timed."""
     both = own.index.intersection(other.index)
     return paired_ratio(other[both], own[both], confidence) if len(both) else NOTHING
 
 
 def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
-    """Microseconds a step of the exchange alone, on the GPU that the table was made on; nan where nobody measured it."""
+    """Microseconds a step of the exchange alone on the table's GPU; nan if unmeasured."""
     if at["part"] != "recurrence" or not machine.get("capability"):
         return math.nan
     device = f"sm_{str(machine['capability']).replace('.', '')}"
@@ -144,14 +151,14 @@ def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
     return forward if at["direction"] == "forward" else forward + backward
 
 
-def _peaks(groups: dict[Any, "pd.DataFrame"]) -> dict[str, float]:
-    """TFLOP/s of products by dtype and, under ``copy``, GB/s: the best that was measured."""
+def _peaks(groups: dict[Any, "pd.DataFrame"], samples: Samples) -> dict[str, float]:
+    """Best measured TFLOP/s of products by dtype, and GB/s under ``copy``."""
     best: dict[str, float] = {}
     for key, group in groups.items():
         at = dict(zip(KEYS, key, strict=True))
         if at["part"] != "peak" or at["variant"] == "launch":
             continue
-        seconds = median(_samples(group)).value
+        seconds = median(samples[key]).value
         copy = at["variant"] == "copy"
         name, amount = ("copy", group["bytes"].iloc[0] / 1e9) if copy else (at["dtype"], group["flops"].iloc[0] / 1e12)
         best[name] = max(best.get(name, 0.0), ratio(amount, seconds))  # a time that is nan changes nothing
@@ -168,6 +175,8 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
     for key, group in about[about["part"].isin(AXES)].groupby(fixed, sort=False):
         axes = AXES[key[0]]
         for column, letter, _ in axes:
+            if group[column].nunique() < 3:
+                continue
             line = group
             for other, _, parameter in axes:
                 if other != column:
@@ -175,6 +184,6 @@ def exponents(about: "pd.DataFrame") -> "pd.DataFrame":
             line = line[line["seconds"] > 0]
             if line[column].nunique() >= 3:
                 fit = power_law(line[column], line["seconds"])
-                found = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
-                rows.append(dict(zip(fixed, key, strict=True)) | found)
+                exponent = {"over": letter, "points": len(line), "exponent": fit.value, "low": fit.low, "high": fit.high}
+                rows.append(dict(zip(fixed, key, strict=True)) | exponent)
     return pd.DataFrame(rows, columns=[*fixed, "over", "points", "exponent", "low", "high"])

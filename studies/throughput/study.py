@@ -1,7 +1,7 @@
-"""How fast this project is beside everything that one would use instead: recurrences, losses, whole training steps.
+"""Speed of this project beside its alternatives: recurrences, losses, whole training steps.
 
-Each cell is one work at one size; all variants that can do it take turns at it, after each was held to the float64 result.
-Sizes are varied one at a time about the first value of each, so that every other column of a curve is constant.
+A cell is one computation at one size; all variants take turns at it, after each was compared with the float64 result. Sizes
+vary one at a time about the first value of each, so that along a curve only one size changes.
 """
 
 import os
@@ -19,7 +19,7 @@ from recurrent_lm.studies.engine.study import Cell, Sweep, label
 from recurrent_lm.studies.throughput.claims import NAMES, claims
 from recurrent_lm.studies.throughput.comparison import AXES, CELL, KEYS, STATUSES, growth, summary
 from recurrent_lm.studies.throughput.times import listing
-from recurrent_lm.studies.timing import losses, machine, own, recurrences, steps
+from recurrent_lm.studies.timing import losses, own, peaks, recurrences, steps
 from recurrent_lm.studies.timing.cuda import exact_float32
 from recurrent_lm.studies.timing.trial import Entry, trial
 from recurrent_lm.studies.timing.trial import complaint as complaint_of
@@ -46,10 +46,12 @@ GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training st
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Sizes: B ``batch``, H ``hidden`` (inputs are as wide) and T ``steps`` of recurrences and training; N ``tokens``,
-    d ``width`` and V ``vocabulary`` of losses; training takes V too. The first value of each is where the others vary.
-    torch.compile takes part at the ``first`` of all sizes only, unless ``compiled`` says ``all``: it compiles for each
-    size, which takes longer than all the rest."""
+    """Sizes: B ``batch``, H ``hidden`` (also of inputs) and T ``steps`` of recurrences and training; N ``tokens``, d ``width``
+    and V ``vocabulary`` of losses; training uses V, too. While one size varies, the others have their first value.
+
+    torch.compile takes part only at the ``first`` of all sizes unless ``compiled`` is ``all``, because compiling each size
+    takes longer than all the rest.
+    """
 
     parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
     variants: tuple[str, ...] = choices(*CHOSEN, names=VARIANTS)
@@ -106,7 +108,7 @@ class Study(Sweep):
             self._hold(name)
 
     def inputs(self) -> str:
-        """The sources of ``own``: a variant that was changed is measured anew."""
+        """Digest of the sources of ``own``, so that an edited variant is measured again."""
         return ",".join(own.load(name).digest() for name in self._own)
 
     @property
@@ -114,7 +116,7 @@ class Study(Sweep):
         return tuple(dict.fromkeys(name.strip() for name in self.own.split(",") if name.strip()))
 
     def _hold(self, name: str) -> None:
-        """Refuse an own variant that is right nowhere, at the first sizes of each cell, before anything is timed."""
+        """Refuse a user's variant that is wrong at the first sizes of every cell, before anything is timed."""
         part = own.load(name).part
         cells = [cell for cell in self.cells() if cell["part"] == part and self._first(cell)]
         if not cells:
@@ -131,8 +133,10 @@ class Study(Sweep):
         return [cell for part in PARTS if part in self.parts for cell in getattr(self, f"_{part}")()]
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a variant, mode, cache and round: ``seconds`` of one call, ``error`` against float64, the work's ``flops``
-        and least ``bytes``, ``peak_bytes`` of memory. A variant that was not timed has one row, whose ``note`` says why."""
+        """One row for each variant, mode, cache and round: ``seconds`` of one call, ``error`` against float64, the
+        computation's ``flops`` and least ``bytes``, ``peak_bytes`` of memory. A variant that was not timed has one row, with
+        the reason in ``note``.
+        """
         names = OFFERS[cell["part"]]
         if cell["part"] == "peak":
             names = (cell["cell"],)
@@ -148,15 +152,15 @@ class Study(Sweep):
         return tuple(name for name in self._own if own.load(name).part == part)
 
     def _first(self, cell: Cell) -> bool:
-        """Whether all sizes of a cell are the first of theirs."""
+        """Whether all sizes of a cell are their parameters' first values."""
         return all(cell[column] == getattr(self, parameter)[0] for column, _, parameter in AXES[cell["part"]])
 
     def _work(self, cell: Cell) -> Work:
         part, kind, direction, dtype, batch, step, hidden, vocabulary = cell.values()
         if part == "peak":
             if kind == "copy":
-                return machine.copy(hidden, self.device)
-            return machine.product(hidden, dtype, self.device) if kind == "product" else machine.launch(self.device)
+                return peaks.copy(hidden, self.device)
+            return peaks.product(hidden, dtype, self.device) if kind == "product" else peaks.launch(self.device)
         if part == "sequential":
             return recurrences.sequential(dtype, batch, hidden, step, self.device)
         if part == "recurrence":
@@ -197,7 +201,7 @@ class Study(Sweep):
                 yield _cell("training", "lstm", "update", dtype, batch=self.batch[0], steps=self.steps[0], **size)
 
     def _bytes(self, cell: Cell) -> float:
-        """Less than what a cell will hold, in bytes: its numbers in float64 and in one other dtype."""
+        """A lower bound of a cell's memory in bytes: its numbers in float64 and in one other dtype."""
         b, t, h, v = (float(cell[k]) for k in ("batch", "steps", "hidden", "vocabulary"))
         if cell["part"] == "peak":
             return 2e6 * h if cell["cell"] == "copy" else 20 * h * h
@@ -210,7 +214,7 @@ class Study(Sweep):
 
 
 def star(**axes: tuple[int, ...]) -> Iterator[dict[str, int]]:
-    """The first value of each axis, and then each axis's other values with the first of the others."""
+    """The first value of each axis together, then each axis's other values with the first values of the others."""
     base = {name: values[0] for name, values in axes.items()}
     yield base
     for name, values in axes.items():
@@ -244,7 +248,7 @@ PRESETS = {"smoke": Study(**_SMOKE), "cpu": Study(), "cpu-long": Study(**_LONG),
 
 
 def complaint(study: Study, table: "pd.DataFrame") -> str:
-    """What keeps a table from being one of this study; nothing if it is one."""
+    """Why a table is not one of this study; empty if it is one."""
     if not table["status"].isin(STATUSES).all():
         return f"holds a status that is none of {', '.join(STATUSES)}"
     cells = {tuple(cell.values()) for cell in study.cells()}

@@ -1,4 +1,4 @@
-"""The times of a table of throughput, to read: rows are sizes, columns are variants."""
+"""The times of a throughput table as text: sizes as rows, variants as columns."""
 
 import math
 from collections.abc import Iterator
@@ -17,8 +17,9 @@ SKIPPED = ("skipped", "disagrees", "failed")
 
 
 def listing(table: "pd.DataFrame") -> str:
-    """Blocks of microseconds, the fastest of a row with a star; below each time, how many times as fast as ``against`` it is
-    with the 95% interval. What was not timed is named below, with its reason."""
+    """Blocks of microseconds, with a star at the fastest of a row; below each time the speed relative to ``against`` with its
+    95% interval. Variants that were not timed follow with the reason.
+    """
     about = summary(table)
     about = about[about["part"].isin(AGAINST)]
     blocks = [_block(dict(zip(BLOCK, key, strict=True)), rows) for key, rows in about.groupby(BLOCK, sort=False)]

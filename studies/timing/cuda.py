@@ -62,7 +62,7 @@ class EventTimer:
 
 @dataclass(frozen=True)
 class FreshTimer(EventTimer):
-    """Each call is timed alone, behind its own ``refill``, which does not count."""
+    """Times each call alone, after its own ``refill``, which does not count."""
 
     def sample(self, call: Any, repeats: int) -> float:
         total = 0.0
@@ -83,7 +83,7 @@ def _between(call: Callable[[], object]) -> float:
 
 
 def graphed(peer: Peer) -> Peer:
-    """A peer whose call is replayed from a CUDA graph: no launch is paid by the host."""
+    """A contestant whose call is replayed from a CUDA graph, without the host's launches."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     try:
@@ -109,7 +109,7 @@ def graphed(peer: Peer) -> Peer:
 
 
 class Gpu:
-    """What the driver says of the current GPU, through nvidia-ml-py where it is installed."""
+    """The driver's data on the current GPU, from nvidia-ml-py if it is installed."""
 
     def __init__(self) -> None:
         self._nvml: Any = None
@@ -126,7 +126,7 @@ class Gpu:
         self._nvml = pynvml
 
     def weather(self) -> Weather:
-        """Clock and power now, and whether the clock is held down."""
+        """Clock and power now, and whether the clock is throttled."""
         nvml = self._nvml
         if nvml is None:
             return Weather()
@@ -138,15 +138,8 @@ class Gpu:
             return Weather()
         return Weather(clock, watts, any(reasons & bit for bit in SPOILING))
 
-    def driver(self) -> str:
-        """The driver's version; empty where nobody says."""
-        if self._nvml is None:
-            return ""
-        version = self._nvml.nvmlSystemGetDriverVersion()
-        return version.decode() if isinstance(version, bytes) else str(version)
-
 
 def exact_float32() -> None:
-    """No TF32 in float32: cuDNN takes it unasked, which is other work."""
+    """Turn TF32 off in float32; cuDNN uses it by default, and computes something else then."""
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False

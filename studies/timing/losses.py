@@ -1,4 +1,4 @@
-"""The decoder's product and the softmax cross-entropy as one work."""
+"""The decoder's product and the softmax cross-entropy as one computation."""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,7 +44,9 @@ def cross_entropy(
 
     def another(name: str) -> Peer:
         loss = own.loss(name, weight)
-        a, w, b = (t.detach().clone().requires_grad_() for t in (x, weight, bias))  # one that is overwritten is nobody else's
+        a, w, b = (
+            t.detach().clone().requires_grad_() for t in (x, weight, bias)
+        )  # copies, since a contestant may overwrite its inputs
         y = target.clone()
         with torch.no_grad():
             own.checked(loss(a, w, b, y), ())
@@ -72,5 +74,5 @@ def cross_entropy(
 
 
 def textbook(x: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> Tensor:
-    """nn.Linear and F.cross_entropy, as everybody writes them."""
+    """nn.Linear and F.cross_entropy, as they are usually written."""
     return F.cross_entropy(F.linear(x, weight, bias), target)

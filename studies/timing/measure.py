@@ -1,6 +1,6 @@
-"""Time that can be trusted: nothing is timed that is wrong, and peers take turns in random order.
+"""Samples of time: contestants are checked before they are timed, and take turns in random order.
 
-The clock is a parameter, so that tests can give one whose truth is known.
+The clock is a parameter, so that tests can use one whose truth is known.
 """
 
 import gc
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -19,7 +19,7 @@ MOST = 10_000  # calls in a sample
 
 @dataclass(frozen=True)
 class Weather:
-    """The state of the processor around a sample; nan where nobody says."""
+    """The processor's state around a sample; nan if unknown."""
 
     clock_mhz: float = math.nan
     watts: float = math.nan
@@ -27,10 +27,10 @@ class Weather:
 
 
 class Timer(Protocol):
-    """What takes samples."""
+    """Takes samples."""
 
     def prepare(self, call: Callable[[], object]) -> int:
-        """Warm up; how many calls a sample takes."""
+        """Warm up; returns the number of calls in a sample."""
 
     def sample(self, call: Callable[[], object], repeats: int) -> float:
         """Seconds a call."""
@@ -38,11 +38,11 @@ class Timer(Protocol):
 
 @dataclass(frozen=True)
 class WallTimer:
-    """The clock on the wall, for work that is done when its call returns.
+    """Wall-clock time, for calls that return when their work is done.
 
     Args:
-        least: seconds that a sample lasts at least; shorter work is repeated within it, so that the clock's own cost
-            and resolution do not count.
+        least: minimum duration of a sample in seconds; shorter calls are repeated, so that the clock's own cost and resolution
+            do not count.
         warmup: seconds; at least two calls.
         now: the clock.
     """
@@ -71,7 +71,7 @@ class WallTimer:
 
 
 def repeats_for(least: float, shortest: float) -> int:
-    """Calls that fill ``least`` seconds at ``shortest`` seconds a call."""
+    """Number of calls that fill ``least`` seconds at ``shortest`` seconds a call."""
     if least <= shortest:
         return 1
     return min(MOST, math.ceil(least / shortest)) if shortest > 0 else MOST
@@ -79,9 +79,9 @@ def repeats_for(least: float, shortest: float) -> int:
 
 @dataclass(frozen=True)
 class Sample:
-    """Seconds a call of one contestant in one round."""
+    """Seconds a call of one contestant, by the key that ``race`` knows it by, in one round."""
 
-    name: str
+    name: Any
     round: int
     seconds: float
     weather: Weather = Weather()
@@ -89,22 +89,32 @@ class Sample:
 
 @dataclass
 class Race:
-    """The samples that count, and how many of each contestant do not, because the processor was throttled."""
+    """The valid samples, and for each contestant the number dropped because the processor was throttled."""
 
     samples: list[Sample] = field(default_factory=list)
-    dropped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[Any] = field(default_factory=Counter)
 
 
 def race(
-    calls: Mapping[str, Callable[[], object]],
+    calls: Mapping[Any, Callable[[], object]],
     timer: Timer,
     rounds: int,
     seed: int = 0,
     weather: Callable[[], Weather] = Weather,
 ) -> Race:
-    """Time all contestants in each round, in an order drawn anew each time.
+    """Time all contestants in each round, in a new random order each time.
 
-    Whatever slows the machine down for a while hits all alike, and ratios within a round do not see it.
+    Slow phases of the machine then affect all contestants alike, and ratios within a round cancel them.
+
+    Args:
+        calls: name to function.
+        timer: takes the samples.
+        rounds: samples of each contestant.
+        seed: of the order.
+        weather: reports the processor's state after each sample.
+
+    Returns:
+        The samples.
     """
 
     random = np.random.default_rng(seed)
@@ -126,7 +136,7 @@ def race(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Python's collector, which strikes whom it will, waits."""
+    """Switch Python's garbage collector off in the block, since it would strike a random contestant."""
     gc.collect()
     was = gc.isenabled()
     gc.disable()

@@ -1,17 +1,16 @@
-"""Somebody's own recurrence or loss, named ``module:factory``, as one more peer.
+"""A user's recurrence or loss, named ``module:factory``, as a contestant.
 
-A factory of recurrences takes ``input_size`` and ``hidden_size``, one of losses ``width`` and ``vocabulary``; either may take
-``device`` and ``dtype`` too, and one of recurrences ``cell``. What it gives is one of
+A recurrence's factory takes ``input_size`` and ``hidden_size``, a loss's ``width`` and ``vocabulary``; either may take
+``device`` and ``dtype``, and a recurrence's ``cell``. It returns one of
 
 * a module with torch.nn's parameters weight_ih, weight_hh, bias_ih and bias_hh, with or without ``_l0``: x [T, B, H] to h
-  [T, B, H], or to a tuple that begins with it, as nn.LSTM's;
-* a function h = f(x, weight_ih, weight_hh, bias_ih, bias_hh), of torch.nn's shapes;
-* a function or module of losses, f(input [N, d], weight [V, d], bias [V], target [N]) to the mean loss.
+  [T, B, H], or to a tuple that begins with h, as nn.LSTM's;
+* a function h = f(x, weight_ih, weight_hh, bias_ih, bias_hh) with torch.nn's shapes;
+* a function or module of a loss, f(input [N, d], weight [V, d], bias [V], target [N]), which returns the mean loss.
 
-States begin at zero. Gradients must be autograd's to ask for.
+States begin at zero. Autograd must be able to compute the gradients.
 """
 
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable
@@ -24,18 +23,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recurrent_lm.lm import InputError
+from recurrent_lm.lm import InputError, digest
 from recurrent_lm.studies.timing.work import Unavailable
 
 SIZES = {"recurrence": ("input_size", "hidden_size"), "cross_entropy": ("width", "vocabulary")}
 OPTIONAL = {"recurrence": ("cell", "device", "dtype"), "cross_entropy": ("device", "dtype")}
 CONTRACT = "a recurrence's factory takes (input_size, hidden_size) and may take cell, a loss's takes (width, vocabulary)"
-LONGEST = 200  # characters of somebody's error in a sentence
+LONGEST = 200  # characters of an error in a sentence
 
 
 @dataclass(frozen=True)
 class Own:
-    """A factory that was imported: the part of the study that it belongs to, what it may be told, and the file it is from."""
+    """An imported factory: the part of the study it belongs to, its optional arguments, and its file."""
 
     name: str
     part: str
@@ -44,7 +43,7 @@ class Own:
     file: Path | None
 
     def made(self, sizes: tuple[int, int], **more: Any) -> Any:
-        """What the factory gives for these sizes; ``more`` as far as it takes it."""
+        """Call the factory for these sizes, with those of ``more`` that it takes."""
         given = dict(zip(SIZES[self.part], sizes, strict=True)) | {key: more[key] for key in self.optional}
         result = self.factory(**given)
         if not callable(result):
@@ -52,16 +51,16 @@ class Own:
         return result
 
     def digest(self) -> str:
-        """Of its source, so that a changed one is measured anew."""
-        return hashlib.sha256(self.file.read_bytes()).hexdigest() if self.file else ""
+        """Digest of the source, so that an edited factory is measured again."""
+        return digest(self.file.read_bytes()) if self.file else ""
 
 
 @cache
 def load(name: str) -> Own:
-    """Import ``module:factory``, from the working folder too, as ``python`` does.
+    """Import ``module:factory``, also from the working folder.
 
     Raises:
-        InputError: in a sentence, when it cannot be imported or takes other arguments.
+        InputError: if it cannot be imported or takes other arguments.
     """
     module_name, _, attribute = name.partition(":")
     if not all(part.isidentifier() for part in module_name.split(".")) or not attribute.isidentifier():
@@ -70,18 +69,18 @@ def load(name: str) -> Own:
         sys.path.insert(0, here)
     try:
         module = import_module(module_name)
-    except (Exception, SystemExit) as error:  # whatever somebody's file raises
+    except (Exception, SystemExit) as error:  # a user's file may raise anything
         raise InputError(f"{name} cannot be imported: {told(error)}") from None
     factory = getattr(module, attribute, None)
     if not callable(factory):
-        there = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
-        raise InputError(f"{name} {there}; it must be a factory: {CONTRACT}")
+        fault = "is not a callable" if hasattr(module, attribute) else f"is not there: {module_name} has no {attribute}"
+        raise InputError(f"{name} {fault}; it must be a factory: {CONTRACT}")
     file = getattr(module, "__file__", None)
     return Own(name, *_taken(name, factory), Path(file) if file else None)
 
 
 def _taken(name: str, factory: Callable[..., Any]) -> tuple[str, Callable[..., Any], tuple[str, ...]]:
-    """The part whose sizes a factory takes, the factory, and the optional arguments that it names."""
+    """The part whose sizes a factory takes, the factory, and its optional arguments."""
     try:
         signature = inspect.signature(factory)
     except (TypeError, ValueError):
@@ -99,17 +98,27 @@ def _taken(name: str, factory: Callable[..., Any]) -> tuple[str, Callable[..., A
 def recurrence(
     name: str, cell: str, weights: dict[str, Tensor], direction: str
 ) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-    """The forward pass of an own recurrence and its weights, as the other peers' (``peers.torch_nn``)."""
+    """Prepare a user's recurrence with the given weights.
+
+    Args:
+        name: ``module:factory``.
+        cell: a key of ``kernels.CELLS``.
+        weights: torch.nn's weights by name.
+        direction: "forward" puts a module into evaluation mode.
+
+    Returns:
+        The forward pass, and the weights as leaves.
+    """
     weight = weights["weight_ih"]
     sizes = weight.shape[1], weights["weight_hh"].shape[1]
-    made = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
-    if isinstance(made, nn.Module):
-        made.to(weight.device, weight.dtype).train(direction != "forward")
-        leaves = _filled(made, weights, cell)
+    variant = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
+    if isinstance(variant, nn.Module):
+        variant.to(weight.device, weight.dtype).train(direction != "forward")
+        leaves = _filled(variant, weights, cell)
     else:
         leaves = [w.detach().clone().requires_grad_() for w in weights.values()]
 
-    call = made if isinstance(made, nn.Module) else lambda x: made(x, *leaves)
+    call = variant if isinstance(variant, nn.Module) else lambda x: variant(x, *leaves)
 
     def forward(x: Tensor) -> Tensor:
         output = call(x)
@@ -119,14 +128,14 @@ def recurrence(
 
 
 def loss(name: str, weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
-    """An own loss for weights [V, d]: (input, weight, bias, target) to the mean loss."""
+    """A user's loss for weights [V, d]: (input, weight, bias, target) to the mean loss."""
     vocabulary, width = weight.shape
-    made = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
-    return made.to(weight.device) if isinstance(made, nn.Module) else made
+    variant = load(name).made((width, vocabulary), device=weight.device, dtype=weight.dtype)
+    return variant.to(weight.device) if isinstance(variant, nn.Module) else variant
 
 
 def checked(output: Any, shape: tuple[int, ...]) -> None:
-    """Refuse, with its shape, an output that cannot be compared."""
+    """Refuse an output that is no tensor of this shape."""
     if not isinstance(output, Tensor):
         raise TypeError(f"it gives {_kind(output)}, not a tensor")
     if tuple(output.shape) != shape:
@@ -134,14 +143,14 @@ def checked(output: Any, shape: tuple[int, ...]) -> None:
 
 
 def told(error: BaseException) -> str:
-    """An error in a line."""
+    """An error in one line."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:LONGEST]}"
 
 
 def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Tensor]:
-    """Give a module its weights; its parameters, in the order of ``weights``."""
-    there = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
-    shapes = {key: list(parameter.shape) for key, parameter in there.items()}
+    """Copy weights into a module; returns its parameters in the order of ``weights``."""
+    parameters = {key.removesuffix("_l0"): parameter for key, parameter in module.named_parameters()}
+    shapes = {key: list(parameter.shape) for key, parameter in parameters.items()}
     wanted = {key: list(value.shape) for key, value in weights.items()}
     if shapes != wanted:
         listed = ", ".join(f"{key} {shape}" for key, shape in shapes.items()) or "none"
@@ -149,8 +158,8 @@ def _filled(module: nn.Module, weights: dict[str, Tensor], cell: str) -> list[Te
         raise Unavailable(f"it has the parameters {listed}; {cell} has {needed}")
     with torch.no_grad():
         for key, value in weights.items():
-            there[key].copy_(value)
-    return [there[key] for key in weights]
+            parameters[key].copy_(value)
+    return [parameters[key] for key in weights]
 
 
 def _kind(value: object) -> str:

@@ -26,7 +26,7 @@ CELL_MODULES = {
     "rnn-tanh": nn.RNNCell,
     "rnn-relu": partial(nn.RNNCell, nonlinearity="relu"),
 }
-ALIGNED = 16  # columns that a bias takes where it has to be one
+ALIGNED = 16  # columns added to the weights where the bias has to be a column
 FLASHRNN = {"lstm": "lstm", "gru": "gru", "rnn-tanh": "elman"}
 
 Forward = Callable[[Tensor], Tensor]  # [T, B, H] to [T, B, H]
@@ -35,12 +35,12 @@ Forward = Callable[[Tensor], Tensor]  # [T, B, H] to [T, B, H]
 def torch_nn(cell: str, weights: dict[str, Tensor], direction: str) -> tuple[Forward, list[nn.Parameter]]:
     """torch.nn's module: cuDNN on a GPU, ATen's loop elsewhere."""
     module = _filled(_known(MODULES, cell, "torch.nn"), weights, "_l0")
-    module.train(direction != "forward")  # in evaluation mode it keeps nothing for a backward pass
+    module.train(direction != "forward")  # in evaluation mode nothing is saved for a backward pass
     return lambda x: module(x)[0], list(module.parameters())
 
 
 def cell_loop(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[nn.Parameter]]:
-    """The loop over nn.LSTMCell and its like."""
+    """A loop over nn.LSTMCell and its siblings."""
     module = _filled(_known(CELL_MODULES, cell, "torch.nn"), weights, "")
 
     def forward(x: Tensor) -> Tensor:
@@ -55,9 +55,11 @@ def cell_loop(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[nn.P
 
 
 def compiled_loop(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[Tensor]]:
-    """A step under torch.compile in a loop, the input's product outside; a whole sequence would unroll for minutes."""
+    """A step under torch.compile in a loop, with the input's product outside; compiling the whole sequence would take
+    minutes.
+    """
     check_compiler()
-    torch.compiler.reset()  # from a handful of shapes on it would fall back to eager without a word
+    torch.compiler.reset()  # after several shapes torch.compile would silently fall back to eager
     step = torch.compile(partial(kernels.step, cell), dynamic=False)
     leaves = [w.detach().clone().requires_grad_() for w in weights.values()]
     weight_ih, weight_hh, bias_ih, bias_hh = leaves
@@ -113,11 +115,14 @@ def liger(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     return lambda x, w, b, target: loss(w, x, target, b)
 
 
-def cut_cross_entropy(weight: Tensor) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
+def cut_cross_entropy(weight: Tensor, **options: Any) -> Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]:
     """Apple's cut cross-entropy (Wijmans et al. 2025). Its release 25.1.1 takes no bias, so there the bias becomes a column of
-    the weights beside a column of ones, with zeros that keep rows aligned: the same loss, at the cost of two copies."""
-    loss = _installed("cut_cross_entropy", "cut-cross-entropy", weight).linear_cross_entropy
-    if "bias" in inspect.signature(loss).parameters:
+    the weights beside a column of ones, with zeros that keep rows aligned: the same loss, at the cost of two copies.
+
+    ``options`` are of its function; ``filter_eps=None`` turns the filter of small gradients off."""
+    function = _installed("cut_cross_entropy", "cut-cross-entropy", weight).linear_cross_entropy
+    loss = partial(function, **options)
+    if "bias" in inspect.signature(function).parameters:
         return lambda x, w, b, target: loss(x, w, target, bias=b)
 
     def with_bias(x: Tensor, w: Tensor, b: Tensor, target: Tensor) -> Tensor:

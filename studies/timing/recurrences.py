@@ -56,7 +56,7 @@ def recurrence(
 
     def another(name: str) -> Peer:
         forward, leaves = own.recurrence(name, cell, weights, direction)
-        input = x.detach().clone().requires_grad_()  # one that is overwritten is nobody else's
+        input = x.detach().clone().requires_grad_()  # a copy, since a contestant may overwrite its input
         with torch.no_grad():
             own.checked(forward(input), tuple(x.shape))
         return differentiable(lambda: forward(input), (input, *leaves), grad, direction)

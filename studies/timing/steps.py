@@ -23,6 +23,7 @@ from recurrent_lm.studies.timing.work import Peer, Tensors, Unavailable, Work, t
 
 OURS = {"kernels:torch": "torch", "kernels:triton": "triton"}
 GRAPH = "kernels:triton-graph"
+PLAIN = "torch.nn loop"  # by which the study training_step calls the plain loop
 VARIANTS = (*OURS, GRAPH, "torch.nn", "torch.compile")
 PRECISIONS = {"float32": "float32", "bfloat16": "bf16"}
 CLIP, LR, WIDTH = 0.25, 1.0, 0.1
@@ -32,7 +33,7 @@ Step = Callable[[], float]  # does one update and returns its mean loss
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a model and its batch: |V|, H (embeddings are as wide), layers, k rows of L tokens."""
+    """Sizes of a model and its batch: |V|, H (also of embeddings), layers, k rows of L tokens."""
 
     vocabulary: int
     hidden: int
@@ -42,28 +43,32 @@ class Size:
 
     @property
     def parameters(self) -> int:
-        """Embedding and decoder, both with H columns, and four gates a layer."""
+        """Number of parameters: embedding and decoder with H columns, and four gates a layer."""
         return 2 * self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2
 
     def ids(self) -> Any:
-        """Random tokens, the same each time."""
+        """Random tokens, equal in each call."""
         draws = np.random.default_rng(0).integers(0, self.vocabulary, self.rows * self.bptt * 4 + 1)
         return draws.astype(np.int32)
 
     def flops(self) -> float:
-        """Of the products of a forward and a backward pass."""
+        """Operations of the products of a forward and a backward pass."""
         return 6.0 * self.rows * self.bptt * (self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2)
 
 
 def trainer(size: Size, precision: str, backend: str = "torch", device: str = "cpu") -> tuple[Step, nn.Module]:
-    """This project's update, and the model that it moves."""
+    """This project's update, and the model that it changes."""
     training = _training(size, precision, backend, device)
     return lambda: training.update(training.batches[0])[0], training.model
 
 
 def graphed(size: Size, precision: str, backend: str, device: str) -> tuple[Step, Step, lm.Training]:
-    """The same as a CUDA graph: as the trainer does it, each call begins an update and gives the loss of the one before; an
-    update at once, with its own loss; and the training, which a new carried state may be given between updates."""
+    """This project's update as a CUDA graph.
+
+    Returns:
+        The trainer's call, which begins an update and returns the loss of the one before; a call that makes an update and
+        returns its own loss; and the training, whose carried state may be replaced between updates.
+    """
     training = _training(size, precision, backend, device)
     training.graph = graph = lm.Graph(training)
     batch = training.batches[0]
@@ -164,14 +169,14 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
     def recorded() -> Peer:
         if not device.startswith("cuda"):
             raise Unavailable("a CUDA graph needs a GPU")
-        step, at_once, made = graphed(size, precision(), "triton", device)
+        step, at_once, graph = graphed(size, precision(), "triton", device)
 
         def result() -> Tensors:
             for _ in range(5):  # until it is recorded
                 at_once()
-            _copy(start, made.model.parameters())
-            made.state = made.model.zero_state(size.rows)
-            return _first(at_once, made.model)
+            _copy(start, graph.model.parameters())
+            graph.state = graph.model.zero_state(size.rows)
+            return _first(at_once, graph.model)
 
         return Peer(step, result)
 
@@ -188,12 +193,12 @@ def training(size: Size, dtype: str, device: str = "cpu") -> Work:
         reference=lambda name: truth,
         allowed=tolerance(textbook, truth, torch.bfloat16 if autocast else torch.float32),
         flops=size.flops(),
-        bytes=float("nan"),  # nobody agrees on the least that a step must move
+        bytes=float("nan"),  # the least traffic of a step is not defined
     )
 
 
 def _first(step: Step, model: nn.Module) -> Tensors:
-    """The loss of a step and how far it moved each parameter."""
+    """The loss of a step, and the change of each parameter."""
     before = [p.detach().to(torch.float64, copy=True) for p in model.parameters()]
     loss = step()
     moved = tuple(p.detach().double() - b for p, b in zip(model.parameters(), before, strict=True))

@@ -1,4 +1,4 @@
-"""One work, all who can do it: held to the reference, then timed in turns. Rows of a table come out."""
+"""One computation and its contestants: each is compared with the reference, then all are timed in turns."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from recurrent_lm.studies.timing.work import Peer, Unavailable, Work, relative_e
 
 @dataclass(frozen=True)
 class Entry:
-    """A variant and how it is launched: ``eager``, or replayed from a CUDA ``graph``."""
+    """A variant and its launch: ``eager``, or replayed from a CUDA ``graph``."""
 
     variant: str
     mode: str = "eager"
@@ -37,27 +37,26 @@ def trial(work: Work, entries: list[Entry], caches: tuple[str, ...], rounds: int
             rows += [_row(facts[entry], cache, status=status, note=note) for cache in caches]
     for cache in caches:
         timer, weather = _instruments(cache, device)
-        timed = race({f"{e.variant} {e.mode}": call for e, call in calls.items()}, timer, rounds, weather=weather)
-        by_name = {f"{e.variant} {e.mode}": e for e in calls}
-        for sample in sorted(timed.samples, key=lambda s: (list(by_name).index(s.name), s.round)):
+        timed = race(calls, timer, rounds, weather=weather)
+        for sample in sorted(timed.samples, key=lambda s: (list(calls).index(s.name), s.round)):
             seen = {"clock_mhz": sample.weather.clock_mhz, "watts": sample.weather.watts}
             measured = {"round": sample.round, "seconds": sample.seconds, "dropped": timed.dropped[sample.name]}
-            rows.append(_row(facts[by_name[sample.name]], cache, **measured, **seen))
-        for name in by_name.keys() - {s.name for s in timed.samples}:
-            lost = {"status": "failed", "note": "the GPU was throttled in every round", "dropped": timed.dropped[name]}
-            rows.append(_row(facts[by_name[name]], cache, **lost))
+            rows.append(_row(facts[sample.name], cache, **measured, **seen))
+        for entry in calls.keys() - {s.name for s in timed.samples}:
+            lost = {"status": "failed", "note": "the GPU was throttled in every round", "dropped": timed.dropped[entry]}
+            rows.append(_row(facts[entry], cache, **lost))
     return rows
 
 
 def complaint(work: Work, entry: Entry, device: str) -> tuple[str, str]:
-    """What keeps an entry from being timed: a status and a reason as rows have them; both empty if it is right."""
+    """Why an entry is not timed, as a status and a reason; both are empty if it is right."""
     return _enter(work, entry, device, {}, {})
 
 
 def _enter(
     work: Work, entry: Entry, device: str, calls: dict[Entry, Callable[[], object]], fact: dict[str, Any]
 ) -> tuple[str, str]:
-    """Let an entry into ``calls`` if it is right; otherwise the status and the reason."""
+    """Add an entry to ``calls`` if it is right; otherwise return the status and the reason."""
     try:
         peer = _peer(work, entry)
         fact["error"] = relative_error(peer.result(), work.reference(entry.variant))
@@ -66,7 +65,7 @@ def _enter(
         fact["peak_bytes"] = peak_bytes(peer.call, device)
     except Unavailable as reason:
         return "skipped", str(reason)
-    except Exception as error:  # other people's code: one that breaks must not end the comparison
+    except Exception as error:  # a contestant that breaks must not end the comparison
         return "failed", told(error)
     calls[entry] = peer.call
     return "", ""

@@ -1,4 +1,4 @@
-"""A computation, and the peers that do it: all get the same numbers, give the same tensors, and are held to one reference."""
+"""A computation and its contestants: all get the same numbers, return the same tensors, and are compared with one reference."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-SLACK = 4.0  # a peer may be this many times as wrong as the textbook in the same dtype: sums in another order
+SLACK = 4.0  # allowed error in units of the textbook's in the same dtype, for sums in another order
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 DIRECTIONS = ("forward", "forward+backward")
 
 
 class Unavailable(Exception):
-    """This peer cannot do this work here; the message says why."""
+    """This contestant cannot do this work here; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,9 @@ class Work:
 
 
 def differentiable(forward: Callable[[], Tensor], leaves: Tensors, grad: Tensor | None, direction: str) -> Peer:
-    """A peer from its forward pass: without gradients, or with those of ``leaves`` for the output's gradient ``grad``."""
+    """Make a contestant from its forward pass: without gradients, or with those of ``leaves`` for the output's gradient
+    ``grad``.
+    """
 
     def inference() -> Tensors:
         with torch.no_grad():
@@ -82,14 +84,14 @@ def relative_error(results: Tensors, reference: Tensors) -> float:
 
 
 def distance(result: Tensor, truth: Tensor) -> float:
-    """||result - truth|| / ||truth||; of a truth of zeros 0 or inf. inf stands for nan, too, which ``max`` passes over."""
+    """||result - truth|| / ||truth||; 0 or inf if the truth is zero, inf instead of nan, which ``max`` would pass over."""
     off, norm = float((result - truth).norm()), float(truth.norm())
-    found = off / norm if norm else off and float("inf")
-    return found if found < float("inf") else float("inf")
+    relative = off / norm if norm else off and float("inf")
+    return relative if relative < float("inf") else float("inf")
 
 
 def tolerance(textbook: Tensors, reference: Tensors, dtype: torch.dtype) -> float:
-    """The error that is allowed: ``SLACK`` times that of the textbook in the same dtype, at least of one rounding."""
+    """The allowed error: ``SLACK`` times that of the textbook in the same dtype, and at least one rounding."""
     return SLACK * max(relative_error(textbook, reference), torch.finfo(dtype).eps)
 
 

@@ -1,4 +1,4 @@
-"""What a training step costs: speed and memory against a plain torch.nn loop."""
+"""Cost of a training step: speed and memory beside a plain torch.nn loop."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ from matplotlib.ticker import LogLocator
 
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import NOT, select
-from recurrent_lm.studies.engine.statistics import UNDEFINED, paired_ratio
+from recurrent_lm.studies.engine.statistics import paired_ratio
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, Size, canvas, legend
 
@@ -55,7 +55,7 @@ def _speed(axes: "Axes", table: "pd.DataFrame", claims: "pd.DataFrame", ratios: 
         if DRAWN[0] <= median <= DRAWN[1]:
             reach = [[median - low], [high - median]] if low > 0 else None
             axes.errorbar(median, row, xerr=reach, fmt="D", color=INK, linewidth=4, zorder=4, label="median, 95% interval")
-        wanted = float(select(claims, f"speed.{variant}")["threshold"].iloc[0].removeprefix(">= "))
+        wanted = select(claims, f"speed.{variant}")["facts"].iloc[0]["aim"]
         axes.vlines(wanted, row - 0.42, row + 0.42, color=PALETTE[3], linewidth=4, label="aim")
     axes.set_xscale("log")
     low, high = axes.get_xlim()
@@ -82,7 +82,7 @@ def _rows(axes: "Axes", names: list[str]) -> None:
 
 
 def _ratios(table: "pd.DataFrame") -> "dict[str, pd.Series[float]]":
-    """Time of the plain loop over that of each of ours, a round a value."""
+    """Time of the plain loop over that of each variant, one value a round."""
     seconds = table.pivot(index="round", columns="variant", values="seconds").sort_index()
     return {variant: seconds[PLAIN] / seconds[variant] for variant in OURS}
 
@@ -92,19 +92,19 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     parts = []
     for variant in OURS:
         speed, memory = (select(claims, f"{kind}.{variant}").iloc[0] for kind in ("speed", "memory"))
+        times, share = speed["facts"]["speed"], memory["facts"]["share"]
+        fast = f"{times.value:.2f} times as fast {times.between('.2f')}" if times.value > 0 else f"fast {_missing(speed)}"
+        small = f"{share:.2f} of the memory ({memory['facts']['held']})" if share > 0 else f"memory {_missing(memory)}"
         parts.append(
-            f"{variant}: {_measured(speed, ' times as fast')} (aim {speed['threshold']}: {speed['verdict']}), "
-            f"{_measured(memory, ' of the memory')} (aim {memory['threshold']}: {memory['verdict']})"
+            f"{variant}: {fast} (aim {speed['threshold']}: {speed['verdict']}), "
+            f"{small} (aim {memory['threshold']}: {memory['verdict']})"
         )
     rounds = table["round"].nunique()
     return f"Against a {PLAIN}, median over {rounds} round{'s' * (rounds != 1)}. {'; '.join(parts)}."
 
 
-def _measured(claim: "pd.Series[str]", of: str) -> str:
-    if claim["measured"] in (NOT, UNDEFINED):
-        return f"{of.split()[-1]} {claim['measured'].partition(':')[0]}"
-    number, _, rest = claim["measured"].partition(" ")
-    return f"{number}{of}" + (f" {rest}" if rest else "")
+def _missing(claim: "pd.Series[str]") -> str:
+    return NOT if claim["verdict"] == NOT else "undefined"
 
 
 PLOTS = (

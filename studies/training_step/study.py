@@ -1,28 +1,27 @@
-"""What one training step costs: this project's trainer against the loop that everybody writes.
+"""Cost of one training step: this project's trainer beside the usual torch.nn loop.
 
-Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same model, sizes and tokens. Variants take turns
-in random order, so that the machine's moods hit all alike; ratios are between neighbours in time.
+Both do the whole step (forward, loss, backward, norm clipping, SGD) on the same model, sizes and tokens. Variants take turns in
+random order, so that changes in the machine's speed affect all alike; ratios are of neighbours in time.
 """
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
-from recurrent_lm.studies.engine.claims import NOT, Claim
 from recurrent_lm.studies.engine.memory import check_memory, peak_bytes
 from recurrent_lm.studies.engine.parameters import whole
-from recurrent_lm.studies.engine.statistics import UNDEFINED, decided, paired_ratio
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.timing.measure import WallTimer, race
-from recurrent_lm.studies.timing.steps import Size, plain, trainer
+from recurrent_lm.studies.timing.steps import PLAIN, Size, plain, trainer
+from recurrent_lm.studies.training_step.claims import claims
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PLAIN = "torch.nn loop"
+__all__ = ["PRESETS", "Study", "claims", "grid"]
+
 VARIANTS = (PLAIN, "lm float32", "lm bf16")
 
 
@@ -49,12 +48,13 @@ class Study(Sweep):
             torch.set_num_threads(self.threads)
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
-        """One row a variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
-        optimizer state (measured once a variant). All is one cell, since variants take turns."""
+        """One row for each variant and round: ``seconds``, and ``peak_bytes`` of tensors above parameters, gradients and
+        optimizer state (measured once a variant). All variants are one cell, since they take turns.
+        """
         size = self.size
-        made = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
-        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in made.items()}
-        timed = race({name: step for name, (step, _) in made.items()}, WallTimer(least=0.0), self.rounds)
+        steps = dict(zip(VARIANTS, (plain(size), trainer(size, "float32"), trainer(size, "bf16")), strict=True))
+        peaks = {name: peak_bytes(step) - _parameter_bytes(model) for name, (step, model) in steps.items()}
+        timed = race({name: step for name, (step, _) in steps.items()}, WallTimer(least=0.0), self.rounds)
         return [{"variant": s.name, "round": s.round, "seconds": s.seconds, "peak_bytes": peaks[s.name]} for s in timed.samples]
 
     @property
@@ -62,7 +62,7 @@ class Study(Sweep):
         return Size(self.vocabulary, self.hidden, self.layers, self.rows, self.bptt)
 
     def _bytes(self) -> int:
-        """Less than what will be held at once: parameters and gradients of each variant, the plain loop's logits twice."""
+        """A lower bound of the memory: parameters and gradients of each variant, and the plain loop's logits twice."""
         tokens = self.rows * self.bptt
         held = len(VARIANTS) * 2 * self.size.parameters + 2 * tokens * self.vocabulary + 6 * tokens * self.layers * self.hidden
         return 4 * held
@@ -80,33 +80,5 @@ def _parameter_bytes(model: nn.Module) -> int:
 
 
 def grid(study: Study, table: "pd.DataFrame") -> dict[str, Any]:
-    """The columns that number a row, with their values; a table holds each combination once."""
+    """The columns that identify a row, with their values; a table holds each combination once."""
     return {"variant": VARIANTS, "round": range(study.rounds)}
-
-
-def claims(table: "pd.DataFrame") -> list[Claim]:
-    """The trainer's three aims: as fast in float32, twice as fast in bf16, half the memory."""
-    source, setting = "aim of the trainer", ", ".join(f"{k} {v}" for k, v in table.attrs["parameters"].items())
-    seconds = table.pivot(index="round", columns="variant", values="seconds")
-    halves = (
-        "products of halves pay only where a processor multiplies them faster than float32, which lm train --precision auto "
-        "measures before it takes them"
-    )
-    made = []
-    for variant, aim, why in (("lm float32", 1.0, ""), ("lm bf16", 2.0, halves)):
-        both = seconds[[PLAIN, variant]].dropna()
-        speed = paired_ratio(both[PLAIN], both[variant])
-        measured = NOT if both.empty else UNDEFINED if math.isnan(speed.value) else str(speed)
-        verdict = NOT if both.empty else decided(speed, low=aim)
-        text = f"{variant} is at least {aim:g} times as fast as the {PLAIN}"
-        made.append(Claim(f"speed.{variant}", text, source, setting, f">= {aim:g}", measured, verdict, why))
-    peaks = table.groupby("variant")["peak_bytes"].first()
-    for variant in ("lm float32", "lm bf16"):
-        measured, verdict = UNDEFINED, "ambiguous"
-        if peaks[PLAIN] > 0 and peaks[variant] > 0:  # every step holds something
-            share = peaks[variant] / peaks[PLAIN]
-            measured = f"{share:.2f} ({peaks[variant] / 1e6:.1f} of {peaks[PLAIN] / 1e6:.1f} MB)"
-            verdict = "holds" if share <= 0.5 else "fails"
-        text = f"{variant} needs at most half the {PLAIN}'s peak of tensor memory"
-        made.append(Claim(f"memory.{variant}", text, source, setting, "<= 0.5", measured, verdict))
-    return made

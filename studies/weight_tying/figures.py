@@ -1,4 +1,4 @@
-"""Weight tying: what the matrices hold, and perplexity against size."""
+"""Weight tying: sizes of the matrices, and perplexity by number of parameters."""
 
 from typing import TYPE_CHECKING
 
@@ -32,9 +32,9 @@ def _counts(table: "pd.DataFrame") -> "pd.DataFrame":
         raise InputError("there is nothing to draw: the table holds no counts")
     v, h = (sorted(counts[column].unique()) for column in ("vocabulary", "h"))
     middle = counts[(counts["vocabulary"] == v[len(v) // 2]) & (counts["h"] == h[len(h) // 2])]
-    found = middle.pivot(index="variant", columns="matrix", values="parameters").reindex(list(SHOWN)).dropna(how="all")
-    found.attrs = {"vocabulary": int(v[len(v) // 2]), "h": int(h[len(h) // 2]), "d": int(middle["d"].min())}
-    return found
+    pivoted = middle.pivot(index="variant", columns="matrix", values="parameters").reindex(list(SHOWN)).dropna(how="all")
+    pivoted.attrs = {"vocabulary": int(v[len(v) // 2]), "h": int(h[len(h) // 2]), "d": int(middle["d"].min())}
+    return pivoted
 
 
 def counts_title(table: "pd.DataFrame") -> str:
@@ -86,14 +86,16 @@ def counts_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return "No counts were made."
     total, at = counts.sum(axis=1), counts.attrs
     formula = select(claims, "formula").iloc[0]
-    said = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
+    sentence = f"Of an Elman network with |V| = {at['vocabulary']:,} and h = {at['h']}, "
     if {"untied, d = h", "tied, d = h"} <= set(counts.index):
         untied, tied = total["untied, d = h"], total["tied, d = h"]
         both, left = ratio(counts.loc["untied, d = h", ["E", "U"]].to_numpy().sum(), untied), ratio(tied, untied)
-        said = "" if both != both else f"{said}E and U hold {both:.0%} of the untied model; tying saves {1 - left:.0%} of it. "
+        sentence = (
+            "" if both != both else f"{sentence}E and U hold {both:.0%} of the untied model; tying saves {1 - left:.0%} of it. "
+        )
     else:
-        said = ""
-    return f"{said}The lecture's formulas: {formula['measured']} ({formula['verdict']})."
+        sentence = ""
+    return f"{sentence}The lecture's formulas: {formula['measured']} ({formula['verdict']})."
 
 
 def perplexity_title(table: "pd.DataFrame") -> str:
@@ -145,8 +147,8 @@ def perplexity_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The three ratios with their verdicts."""
     pairs = select(claims, "tied")
     words = ("at the same d and h", "with as many parameters", "through a projection where d < h")
-    said = [f"{where} {row['measured']} ({row['verdict']})" for where, (_, row) in zip(words, pairs.iterrows(), strict=True)]
-    return f"Perplexity of the tied model over that of the untied one, median of pairs: {'; '.join(said)}."
+    parts = [f"{where} {row['measured']} ({row['verdict']})" for where, (_, row) in zip(words, pairs.iterrows(), strict=True)]
+    return f"Perplexity of the tied model over that of the untied one, median of pairs: {'; '.join(parts)}."
 
 
 def subject(table: "pd.DataFrame") -> str:
@@ -161,12 +163,12 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
     counts = table[table["part"] == "counts"]
     sizes = sorted(counts["h"].unique())
     counts = counts[(counts["d"] == counts["h"]) | (counts["h"] == sizes[len(sizes) // 2])] if sizes else counts
-    made = []
+    lines = []
     for (vocabulary, h, variant), of in counts.groupby(["vocabulary", "h", "variant"], sort=False):
         held = of.set_index("matrix")["parameters"]
         cells = [f"{held[m]:,}" if held.get(m, 0) else "" for m in MATRICES]
         share = ratio(held.get("E", 0) + held.get("U", 0), held.sum())
-        made.append(
+        lines.append(
             [
                 f"{vocabulary:,}",
                 str(h),
@@ -191,7 +193,7 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
         for (corpus, variant), of in models
     ]
     return [
-        Listing("Parameters of an Elman network (an LSTM has four times the W_i and W_h, a GRU three times)", columns, made),
+        Listing("Parameters of an Elman network (an LSTM has four times the W_i and W_h, a GRU three times)", columns, lines),
         Listing("Perplexity of the test text", ["speaker", "variant", "parameters", "median of seeds", "from and to"], rows),
     ]
 

@@ -1,6 +1,7 @@
 """What a part of the GPU check is made of, and the process that runs one: ``python tests/gpu/check.py --help``.
 
-One JSON line when a check begins and one when it ends go to the standard output; whoever reads them sees a hang as silence.
+JSON lines go to the standard output: one with the number of checks, one when a check begins and one when it ends. Whoever
+reads them sees a hang as silence.
 A part is a module ``parts_NAME`` with ``checks(where, shard)``, a shard being one of its pieces that may run side by side.
 """
 
@@ -26,6 +27,7 @@ class Where:
     """Where the checks run: on "cuda" at full size, or, for a dry run, tiny on "cpu" in Triton's interpreter."""
 
     device: str
+    stub: bool = False  # "cuda" is a GPU that launches nothing: every line is run, at small sizes, and numbers are wrong
 
     @property
     def tiny(self) -> bool:
@@ -87,20 +89,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part")
     parser.add_argument("shard")
-    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu"))
+    parser.add_argument("--device", default="cuda", choices=("cuda", "cpu", "stub"))
     parser.add_argument("--after", type=int, default=0, help="leave out so many checks")
+    parser.add_argument("--leave", nargs="*", default=[], help="leave out the checks of these names")
     arguments = parser.parse_args()
-    where = Where(arguments.device)
+    stub = arguments.device == "stub"
+    where = Where("cuda" if stub else arguments.device, stub)
     os.environ["TRITON_INTERPRET"] = "1" if where.tiny else "0"  # before anything imports Triton
     import torch
 
     # no TF32 in float32, which cuDNN takes unasked
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    if stub:
+        gpu = import_module("stub").stub_gpu()
+        gpu.__enter__()  # until the process ends
     checks = list(import_module(f"parts_{arguments.part}").checks(where, arguments.shard))
+    checks = [check for check in checks if check.name not in arguments.leave]
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no result
+    print(json.dumps({"of": len(checks)}), file=out, flush=True)
     for check in checks[arguments.after :]:
-        print(json.dumps({"begin": check.name, "seconds": check.seconds, "of": len(checks)}), file=out, flush=True)
+        print(json.dumps({"begin": check.name, "seconds": check.seconds}), file=out, flush=True)
         print(json.dumps(run(check), default=str), file=out, flush=True)
         if broken():
             return 3

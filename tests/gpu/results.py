@@ -3,6 +3,8 @@
 import csv
 import json
 import threading
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +23,34 @@ TRACE_SHARE, COPY_SHARE = 0.05, 0.9
 
 
 class Results:
-    """Collects results from several threads, and writes them down as they come."""
+    """Collects results from several threads, and writes them down as they come.
 
-    def __init__(self, folder: Path, about: dict[str, Any]) -> None:
+    Args:
+        go_on: shards that go on after an earlier run in the same folder: what passed is kept, and all of other shards.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], go_on: Sequence[str] = ()) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.about = folder, about
         self.checks: list[dict[str, Any]] = []
         self.timings: list[dict[str, Any]] = []
         self._lock = threading.Lock()
         self._seconds: float | None = None
+        if go_on and (folder / "results.json").exists():
+            earlier = json.loads((folder / "results.json").read_text())
+            self.checks = [c for c in earlier["checks"] if c["status"] == "ok" or c["shard"] not in go_on]
+            names = {(c["shard"], c["check"]) for c in self.checks}
+            self.timings = [t for t in earlier["timings"] if (t["shard"], t["work"]) in names]
         for name, columns in (("checks.csv", CHECK), ("timings.csv", TIMING)):
             with (folder / name).open("w", newline="") as file:
                 csv.DictWriter(file, columns, lineterminator="\n").writeheader()
+        self._append("checks.csv", CHECK, [c | {"numbers": json.dumps(c["numbers"])} for c in self.checks])
+        self._append("timings.csv", TIMING, self.timings)
         self._write()
+
+    def passed(self, shard: str) -> list[str]:
+        """Names of a shard's checks that passed in an earlier run."""
+        return [c["check"] for c in self.checks if c["shard"] == shard]
 
     def add(self, part: str, shard: str, told: dict[str, Any]) -> None:
         rows, wrong = told.pop("rows", []), told.pop("wrong", [])
@@ -56,9 +73,10 @@ class Results:
             self._seconds = seconds
             self._write()
 
-    def bad(self) -> bool:
-        """Whether anything failed or was not run; nothing at all is no success."""
-        return not self.checks or any(c["status"] in ("failed", "not run") for c in self.checks)
+    def bad(self, shards: Sequence[str] = ()) -> bool:
+        """Whether anything (of these shards) failed or was not run; nothing at all is no success."""
+        own = [c for c in self.checks if not shards or c["shard"] in shards]
+        return not own or any(c["status"] in ("failed", "not run") for c in own)
 
     def _append(self, name: str, columns: tuple[str, ...], rows: list[dict[str, Any]]) -> None:
         with (self.folder / name).open("a", newline="") as file:
@@ -75,10 +93,10 @@ class Results:
         state = "did not end" if self._seconds is None else f"took {self._seconds:.0f} s"
         lines = ["# GPU check", "", f"`{self.about['command']}` {state}. {about}.", ""]
         for title, statuses in (("Failed", ("failed",)), ("Not run", ("not run",)), ("Skipped", ("skipped",))):
-            found = [c for c in self.checks if c["status"] in statuses]
-            if found:
-                lines += [f"## {title}: {len(found)}", ""]
-                lines += [f"* {c['part']}, {c['check']}: {c['note']}" for c in found] + [""]
+            results = [c for c in self.checks if c["status"] in statuses]
+            if results:
+                lines += [f"## {title}: {len(results)}", ""]
+                lines += [f"* {c['part']}, {c['check']}: {c['note']}" for c in results] + [""]
         lines += [
             "## Checks",
             "",
@@ -97,6 +115,29 @@ class Results:
             lines += [self._line(row) for row in self.timings]
             lines += ["", *self._targets()]
         return "\n".join(lines) + "\n"
+
+    def table(self, shards: Sequence[str], lines: int = 60) -> list[str]:
+        """At most so many lines of these shards, what failed first, with numbers, and times beside peers'."""
+        own = [c for c in self.checks if c["shard"] in shards]
+        order = sorted(own, key=lambda c: (c["status"] != "failed", shards.index(c["shard"])))
+        table = []
+        for check in order:
+            rows = [r for r in self.timings if (r["shard"], r["work"]) == (check["shard"], check["check"])]
+            numbers = [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+                       for name, value in check["numbers"].items()]  # fmt: skip
+            numbers += [f"{r['variant']} {_time(r)}" for r in rows]
+            words = [
+                check["status"],
+                check["check"] + ":",
+                *([check["note"][:160]] if check["note"] else []),
+                ", ".join(numbers),
+            ]
+            table.append(" ".join(filter(None, words)))
+        left = len(table) - (lines - 1)
+        if left > 1:
+            table = [*table[: lines - 2], f"and {left + 1} more in {self.folder / 'summary.md'}"]
+        counts = Counter(c["status"] for c in own)
+        return [*table, ", ".join(f"{count} {status}" for status, count in sorted(counts.items())) or "nothing was run"]
 
     def _line(self, row: dict[str, Any]) -> str:
         if row["median"] is None:
@@ -122,30 +163,37 @@ class Results:
 
     def _targets(self) -> list[str]:
         """The aims for an H100, met or missed; where one was not measured, nothing is said."""
-        said = []
+        lines = []
         for work, most in TARGETS:
             if (ours := self._median(work, "kernels:triton")) is not None:
-                said.append(f"{work}: {ours * 1e3:.2f} ms, aim {most * 1e3:.1f} ms: {_met(ours <= most)}")
+                lines.append(f"{work}: {ours * 1e3:.2f} ms, aim {most * 1e3:.1f} ms: {_met(ours <= most)}")
         for work, least in TIMES_FASTER:
             ours, theirs = self._median(work, "kernels:triton"), self._median(work, "torch.nn")
             if ours is not None and theirs is not None:
-                said.append(
+                lines.append(
                     f"{work}: {theirs / ours:.2f} times as fast as torch.nn, aim {least}: {_met(theirs / ours >= least)}"
                 )
         for check in self.checks:
             share = check["numbers"].get("share_of_backward")
             if share is not None:
-                said.append(
+                lines.append(
                     f"{check['check']}: {share:.1%} of the backward pass, aim {TRACE_SHARE:.0%}: {_met(share <= TRACE_SHARE)}"
                 )
         copy = next((r for r in self.timings if r["work"] == "copy" and r["median"]), None)
         for row in self.timings:
             if copy and row["shard"] == "logits" and row["variant"] == "kernels:triton" and row["median"]:
                 share = row["bytes"] / row["median"] / (copy["bytes"] / copy["median"])
-                said.append(
+                lines.append(
                     f"{row['work']}: {share:.0%} of the bandwidth of a copy, aim {COPY_SHARE:.0%}: {_met(share >= COPY_SHARE)}"
                 )
-        return [f"* {line}" for line in said]
+        return [f"* {line}" for line in lines]
+
+
+def _time(row: dict[str, Any]) -> str:
+    if row["median"] is None:
+        return f"{row['status']} ({(row.get('note') or '')[:60]})"
+    step = f" = {row['us_a_step']:.2f} us a step" if row.get("us_a_step") is not None else ""
+    return f"{row['median'] * 1e3:.3f} ms{step}"
 
 
 def _met(yes: bool) -> str:

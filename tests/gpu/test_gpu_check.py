@@ -3,9 +3,11 @@
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
@@ -56,8 +58,8 @@ def test_each_way_to_fail_is_one_check(gpu_check: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     results = gpu_check.Results(tmp_path / "out", {"gpu": "none", "command": "this"})
     gpu_check.run_shard(gpu_check.Shard("fake", "all"), "cpu", results, time.monotonic() + 100)
-    found = {c["check"]: (c["status"], c["note"]) for c in results.checks}
-    assert found == {
+    values = {c["check"]: (c["status"], c["note"]) for c in results.checks}
+    assert values == {
         "fine": ("ok", ""),
         "fails": ("failed", "one and one"),
         "hangs": ("failed", "hangs: nothing was heard for 0 s"),
@@ -69,7 +71,7 @@ def test_each_way_to_fail_is_one_check(gpu_check: Any, tmp_path: Path, monkeypat
     }
     assert results.bad()
     with (tmp_path / "out" / "checks.csv").open() as file:
-        assert [(row["check"], row["status"]) for row in csv.DictReader(file)] == [(n, s) for n, (s, _) in found.items()]
+        assert [(row["check"], row["status"]) for row in csv.DictReader(file)] == [(n, s) for n, (s, _) in values.items()]
     with (tmp_path / "out" / "timings.csv").open() as file:
         assert [(row["work"], row["variant"], row["median"]) for row in csv.DictReader(file)] == [("fine", "a", "0.25")]
     summary = (tmp_path / "out" / "summary.md").read_text()
@@ -125,8 +127,8 @@ def test_without_a_gpu_it_is_one_sentence() -> None:
 
 def test_without_a_c_compiler_it_is_one_sentence(gpu_check: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Triton would fail at each launch. Python's headers count as well."""
-    there = subprocess.CompletedProcess([], 0, json.dumps({"gpu": "one"}), "")
-    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: there)
+    present = subprocess.CompletedProcess([], 0, json.dumps({"gpu": "one"}), "")
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: present)
     monkeypatch.setattr(gpu_check.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "there is no no-such-compiler" in gpu_check.about("cuda")["error"]
@@ -140,7 +142,49 @@ def test_every_cell_has_its_shards(gpu_check: Any) -> None:
     from recurrent_lm.kernels import CELLS
 
     assert {shard.split()[0] for shard in gpu_check.SHARDS["scan"]} == set(CELLS)
-    assert {path.stem.removeprefix("parts_") for path in (ROOT / "tests" / "gpu").glob("parts_*.py")} == set(gpu_check.PARTS)
+    parts = {path.stem.removeprefix("parts_") for path in (ROOT / "tests" / "gpu").glob("parts_*.py")}
+    assert parts == {*gpu_check.PARTS, "story"}
+
+
+def test_every_shard_of_a_story_is_known(gpu_check: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "gpu"))
+    story = import_module("parts_story")
+    assert sorted(name for names in gpu_check.STORIES.values() for name in names) == sorted(story.SHARDS)
+    assert set(gpu_check.SECONDS) == {None, *gpu_check.STORIES}
+
+
+def test_a_story_goes_on_where_it_was_stopped(gpu_check: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What passed is kept with its times and not done again; what failed or was skipped is."""
+    (tmp_path / "parts_fake.py").write_text(PARTS)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    about = {"gpu": "none", "command": "this"}
+    first = gpu_check.Results(tmp_path / "out", about)
+    timed = {"variant": "a", "status": "timed", "median": 0.125}
+    first.add("fake", "all", {"check": "fine", "status": "ok", "rows": [timed]})
+    for name, status in (("fails", "failed"), ("skips", "skipped"), ("hangs", "ok"), ("dies", "ok"), ("breaks", "ok")):
+        first.add("fake", "all", {"check": name, "status": status})
+    again = gpu_check.Results(tmp_path / "out", about, go_on=["all"])
+    leave = again.passed("all")
+    assert leave == ["fine", "hangs", "dies", "breaks"]
+    gpu_check.run_shard(gpu_check.Shard("fake", "all", leave=leave), "cpu", again, time.monotonic() + 100)
+    done = {c["check"]: c["status"] for c in again.checks}
+    assert done == dict.fromkeys(leave, "ok") | {"fails": "failed", "skips": "skipped", "disagrees": "failed", "last": "ok"}
+    assert [t["median"] for t in again.timings] == [0.125]
+    with (tmp_path / "out" / "checks.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == 8
+
+
+def test_the_last_table_fits_on_a_screen(gpu_check: Any, tmp_path: Path) -> None:
+    results = gpu_check.Results(tmp_path, {"gpu": "one", "command": "this"})
+    for i in range(70):
+        results.add("story", "sizes", {"check": f"number {i}", "status": "failed" if i == 69 else "ok", "us_a_step": 1.5})
+    results.add("story", "peaks", {"check": "of another story", "status": "ok"})
+    table = results.table(["sizes"])
+    assert len(table) == 60
+    assert table[0].startswith("failed number 69")
+    assert table[1] == "ok number 0: us_a_step 1.5"
+    assert table[-1] == "1 failed, 69 ok"
+    assert not any("another story" in line for line in table)
 
 
 def test_a_part_runs_to_its_end(tmp_path: Path) -> None:
@@ -148,6 +192,25 @@ def test_a_part_runs_to_its_end(tmp_path: Path) -> None:
     done = command("--device", "cpu", "--out", tmp_path, "--part", "repeat")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "| repeat | 1 | 0 | 0 |" in (tmp_path / "summary.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [1, 2, 3])
+def test_a_story_runs_to_its_end(tmp_path: Path, story: int) -> None:
+    done = command("--story", story, "--device", "cpu", "--out", tmp_path, "--seconds", 1400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(list(tmp_path.iterdir())) <= 8
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("story", [1, 2, 3])
+def test_a_story_on_a_gpu_that_launches_nothing(tmp_path: Path, story: int) -> None:
+    """Every line that the GPU would see is run; only numbers are wrong, and trainings diverge."""
+    command("--story", story, "--device", "stub", "--out", tmp_path, "--seconds", 1400)
+    for check in json.loads((tmp_path / "results.json").read_text())["checks"]:
+        if "language model" not in check["check"]:  # a process of its own, which sees that there is no GPU
+            assert not re.search(r"(?<!Assertion)Error", check["note"]), check
+            assert check["status"] != "not run"
 
 
 @pytest.mark.slow

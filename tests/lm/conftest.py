@@ -1,18 +1,16 @@
 """A tiny corpus, tiny settings, tiny runs, and processes that start at once and can be killed."""
 
+import itertools
 import json
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from paths import SUPPORT
+from forked import Child
 
 TINY: dict[str, Any] = {
     "kind": "char",
@@ -27,55 +25,6 @@ TINY: dict[str, Any] = {
     "device": "cpu",
 }
 FLAGS = {"kind": "--tokens"}
-
-# Imports once and then forks, so that a process to be killed costs milliseconds. No torch operation may run before the fork.
-NURSERY = """
-import json, os, resource, sys, traceback
-import recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display
-import recurrent_lm.lm.training.loop
-import safetensors.torch, tomli_w, rich.table, torch._dynamo
-from recurrent_lm.lm.commands.cli import app, run_app
-from faulty_disk import die, failing
-
-for line in sys.stdin:
-    order = json.loads(line)
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            for number, name in ((1, "out"), (2, "err")):
-                file = os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-                os.dup2(file, number)
-            if order["file_size"]:
-                resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size"], order["file_size"]))
-            os.chdir(order["cwd"])
-            if order["kill_at"]:
-                doom = failing(order["kill_at"], die)
-                doom.__enter__()
-            code = run_app(app, "lm", order["arguments"])
-            sys.stdout.flush()
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stderr.flush()
-            os._exit(code)
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-"""
-
-
-@dataclass
-class Child:
-    """One running ``lm``; ``wait`` gives its exit code, negative for a signal that killed it."""
-
-    pid: int
-    out: Path
-    err: Path
-    nursery: "subprocess.Popen[str]"
-
-    def wait(self) -> int:
-        assert self.nursery.stdout
-        return int(self.nursery.stdout.readline())
 
 
 @pytest.fixture(autouse=True)
@@ -94,33 +43,22 @@ def _quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def spawn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Child]]:
-    """``spawn(arguments)`` starts ``lm`` in a process of its own; one at a time.
+def spawn(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Child]:
+    """``spawn(arguments)`` starts ``lm`` in a process of its own.
 
     It has ``file_size`` bytes for a file, and kills itself at its ``kill_at``-th change of the disk, where that is not 0.
     """
     folder = tmp_path_factory.mktemp("spawned")
-    paths = os.pathsep.join([str(SUPPORT / "lm"), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-    ) as nursery:
-        assert nursery.stdin
-        assert nursery.stdout
-        stdin, stdout = nursery.stdin, nursery.stdout
-        count = 0
+    number = itertools.count()
 
-        def start(arguments: list[Any], file_size: int = 0, kill_at: int = 0, cwd: Path = folder) -> Child:
-            nonlocal count
-            count += 1
-            out, err = folder / f"{count}.out", folder / f"{count}.err"
-            order = {"arguments": [str(a) for a in arguments], "out": str(out), "err": str(err), "cwd": str(cwd)}
-            stdin.write(json.dumps(order | {"file_size": file_size, "kill_at": kill_at}) + "\n")
-            stdin.flush()
-            return Child(int(stdout.readline()), out, err, nursery)
+    def start(arguments: list[Any], file_size: int = 0, kill_at: int = 0) -> Child:
+        files = folder / f"{next(number)}"
+        first = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({file_size}, {file_size}))\n" if file_size else ""
+        if kill_at:
+            first += f"import faulty_disk; doom = faulty_disk.failing({kill_at}, faulty_disk.die); doom.__enter__()"
+        return Child("lm", arguments, files.with_suffix(".out"), files.with_suffix(".err"), first=first, cwd=folder)
 
-        yield start
-        stdin.close()
+    return start
 
 
 def speech(characters: int, seed: int = 0) -> str:
@@ -172,7 +110,8 @@ def make_config() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def flags() -> Callable[..., list[str]]:
     """The command line of tiny settings and the given ones."""
-    from recurrent_lm.lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.config import RunConfig
 
     names = {f.name: flag_of(f) for _, f in RunConfig.settings()}
 

@@ -2,15 +2,17 @@
 
 import inspect
 import math
-from dataclasses import FrozenInstanceError, asdict, fields
+from dataclasses import FrozenInstanceError, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from recurrent_lm.lm.base.errors import InputError
+from recurrent_lm.lm.base.settings import Flags, flag_of, setting
 from recurrent_lm.lm.config import (
     CELLS,
     BatchConfig,
@@ -20,7 +22,6 @@ from recurrent_lm.lm.config import (
     RunConfig,
     TokensConfig,
     TrainingConfig,
-    flag_of,
     from_toml,
     parse_clip,
     preset_file,
@@ -37,7 +38,7 @@ SECTIONS = {
 # together the two change every setting; some exclude each other
 CHANGED = [
     RunConfig(
-        CorpusConfig(source='a "b"\n\\c.txt', eos_at_newline=True, encoding="latin-1"),
+        CorpusConfig(source='a "b"\n\\c.txt', eos_at_newline=True, encoding="latin-1", stage_directions=False),
         TokensConfig(kind="word", split="spaces", lower=True, min_count=3, vocab_size=10_000),
         BatchConfig(rows=7, bptt=70, state="document"),
         ModelConfig(
@@ -70,12 +71,15 @@ CHANGED = [
             valid_rows=4,
             seed=99,
             init_from="runs/a b",
+            sample="we want",
             checkpoint_every=10,
         ),
         MachineConfig(device="cuda:1", threads=2, precision="bf16", backend="eager", graph=True),
     ),
     RunConfig(
-        CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"), TokensConfig(kind="bpe", vocab_size=500)
+        CorpusConfig(train_file="a.txt", valid_file="é.txt", test_file="c.txt"),
+        TokensConfig(kind="bpe", vocab_size=500),
+        training=TrainingConfig(texts=False),
     ),
 ]
 
@@ -141,19 +145,22 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
         ("[model]\nepochs = 3\n", r"\[model\] has no setting 'epochs'"),
         ("model = 3\n", "section"),
         ("epochs = 3\n", "'epochs' is no section"),
-        ("[model]\nhidden_size = '3'\n", r"/settings\.toml: \[model\] hidden_size must be a whole number, not '3'"),
-        ("[model]\nhidden_size = 3.0\n", r"\[model\] hidden_size must be a whole number, not 3.0"),
+        (
+            "[model]\nhidden_size = '3'\n",
+            r"/settings\.toml: \[model\] hidden_size must be a whole number .*, not '3'",
+        ),
+        ("[model]\nhidden_size = 3.0\n", r"\[model\] hidden_size must be a whole number from 1 to 100,000, not 3.0"),
         ("[model]\ntie = 1\n", r"\[model\] tie must be true or false, not 1"),
-        ("[training]\nlr = 'fast'\n", r"\[training\] lr must be a number, not 'fast'"),
+        ("[training]\nlr = 'fast'\n", r"\[training\] lr must be a number greater than 0 and at most 1,000,000, not 'fast'"),
         ("[training]\nclip = 5\n", r"\[training\] clip must be text, not 5"),
         ("[training]\nclip = 'norm'\n", r"\[training\] clip must be norm:THRESHOLD"),
         ("[corpus]\nsource = ['a']\n", r"\[corpus\] source must be text, not \['a'\]"),
         ("[tokens]\nkind = 'char'\nlower = true\n", r"\[tokens\] lower goes with kind word only"),
-        ("[training]\nlr = nan\n", r"\[training\] lr must be finite, not nan"),
-        ("[training]\nlr = 1" + 400 * "0" + "\n", r"\[training\] lr must be finite, not inf"),
+        ("[training]\nlr = nan\n", r"\[training\] lr must be a number greater than 0 and at most 1,000,000, not nan"),
+        ("[training]\nlr = 1" + 400 * "0" + "\n", r"\[training\] lr must be a number .*, not a number of more than 38 digits"),
         (
             "[model]\nlayers = 1" + 400 * "0" + "\n",
-            r"\[model\] layers must be at most 100, not a number of more than 38 digits$",
+            r"\[model\] layers must be a whole number from 1 to 100, not a number of more than 38 digits$",
         ),
         (
             "[training]\nlr = 1" + 5000 * "0" + "\n",
@@ -332,12 +339,12 @@ def test_a_threshold_that_clips_nothing_is_refused(text: str) -> None:
 
 
 def test_every_setting_has_its_own_name_flag_and_reason() -> None:
-    found = list(RunConfig.settings())
-    assert {section for section, _ in found} == set(SECTIONS)
-    assert len(found) == sum(len(fields(section)) for section in SECTIONS.values())
-    assert len({f.name for _, f in found}) == len({flag_of(f) for _, f in found}) == len(found)
-    assert all(f.metadata["why"] for _, f in found)
-    flags = {f.name: flag_of(f) for _, f in found}
+    result = list(RunConfig.settings())
+    assert {section for section, _ in result} == set(SECTIONS)
+    assert len(result) == sum(len(fields(section)) for section in SECTIONS.values())
+    assert len({f.name for _, f in result}) == len({flag_of(f) for _, f in result}) == len(result)
+    assert all(f.metadata["why"] for _, f in result)
+    flags = {f.name: flag_of(f) for _, f in result}
     assert (flags["hidden_size"], flags["kind"], flags["train_file"]) == ("--hidden-size", "--tokens", "--train")
 
 
@@ -383,3 +390,38 @@ def test_the_help_names_every_preset() -> None:
 def test_an_unknown_preset_is_refused(name: str) -> None:
     with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-word, demo, "):
         preset_file(name)
+
+
+@pytest.mark.parametrize("corpus", ["obama", Path("speeches"), None, {"source": "obama"}, TokensConfig()])
+def test_what_is_no_corpus_is_refused_at_once(corpus: Any) -> None:
+    with pytest.raises(InputError, match=r"corpus must be a CorpusConfig, such as CorpusConfig\(source='obama'\), not "):
+        RunConfig(corpus=corpus)
+
+
+@pytest.mark.parametrize("section", [f.name for f in fields(RunConfig)])
+def test_every_section_is_of_its_kind(section: str) -> None:
+    with pytest.raises(InputError, match=f"{section} must be a "):
+        RunConfig(**{section: "obama"})
+
+
+def test_settings_of_several_kinds_are_checked_alike() -> None:
+    """A list from JSON, a number of numpy, None where it is the default; a field without bounds keeps its type."""
+
+    @dataclass(frozen=True)
+    class Many(Flags):
+        sizes: tuple[int, ...] = setting((1, 2), many=True, low=1, high=9)
+        rate: float | None = setting(None, kind=float, above=0, below=math.inf)
+        name: str = "a"
+        other: object = ()
+
+    assert Many([3, 1], np.float32(0.5)) == Many((3, 1), 0.5)  # type: ignore[arg-type]
+    assert type(Many(rate=2).rate) is float and Many().rate is None
+    wrong: dict[str, list[Any]] = {
+        "sizes": [(), (1, 1), (0,), (1.5,), 3, "12"],
+        "rate": [0, -1, math.inf, math.nan, True, "1"],
+        "name": [1, None],
+    }
+    for name, values in wrong.items():
+        for value in values:
+            with pytest.raises(InputError, match=rf"^--{name} must be [^\n]*, not [^\n]*$"):
+                Many(**{name: value})

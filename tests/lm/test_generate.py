@@ -69,11 +69,11 @@ def test_temperature_zero_takes_the_likeliest_token_each_time(cell: str, prompt:
     ids = [EOS] if prompt is None else run.tokenizer.encode(prompt)
     expected = greedy(run, ids, 30)
     assert len(expected) == 30
-    found = text_of(run, prompt, 30, temperature=0)
-    assert found == run.tokenizer.decode(expected)
-    assert found == text_of(run, prompt, 30, temperature=0, seed=8), "nothing is random"
-    assert found == text_of(run, prompt, 30, temperature=0.7, top_k=1), "of one token, one is drawn"
-    assert found == text_of(run, prompt, 30, temperature=1.0, top_p=1e-9)
+    text = text_of(run, prompt, 30, temperature=0)
+    assert text == run.tokenizer.decode(expected)
+    assert text == text_of(run, prompt, 30, temperature=0, seed=8), "nothing is random"
+    assert text == text_of(run, prompt, 30, temperature=0.7, top_k=1), "of one token, one is drawn"
+    assert text == text_of(run, prompt, 30, temperature=1.0, top_p=1e-9)
 
 
 def test_a_trained_model_says_what_its_argmax_says(trained: Path, trained_words: Path) -> None:
@@ -226,9 +226,9 @@ def frequencies(temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0, lo
     return [counts[i] / DRAWS for i in range(len(logits))]
 
 
-def close(found: list[float], expected: list[float]) -> bool:
+def close(actual: list[float], expected: list[float]) -> bool:
     """Within four standard errors, and exactly zero where it should be."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(actual, expected, strict=True)
     return all(abs(f - e) <= 4 * math.sqrt(e * (1 - e) / DRAWS) for f, e in pairs)
 
 

@@ -56,8 +56,8 @@ def test_it_takes_the_likeliest_that_does_not_repeat() -> None:
         with torch.no_grad():
             hidden, _ = run.model(torch.tensor([ids]), run.model.zero_state(1))
             scores = run.model.logits(hidden[-1, 0]).tolist()
-        said = set(itertools.pairwise(ids))
-        ids.append(max((i for i in range(17, len(scores)) if (ids[-1], i) not in said), key=lambda i: scores[i]))
+        output = set(itertools.pairwise(ids))
+        ids.append(max((i for i in range(17, len(scores)) if (ids[-1], i) not in output), key=lambda i: scores[i]))
     assert "".join(generate(run, "ab", 28, temperature=0, no_repeat_ngram=2)) == run.tokenizer.decode(ids[2:])
 
 
@@ -115,18 +115,18 @@ def test_any_stop_text_cuts_where_it_first_stands(text: str, stop: list[str]) ->
     """Of several the one that is complete first; until then nothing of it has been shown."""
     run = make_run()
     sample = Sample(run, run.tokenizer.encode("a"), Draws(100, stop=stop))
-    said = ""
+    text_so_far = ""
     with pytest.MonkeyPatch.context() as patch:
         script(patch, run, text)
         for _ in text:
-            said += sample.draw(torch.zeros(run.tokenizer.size))
+            text_so_far += sample.draw(torch.zeros(run.tokenizer.size))
             if sample.ended:
                 break
-    said += sample.finish()
+    text_so_far += sample.finish()
     ends = [(min(i + len(s) for i in range(len(text)) if text.startswith(s, i)), s) for s in stop if s in text]
     first = min((e for e, _ in ends), default=None)
     expected = text if first is None else text[: min(first - len(s) for e, s in ends if e == first)]
-    assert said == sample.text == expected
+    assert text_so_far == sample.text == expected
 
 
 def test_a_stop_text_in_the_prompt_does_not_stop() -> None:

@@ -223,9 +223,9 @@ def masks(model: LanguageModel) -> list[Tensor]:
 
 @pytest.mark.parametrize("backend", ["eager", "torch"])
 def test_locked_dropout_uses_one_mask_over_time_and_another_for_each_row(backend: str) -> None:
-    found = masks(build(backend=backend, dropout=0.5, locked=True, layers=2, tie=False, hidden_size=32))
-    assert len(found) == 3, "the input of both layers and what the decoder reads"
-    for mask in found:
+    drawn_masks = masks(build(backend=backend, dropout=0.5, locked=True, layers=2, tie=False, hidden_size=32))
+    assert len(drawn_masks) == 3, "the input of both layers and what the decoder reads"
+    for mask in drawn_masks:
         assert all(torch.equal(mask[t] > 0, mask[0] > 0) for t in range(N))
         assert 0.3 < (mask[0] > 0).double().mean() < 0.7
         assert not torch.equal(mask[0, 0] > 0, mask[0, 1] > 0)

@@ -44,16 +44,16 @@ def check(draw, tables):
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     shutil.copy(tables / "kept.parquet", path)
     shutil.rmtree(out, ignore_errors=True)
-    what = hurt(draw, path, [])
+    damage = hurt(draw, path, [])
     code, _, err = reports("build", tables / "training_step.parquet", path, "--out", out)
-    assert (code, err.count("\n")) in ((0, 0), (2, 1)), (what, code, err)
+    assert (code, err.count("\n")) in ((0, 0), (2, 1)), (damage, code, err)
     good = contents(tables / "good")
     if code:
         assert "hurt.parquet" in err
         assert not (out / "hurt.html").exists()
         assert (out / "training_step.html").read_bytes() == good["training_step.html"]
     else:
-        assert contents(out) == good, what
+        assert contents(out) == good, damage
 
 
 @FEW
@@ -93,7 +93,7 @@ def test_a_table_that_names_no_machine_has_a_page(tables, tmp_path):
 
 def test_pages_on_a_full_or_read_only_disk_are_a_sentence_and_the_old_ones_stay(tables, tmp_path):
     one, both = [tables / "training_step.parquet"], [tables / "training_step.parquet", tables / "kept.parquet"]
-    with mounted(tmp_path / "disk", 400_000) as disk:
+    with mounted(tmp_path / "disk", 800_000) as disk:
         assert reports("build", *one, "--out", disk / "pages")[0] == 0
         before = contents(disk / "pages")
         filler = fill(disk, 0)

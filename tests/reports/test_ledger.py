@@ -13,10 +13,15 @@ def claims(*rows):
 
 def test_failing_rows_come_first_and_equals_keep_their_order():
     rows = [("a", "1", "holds"), ("b", "1", "not measured"), ("c", "1", "ambiguous"), ("d", "1", "fails"), ("e", "1", "fails")]
-    made = claims(*rows)
-    assert [claim.key for claim in made] == ["d", "e", "c", "b", "a"]
-    assert [claim.sign for claim in made] == ["✗", "✗", "?", "–", "✓"]
-    assert made[0].page == "page" and made[0].threshold == ">= 1" and made[0].source == "slide" and made[0].setting == "run"
+    result = claims(*rows)
+    assert [claim.key for claim in result] == ["d", "e", "c", "b", "a"]
+    assert [claim.sign for claim in result] == ["✗", "✗", "?", "–", "✓"]
+    assert (
+        result[0].page == "page"
+        and result[0].threshold == ">= 1"
+        and result[0].source == "slide"
+        and result[0].setting == "run"
+    )
 
 
 @pytest.mark.parametrize(
@@ -44,7 +49,7 @@ def test_the_answer_counts_and_names_the_weightiest(rows, sentence):
 
 def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
     def claim(name, setting, verdict, page):
-        return Entry(name, "text", "slide", setting, ">= 1", "", verdict, page=page)
+        return Entry(name, "text", "slide", setting, ">= 1", "1", verdict, page=page)
 
     first = [claim("a", "T = 20", "holds", "one"), claim("a", "T = 50", "not measured", "one"), claim("c", "x", "fails", "one")]
     second = [claim("a", "T = 20", "not measured", "two"), claim("a", "all", "not measured", "two")]
@@ -53,8 +58,8 @@ def test_what_one_table_leaves_unmeasured_and_another_decides_stands_once():
         claim("c", "x", "holds", "two"),
         claim("c", "y", "not measured", "two"),
     ]
-    made = united([("s", c) for c in first + second + third])
-    assert [(c.key, c.setting, c.verdict, c.page) for c in made] == [
+    result = united([("s", c) for c in first + second + third])
+    assert [(c.key, c.setting, c.verdict, c.page) for c in result] == [
         ("c", "x", "fails", "one"),
         ("a", "T = 50", "not measured", "one"),
         ("c", "y", "not measured", "two"),
@@ -72,9 +77,9 @@ def test_a_reason_comes_with_a_claim_that_is_open_and_with_no_other():
 
 def test_what_another_page_decides_is_not_called_unmeasured():
     here = claims(("a", "1", "holds"), ("b", "", "not measured"), ("c", "", "not measured"))
-    there = claims(("a", "", "not measured"), ("b", "2", "fails"))
-    assert [c.key for c in decided_elsewhere(here, there)] == ["b"]
-    assert [c.key for c in decided_elsewhere(there, here)] == ["a"]
+    present = claims(("a", "", "not measured"), ("b", "2", "fails"))
+    assert [c.key for c in decided_elsewhere(here, present)] == ["b"]
+    assert [c.key for c in decided_elsewhere(present, here)] == ["a"]
 
 
 @given(st.lists(st.sampled_from(ORDER), min_size=1, max_size=12))

@@ -1,10 +1,10 @@
 """A study is one folder and one line: a toy that lies elsewhere is run, shown, drawn and has its page."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from forked import ended
 from paths import ROOT
 from small_tables import CASES
 
@@ -116,9 +116,9 @@ def test_nothing_outside_of_a_study_names_it():
             assert not named, f"{path} imports {named}"
 
 
-def test_claims_are_shown_without_matplotlib():
+def test_claims_are_shown_without_matplotlib(tmp_path):
     published = Path(reports.__file__).parent / "published" / "cpu" / "weight_tying.parquet"
-    code = f"""
+    program = f"""
 import sys
 from recurrent_lm.studies.cli import main
 try: main(["show", {str(published)!r}])
@@ -129,6 +129,6 @@ for name in STUDIES: module_of(name)
 drawing = {{"matplotlib", "seaborn"}} & set(sys.modules)
 assert not drawing, drawing
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert "E and U hold most" in done.stdout
+    code, out, err = ended(tmp_path, "", first=program)
+    assert code == 0, err
+    assert "E and U hold most" in out

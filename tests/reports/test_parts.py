@@ -15,7 +15,7 @@ STORED = {
     "long_range": stored_reaches,
     "gradient_flow": stored_flow,
     "clipping": stored_clippings,
-    "throughput": stored_speeds,
+    "throughput": lambda path: stored_speeds(path, rounds=6, cell=("lstm",), steps=(64, 16, 32), tokens=(64,)),
     "speeches": lambda path: save(speech_scores(), path, "speeches", Speeches(cell=("rnn-tanh", "lstm"))),
     "weight_tying": lambda path: save(tying(), path, "weight_tying", WeightTying(vocabulary=(100_000,), sizes=(64,))),
 }

@@ -1,5 +1,7 @@
 """What is published says all that it should: every claim about gradients is measured, and what does not hold has a reason."""
 
+import html
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from published_verdicts import VERDICTS
 
 from recurrent_lm import reports
+from recurrent_lm.reports.lecture import SLIDES
 from recurrent_lm.reports.ledger import ledger, united
 from recurrent_lm.studies import load, verdicts
 
@@ -22,9 +25,9 @@ WANTED = {
 def claims_of(*names):
     """(study, claim) of published tables."""
     tables = [(name, load(PUBLISHED / f"{name}.parquet")) for name in names]
-    found = [(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)]
-    kept = {id(claim) for claim in united(found)}
-    return [(study, claim) for study, claim in found if id(claim) in kept]
+    results = [(table.attrs["study"], claim) for name, table in tables for claim in ledger(verdicts(table), name)]
+    kept = {id(claim) for claim in united(results)}
+    return [(study, claim) for study, claim in results if id(claim) in kept]
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +59,8 @@ def test_so_have_the_claims_on_times():
 
 def verdicts_of(name):
     """{key: {verdict: in how many settings}} of a published table."""
-    found = verdicts(load(PUBLISHED / f"{name}.parquet"))
-    return {key: dict(Counter(group["verdict"])) for key, group in found.groupby("key", sort=False)}
+    claims = verdicts(load(PUBLISHED / f"{name}.parquet"))
+    return {key: dict(Counter(group["verdict"])) for key, group in claims.groupby("key", sort=False)}
 
 
 @pytest.mark.parametrize("name", [name for name in VERDICTS if name != "throughput"])
@@ -94,3 +97,44 @@ def test_reasons_say_what_the_tables_hold(claims):
     )
     assert "Fisher p = 0.44" in of("long_range", "control.50")[0]
     assert "obama 0.968, trump 1.039" in of("weight_tying", "tied.projection")[0]
+
+
+PAGES = PUBLISHED / "pages"
+LARGEST, WORDS = 800_000, 1_200  # bytes of a page; words of the index
+
+
+def words(page):
+    """The text of a page without its head, scripts, styles and drawings, as words."""
+    text = re.sub(r"<(script|style|svg|head)\b.*?</\1>", " ", page.read_text(), flags=re.DOTALL)
+    return re.sub(r"<[^>]*>", " ", text).split()
+
+
+def test_published_pages_are_small_and_the_index_short():
+    pages = sorted(PAGES.glob("*.html"))
+    assert {page.stem for page in pages} >= {"index", "claims", "gradients", *VERDICTS}
+    assert {page.name: size for page in pages if (size := page.stat().st_size) > LARGEST} == {}
+    assert len(words(PAGES / "index.html")) <= WORDS
+
+
+def test_the_published_index_has_a_picture_for_every_slide_in_the_lectures_order():
+    text = (PAGES / "index.html").read_text()
+    assert [html.unescape(slide) for slide in re.findall(r"<h2>(.*?)</h2>\n<a class=.picture.", text)] == list(SLIDES)
+    pictures = re.findall(r'<a class="picture" href="([^"]*)"><img src="data:image/svg', text)
+    assert len(pictures) == len(set(pictures)) == len(SLIDES)  # no figure stands for two slides
+
+
+# What the published pages must answer, in a page's answer or a heading: its page and words with their number.
+ANSWERED = [
+    ("gradient_flow", "The last word brings the largest part of the gradient of"),
+    ("gradient_flow", "step 4, “their”, brings 10 times what step 1, “the”, brings"),
+    ("gradient_flow", "A spectral radius above 1 does not mean explosion: in a tanh network with radius 1.25"),
+    ("clipping", "At the cliff a plain step is thrown to w = 7.0, b = 2.2"),
+    ("long_range", "GRU remembers longest: over 40 steps these trainings succeed: GRU 10 of 10, LSTM 4 of 10, tanh 0 of 10"),
+]
+
+
+@pytest.mark.parametrize(("name", "sentence"), ANSWERED, ids=[f"{name}-{sentence[:20]}" for name, sentence in ANSWERED])
+def test_the_published_pages_answer_the_lectures_questions(name, sentence):
+    folded = re.sub(r"<details.*?</details>", " ", (PAGES / f"{name}.html").read_text(), flags=re.DOTALL)
+    told = re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", "", folded)))
+    assert sentence in told

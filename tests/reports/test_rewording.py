@@ -18,26 +18,44 @@ def caption(plot, table, decided):
         return str(error)
 
 
+WORDS = ("text", "setting", "threshold", "measured", "reason")
+
+
+def told(claim, name):
+    return getattr(claim, name) not in ("", claims.NOT)
+
+
+def reworded(made):
+    """The claims with other words in each of their texts; what was not measured stays so."""
+    return [
+        replace(claim, **{name: f"q {name} {claim.key if name == 'text' else i} q" for name in WORDS if told(claim, name)})
+        for i, claim in enumerate(made)
+    ]
+
+
 @pytest.mark.parametrize("study", CASES)
 def test_a_page_is_built_whatever_words_claims_have(study, monkeypatch):
     table = table_of(study)
     before = verdicts(table)
-    captions = [caption(plot, table, before) for plot in page.plots(study)]
+    captions = {plot.name: caption(plot, table, before) for plot in page.plots(study)}
+    answered = page.answer(table, before)
     frame = claims.frame
-    monkeypatch.setattr(claims, "frame", lambda made: frame([replace(claim, text=f"q {claim.key} q") for claim in made]))
+    monkeypatch.setattr(claims, "frame", lambda result: frame(reworded(result)))
     monkeypatch.setattr(page, "inline", lambda *_: "")  # rendering takes its time
     monkeypatch.setattr(page, "headline", lambda *_: None)
-    made = page.make(table, study, "t.parquet")
+    result = page.make(table, study, "t.parquet")
     after = verdicts(table)
-    assert list(after["claim"]) == [f"q {key} q" for key in before["key"]]
-    assert after.drop(columns="claim").equals(before.drop(columns="claim"))
-    for shown, words in zip(made.figures, captions, strict=True):
-        told = shown.caption or shown.problem
-        for key, text in zip(before["key"], before["claim"], strict=True):
-            told = told.replace(f"q {key} q", text).replace(f"Q {key} q", text[0].upper() + text[1:])
-        assert told == words
-    html = render("page.html", page=made, figures="figures", formats=(".png",)).decode()
-    assert all(f"q {key} q" in html for key in before["key"])
+    same = ["key", "source", "verdict"]
+    assert after[same].equals(before[same])
+    assert {shown.local for shown in result.figures} == set(captions)
+    given = [(shown.caption or shown.problem, captions[shown.local]) for shown in result.figures]
+    for said, words in [(result.answered, answered.sentence if answered else ""), *given]:
+        for name in ("claim", *WORDS[1:]):
+            for new, old in zip(after[name], before[name], strict=True):
+                said = said.replace(new, old).replace(new[:1].upper() + new[1:], old[:1].upper() + old[1:])
+        assert said == words
+    html = render("page.html", page=result, figures="figures", formats=(".png",)).decode()
+    assert all(text in html for text in after["claim"])
 
 
 def test_keys_are_short_and_of_one_text_each_setting():
@@ -49,7 +67,7 @@ def test_keys_are_short_and_of_one_text_each_setting():
 
 
 def test_a_key_finds_its_own_and_those_below_it():
-    rows = [claims.Claim(key, "text", "", "", "", "", "holds") for key in ("speed", "speed.a", "speed.a.b", "speedy")]
+    rows = [claims.Claim(key, "text", "", "", "", "m", "holds") for key in ("speed", "speed.a", "speed.a.b", "speedy")]
     assert list(claims.select(claims.frame(rows), "speed")["key"]) == ["speed", "speed.a", "speed.a.b"]
     assert list(claims.select(claims.frame(rows), "speed.a")["key"]) == ["speed.a", "speed.a.b"]
     assert claims.select(claims.frame([]), "speed").empty

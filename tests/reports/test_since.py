@@ -27,8 +27,8 @@ def since(*changes):
 def test_claims_are_paired_by_key_and_setting_then_by_key_alone():
     then = [claim("a"), claim("b", setting="x"), claim("c", setting="1"), claim("c", setting="2"), claim("d")]
     now = [claim("a", "fails"), claim("b", setting="y"), claim("c", setting="3"), claim("c", setting="2"), claim("e")]
-    found = {(c.then, c.now): c.kind for c in pairs(then, now)}
-    assert found == {
+    values = {(c.then, c.now): c.kind for c in pairs(then, now)}
+    assert values == {
         (then[0], now[0]): "changed",
         (then[1], now[1]): "as before",  # in another setting, which is shown
         (then[3], now[3]): "as before",
@@ -45,14 +45,14 @@ def test_claims_of_one_key_in_several_other_settings_are_new_and_gone():
 
 @given(*[st.lists(st.builds(claim, st.sampled_from("ab"), st.sampled_from(ORDER), st.sampled_from("xyz")), max_size=6)] * 2)
 def test_every_claim_of_either_side_is_there_once(then, now):
-    found = pairs(then, now)
-    assert sorted(map(id, filter(None, (c.then for c in found)))) == sorted(map(id, then))
-    assert sorted(map(id, filter(None, (c.now for c in found)))) == sorted(map(id, now))
-    assert all(c.then.key == c.now.key for c in found if c.then and c.now)
+    matched = pairs(then, now)
+    assert sorted(map(id, filter(None, (c.then for c in matched)))) == sorted(map(id, then))
+    assert sorted(map(id, filter(None, (c.now for c in matched)))) == sorted(map(id, now))
+    assert all(c.then.key == c.now.key for c in matched if c.then and c.now)
 
 
 def test_what_changed_comes_first_and_failing_first_of_that():
-    made = [
+    rows = [
         Change(claim("a"), claim("a")),
         Change(claim("b", "fails"), claim("b", "fails")),
         Change(None, claim("c")),
@@ -60,8 +60,8 @@ def test_what_changed_comes_first_and_failing_first_of_that():
         Change(claim("e", "fails"), claim("e")),
         Change(claim("f"), claim("f", "fails")),
     ]
-    assert [c.claim.key for c in sorted(made, key=lambda c: c.rank)] == ["f", "e", "d", "c", "b", "a"]
-    assert [c.claim.key for c in since(*made).moved] == ["c", "d", "e", "f"]
+    assert [c.claim.key for c in sorted(rows, key=lambda c: c.rank)] == ["f", "e", "d", "c", "b", "a"]
+    assert [c.claim.key for c in since(*rows).moved] == ["c", "d", "e", "f"]
 
 
 @pytest.mark.parametrize(
@@ -137,6 +137,7 @@ def test_a_page_tells_verdicts_then_and_now(bare, folders, tmp_path):
 def test_times_of_another_machine_are_not_compared_and_that_is_said(bare, folders, tmp_path):
     for folder in folders:
         stored_costs(folder / "training_step.parquet")
+    edited(folders[0] / "training_step.parquet", commit="e" * 40)  # a tree without git has none
     edited(folders[1] / "training_step.parquet", cpu="another one", commit="f" * 40)
     (page,) = compared(folders, tmp_path / "pages").pages
     assert page.since.rows == [] and page.since.counts == ""
@@ -192,8 +193,8 @@ def test_older_tables_are_found_by_study_and_name(bare, folders, tmp_path):
     stored_norms(old / "other.parquet")
     (old / "broken.parquet").write_text("x")
     built = compared(folders, tmp_path / "pages")
-    found = {page.name: page.since and page.since.source for page in built.pages}
-    assert found == {
+    values = {page.name: page.since and page.since.source for page in built.pages}
+    assert values == {
         "gradient_lag": "old/gradient_lag.parquet",
         "mine": "old/mine.parquet",
         "fast": "old/slow.parquet",
@@ -249,4 +250,4 @@ def test_what_changed_fits_a_desk_and_a_telephone(dark, bare, folders, tmp_path,
     built = compared(folders, tmp_path / "pages")
     seen, console = look(sorted(built.index.parent.glob("*.html")), (1280, 400), dark)
     assert console == []
-    assert [view["found"] for view in seen] == [[]] * 6
+    assert [view["found"] for view in seen] == [[]] * 10

@@ -4,14 +4,15 @@ import pytest
 from backend_cases import planted
 
 from recurrent_lm import studies
-from recurrent_lm.studies.backends.study import Study, apart, complaint
+from recurrent_lm.studies.backends.claims import apart
+from recurrent_lm.studies.backends.study import Study, complaint
 
 TINY = Study(corpora="trump", cell=("gru",), hidden=4, epochs=2, seeds=2, min_count=50)
 
 
 def claim(table, key):
-    found = studies.verdicts(table)
-    return studies.select(found, key).iloc[0]
+    claims = studies.verdicts(table)
+    return studies.select(claims, key).iloc[0]
 
 
 def test_real_trainings_by_two_backends_are_the_same_and_seeds_are_not():
@@ -31,18 +32,18 @@ def test_real_trainings_by_two_backends_are_the_same_and_seeds_are_not():
 )
 def test_curves_are_the_same_within_the_spread_of_seeds_at_the_epoch_where_they_differ_most(distance, seeds, verdict):
     table = planted(distance, seeds=seeds)
-    found = claim(table, "curve")
-    assert found["verdict"] == verdict
-    assert found["setting"] == f"gru on obama, {seeds} seeds"
+    row = claim(table, "curve")
+    assert row["verdict"] == verdict
+    assert row["setting"] == f"gru on obama, {seeds} seeds"
     if distance:
-        assert "after epoch 2" in found["measured"]
+        assert "after epoch 2" in row["measured"]
 
 
 @pytest.mark.parametrize(("speed", "verdict"), [(2.0, "holds"), (1.0, "holds"), (0.5, "fails")])
 def test_speed_is_of_the_epochs_after_the_one_that_compiles(speed, verdict):
-    found = claim(planted(speed=speed, seeds=4), "speed.triton")
-    assert found["verdict"] == verdict
-    assert float(found["measured"].split()[0]) == pytest.approx(speed, rel=0.01)
+    row = claim(planted(speed=speed, seeds=4), "speed.triton")
+    assert row["verdict"] == verdict
+    assert float(row["measured"].split()[0]) == pytest.approx(speed, rel=0.01)
 
 
 def test_what_does_not_hold_has_a_reason():
@@ -59,8 +60,8 @@ def test_a_backend_that_was_not_measured_is_said():
     attrs = table.attrs
     table = table[table["backend"] == "torch"]
     table.attrs = attrs
-    found = studies.verdicts(table)
-    assert list(found["verdict"]) == ["not measured"]
+    claims = studies.verdicts(table)
+    assert list(claims["verdict"]) == ["not measured"]
 
 
 @pytest.mark.parametrize(

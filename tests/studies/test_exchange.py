@@ -18,8 +18,8 @@ from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine.study import usual_preset
 from recurrent_lm.studies.engine.tables import load, save
 from recurrent_lm.studies.exchange import study as exchange
-from recurrent_lm.studies.exchange.measured_constants import record
-from recurrent_lm.studies.exchange.study import PRESETS, Study, complaint, constants, floors, steps_of
+from recurrent_lm.studies.exchange.measured_constants import constants, floors, record
+from recurrent_lm.studies.exchange.study import PRESETS, Study, complaint, steps_of
 from recurrent_lm.studies.timing import cuda
 
 WAITS = {"sentinel": 0.8, "counter": 1.6, "none": 0.3}
@@ -50,27 +50,27 @@ def planted(noise=0.0, waits=WAITS, l2=L2, study=None, error=1e-4, few=0.0):
 def test_floors_are_times_of_steps_alone():
     """The 20 µs that every launch takes beside its steps are in neither of them."""
     table = planted()
-    made = floors(table)
-    found = made.set_index(["protocol", "programs", "kilobytes"])
-    assert found.loc[("sentinel", 8, 1), "us"] == pytest.approx(0.8 + 8192 / 5e6)
-    assert found.loc[("none", 132, 256), "us"] == pytest.approx(0.3 + 132 * 262144 / 5e6)
-    assert found.loc[("none", 132, 256), "gathered"] == 132 * 262144
-    assert found.loc[("none", 132, 256), "gbs"] == pytest.approx(132 * 262144 / (0.3 + 132 * 262144 / 5e6) / 1e3)
-    assert found.loc[("launch", 1, 0), "us"] == pytest.approx(4.0)
-    assert summary(table).equals(made)
+    summary_of_floors = floors(table)
+    result = summary_of_floors.set_index(["protocol", "programs", "kilobytes"])
+    assert result.loc[("sentinel", 8, 1), "us"] == pytest.approx(0.8 + 8192 / 5e6)
+    assert result.loc[("none", 132, 256), "us"] == pytest.approx(0.3 + 132 * 262144 / 5e6)
+    assert result.loc[("none", 132, 256), "gathered"] == 132 * 262144
+    assert result.loc[("none", 132, 256), "gbs"] == pytest.approx(132 * 262144 / (0.3 + 132 * 262144 / 5e6) / 1e3)
+    assert result.loc[("launch", 1, 0), "us"] == pytest.approx(4.0)
+    assert summary(table).equals(summary_of_floors)
 
 
 def test_constants_are_those_that_were_planted():
-    found = constants(planted())
-    assert list(found) == list(kernels.CONSTANTS)
-    assert found["WAIT.sentinel"].value == pytest.approx(0.8) and found["WAIT.counter"].value == pytest.approx(1.6)
-    assert found["L2_BYTES"].value == pytest.approx(5e6) and found["LAUNCH"].value == pytest.approx(4.0)
+    intervals = constants(planted())
+    assert list(intervals) == list(kernels.CONSTANTS)
+    assert intervals["WAIT.sentinel"].value == pytest.approx(0.8) and intervals["WAIT.counter"].value == pytest.approx(1.6)
+    assert intervals["L2_BYTES"].value == pytest.approx(5e6) and intervals["LAUNCH"].value == pytest.approx(4.0)
 
 
 def test_constants_lie_in_their_intervals_under_noise():
-    found = constants(planted(noise=0.005))
+    intervals = constants(planted(noise=0.005))
     for name, true in {"WAIT.sentinel": 0.8, "WAIT.counter": 1.6, "L2_BYTES": 5e6, "LAUNCH": 4.0}.items():
-        low, high = found[name].low, found[name].high
+        low, high = intervals[name].low, intervals[name].high
         assert low < true < high, name
         assert high - low < 0.2 * true, name
 
@@ -85,9 +85,9 @@ def test_a_table_of_little_tells_little(kept):
     table = planted(study=Study(programs=(132,), kilobytes=(1, 4)))
     few = table[table["protocol"].isin(kept)]
     few.attrs = table.attrs
-    found = constants(few) if kept else constants(planted(study=Study(programs=(132,), kilobytes=(4,))))
-    assert math.isnan(found["WAIT.sentinel"].value) and math.isnan(found["L2_BYTES"].value)
-    assert math.isnan(found["LAUNCH"].value) == (kept == ["sentinel"])
+    result = constants(few) if kept else constants(planted(study=Study(programs=(132,), kilobytes=(4,))))
+    assert math.isnan(result["WAIT.sentinel"].value) and math.isnan(result["L2_BYTES"].value)
+    assert math.isnan(result["LAUNCH"].value) == (kept == ["sentinel"])
 
 
 def claim(table, key):
@@ -107,8 +107,8 @@ def test_a_wrong_state_fails(error, word):
 
 def test_what_plans_use_is_held_against_what_was_measured(monkeypatch):
     monkeypatch.setattr(kernels, "constant", lambda device, name, estimate: {"L2_BYTES": 5.1e6, "LAUNCH": 8.0}.get(name, 1.0))
-    found = verdicts(planted(noise=0.002))
-    bandwidth, launch = (select(found, f"constant.{name}").iloc[0] for name in ("L2_BYTES", "LAUNCH"))
+    claims = verdicts(planted(noise=0.002))
+    bandwidth, launch = (select(claims, f"constant.{name}").iloc[0] for name in ("L2_BYTES", "LAUNCH"))
     assert (bandwidth["verdict"], bandwidth["setting"]) == ("holds", "sm_90")
     assert launch["verdict"] == "fails" and "and 8 is used" in launch["measured"]
 
@@ -124,10 +124,10 @@ def test_constants_are_written_beside_those_of_other_devices(tmp_path, capsys):
     out.write_text('{"sm_80": {"LAUNCH": {"value": 1}}, "sm_90": {"old": 1}}')
     assert run_app(app, "studies", ["constants", str(table), "--out", str(out)]) == 0
     assert "sm_90 in " in capsys.readouterr().out
-    there = json.loads(out.read_text())
-    assert there["sm_80"] == {"LAUNCH": {"value": 1}}
-    assert there["sm_90"]["WAIT.sentinel"]["value"] == pytest.approx(0.8, rel=0.05)
-    assert there["sm_90"]["gpu"] == "a GPU" and there["sm_90"]["commit"] == "abc" and "old" not in there["sm_90"]
+    content = json.loads(out.read_text())
+    assert content["sm_80"] == {"LAUNCH": {"value": 1}}
+    assert content["sm_90"]["WAIT.sentinel"]["value"] == pytest.approx(0.8, rel=0.05)
+    assert content["sm_90"]["gpu"] == "a GPU" and content["sm_90"]["commit"] == "abc" and "old" not in content["sm_90"]
 
 
 @pytest.mark.parametrize(
@@ -219,10 +219,10 @@ class Run:
 @pytest.fixture
 def device(monkeypatch):
     def event(enable_timing):
-        made = SimpleNamespace(at=None, synchronize=lambda: None)
-        made.record = lambda: setattr(made, "at", Run.clock)
-        made.elapsed_time = lambda end: (end.at - made.at) * 1e3
-        return made
+        event_of_stream = SimpleNamespace(at=None, synchronize=lambda: None)
+        event_of_stream.record = lambda: setattr(event_of_stream, "at", Run.clock)
+        event_of_stream.elapsed_time = lambda end: (end.at - event_of_stream.at) * 1e3
+        return event_of_stream
 
     Run.broken = False
     monkeypatch.setattr(kernels, "ExchangeRun", Run)
@@ -242,9 +242,9 @@ def test_a_whole_run_on_a_device_that_keeps_time(device):
     study = PRESETS["smoke"]
     table = study.table([row for cell in study.cells() for row in study.measure(cell)])
     assert complaint(study, table) == ""
-    found = floors(table).set_index(["protocol", "programs", "kilobytes"])["us"]
+    summary_of_floors = floors(table).set_index(["protocol", "programs", "kilobytes"])["us"]
     for protocol, wait in WAITS.items():
-        assert found[protocol, 16, 4] == pytest.approx(wait + 16 * 4096 / L2)
+        assert summary_of_floors[protocol, 16, 4] == pytest.approx(wait + 16 * 4096 / L2)
     assert set(table["round"]) == set(range(4))
 
 

@@ -17,15 +17,15 @@ def runs(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     corpus = folder / "text.txt"
     corpus.write_text(TEXT)
-    made = {}
+    paths = {}
     for cell in ("rnn-tanh", "lstm", "gru"):
         config = lm.RunConfig().replace(
             source=str(corpus), kind="char", cell=cell, hidden_size=12, embedding_size=8, layers=2, rows=4, max_steps=5
         )
         training = lm.new_training(config, folder / cell)
         training.run(quiet=True)
-        made[cell] = folder / cell
-    return made
+        paths[cell] = folder / cell
+    return paths
 
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])

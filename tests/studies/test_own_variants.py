@@ -116,8 +116,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def tiny(*names: str, **more: str) -> Study:
-    made: Study = make("throughput", TINY | settings(list(names), "", [], "") | more)
-    return made
+    result: Study = make("throughput", TINY | settings(list(names), "", [], "") | more)
+    return result
 
 
 @pytest.mark.parametrize("name", ["Right", "function", "tuples"])
@@ -198,8 +198,8 @@ def test_the_source_is_part_of_what_a_table_is_measured_on(folder: Path) -> None
 
 
 def test_short_options_are_parameters() -> None:
-    found = settings([], "lstm,gru", ["B=1,16 H=256", "V=100"], "bfloat16")
-    assert found == {"cell": "lstm,gru", "batch": "1,16", "hidden": "256", "vocabulary": "100", "dtype": "bfloat16"}
+    parameters = settings([], "lstm,gru", ["B=1,16 H=256", "V=100"], "bfloat16")
+    assert parameters == {"cell": "lstm,gru", "batch": "1,16", "hidden": "256", "vocabulary": "100", "dtype": "bfloat16"}
     both = settings(["my_rnn:Right", "my_rnn:loss"], "", [], "")
     assert both == {"own": "my_rnn:Right,my_rnn:loss", "parts": "peak,cross_entropy,recurrence"}
     for text in ("X=3", "B", "batch=3"):

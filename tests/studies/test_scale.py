@@ -1,4 +1,4 @@
-"""The arithmetic of docs/SCALE.md, and that the page holds what the program computes."""
+"""The arithmetic of docs/scale.md, and that the page holds what the program computes."""
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,7 @@ PUBLISHED = ROOT / "reports" / "published" / "cpu"
 
 
 def test_the_page_holds_what_the_program_prints(capsys):
-    page = (ROOT / "docs" / "SCALE.md").read_text()
+    page = (ROOT / "docs" / "scale.md").read_text()
     _, begin, rest = page.partition("<!-- studies scale -->\n\n")
     tables, end, _ = rest.partition("\n<!-- end -->\n")
     assert begin and end and tables == markdown(), "make it with: studies scale"
@@ -27,16 +27,16 @@ def test_the_page_holds_what_the_program_prints(capsys):
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "sentence"),
     [
         (["--rows", "0"], "--rows must be at least 1, not '0'"),
         (["--bptt", "2000000"], "--bptt must be at most 1,000,000, not '2000000'"),
         (["--tokens", "many"], "--tokens must be a whole number, not 'many'"),
     ],
 )
-def test_numbers_out_of_range_are_refused(capsys, wrong, said):
+def test_numbers_out_of_range_are_refused(capsys, wrong, sentence):
     assert run_app(app, "studies", ["scale", *wrong]) == 2
-    assert capsys.readouterr().err == f"studies: {said}\n"
+    assert capsys.readouterr().err == f"studies: {sentence}\n"
 
 
 @pytest.mark.parametrize("model", MODELS[:1])

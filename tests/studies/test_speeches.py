@@ -7,7 +7,8 @@ import pytest
 
 from recurrent_lm import lm
 from recurrent_lm.studies import load, save, verdicts
-from recurrent_lm.studies.speeches.study import NOTHING, PROMPTS, Study, complaint, repeated
+from recurrent_lm.studies.speeches.samples import PROMPTS, repeated
+from recurrent_lm.studies.speeches.study import NOTHING, Study, complaint
 
 UNION = "Jobs make the country strong, and the students opened their books. "
 WALL = "We will build it, believe me, and we will win again and again. "
@@ -117,11 +118,11 @@ def measured(tmp_path_factory):
 
 def test_a_run_scores_every_model_on_every_text(measured, tmp_path):
     study, table = measured
-    found = table[table["part"] == "score"].set_index(["corpus", "cell", "text", "way"])["bits_per_byte"]
-    assert len(found) == 2 * 2 * (3 + 2) and found.gt(0).all()
+    result = table[table["part"] == "score"].set_index(["corpus", "cell", "text", "way"])["bits_per_byte"]
+    assert len(result) == 2 * 2 * (3 + 2) and result.gt(0).all()
     for corpus, other in (("union", "wall"), ("wall", "union")):
-        assert found[corpus, "lstm", corpus, "network"] < found[corpus, "lstm", other, "network"]
-        counted = found.loc[corpus, :, corpus, "n-gram"]
+        assert result[corpus, "lstm", corpus, "network"] < result[corpus, "lstm", other, "network"]
+        counted = result.loc[corpus, :, corpus, "n-gram"]
         assert counted.nunique() == 1, "counts do not depend on the network"
     claims = verdicts(table).set_index("key")
     own = claims.loc["own"]
@@ -132,9 +133,9 @@ def test_a_run_scores_every_model_on_every_text(measured, tmp_path):
 
 def test_samples_stand_behind_each_prompt_and_copies_are_found(measured):
     _, table = measured
-    found = table[table["part"] == "sample"]
-    assert set(found["prompt"]) == set(PROMPTS) and len(found) == 2 * 2 * 3 * 2
-    likely = found.query("corpus == 'union' and cell == 'lstm' and temperature == 0 and prompt == 'make the country'").iloc[0]
+    result = table[table["part"] == "sample"]
+    assert set(result["prompt"]) == set(PROMPTS) and len(result) == 2 * 2 * 3 * 2
+    likely = result.query("corpus == 'union' and cell == 'lstm' and temperature == 0 and prompt == 'make the country'").iloc[0]
     assert likely["sample"].strip(), "a model of one sentence has something to say"
     text = "make the country" + likely["sample"]
     assert likely["words"] == len(likely["sample"].split())

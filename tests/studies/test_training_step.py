@@ -6,8 +6,8 @@ import torch
 from recurrent_lm.studies import verdicts
 from recurrent_lm.studies.engine.memory import peak_bytes
 from recurrent_lm.studies.engine.statistics import paired_ratio
-from recurrent_lm.studies.timing.steps import plain, trainer
-from recurrent_lm.studies.training_step.study import PLAIN, VARIANTS, Study
+from recurrent_lm.studies.timing.steps import PLAIN, plain, trainer
+from recurrent_lm.studies.training_step.study import VARIANTS, Study
 
 SMALL = Study(vocabulary=50, hidden=8, layers=2, rows=3, bptt=4, rounds=2)
 

@@ -5,7 +5,8 @@ import pytest
 
 from recurrent_lm import lm
 from recurrent_lm.studies import load, save, verdicts
-from recurrent_lm.studies.weight_tying.study import SMALLER, VARIANTS, Study, complaint, count, largest_within, lecture
+from recurrent_lm.studies.weight_tying.sizes import SMALLER, VARIANTS, count, largest_within, lecture
+from recurrent_lm.studies.weight_tying.study import Study, complaint
 
 TEXT = "the people of the union and the people of the states stand by the union. " * 60
 
@@ -45,8 +46,8 @@ def test_the_lectures_example_by_hand():
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
 def test_counts_are_those_of_a_model_that_is_there(cell, d, h, tie):
     config = lm.ModelConfig(cell=cell, hidden_size=h, embedding_size=d, tie=tie)
-    there = sum(p.numel() for p in lm.LanguageModel(11, config).parameters())
-    assert count(11, d, h, tie, cell) == there == sum(n for _, n in lm.parameter_table(11, config, tie).values())
+    present = sum(p.numel() for p in lm.LanguageModel(11, config).parameters())
+    assert count(11, d, h, tie, cell) == present == sum(n for _, n in lm.parameter_table(11, config, tie).values())
 
 
 @pytest.mark.parametrize("budget", [200, 1_234, 99_999])

@@ -18,6 +18,7 @@ SMALL = {False: 14.5, True: 8}  # type inside a panel, wide and narrow
 DARK = "#101418"  # type on the surface, which is light on light and on dark pages alike
 GREYS = ("#fdfdfd", "#e9ebee", "#d5d9de", "#c2c8cf", "#a9b0b9", "#949ca6")
 LEVELS = (0, 0.01, 0.03, 0.06, 0.12, 0.36, 0.5)  # of E: a valley, a plain, the wall between 0.1 and 0.4, and a plateau
+WORDS = {"plain": "#a84300", "clipped": "#00558a"}  # dark enough to be read on the surface
 WINDOW = ((4.2, 5.1), (-2.75, -1.9))  # of w and b
 CUT, SHOWN = 5.0, (-2.85, -2.15)  # w of the cut, and its b
 
@@ -68,8 +69,8 @@ def _surface(axes: "Axes", part: "pd.DataFrame", size: Size) -> None:
     if not plain["w"].between(w0, w1).all():
         end = plain.iloc[-1]
         far = f"thrown off to\n$w = {end['w']:.1f}$, $b = {end['b']:.1f}$"
-        axes.text(4.355, -1.98, far, **say | {"color": PATHS["plain"], "weight": "bold"})
-    axes.text(4.77, -2.25, "clipped: stays\nat the foot", **say | {"color": PATHS["clipped"], "weight": "bold"})
+        axes.text(4.355, -1.98, far, **say | {"color": WORDS["plain"], "weight": "bold"})
+    axes.text(4.77, -2.25, "clipped: stays\nat the foot", **say | {"color": WORDS["clipped"], "weight": "bold"})
 
 
 def _path(axes: "Axes", part: "pd.DataFrame", kind: str) -> None:
@@ -114,13 +115,13 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if part.empty:
         return "The cliff was not measured."
     wall = select(claims, "cliff")
-    rows = zip(wall["setting"], wall["measured"], wall["verdict"], strict=True)
-    told = "; ".join(f"{setting.partition(',')[0]}: {measured} ({verdict})" for setting, measured, verdict in rows)
+    rows = zip(wall["facts"], wall["measured"], wall["verdict"], strict=True)
+    told = "; ".join(f"w = {facts['w']:g}: {measured} ({verdict})" for facts, measured, verdict in rows)
     return f"The wall stands on the line b* = 0.5 - s(0.5) w; {told}. {descents(part)}"
 
 
 def descents(part: "pd.DataFrame") -> str:
-    """A sentence on where the two end, of the table's part cliff."""
+    """A sentence on where the two descents of the part cliff end."""
     ends = []
     for kind, name in (("plain", "without clipping"), ("clipped", "clipped")):
         path = part[(part["kind"] == kind)].sort_values("step")

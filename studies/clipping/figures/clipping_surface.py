@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.colors import LinearSegmentedColormap
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.clipping.figures.clipping_cliff import PATHS, WINDOW, descents, grid
+from recurrent_lm.studies.clipping.figures.clipping_cliff import PATHS, WINDOW, WORDS, descents, grid
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.plotting.style import Size, canvas, legend
 
@@ -48,8 +48,8 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     at_ridge = error[:, FACETS]
     look: dict[str, Any] = {"color": RIDGE, "linestyle": ":", "linewidth": 1.5 if size.narrow else 2.5}
     axes.plot(w[seen, 0], middle[seen], at_ridge[seen], zorder=5, label="ridge $b^* = 0.5 - s(0.5)\\,w$", **look)
-    for kind, colour in PATHS.items():
-        _path(axes, part[part["kind"] == kind], colour, NAMES[kind], size)
+    for kind in PATHS:
+        _path(axes, part[part["kind"] == kind], kind, size)
     axes.set(xlim=WINDOW[0], ylim=WINDOW[1], zlim=(0, TOP))
     axes.view_init(**VIEW)
     axes.set_box_aspect((1.5, 1.2, 0.75), zoom=0.9 if size.narrow else 1.25)
@@ -89,11 +89,12 @@ def _surface(axes: Any, w: "np.ndarray[Any, Any]", b: "np.ndarray[Any, Any]", er
     steep = np.abs(np.diff(error, axis=1)) / np.abs(np.diff(b, axis=1)).clip(1e-12)
     steep = np.minimum(steep[:-1], steep[1:]) > STEEP
     look: dict[str, Any] = {"facecolors": shades(0.55 * middle / TOP + 0.45 * steep), "edgecolor": EDGE, "linewidth": 0.25}
-    axes.plot_surface(w, b, error, rstride=1, cstride=1, shade=False, zorder=1, clip_on=False, **look)
+    axes.plot_surface(w, b, error, rstride=1, cstride=1, shade=False, zorder=1, clip_on=False, rasterized=True, **look)
 
 
-def _path(axes: Any, part: "pd.DataFrame", colour: str, name: str, size: Size) -> None:
+def _path(axes: Any, part: "pd.DataFrame", kind: str, size: Size) -> None:
     """The descent on the surface; where a step leaves the window, an arrow to its edge that says where it ends."""
+    colour, name = PATHS[kind], NAMES[kind]
     path = part[part["quantity"] == "error"].sort_values("step")[["w", "b", "value"]].to_numpy()
     inside = [all(low <= x <= high for x, (low, high) in zip(point, WINDOW, strict=False)) for point in path]
     last = inside.index(False) if False in inside else len(path)
@@ -108,7 +109,7 @@ def _path(axes: Any, part: "pd.DataFrame", colour: str, name: str, size: Size) -
         where = f"thrown off to\n$w = {path[-1][0]:.1f}$, $b = {path[-1][1]:.1f}$"
         ground = {"facecolor": SHADES[0], "edgecolor": "none", "alpha": 0.9, "pad": 1.5}
         small = 8 if size.narrow else 14
-        axes.text(*end, where, color=colour, fontsize=small, ha="left", va="top", zorder=7, weight="bold", bbox=ground)
+        axes.text(*end, where, color=WORDS[kind], fontsize=small, ha="left", va="top", zorder=7, weight="bold", bbox=ground)
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
@@ -117,4 +118,4 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if part.empty:
         return "The cliff was not measured."
     wall = select(claims, "cliff").iloc[0]
-    return f"{descents(part)} At {wall['setting'].partition(',')[0]} on the ridge: {wall['measured']} ({wall['verdict']})."
+    return f"{descents(part)} At w = {wall['facts']['w']:g} on the ridge: {wall['measured']} ({wall['verdict']})."

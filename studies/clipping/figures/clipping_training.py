@@ -1,4 +1,4 @@
-"""What clipping does to a language model's training: where it ends, how often it diverges, and the norms of its steps."""
+"""A language model's training under clipping: final loss, divergences, and norms of the steps."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,16 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     Raises:
         InputError: when the table holds no training that ended with a perplexity.
     """
-    made = trainings(table)
-    if made.empty or made["diverged"].all():
+    runs = trainings(table)
+    if runs.empty or runs["diverged"].all():
         raise InputError("there is nothing to draw: no training of the table ended; --set parts=training makes some")
     figure, panels = canvas(tall(size, 3), panels=3)
     left, middle, right = panels
-    places = {multiple: i for i, multiple in enumerate(sorted(made["multiple"].unique()))}
-    for i, (rate, group) in enumerate(made.groupby("rate")):
+    places = {multiple: i for i, multiple in enumerate(sorted(runs["multiple"].unique()))}
+    for i, (rate, group) in enumerate(runs.groupby("rate")):
         look: dict[str, Any] = {"color": PALETTE[i % len(PALETTE)], "marker": MARKS[i % len(MARKS)]}
         look["markersize"] = 5 if size.narrow else 8
-        aside = (i - (made["rate"].nunique() - 1) / 2) * 0.18
+        aside = (i - (runs["rate"].nunique() - 1) / 2) * 0.18
         line = {**look, "linestyle": DASHES[i % len(DASHES)]}
         _perplexity(left, group, places, line, f"learning rate {rate:g}")
         held = group[group["multiple"] < math.inf].groupby("multiple")["clipped"].mean()
@@ -87,34 +87,32 @@ def _diverged(axes: "Axes", group: "pd.DataFrame", places: dict[float, int], loo
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """What became of the range of thresholds at each rate, as the claims have it, and of training without clipping."""
-    made = trainings(table)
-    if made.empty:
+    """The spread over the range of thresholds at each rate, as the claims state it, and trainings without clipping."""
+    runs = trainings(table)
+    if runs.empty:
         return "No training was measured."
     about = select(claims, "range")
-    rows = zip(about["setting"], about["verdict"], about["measured"], strict=True)
-    said = "; ".join(
-        f"{setting.rpartition(',')[0]}: {verdict} ({measured.partition(' over ')[0]})" for setting, verdict, measured in rows
-    )
-    free = made[made["multiple"] == math.inf]
+    rows = zip(about["facts"], about["verdict"], strict=True)
+    ranges = "; ".join(f"{facts['of']}: {verdict} ({facts['range']})" for facts, verdict in rows)
+    free = runs[runs["multiple"] == math.inf]
     lost = "; ".join(f"{g['diverged'].sum()} of {len(g)} at rate {rate:g}" for rate, g in free.groupby("rate"))
-    corpora = " and ".join(sorted({str(name) for name in made["corpus"]}))
-    many = f"{made['seed'].nunique()} seed{'s' * (made['seed'].nunique() > 1)}"
-    safe = made[made["multiple"] < math.inf].groupby("multiple")["diverged"].sum()
+    corpora = " and ".join(sorted({str(name) for name in runs["corpus"]}))
+    many = f"{runs['seed'].nunique()} seed{'s' * (runs['seed'].nunique() > 1)}"
+    safe = runs[runs["multiple"] < math.inf].groupby("multiple")["diverged"].sum()
     kept = " or ".join(f"{m:g}" for m in safe[safe == 0].index)
     never = f", and of those clipped at {kept} mean norms none" if kept else ""
     return (
         f"Of the trainings without clipping diverged {lost}{never}. Texts: {corpora}; {many}, the same initial weights at "
-        f"every threshold. {_idle(made)}"
-        f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {said}. "
+        f"every threshold. {_idle(runs)}"
+        f"Validation losses at thresholds from {INSIDE[0]:g} to {INSIDE[1]:g} mean norms are within 2%: {ranges}. "
         "A low threshold shortens nearly all steps, so that training is slower and may not be at its end yet; at a rate at "
         "which training without clipping diverges, a high threshold does not hold it."
     )
 
 
-def _idle(made: "pd.DataFrame") -> str:
-    """At the smallest rate, thresholds that clip nothing: there the range is wide because it does nothing."""
-    first = made[(made["rate"] == made["rate"].min()) & (made["multiple"] < math.inf)]
+def _idle(runs: "pd.DataFrame") -> str:
+    """Thresholds that clip nothing at the smallest rate, where the range is wide for that reason."""
+    first = runs[(runs["rate"] == runs["rate"].min()) & (runs["multiple"] < math.inf)]
     clipped = first.groupby("multiple")["clipped"].max()
     idle = clipped[clipped == 0].index
     if not len(idle):
@@ -123,13 +121,13 @@ def _idle(made: "pd.DataFrame") -> str:
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:
-    """Where each corpus, rate and threshold ends."""
-    made = trainings(table)
-    if made.empty:
+    """The final loss of each corpus, rate and threshold."""
+    runs = trainings(table)
+    if runs.empty:
         return []
-    multiples = sorted(made["multiple"].unique())
+    multiples = sorted(runs["multiple"].unique())
     rows = []
-    for (corpus, rate), group in made.groupby(["corpus", "rate"], sort=False):
+    for (corpus, rate), group in runs.groupby(["corpus", "rate"], sort=False):
         cells = []
         for multiple in multiples:
             of = group[group["multiple"] == multiple]
@@ -184,11 +182,11 @@ def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
     for quantity, look in looks.items():
         counts = part[part["quantity"] == quantity].groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0)
         axes.stairs(100 * counts / max(counts.sum(), 1), edges, label=f"{quantity} clipping", **look)
-    found = np.flatnonzero(part.groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0))
-    found = found if len(found) else np.array([0, len(edges) - 2])
+    filled = np.flatnonzero(part.groupby("bin")["value"].sum().reindex(range(len(edges) - 1), fill_value=0))
+    filled = filled if len(filled) else np.array([0, len(edges) - 2])
     axes.set_xscale("log")
-    axes.set_xlim(edges[max(found[0] - 2, 0)], edges[min(found[-1] + 3, len(edges) - 1)])
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if edges[found[-1]] < 50 * edges[found[0]] else (1,)))
+    axes.set_xlim(edges[max(filled[0] - 2, 0)], edges[min(filled[-1] + 3, len(edges) - 1)])
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if edges[filled[-1]] < 50 * edges[filled[0]] else (1,)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     axes.axvline(part["threshold"].mean(), color=INK, linestyle=":", label="threshold")
@@ -197,8 +195,8 @@ def _histogram(axes: "Axes", part: "pd.DataFrame") -> None:
 
 def norms_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """How many steps are clipped at each rate."""
-    made = trainings(table)
-    clipped = made[made["multiple"] < math.inf] if len(made) else made
+    runs = trainings(table)
+    clipped = runs[runs["multiple"] < math.inf] if len(runs) else runs
     clipped = clipped.dropna(subset="clipped")
     if clipped.empty:
         return "No norm was measured."

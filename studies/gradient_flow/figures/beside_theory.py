@@ -1,4 +1,4 @@
-"""Measured slopes and what theory says of them; what gates and eigenvalues do."""
+"""Measured slopes beside the predictions of theory; the effects of gates and eigenvalues."""
 
 import math
 from typing import TYPE_CHECKING
@@ -28,15 +28,14 @@ def title(table: "pd.DataFrame") -> str:
 
 
 def shown_scale(rows: "pd.DataFrame") -> float:
-    """The g that the left panel shows: the least with a spectral radius above 1, where the lines differ most."""
+    """The g of the left panel: the smallest with a spectral radius above 1, where the lines differ most."""
     radius = rows[rows["quantity"] == "log_radius"].groupby("scale")["value"].median()
     above = radius[radius > 0.1]
     return float(above.index.min() if len(above) else radius.index.max())
 
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
-    """Norm against lag at one g with lines of each slope; all slopes against g; and how far the two that fit are from what was
-    measured."""
+    """Norm by lag at one g with a line for each predicted slope; all slopes by g; distances of the two predictions that fit."""
     rows = pick(table, "curves", cell="rnn-tanh")
     need(rows[rows["quantity"] == "log_radius"], "curves of the tanh network")
     figure, (left, right, near) = canvas(tall(size, 3), 3)
@@ -72,7 +71,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 
 def _gaps(axes: "Axes", rows: "pd.DataFrame") -> None:
-    """(log χ)/2 less the exponent, seed by seed, and what is allowed between them."""
+    """(log χ)/2 minus the exponent for each seed, and the allowed distance."""
     wide = rows[rows["quantity"].isin(["half_log_chi", "exponent"])]
     wide = wide.pivot_table(index=["scale", "seed"], columns="quantity", values="value")
     gap = (wide["half_log_chi"] - wide["exponent"]).dropna()
@@ -106,11 +105,11 @@ def _why(claims: "pd.DataFrame") -> str:
     """The likely reason where log(chi)/2 is missed, as the study gives it."""
     chi = select(claims, "chi")
     missed = chi[chi["verdict"].isin(["fails", "ambiguous"])]
-    said = []
+    sentences = []
     for reason, group in missed.groupby("reason"):
-        where = ", ".join(setting.split("g = ")[1].split(",")[0] for setting in group["setting"])
-        said.append(f" It is missed at g = {where}{': ' if reason else ''}{reason}.")
-    return "".join(said)
+        where = ", ".join(f"{facts['g']:g}" for facts in group["facts"])
+        sentences.append(f" It is missed at g = {where}{': ' if reason else ''}{reason}.")
+    return "".join(sentences)
 
 
 def gates_title(table: "pd.DataFrame") -> str:
@@ -118,7 +117,7 @@ def gates_title(table: "pd.DataFrame") -> str:
 
 
 def draw_gates(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
-    """Left, LSTM and GRU of almost no recurrent weights, by bias; right, E[(dh/dlambda)^2] of a linear unit."""
+    """Left, LSTM and GRU with recurrent weights near 0, by bias; right, E[(dh/dlambda)^2] of a linear unit."""
     rows = pick(table, "gates")
     need(rows, "gates")
     figure, (left, right) = canvas(size, 2)
@@ -173,9 +172,9 @@ PLOT = Plot(
     "A tanh network with random weights, and what four theories say of its gradient (Pascanu, Mikolov & Bengio 2013; "
     "lecture, slide Why). For a linear network the spectral radius ρ of W_h decides. With tanh it does not: ρ may be above "
     "1 while the gradient still vanishes, because tanh' is below 1. The largest singular value bounds the growth from "
-    "above, far off. What the gradient really follows is the largest Lyapunov exponent, and χ = g² E[tanh'²] estimates it "
-    "from the states alone. First, one g on a log scale; then the slopes at every g, of which those above 0 explode and those "
-    "below vanish; last, how far the estimate is from the exponent, with the band that the claim allows.",
+    "above, far off. What the gradient really follows is the largest Lyapunov exponent, and $\\chi = g^2 E[\\tanh'^2]$ "
+    "estimates it from the states alone. First, one g on a log scale; then the slopes at every g, of which those above 0 "
+    "explode and those below vanish; last, how far the estimate is from the exponent, with the band that the claim allows.",
     slides=("Why",),
     papers="Pascanu, Mikolov & Bengio 2013, section 2.1; Poole et al. 2016; Benettin et al. 1980",
 )

@@ -59,16 +59,16 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     final = _final(table, "slope")
-    said = ", ".join(f"{NAMES[str(cell)]} {exp(v):.3f}" for cell, v in final.items())
+    decay = ", ".join(f"{NAMES[str(cell)]} {exp(v):.3f}" for cell, v in final.items())
     return (
-        f"After training the median norm is multiplied per step back by: {said or 'not measured'}. Gates help (a slower fall "
+        f"After training the median norm is multiplied per step back by: {decay or 'not measured'}. Gates help (a slower fall "
         f"than tanh's): {verdict_of(claims, 'gates_help')}. Vanishing usual, exploding rarer: "
         f"{verdict_of(claims, 'vanishing')}.{_silent(table)}"
     )
 
 
 def _silent(table: "pd.DataFrame") -> str:
-    """Cells whose parts are small already at lag 0: their gradient is nearly nothing as a whole."""
+    """Cells whose parts are small already at lag 0, because their whole gradient is near 0."""
     rows = last_epoch(pick(table, "language", "median", lag=0))
     near = rows[rows["layer"] == rows["layer"].max()].groupby("cell", sort=False)["value"].median()
     quiet = [f"{NAMES[str(cell)]} network's ({value:.1g})" for cell, value in near.items() if value < near.max() / 100]

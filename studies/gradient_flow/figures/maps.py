@@ -7,7 +7,7 @@ from matplotlib.colors import LogNorm
 
 from recurrent_lm.studies.gradient_flow.figures.selection import DRAWN, NAMES, last_epoch, need, pick, verdict_of
 from recurrent_lm.studies.plotting.plots import Plot
-from recurrent_lm.studies.plotting.style import INK, PAPER, RULE, Size, canvas, plain, printable
+from recurrent_lm.studies.plotting.style import INK, RULE, Size, canvas, plain, printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +36,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         own = rows[rows["cell"] == cell].assign(i=lambda r: r["step"] - r["lag"])
         square = own.pivot(index="step", columns="i", values="value")
         edges = np.arange(len(square) + 1) + 0.5
-        image = axes.pcolormesh(edges, edges, square, norm=norm, cmap="viridis", edgecolor=PAPER, linewidth=0.4)
+        image = axes.pcolormesh(edges, edges, square, norm=norm, cmap="viridis", rasterized=True)
         axes.set_aspect("equal")
         axes.invert_yaxis()
         axes.grid(False)
@@ -58,9 +58,6 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
         for spine in axes.spines.values():
             spine.set_edgecolor(RULE)
     bar = figure.colorbar(image, ax=list(panels), shrink=0.9, extend="min", aspect=30)
-    if bar.solids is not None:
-        bar.solids.set_rasterized(False)  # a page holds no images
-        bar.solids.set_edgecolor("face")
     bar.set_label("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)", fontsize=None if size.narrow else 15)
     return figure
 
@@ -72,16 +69,16 @@ def _shown(word: object) -> str:
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     rows = last_epoch(pick(table, "map", "part"))
-    said = []
+    shares = []
     for cell in (cell for cell in SHOWN if cell in set(rows["cell"])):
         own = rows[(rows["cell"] == cell) & (rows["step"] - rows["lag"] > 1)]
         whole = own.groupby("step")["value"].sum()
         near = own[own["lag"] <= 2].groupby("step")["value"].sum()
         share = (near / whole).loc[lambda s: s.index > s.index.max() / 2].median()
         if share == share:  # parts that are all 0 have no shares
-            said.append(f"{NAMES[cell]}: {share:.0%}")
+            shares.append(f"{NAMES[cell]}: {share:.0%}")
     return (
-        f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(said) or 'not measured'}. "
+        f"Of the summed norms of a late loss, the nearest three steps hold (median) {', '.join(shares) or 'not measured'}. "
         "Nothing comes from steps after t, nor from i = 1, where h(0) = 0. Claim that the parts sum to autograd's gradient: "
         f"{verdict_of(claims, 'sums')}."
     )

@@ -61,15 +61,15 @@ def _none() -> "Locator":
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     slopes = pick(table, "curves", "slope")
-    said = []
+    parts = []
     for cell, own in slopes.groupby("cell", sort=False):
         by_scale = own.groupby("scale")["value"].median()
         growing = by_scale[by_scale > 0]
         says = (
             f"grows from g = {growing.index.min():g} on" if len(growing) else f"falls at every g up to {by_scale.index.max():g}"
         )
-        said.append(f"{NAMES[str(cell)]} {says}")
-    return f"Median slope over the lag: {'; '.join(said)}." if said else "The curves were not measured."
+        parts.append(f"{NAMES[str(cell)]} {says}")
+    return f"Median slope over the lag: {'; '.join(parts)}." if parts else "The curves were not measured."
 
 
 PLOT = Plot(
@@ -78,8 +78,8 @@ PLOT = Plot(
     draw,
     caption,
     "What the lecture's slides Vanishing, exploding and Why say, measured. Each panel is a kind of network with random "
-    "weights, each line a scale g of W_h (its entries have standard deviation g / √n), and the height is what is left of "
-    "the gradient l steps back, on a scale where each mark is a factor. Straight falling lines vanish exponentially, rising "
+    "weights, each line a scale g of W_h (its entries have standard deviation $g/\\sqrt{n}$), and the height is what is left "
+    "of the gradient l steps back, on a scale where each mark is a factor. Straight falling lines vanish exponentially, rising "
     "ones explode. Lines are medians over networks and inputs, bands the middle half. Of an LSTM the state is h and c "
     "together.",
     slides=("Vanishing, exploding",),

@@ -22,7 +22,7 @@ def _models(table: "pd.DataFrame") -> Listing:
         seen.groupby(["cell", "quantity"], sort=False)["value"].median()
         for seen in (rows[rows["epoch"] == 0], last_epoch(rows))
     ]
-    made = []
+    lines = []
     for cell in dict.fromkeys(rows["cell"]):
         before, after = (values.get(cell, None) for values in both)
         if before is None or after is None or not {"slope", "horizon", "cancellation"} <= set(after.index) & set(before.index):
@@ -30,10 +30,10 @@ def _models(table: "pd.DataFrame") -> Listing:
         factor = [f"{exp(x['slope']):.3f}" for x in (before, after)]
         reach = [f"{x['horizon']:g}" for x in (before, after)]
         cancel = [f"{x['cancellation']:.2f}" for x in (before, after)]
-        made.append([NAMES[cell], *factor, *reach, *cancel])
+        lines.append([NAMES[cell], *factor, *reach, *cancel])
     columns = ["factor per step back, before training", "after", "credit horizon (words), before", "after"]
     columns += ["cancellation ratio, before", "after"]
-    return Listing("Language models, last layer: medians over speakers and seeds", ["cell", *columns], made)
+    return Listing("Language models, last layer: medians over speakers and seeds", ["cell", *columns], lines)
 
 
 def _networks(table: "pd.DataFrame") -> Listing:
@@ -43,7 +43,7 @@ def _networks(table: "pd.DataFrame") -> Listing:
     wanted = ["log_radius", "log_singular", "half_log_chi", "exponent", "slope"]
     if not set(wanted) <= set(middles.columns):
         return Listing("", [], [])
-    made = [
+    lines = [
         [f"{scale:g}", f"{exp(at['log_radius']):.2f}", f"{exp(at['log_singular']):.2f}"]
         + [f"{at[name]:+.3f}" for name in wanted[2:]]
         + ["explodes" if at["slope"] > 0 else "vanishes"]
@@ -58,4 +58,4 @@ def _networks(table: "pd.DataFrame") -> Listing:
         "slope measured",
         "gradient",
     ]
-    return Listing("Random tanh networks by the scale g of W_h: medians over seeds", columns, made)
+    return Listing("Random tanh networks by the scale g of W_h: medians over seeds", columns, lines)

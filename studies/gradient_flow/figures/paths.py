@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLUMNS = (16.0, 38.0, 60.0, 82.0)  # where the four steps stand, in hundredths of the width
+MOST = 9  # digits of a factor
 LANES = {4: 60.0, 3: 65.0, 2: 69.0, 1: 73.0}  # heights of the paths: the one that turns down first lies lowest
 FACTORS = (24.0, 38.5, 53.0, 67.5, 82.0, 94.0)  # where a product's factors stand
 COLOURS = {4: PALETTE[0], 3: PALETTE[1], 2: PALETTE[2], 1: PALETTE[3]}
@@ -34,17 +35,28 @@ class Steps:
     cell: str
     corpus: str
 
+    @property
+    def digits(self) -> int:
+        """How many digits of the factors make the products true, as they are shown: with two digits each."""
+        chains = [(self.chain(i), self.part[i]) for i in (1, 2, 3, 4)]
+        for digits in range(2, MOST):
+            if all(
+                _number(math.prod(float(_number(f, digits)) for f in factors)) == _number(whole) for factors, whole in chains
+            ):
+                return digits
+        return MOST
+
     def chain(self, i: int) -> list[float]:
-        """What path i multiplies: ||dL(4)/dh(4)||, the factor of each step back, and the last factor, that of dh(i)/dW_h."""
+        """The factors of path i: ||dL(4)/dh(4)||, the factor of each step back, and the last factor, that of dh(i)/dW_h."""
         back = [self.hidden[j] / self.hidden[j + 1] if self.hidden[j + 1] else 0.0 for j in range(3, i - 1, -1)]
         return [self.hidden[4], *back, self.part[i] / self.hidden[i] if self.hidden[i] else 0.0]
 
 
 def steps(table: "pd.DataFrame") -> Steps:
-    """The numbers of the picture: of the trained tanh network if there is one.
+    """The numbers of the picture, from the trained tanh network if there is one.
 
     Raises:
-        InputError: when the table has none.
+        InputError: if the table has none.
     """
     rows = last_epoch(pick(table, "paths"))
     need(rows, "four steps (part language)")
@@ -65,18 +77,18 @@ def title(table: "pd.DataFrame") -> str:
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     """Boxes h(0) .. h(4) in a row, L(4) above the last, a coloured path for each step, and each path as a product."""
-    found = steps(table)
+    paths = steps(table)
     figure, (axes,) = canvas(size)
     small = size.narrow
     type_ = {"large": 9.0 if small else 19, "middle": 7.5 if small else 15, "small": 6.5 if small else 13}
     axes.set_xlim(0, 100)
     axes.set_ylim(0, 100)
     axes.axis("off")
-    _network(axes, found, type_)
+    _network(axes, paths, type_)
     for i in (1, 2, 3, 4):
         _path(axes, i, 1.6 if small else 3.2)
-    _norms(axes, found, type_)
-    _products(axes, found, type_)
+    _norms(axes, paths, type_)
+    _products(axes, paths, type_)
     return figure
 
 
@@ -85,7 +97,7 @@ def _write(axes: "Axes", x: float, y: float, text: str, fontsize: float, colour:
     axes.text(x, y, text, fontsize=fontsize, color=colour, parse_math=how.pop("math", False), zorder=6, **how)
 
 
-def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
+def _network(axes: "Axes", paths: Steps, type_: dict[str, float]) -> None:
     def box(x: float, y: float, width: float, height: float, face: str = PAPER, edge: str = INK) -> None:
         shape = f"round,pad=0,rounding_size={1.2}"
         axes.add_patch(
@@ -102,13 +114,13 @@ def _network(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
         box(x, 66.5, 13, 22)
         _write(axes, x - 1.9, 59.3, f"$h({i})$", type_["large"], math=True)
         axes.annotate("", (x - 4.4, 55.5), (x - 4.4, 34.5), arrowprops=grey, zorder=1)
-        _write(axes, x - 4.4, 31.5, found.words[i - 1], type_["middle"], INK)
+        _write(axes, x - 4.4, 31.5, paths.words[i - 1], type_["middle"], INK)
         box(x + 3.2, 43, 6.4, 6, RULE, RULE)
         _write(axes, x + 3.2, 43, "$W_h$", type_["middle"], math=True)
     _write(axes, 3, 59.5, "$h(0)$", type_["middle"], MUTED, math=True)
     box(COLUMNS[3], 93, 13, 8)
     _write(axes, COLUMNS[3], 93, "$L(4)$", type_["large"], math=True)
-    told = f"−log P({found.words[4]} | ..) = {_nats(found.probability)}"
+    told = f"−log P({paths.words[4]} | ..) = {_nats(paths.probability)}"
     _write(axes, COLUMNS[3] - 8, 93, told, type_["middle"], MUTED, ha="right")
 
 
@@ -134,19 +146,20 @@ def _path(axes: "Axes", i: int, width: float) -> None:
     axes.annotate("", (target, 46.0), (target, 50.0), arrowprops=head, zorder=5)
 
 
-def _norms(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
-    _write(axes, COLUMNS[3] + 5.2, 80.6, _number(found.hidden[4]), type_["middle"], ha="left")
+def _norms(axes: "Axes", paths: Steps, type_: dict[str, float]) -> None:
+    digits = paths.digits
+    _write(axes, COLUMNS[3] + 5.2, 80.6, _number(paths.hidden[4], digits), type_["middle"], ha="left")
     _write(axes, COLUMNS[3] + 5.2, 85.8, "$dL(4)/dh(4)$", type_["small"], MUTED, ha="left", math=True)
     for i in (3, 2, 1):
         middle = (COLUMNS[i - 1] + COLUMNS[i]) / 2
-        _write(axes, middle, 77.5, f"× {_number(found.chain(i)[-2])}", type_["middle"])
+        _write(axes, middle, 77.5, f"× {_number(paths.chain(i)[-2], digits)}", type_["middle"])
         _write(axes, middle, 83, f"$dh({i + 1})/dh({i})$", type_["small"], MUTED, math=True)
     for i, x in enumerate(COLUMNS, start=1):
-        _write(axes, x + 4.2, 51.8, f"× {_number(found.chain(i)[-1])}", type_["small"], COLOURS[i], ha="left")
-        _write(axes, x + 3.2, 36.9, _number(found.part[i]), type_["large"], COLOURS[i], weight="bold")
+        _write(axes, x + 4.2, 51.8, f"× {_number(paths.chain(i)[-1], digits)}", type_["small"], COLOURS[i], ha="left")
+        _write(axes, x + 3.2, 36.9, _number(paths.part[i]), type_["large"], COLOURS[i], weight="bold")
 
 
-def _products(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
+def _products(axes: "Axes", paths: Steps, type_: dict[str, float]) -> None:
     """Each path as a product, a line a path, the factors in columns under their names."""
     names = ("$dL(4)/dh(4)$", *(f"$dh({i + 1})/dh({i})$" for i in (3, 2, 1)), "$dh(i)/dW_h$", "norm of it")
     for x, name in zip(FACTORS, names, strict=True):
@@ -155,30 +168,33 @@ def _products(axes: "Axes", found: Steps, type_: dict[str, float]) -> None:
     for row, i in enumerate((4, 3, 2, 1)):
         y = 19.6 - 4.8 * row
         _write(axes, 1, y, f"at step {i}", type_["middle"], COLOURS[i], ha="left")
-        first, *back, last = found.chain(i)
+        first, *back, last = paths.chain(i)
         shown = dict(zip(FACTORS, (first, *back), strict=False)) | {FACTORS[4]: last}
         for x, factor in shown.items():
-            _write(axes, x, y, f"{'× ' * (x > FACTORS[0])}{_number(factor)}", type_["middle"])
-        _write(axes, FACTORS[5], y, f"= {_number(found.part[i])}", type_["middle"], COLOURS[i], weight="bold")
+            _write(axes, x, y, f"{'× ' * (x > FACTORS[0])}{_number(factor, paths.digits)}", type_["middle"])
+        _write(axes, FACTORS[5], y, f"= {_number(paths.part[i])}", type_["middle"], COLOURS[i], weight="bold")
     _write(
-        axes, FACTORS[5] + 4.5, 0.4, f"norm of the sum of all four: {_number(found.total)}", type_["middle"], INK, ha="right"
+        axes, FACTORS[5] + 4.5, 0.4, f"norm of the sum of all four: {_number(paths.total)}", type_["middle"], INK, ha="right"
     )
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if 0.095 <= value < 100 else f"{value:.2g}"
+def _number(value: float, digits: int = 2) -> str:
+    """A norm with so many digits that count, all of them where it is between a thousandth and ten thousand."""
+    if not (math.isfinite(value) and 1e-3 <= value < 1e4):
+        return f"{value:.{digits}g}"
+    return f"{value:.{max(0, digits - 1 - math.floor(math.log10(value)))}f}"
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     try:
-        found = steps(table)
+        paths = steps(table)
     except InputError as error:  # the page says so in its own words
         return f"{error}."
-    far = found.part[1] / found.part[4] if found.part[4] else float("nan")
-    share = found.total / (sum(found.part.values()) or 1.0)
+    far = paths.part[1] / paths.part[4] if paths.part[4] else float("nan")
+    share = paths.total / (sum(paths.part.values()) or 1.0)
     model = (
-        f"A trained {NAMES[found.cell]} language model of {found.corpus}'s speeches reads “{' '.join(found.words[:4])}” and is "
-        f"asked for “{found.words[4]}”."
+        f"A trained {NAMES[paths.cell]} language model of {paths.corpus}'s speeches reads “{' '.join(paths.words[:4])}” and is "
+        f"asked for “{paths.words[4]}”."
     )
     if not math.isfinite(far + share):
         return f"{model} The four parts have norms that are 0 or not finite, and so no ratio."
@@ -190,11 +206,12 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 def lines(table: "pd.DataFrame") -> list[str]:
     """The four products."""
-    found = steps(table)
+    paths = steps(table)
     told = [
-        f"path through step {i}: {' × '.join(map(_number, found.chain(i)))} = {_number(found.part[i])}" for i in (4, 3, 2, 1)
+        f"path through step {i}: {' × '.join(_number(f, paths.digits) for f in paths.chain(i))} = {_number(paths.part[i])}"
+        for i in (4, 3, 2, 1)
     ]
-    return [title(table), *told, f"norm of their sum: {_number(found.total)}"]
+    return [title(table), *told, f"norm of their sum: {_number(paths.total)}"]
 
 
 PLOT = Plot(

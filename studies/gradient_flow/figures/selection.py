@@ -1,4 +1,4 @@
-"""How the figures of gradient_flow find their numbers, and name cells and claims."""
+"""Row selection, and names of cells and claims, for the figures of gradient_flow."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -64,19 +64,19 @@ def below(figure: "Figure", text: str) -> None:
             axes.set_xlabel(text)
 
 
-def need(rows: "pd.DataFrame", what: str) -> None:
-    """Refuse to draw nothing.
+def need(rows: "pd.DataFrame", subject: str) -> None:
+    """Refuse to draw an empty figure.
 
     Raises:
-        InputError: when there is no number of what is to be drawn.
+        InputError: if there is no number to draw.
     """
     if rows.empty or rows["value"].isna().all():
-        raise InputError(f"there is nothing to draw: the table holds no {what}")
+        raise InputError(f"there is nothing to draw: the table holds no {subject}")
 
 
 def verdict_of(claims: "pd.DataFrame", key: str) -> str:
-    """How many claims of a key have which verdict: "5 hold, 1 fails"."""
-    found = select(claims, key)["verdict"].value_counts(sort=False)
+    """The number of claims of a key by verdict: "5 hold, 1 fails"."""
+    counts = select(claims, key)["verdict"].value_counts(sort=False)
     words = {"holds": ("holds", "hold"), "fails": ("fails", "fail")}
-    said = [f"{n} {words.get(str(v), (str(v), str(v)))[n > 1]}" for v, n in found.items()]
-    return ", ".join(said) or "not measured"
+    parts = [f"{n} {words.get(str(v), (str(v), str(v)))[n > 1]}" for v, n in counts.items()]
+    return ", ".join(parts) or "not measured"

@@ -69,12 +69,14 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     row = at.loc[mine]
     parts = [f"At {sizes(row)} {mine} takes {row['seconds'] * 1e3:.3g} ms, {speed(row)}"]
     memory = select(claims, f"memory.{mine}")
-    memory = memory[memory["setting"].str.startswith(f"{row['direction']}, {row['dtype']}, ")]
+    of = {"direction": row["direction"], "dtype": row["dtype"]}
+    memory = memory[[of.items() <= facts.items() for facts in memory["facts"]]]
     if len(memory):
         claim = memory.iloc[0]
-        where = claim["setting"].split(", ", 2)[2]
+        facts = claim["facts"]
+        held = f"{facts['share']:.2f}" if facts["share"] > 0 else "undefined:"
         parts.append(
-            f"where logits are most ({where}) it holds {claim['measured'].partition(' ')[0]} of torch.nn's peak "
+            f"where logits are most ({facts['sizes']}) it holds {held} of torch.nn's peak "
             f"(aim {claim['threshold']}: {claim['verdict']})"
         )
     if powers := growth(table, rows, mine):

@@ -1,4 +1,4 @@
-"""How near to the limits: microseconds a step beside the exchange alone, and the share of the measured arithmetic."""
+"""Distance from the limits: microseconds a step beside the exchange alone, and the share of the measured peak."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What the throughput figures share: which measurements one shows, how a variant looks, axes of sizes."""
+"""Shared parts of the throughput figures: row selection, looks of variants, axes of sizes."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -38,8 +38,9 @@ NAMES = {"T": "steps $T$ (tokens)", "H": "hidden units $H$ (number)", "B": "batc
 
 
 def shown(table: "pd.DataFrame", part: str) -> "pd.DataFrame":
-    """The rows of a summary that a figure of a part shows: of each of these columns the first value that was timed, of
-    directions the one with gradients. ``cell`` stays as it is."""
+    """The rows of a summary that a part's figure shows: of each of these columns the first value that was timed, of directions
+    the one with gradients; ``cell`` is kept.
+    """
     rows = summary(table)
     rows = rows[(rows["part"] == part) & (rows["seconds"] > 0)]
     if "forward+backward" in set(rows["direction"]):
@@ -50,9 +51,9 @@ def shown(table: "pd.DataFrame", part: str) -> "pd.DataFrame":
 
 
 def first(rows: "pd.DataFrame", column: str, wanted: Any) -> Any:
-    """The first of the wanted values that a column holds."""
-    there = set(rows[column])
-    return next((value for value in wanted if value in there), None)
+    """The first of the wanted values that occurs in a column."""
+    present = set(rows[column])
+    return next((value for value in wanted if value in present), None)
 
 
 def along(table: "pd.DataFrame", rows: "pd.DataFrame", letter: str) -> "tuple[str, pd.DataFrame]":
@@ -80,7 +81,7 @@ def sizes(row: Any) -> str:
 
 
 def ours(variants: Any) -> str:
-    """This project's variant that a caption speaks of; empty where there is none."""
+    """This project's variant that captions describe; empty if there is none."""
     return next((name for name in OURS if name in set(variants)), "")
 
 
@@ -91,7 +92,7 @@ def between(row: Any, column: str) -> str:
 
 
 def speed(row: Any) -> str:
-    """How fast a row is beside what it is compared with, and what that comes to."""
+    """A row's speed relative to its comparison, and the verdict."""
     if math.isnan(row["speed"]):
         return f"with no comparison to {row['against']}"
     return f"{between(row, 'speed')} times as fast as {row['against']} ({row['compared']})"
@@ -105,9 +106,9 @@ def growth(table: "pd.DataFrame", rows: "pd.DataFrame", variant: str) -> str:
     return ", ".join(f"{fit['over']}^{between(fit, 'exponent')}" for _, fit in fits.iterrows())
 
 
-def nothing(what: str) -> InputError:
-    """What ``draw`` raises where a table holds nothing of what it shows."""
-    return InputError(f"there is nothing to draw: the table holds no {what}")
+def nothing(subject: str) -> InputError:
+    """The error of ``draw`` for a table without rows to show."""
+    return InputError(f"there is nothing to draw: the table holds no {subject}")
 
 
 def curve(axes: "Axes", rows: "pd.DataFrame", x: str, y: str, scale: float = 1.0, bars: bool = False) -> None:
@@ -128,16 +129,16 @@ def over_sizes(axes: "Axes", values: Any, name: str, room: float) -> None:
     """A log axis x whose ticks are the sizes that were measured, but for those closer than ``room`` of its length."""
 
     axes.set_xscale("log")
-    there = sorted(set(values))
-    length = max(math.log(there[-1] / there[0]), 1e-9)
+    sizes = sorted(set(values))
+    length = max(math.log(sizes[-1] / sizes[0]), 1e-9)
     kept: list[float] = []
-    for value in there:
+    for value in sizes:
         if not kept or math.log(value / kept[-1]) >= room * length:
             kept.append(value)
     axes.set_xticks(kept, [f"{value:g}" if value < 10_000 else f"{value / 1000:g}k" for value in kept])
     axes.set_xticks([], minor=True)
-    if len(there) == 1:
-        axes.set_xlim(np.array([0.5, 2.0]) * there[0])
+    if len(sizes) == 1:
+        axes.set_xlim(np.array([0.5, 2.0]) * sizes[0])
     axes.set_xlabel(name)
 
 

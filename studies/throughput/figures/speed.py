@@ -1,4 +1,4 @@
-"""How many times as fast as torch.nn: whole training steps by size, recurrences by cell."""
+"""Speed relative to torch.nn: whole training steps by size, recurrences by cell."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -81,14 +81,14 @@ def _counts(rows: "pd.DataFrame") -> str:
     return ", ".join(f"{count} {word}" for word, count in rows["compared"].value_counts().items())
 
 
-def _caption(rows: "pd.DataFrame", what: str, name: Callable[[Any], str]) -> str:
+def _caption(rows: "pd.DataFrame", subject: str, name: Callable[[Any], str]) -> str:
     mine = ours(rows["variant"])
     if not mine:
-        return f"No {what} of this project was timed beside torch.nn's."
+        return f"No {subject} of this project was timed beside torch.nn's."
     own = rows[rows["variant"] == mine].sort_values("speed")
     worst, best = own.iloc[0], own.iloc[-1]
-    said = f"{mine}'s {what}: {_counts(own)} of {len(own)} settings. At worst it is {speed(worst)}, for {name(worst)}"
-    return f"{said}; at best {speed(best)}, for {name(best)}." if len(own) > 1 else f"{said}."
+    sentence = f"{mine}'s {subject}: {_counts(own)} of {len(own)} settings. At worst it is {speed(worst)}, for {name(worst)}"
+    return f"{sentence}; at best {speed(best)}, for {name(best)}." if len(own) > 1 else f"{sentence}."
 
 
 def _plot(name: str, rows_of: Any, empty: str, headline: Callable[[Any], str], caption: Any, understanding: str) -> Plot:

@@ -1,4 +1,4 @@
-"""The lecture's "recurrent computation is slow": the same multiplications as one product and as steps that wait."""
+"""The lecture's "recurrent computation is slow": the same multiplications as one product and as sequential steps."""
 
 from typing import TYPE_CHECKING
 
@@ -47,7 +47,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
 
 
 def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    """How many times longer the steps take, at the first sizes and over all of them, and the claim's verdict."""
+    """The ratio of sequential steps to one product, at the first sizes and over all, and the claim's verdict."""
     rows = shown(table, PART)
     steps = rows[(rows["variant"] == "steps") & (rows["speed"] > 0)]
     if steps.empty:
@@ -57,7 +57,7 @@ def caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     costs = 1 / steps["speed"]
     worst = steps.sort_values("speed").iloc[0]
     claim = select(claims, "waiting")
-    claim = claim[claim["setting"] == row["dtype"]]
+    claim = claim[[facts.get("dtype") == row["dtype"] for facts in claim["facts"]]]
     return (
         f"At {sizes(row)} the multiplications take {1 / row['speed']:.2f}{interval} times as long as steps that wait for each "
         f"other as in one product; over all {len(steps)} sizes between {costs.min():.2f} and {costs.max():.2f} times, most at "

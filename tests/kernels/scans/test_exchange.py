@@ -1,14 +1,12 @@
 """The exchange between programs that truly run at once, and that this test would see it broken."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import of_script
 from paths import ROOT
 
 SCRIPT = ROOT / "tests" / "support" / "kernels" / "programs_at_once.py"
@@ -23,14 +21,7 @@ def run(package: Path = ROOT, **changed: Any) -> dict[str, Any]:
 
 
 def run_all(changes: list[dict[str, Any]], package: Path = ROOT) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, json.dumps([SPEC | changed for changed in changes])],
-        env=os.environ | {"PYTHONPATH": str(package), "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return of_script(SCRIPT, json.dumps([SPEC | changed for changed in changes]), package)
 
 
 @pytest.fixture(scope="module")

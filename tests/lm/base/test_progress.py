@@ -1,9 +1,9 @@
 import math
-import subprocess
-import sys
+import os
 from pathlib import Path
 
 import pytest
+from forked import Child
 
 from recurrent_lm.lm.base.console import clock
 from recurrent_lm.lm.base.progress import Display, figures, shown_perplexity
@@ -66,13 +66,10 @@ def test_a_training_goes_on_when_its_reader_goes_away(tmp_path: Path):
     text.write_text("the people of the union stand by the people. " * 40)
     run = tmp_path / "run"
     settings = ["--tokens", "char", "--rows", "4", "--bptt", "8", "--hidden-size", "8", "--epochs", "6", "--patience", "0"]
-    command = [sys.executable, "-m", "recurrent_lm.lm", "train", str(text), "--run", str(run), *settings]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        assert process.stdout.readline().startswith("text: 1 document")
-        process.stdout.close()
-        error = process.stderr.read()
-    assert process.returncode == 0, error
-    assert error == ""
+    out = tmp_path / "out"
+    os.mkfifo(out)
+    process = Child("lm", ["train", text, "--run", run, *settings], out, tmp_path / "err")
+    with out.open() as reader:
+        assert reader.readline().startswith("text: 1 document")
+    assert (process.wait(), process.err.read_text()) == (0, "")
     assert (run / "result.json").exists()

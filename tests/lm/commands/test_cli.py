@@ -66,12 +66,28 @@ def test_every_command_has_help(lm_command: Any, command: list[str]) -> None:
 
 
 def test_every_setting_has_a_flag_with_its_default(lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from recurrent_lm.lm.config import RunConfig, flag_of
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.config import RunConfig
 
     monkeypatch.setenv("COLUMNS", "200")
-    _, out, _ = lm_command("train", "--help")
+    _, out, _ = lm_command("train", "--help-all")
     for _, f in RunConfig.settings():
         assert f"{flag_of(f)} " in out.replace("[CORPUS]", "CORPUS ")
+
+
+def test_the_help_of_train_shows_the_dozen_settings_that_matter(lm_command: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also after --help-all, which shows the others."""
+    from recurrent_lm.lm.base.settings import flag_of
+    from recurrent_lm.lm.commands.cli import MATTER
+    from recurrent_lm.lm.config import RunConfig
+
+    monkeypatch.setenv("COLUMNS", "200")
+    lm_command("train", "--help-all")
+    code, out, _ = lm_command("train", "--help")
+    assert (code, len(MATTER)) == (0, 12)
+    flags = {flag_of(f) for _, f in RunConfig.settings() if f"{flag_of(f)} " in out} - {"CORPUS"}
+    assert flags == {flag_of(f) for _, f in RunConfig.settings() if f.name in MATTER}
+    assert "--help-all" in out
 
 
 def test_no_command_shows_the_help_and_is_an_error(lm_command: Any) -> None:
@@ -130,7 +146,7 @@ def test_the_share_of_unknown_tokens_is_shown(tmp_path: Path, lm_command: Any) -
 
 def test_frequent_words_may_be_left_out_but_not_fewer_than_none(corpus: Path, lm_command: Any, refused: Any) -> None:
     assert "most frequent" not in lm_command("corpora", "show", corpus, "--top", 0)[1]
-    assert "--top must be at least 0, not -3" in refused("corpora", "show", corpus, "--top", -3)
+    assert "--top must be at least 0, not '-3'" in refused("corpora", "show", corpus, "--top", -3)
 
 
 @pytest.mark.parametrize("choice", [{}, {"kind": "word", "split": "spaces"}, {"kind": "word", "lower": True}])

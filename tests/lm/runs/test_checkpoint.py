@@ -88,9 +88,9 @@ def test_a_second_checkpoint_of_the_same_step_is_a_new_folder(tmp_path: Path) ->
 def test_views_and_transposed_tensors_are_stored_as_they_read(tmp_path: Path) -> None:
     base = torch.arange(12.0).reshape(3, 4)
     save(tmp_path, Checkpoint({"state": {"t": base.t(), "v": base[:, 1]}}, {"step": 0}))
-    found = load(tmp_path).groups["state"]
-    assert torch.equal(found["t"], base.t())
-    assert torch.equal(found["v"], base[:, 1])
+    loaded = load(tmp_path).groups["state"]
+    assert torch.equal(loaded["t"], base.t())
+    assert torch.equal(loaded["v"], base[:, 1])
 
 
 def test_nothing_is_a_pickle(trained: Path) -> None:
@@ -240,12 +240,12 @@ def files_of_last(run: Path) -> list[Path]:
     return files
 
 
-def refuses(run: Path, what: str) -> None:
+def refuses(run: Path, damage: str) -> None:
     with pytest.raises(InputError) as caught:
         load(run, "last")
     message = str(caught.value)
-    assert "\n" not in message, what
-    assert "damaged" in message or "no checkpoint" in message or "format" in message, f"{what}: {message}"
+    assert "\n" not in message, damage
+    assert "damaged" in message or "no checkpoint" in message or "format" in message, f"{damage}: {message}"
     assert same(load(run, "best"), make(1)), "the other checkpoint is not affected"
 
 
@@ -261,11 +261,11 @@ def test_every_damaged_byte_is_noticed(stored: Path) -> None:
             damaged[position] ^= draw.randrange(1, 256)
             file.write_bytes(damaged)
             try:
-                found = load(stored, "last")
+                loaded = load(stored, "last")
             except InputError as error:
                 assert "\n" not in str(error)
             else:
-                assert same(found, make(2)), f"{file.name}, byte {position}"
+                assert same(loaded, make(2)), f"{file.name}, byte {position}"
                 assert file.name == "last.json", "only white space of the pointer may change unnoticed"
         file.write_bytes(whole)
     assert same(load(stored, "last"), make(2))

@@ -41,7 +41,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, small: Path, fit: Any) -> di
 def check_errors(code: int, lasting: bool, step: int, begun: Path, whole: Any, tmp_path: Path, lm_command: Any) -> None:
     """Resume on a disk whose n-th change fails, for n = 1, 1 + step, ...: and then again, on one that works."""
 
-    def fault(what: str, path: str | None) -> None:
+    def fault(description: str, path: str | None) -> None:
         raise OSError(code, os.strerror(code), path)
 
     only = FULL if code == errno.ENOSPC else ()
@@ -49,28 +49,28 @@ def check_errors(code: int, lasting: bool, step: int, begun: Path, whole: Any, t
     for n in range(1, 1000, step):
         run = tmp_path / str(n)
         shutil.copytree(begun, run)
-        with failing(n, fault, lasting, only) as made:
+        with failing(n, fault, lasting, only) as changes:
             result, _, err = lm_command("resume", run, "--quiet")
-        if len(made) < n:
+        if len(changes) < n:
             assert result == 0, err
             assert losses(run) == whole
             break
-        what = f"change {n}: {made[n - 1]}"
+        description = f"change {n}: {changes[n - 1]}"
         before = checkpoint.load(run, "last").meta["step"]
-        assert before >= 3, what
+        assert before >= 3, description
         checkpoint.load(run, "best")
         if result:
             refused += 1
-            assert result == 2, what
-            assert err.count("\n") == 1, what
-            assert ("the disk is full" if code == errno.ENOSPC else os.strerror(code)) in err, what
-            assert str(run) in err, f"{what} names no file: {err}"
+            assert result == 2, description
+            assert err.count("\n") == 1, description
+            assert ("the disk is full" if code == errno.ENOSPC else os.strerror(code)) in err, description
+            assert str(run) in err, f"{description} names no file: {err}"
         else:  # what was to be removed stayed, what was to be made was there
-            assert made[n - 1].split()[0] in ("unlink", "rmdir", "mkdir"), what
+            assert changes[n - 1].split()[0] in ("unlink", "rmdir", "mkdir"), description
         if not (run / "result.json").exists():
             result, _, err = lm_command("resume", run, "--quiet")
-            assert (result, err) == (0, ""), what
-        assert losses(run) == whole, what
+            assert (result, err) == (0, ""), description
+        assert losses(run) == whole, description
         shutil.rmtree(run)
     assert n > 80, "the whole run was gone through"
     assert refused * step > 80

@@ -64,22 +64,22 @@ def runs(tmp_path_factory: pytest.TempPathFactory, make_text: Callable[..., str]
 @pytest.fixture(scope="module")
 def expected(runs: Path) -> dict[tuple[str, ...], Any]:
     """What the commands say of the undamaged runs."""
-    found: dict[tuple[str, ...], Any] = {}
+    values: dict[tuple[str, ...], Any] = {}
     place = runs / "place"
     for kind in KINDS:
         for state in ("done", "begun"):
             shutil.copytree(runs / kind / state, place)
             for command, more in COMMANDS.items():
-                found[kind, state, command] = lm(command, place, *more)
+                values[kind, state, command] = lm(command, place, *more)
             if state == "begun":
-                found[kind, "losses"] = losses(place)
+                values[kind, "losses"] = losses(place)
                 shutil.rmtree(place)
                 shutil.copytree(runs / kind / state, place)
-            found[kind, state, "runs"] = lm("runs", place, "--csv")
+            values[kind, state, "runs"] = lm("runs", place, "--csv")
             shutil.rmtree(place)
-        assert losses(runs / kind / "done") == found[kind, "losses"]
-    assert all(outcome[0] == 0 for key, outcome in found.items() if key[1] == "begun")
-    return found
+        assert losses(runs / kind / "done") == values[kind, "losses"]
+    assert all(outcome[0] == 0 for key, outcome in values.items() if key[1] == "begun")
+    return values
 
 
 def files_of(run: Path) -> list[Path]:
@@ -100,31 +100,34 @@ def check(draw: Callable[..., Any], runs: Path, expected: Any) -> None:
     file = draw(st.sampled_from(files_of(place)))
     whole = file.read_bytes()
     command = draw(st.sampled_from([*COMMANDS, "runs", "runs", "resume"]))
-    what = f"{hurt(draw, file, others_of(file, kind, runs / kind))}, {state}, {command}"
+    description = f"{hurt(draw, file, others_of(file, kind, runs / kind))}, {state}, {command}"
     same = file.is_file() and file.read_bytes() == whole
     arguments = [command, place, "--csv"] if command == "runs" else [command, place, *COMMANDS[command]]
     code, out, err = lm(*arguments)
-    assert "Traceback" not in err, what
+    assert "Traceback" not in err, description
     if code:
-        assert code == 2, (what, code, err)
+        assert code == 2, (description, code, err)
         noted = "before the training ends without a better one" in err  # of the best checkpoint, which then was needed
-        assert err.startswith("lm: ") and err.count("\n") == 1 + noted and len(err) > 20, (what, err)
-        assert not same or state == "done", (what, err)
+        assert err.startswith("lm: ") and err.count("\n") == 1 + noted and len(err) > 20, (description, err)
+        assert not same or state == "done", (description, err)
     if code or state == "old":
         return
     good_code, good_out, good_err = expected[kind, state, command]
     told = set(err.splitlines()) - set(good_err.splitlines())
     if command == "runs":
-        assert sum(line.startswith(str(place)) for line in out.splitlines()) == 1, (what, out)
-        assert "damaged" in out or "edited" in out or out == good_out or (what.startswith("result.json: gone")), (what, out)
+        assert sum(line.startswith(str(place)) for line in out.splitlines()) == 1, (description, out)
+        assert "damaged" in out or "edited" in out or out == good_out or (description.startswith("result.json: gone")), (
+            description,
+            out,
+        )
         return
     if good_code:
-        assert what.startswith("result.json: gone"), (what, out, err)  # it is made again
+        assert description.startswith("result.json: gone"), (description, out, err)  # it is made again
     if any(file.name in line or "corpus" in line for line in told):
         return
-    assert out == good_out or command == "resume", (what, out, err)
+    assert out == good_out or command == "resume", (description, out, err)
     if command == "resume":
-        assert losses(place) == expected[kind, "losses"], (what, err)
+        assert losses(place) == expected[kind, "losses"], (description, err)
 
 
 @FEW

@@ -84,18 +84,18 @@ def changes(run: Path, kind: str) -> list[str]:
 def check_kills(kind: str, step: int, tmp_path: Path, small: Path, whole: Any, spawn: Any, make_config: Make) -> None:
     begun(tmp_path / "begun", kind, small, make_config)
     shutil.copytree(tmp_path / "begun", tmp_path / "counted")
-    made = changes(tmp_path / "counted", kind)
-    assert "replace last.json" in made
-    assert ("replace best.json" in made) is (kind == "adam")
-    assert ("write rollbacks.jsonl" in made) is (kind == "rollback")
-    for n in range(1, len(made) + 1, step):
+    changed = changes(tmp_path / "counted", kind)
+    assert "replace last.json" in changed
+    assert ("replace best.json" in changed) is (kind == "adam")
+    assert ("write rollbacks.jsonl" in changed) is (kind == "rollback")
+    for n in range(1, len(changed) + 1, step):
         run = tmp_path / f"killed{n}"
         shutil.copytree(tmp_path / "begun", run)
         child = spawn(["resume", run, "--quiet"], kill_at=n)
         assert child.wait() == -signal.SIGKILL, child.err.read_text()
         checkpoint.load(run, "last")
         launch.resume(run).run(quiet=True)
-        assert losses(run) == whole(kind), f"killed at {made[n - 1]}, change {n}"
+        assert losses(run) == whole(kind), f"killed at {changed[n - 1]}, change {n}"
         shutil.rmtree(run)
 
 

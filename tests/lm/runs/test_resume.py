@@ -158,11 +158,11 @@ def test_signals_save_and_exit(
         child = spawn(arguments)
         wait_for(lambda goal=goal: lines(run) >= goal, child)  # type: ignore[misc]
         os.kill(child.pid, number)
-        found = child.wait()
+        result = child.wait()
         message = child.err.read_text()
-        if found == 0:
+        if result == 0:
             break
-        assert found == code, message
+        assert result == code, message
         assert message.count("\n") == 1
         assert "Traceback" not in message
         assert f"lm resume {run}" in message

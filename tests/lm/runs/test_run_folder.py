@@ -219,6 +219,20 @@ def test_a_signal_at_any_early_instant_leaves_no_folder_or_a_run_to_resume(
     assert ends == {"nothing", "run"}
 
 
+def test_who_begins_a_training_hears_of_the_folder_when_it_can_be_resumed(
+    tmp_path: Path, corpus: Path, make_config: Make
+) -> None:
+    """A signal may end the process in the next instant, and its last sentence says what is there."""
+    heard: list[tuple[Path, int, bool]] = []
+
+    def begun(folder: Path) -> None:
+        noted = signal.getsignal(signal.SIGTERM) not in (signal.SIG_DFL, signal.SIG_IGN)
+        heard.append((folder, checkpoint.load(folder).meta["step"], noted))
+
+    launch.new_training(make_config(corpus), tmp_path / "run", begun)
+    assert heard == [(tmp_path / "run", 0, True)]
+
+
 def test_a_signal_that_comes_with_the_folder_stops_before_the_first_update(
     tmp_path: Path, corpus: Path, make_config: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -274,8 +288,8 @@ def test_advice_for_a_taken_place_depends_on_what_is_there(
 def test_only_checkpoints_are_ever_removed(unfinished: Path) -> None:
     folder = unfinished / "checkpoints"
     foreign = ["keep-me", "step", "step-best", "step-1 (copy)", ".hidden", "my.step-1.tmp"]
-    made = ["step-00000001", "step-00000001.2", ".step-00000009.tmp", ".step-00000009.1.tmp"]
-    for name in [*foreign, *made]:
+    rows = ["step-00000001", "step-00000001.2", ".step-00000009.tmp", ".step-00000009.1.tmp"]
+    for name in [*foreign, *rows]:
         (folder / name).mkdir()
         (folder / name / "file").write_text("x")
     (folder / "notes.txt").write_text("mine")

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, trained: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "file, content, what",
+    "file, content, state",
     [
         ("about.json", "[]", "about.json is no JSON object"),
         ("about.json", "{", "about.json is no JSON"),
@@ -57,19 +57,19 @@ def folder(tmp_path: Path, trained: Path) -> Path:
     ],
 )
 def test_a_damaged_run_says_what_and_the_others_are_listed(
-    folder: Path, lm_command: Any, file: str, content: str | bytes, what: str
+    folder: Path, lm_command: Any, file: str, content: str | bytes, state: str
 ) -> None:
     (folder / "hurt" / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     code, out, err = lm_command("runs", folder)
     assert (code, err) == (0, "")
     rows = {Path(line.split()[0]).name: line for line in out.splitlines()[1:] if line.strip()}
     assert "damaged: " in rows["hurt"]
-    assert what in rows["hurt"]
+    assert state in rows["hurt"]
     assert rows["whole"].split()[-1] == "done"
     code, out, err = lm_command("runs", folder, "--csv")
     assert (code, err) == (0, "")
     table = {Path(row["run"]).name: row for row in csv.DictReader(out.splitlines())}
-    assert what in table["hurt"]["state"]
+    assert state in table["hurt"]["state"]
     assert table["whole"]["state"] == "done"
 
 
@@ -129,8 +129,8 @@ def test_the_table_shows_what_is_unknown_beside_the_perplexity(trained_words: Pa
     perplexity = heading.split().index("ppl")
     assert heading.split()[perplexity + 1] == "unk"
     assert f"{share:.1%}" in row.split()
-    (found,) = csv.DictReader(lm_command("runs", run.parent, "--csv")[1].splitlines())
-    assert float(found["unknown"]) == pytest.approx(share)
+    (result,) = csv.DictReader(lm_command("runs", run.parent, "--csv")[1].splitlines())
+    assert float(result["unknown"]) == pytest.approx(share)
 
 
 def test_a_wide_table_names_the_corpus_and_what_was_scored(folder: Path, lm_command: Any) -> None:

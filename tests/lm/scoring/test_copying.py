@@ -31,16 +31,16 @@ TEXTS = st.lists(st.sampled_from(["a", "b", "c", "."]), max_size=30).map(" ".joi
 
 @given(st.lists(TEXTS, min_size=1, max_size=3), TEXTS)
 def test_every_overlap_is_found(documents: list[str], sample: str) -> None:
-    found = TrainingText(documents).compare(sample)
-    assert (found.longest, found.novel, found.ngrams) == by_search([words(d) for d in documents], words(sample))
-    assert len(words(found.overlap)) == found.longest
-    assert found.overlap in sample
+    copying = TrainingText(documents).compare(sample)
+    assert (copying.longest, copying.novel, copying.ngrams) == by_search([words(d) for d in documents], words(sample))
+    assert len(words(copying.overlap)) == copying.longest
+    assert copying.overlap in sample
 
 
 def test_a_known_overlap() -> None:
-    found = TrainingText(DOCUMENTS).compare(" and the people want peace. The country is great, too")
-    assert found == Copying(12, 4, "and the people want", novel=8, ngrams=8)
-    assert "4 words, 'and the people want'; 100% of its 8 5-grams are new" in str(found)
+    copying = TrainingText(DOCUMENTS).compare(" and the people want peace. The country is great, too")
+    assert copying == Copying(12, 4, "and the people want", novel=8, ngrams=8)
+    assert "4 words, 'and the people want'; 100% of its 8 5-grams are new" in str(copying)
 
 
 def test_no_overlap_goes_across_two_documents() -> None:
@@ -55,12 +55,12 @@ def test_the_prompt_s_whole_words_do_not_count_but_the_word_it_begins_does() -> 
 
 def test_case_counts_unless_the_model_lower_cases() -> None:
     assert TrainingText(DOCUMENTS).compare("THE PEOPLE").longest == 0
-    found = TrainingText(DOCUMENTS, lower=True).compare("We THE PEOPLE")
-    assert (found.longest, found.overlap) == (2, "THE PEOPLE")
+    copying = TrainingText(DOCUMENTS, lower=True).compare("We THE PEOPLE")
+    assert (copying.longest, copying.overlap) == (2, "THE PEOPLE")
 
 
 @pytest.mark.parametrize(
-    "text, said",
+    "text, sentence",
     [
         ("", "there is no word to compare with the training text"),
         (" \n", "there is no word to compare with the training text"),
@@ -68,19 +68,19 @@ def test_case_counts_unless_the_model_lower_cases() -> None:
         ("xyzzy plugh", "no word of it is in the training text"),
     ],
 )
-def test_nothing_copied_is_said_so(text: str, said: str) -> None:
-    found = TrainingText(DOCUMENTS).compare(text)
-    assert found.longest == 0
-    assert str(found) == said
+def test_nothing_copied_is_said_so(text: str, sentence: str) -> None:
+    copying = TrainingText(DOCUMENTS).compare(text)
+    assert copying.longest == 0
+    assert str(copying) == sentence
 
 
 def test_words_of_benchmark_files_are_cut_at_spaces() -> None:
-    found = TrainingText(["we <unk> n't go"], split="spaces").compare("they <unk> n't stay")
-    assert (found.words, found.longest, found.overlap) == (4, 2, "<unk> n't")
+    copying = TrainingText(["we <unk> n't go"], split="spaces").compare("they <unk> n't stay")
+    assert (copying.words, copying.longest, copying.overlap) == (4, 2, "<unk> n't")
 
 
 def test_a_long_overlap_is_shortened_for_people_only() -> None:
     speech = " ".join(f"word{i}" for i in range(60))
-    found = TrainingText([speech]).compare(speech)
-    assert found.overlap == speech
-    assert re.search(r"60 words, 'word0 .*\[\.\.\.\]'; 0% of its 56", str(found))
+    copying = TrainingText([speech]).compare(speech)
+    assert copying.overlap == speech
+    assert re.search(r"60 words, 'word0 .*\[\.\.\.\]'; 0% of its 56", str(copying))

@@ -49,8 +49,8 @@ def by_hand(model: LanguageModel, lr: float, bptt: int, resets: bool) -> list[fl
 @pytest.mark.parametrize("bptt", [1, 4, 29])
 def test_each_segment_is_scored_and_then_learnt_from(cell: str, settings: dict[str, object], bptt: int, resets: bool) -> None:
     model = build(cell, **settings)
-    found = dynamic_losses(model, IDS, lr=0.7, bptt=bptt, resets=resets)
-    assert found == pytest.approx(by_hand(model, 0.7, bptt, resets), rel=1e-9)
+    losses = dynamic_losses(model, IDS, lr=0.7, bptt=bptt, resets=resets)
+    assert losses == pytest.approx(by_hand(model, 0.7, bptt, resets), rel=1e-9)
 
 
 def test_the_clipping_takes_effect_in_this_test() -> None:

@@ -45,13 +45,29 @@ def test_the_next_token_s_distribution(monkeypatch: pytest.MonkeyPatch, prompt: 
     monkeypatch.setattr(probe_module, "WINDOW", window)
     run = make_run(words())
     expected = log_p(run, [EOS] if prompt is None else run.tokenizer.encode(prompt))
-    found = next_token(run, prompt)
-    assert found.probabilities == pytest.approx([math.exp(x) for x in expected], rel=1e-12)
-    assert found.probabilities.sum() == pytest.approx(1, rel=1e-12)
-    assert found.entropy == pytest.approx(-sum(math.exp(x) * x for x in expected), rel=1e-12)
+    distribution = next_token(run, prompt)
+    assert distribution.probabilities == pytest.approx([math.exp(x) for x in expected], rel=1e-12)
+    assert distribution.probabilities.sum() == pytest.approx(1, rel=1e-12)
+    assert distribution.entropy == pytest.approx(-sum(math.exp(x) * x for x in expected), rel=1e-12)
     ranked = sorted(range(run.tokenizer.size), key=lambda i: -expected[i])
-    assert [i for i, _ in found.top(4)] == ranked[:4]
-    assert len(found.top(1000)) == run.tokenizer.size
+    assert [t.id for t in distribution.top(4, unknown=True)] == ranked[:4]
+    assert len(distribution.top(1000, unknown=True)) == run.tokenizer.size
+    words_only = [i for i in ranked if i != WordTokenizer.UNK]
+    assert [(t.word, t.probability, t.bits) for t in distribution.top(3)] == [
+        (run.tokenizer.show(i), pytest.approx(math.exp(expected[i])), pytest.approx(-expected[i] / math.log(2)))
+        for i in words_only[:3]
+    ]
+    assert distribution.unknown == pytest.approx(math.exp(expected[WordTokenizer.UNK]))
+    assert distribution.bits == pytest.approx(distribution.entropy / math.log(2))
+    assert len(str(distribution).splitlines()) == min(10, run.tokenizer.size - 1)
+
+
+def test_a_text_s_own_unknown_words_are_unknown_too() -> None:
+    """Benchmark files write <unk>, which is then a type of its own."""
+    tokenizer = WordTokenizer(["<unk>", "the"], ["zoo"], "spaces", False, literal=3)
+    distribution = next_token(make_run(tokenizer), "the")
+    assert {t.word for t in distribution.top(10)} == {"<eos>", "<join>", "the"}
+    assert distribution.unknown + sum(t.probability for t in distribution.top(10)) == pytest.approx(1)
 
 
 def test_the_entropy_of_an_even_and_of_a_certain_choice() -> None:
@@ -69,42 +85,42 @@ def test_each_token_s_surprise(monkeypatch: pytest.MonkeyPatch, window: int) -> 
     run = make_run(words())
     text = "the people, want jobs."
     ids = run.tokenizer.encode(text)
-    found = score_text(run, text)
-    assert [p.text for p in found.pieces] == ["the", " people", ",", " want", " jobs", "."]
-    for t, piece in enumerate(found.pieces):
+    scored = score_text(run, text)
+    assert [p.text for p in scored.pieces] == ["the", " people", ",", " want", " jobs", "."]
+    for t, piece in enumerate(scored.pieces):
         row = log_p(run, [EOS, *ids[:t]])
         assert piece.nats == pytest.approx(-row[ids[t]], rel=1e-10)
         ranked = sorted(row, reverse=True)
         assert piece.rank == 1 + ranked.index(row[ids[t]])
         assert [p for _, p in piece.expected] == pytest.approx([math.exp(x) for x in ranked[:3]], rel=1e-10)
         assert piece.spelling == 0
-    assert found.nats == pytest.approx(sum(p.nats for p in found.pieces), rel=1e-12)
-    assert found.perplexity == pytest.approx(math.exp(found.nats / 6), rel=1e-12)
-    assert found.bits_per_byte == pytest.approx(found.nats / math.log(2) / len(text), rel=1e-12)
+    assert scored.nats == pytest.approx(sum(p.nats for p in scored.pieces), rel=1e-12)
+    assert scored.perplexity == pytest.approx(math.exp(scored.nats / 6), rel=1e-12)
+    assert scored.bits_per_byte == pytest.approx(scored.nats / math.log(2) / len(text), rel=1e-12)
 
 
 def test_an_unknown_word_is_shown_and_pays_its_spelling() -> None:
     run = make_run(words())
     text = "the zebras want the zoo"
-    found = score_text(run, text)
-    assert "".join(p.text for p in found.pieces) == text
-    spelled = {p.text: p.spelling for p in found.pieces if p.spelling}
+    scored = score_text(run, text)
+    assert "".join(p.text for p in scored.pieces) == text
+    spelled = {p.text: p.spelling for p in scored.pieces if p.spelling}
     assert spelled == {" zebras": run.tokenizer.spelling_nats("zebras"), " zoo": run.tokenizer.spelling_nats("zoo")}
     assert sum(spelled.values()) == pytest.approx(run.tokenizer.spelling_nats(text), rel=1e-12)
-    assert found.bits_per_byte * math.log(2) * len(text) == pytest.approx(found.nats, rel=1e-12)
-    assert found.perplexity == pytest.approx(math.exp((found.nats - sum(spelled.values())) / found.tokens), rel=1e-12)
+    assert scored.bits_per_byte * math.log(2) * len(text) == pytest.approx(scored.nats, rel=1e-12)
+    assert scored.perplexity == pytest.approx(math.exp((scored.nats - sum(spelled.values())) / scored.tokens), rel=1e-12)
 
 
 @pytest.mark.parametrize("text", ["a€b", "€", "a😀", "bbéé"])
 def test_a_character_of_several_tokens_is_one_piece(text: str) -> None:
     run = make_run(CharTokenizer(list("ab")))
-    found = score_text(run, text)
+    scored = score_text(run, text)
     ids = run.tokenizer.encode(text)
-    assert [p.text for p in found.pieces] == list(text)
-    assert found.tokens == len(ids) > len(text)
+    assert [p.text for p in scored.pieces] == list(text)
+    assert scored.tokens == len(ids) > len(text)
     whole = -sum(log_p(run, [EOS, *ids[:t]])[i] for t, i in enumerate(ids))
-    assert found.nats == pytest.approx(whole, rel=1e-10)
-    assert found.bytes == len(text.encode())
+    assert scored.nats == pytest.approx(whole, rel=1e-10)
+    assert scored.bytes == len(text.encode())
 
 
 def test_the_total_is_the_evaluation_s(trained: Path, trained_words: Path) -> None:
@@ -116,17 +132,17 @@ def test_the_total_is_the_evaluation_s(trained: Path, trained_words: Path) -> No
         run = lm.load(path, device="cpu")
         stream = encode([Piece(text, ends=False)], run.tokenizer)
         expected = lm.evaluate(run.model, stream)
-        found = score_text(run, text)
-        assert found.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-5)
-        assert found.perplexity == pytest.approx(expected.perplexity, rel=1e-4)
-        assert found.tokens == expected.tokens
+        scored = score_text(run, text)
+        assert scored.bits_per_byte == pytest.approx(expected.bits_per_byte, rel=1e-5)
+        assert scored.perplexity == pytest.approx(expected.perplexity, rel=1e-4)
+        assert scored.tokens == expected.tokens
 
 
 def test_lower_casing_is_counted_and_said() -> None:
     run = make_run(words(lower=True))
-    found = score_text(run, "THE PEOPLE")
-    assert [p.text for p in found.pieces] == ["the", " people"]
-    assert found.raw_is == "the lower-cased text"
+    scored = score_text(run, "THE PEOPLE")
+    assert [p.text for p in scored.pieces] == ["the", " people"]
+    assert scored.raw_is == "the lower-cased text"
 
 
 @pytest.mark.parametrize("text", ["", " "])

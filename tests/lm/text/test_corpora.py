@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.config import CorpusConfig
-from recurrent_lm.lm.text.corpora import CITATION, SPLITS, Corpus, Piece, open_corpus, split
+from recurrent_lm.lm.text.corpora import CITATION, SPLITS, Corpus, Piece, open_corpus, split, without_stage_directions
 from recurrent_lm.lm.text.words import word_counts
 
 # few different letters, so that sentence ends, newlines and white space fall near the cuts often
@@ -250,15 +250,15 @@ def test_a_folder_of_folders_is_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
-@pytest.mark.parametrize("what", ["stat", "iterdir"])
-def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize("method", ["stat", "iterdir"])
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     folder = written(tmp_path / "talks", a="text")
 
     def refuse(path: Path, **options: bool) -> None:
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
 
     with monkeypatch.context() as m, pytest.raises(InputError, match="talks cannot be read: Permission denied"):  # not for root
-        m.setattr(Path, what, refuse)
+        m.setattr(Path, method, refuse)
         opened(folder)
 
 
@@ -340,3 +340,45 @@ def test_every_line_of_a_file_that_is_cut_up_is_a_document(tmp_path: Path, conte
     assert glued(pieces) == content.split("\n")[:-1]
     assert corpus.eos_bytes == 1
     assert sum(len(piece.text.encode()) + piece.ends * corpus.eos_bytes for piece in pieces) == len(content)
+
+
+# -- stage directions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Thank you. (Applause.) We did it.", "Thank you. We did it."),
+        ("We know [applause]—I know.", "We know—I know."),
+        ("[Laughter] With that, go on.", "With that, go on."),
+        ("One.\n\n(Laughter and applause.)\n\nTwo.", "One.\n\nTwo."),
+        ("Four (CROWD CHANTING) years", "Four years"),
+        ("[There was a disruption in the audience.] Sit. [Inaudible]", "Sit."),
+        (
+            "The Act (the ACA) of 2010 [sic] (and the crowd knew it).",
+            "The Act (the ACA) of 2010 [sic] (and the crowd knew it).",
+        ),
+        ("An open ( bracket, applause ) and (laughterless)", "An open ( bracket, applause ) and (laughterless)"),
+    ],
+)
+def test_stage_directions_are_left_out_and_other_remarks_are_not(text: str, said: str) -> None:
+    assert without_stage_directions(text) == said
+
+
+def test_a_corpus_is_read_without_stage_directions_where_the_settings_say_so(tmp_path: Path) -> None:
+    """Also in files that are split already, and where a line is a document."""
+    line = "Yes. (Applause.)\nNo. (Laughter.)\n"
+    file = str(written(tmp_path / "a", a=line, b="(Applause.)"))
+    assert [t for _, t in open_corpus(CorpusConfig(file)).documents] == [line, "(Applause.)"]
+    assert [t for _, t in open_corpus(CorpusConfig(file, stage_directions=False)).documents] == ["Yes.\nNo.\n"]
+    one = str(tmp_path / "a" / "a.txt")
+    split_already = CorpusConfig(train_file=one, valid_file=one, test_file=one, eos_at_newline=True, stage_directions=False)
+    assert [p.text for p in open_corpus(split_already).splits()["valid"]] == ["Yes.", "No."]
+
+
+def test_the_embedded_speeches_lose_their_stage_directions_alone() -> None:
+    whole, spoken = (open_corpus(CorpusConfig("obama", stage_directions=keep)) for keep in (True, False))
+    counts = [sum(text.count("[Laughter]") for _, text in corpus.documents) for corpus in (whole, spoken)]
+    assert counts[0] > 30 and counts[1] == 0
+    letters = [sum(len(text) for _, text in corpus.documents) for corpus in (whole, spoken)]
+    assert 0 < letters[0] - letters[1] < 0.01 * letters[0]

@@ -26,10 +26,10 @@ IDS = [
 
 
 def digest(name: str) -> str:
-    found = hashlib.sha256()
+    total = hashlib.sha256()
     for _, text in open_corpus(RunConfig().replace(source=name).corpus).documents:
-        found.update("\0".join(pieces(text)).encode() + b"\1")
-    return found.hexdigest()[:16]
+        total.update("\0".join(pieces(text)).encode() + b"\1")
+    return total.hexdigest()[:16]
 
 
 @pytest.mark.parametrize("name", ["obama", "trump", pytest.param("sotu", marks=pytest.mark.slow)])

@@ -159,12 +159,12 @@ def test_nul_characters_are_named_with_their_place(tmp_path: Path, raw: bytes, e
 def test_archives_and_pdfs_are_named(tmp_path: Path, encoding: str) -> None:
     with zipfile.ZipFile(tmp_path / "talk.docx", "w") as archive:
         archive.writestr("word/document.xml", "<w:t>jobs</w:t>")
-    for raw, what in (
+    for raw, kind in (
         (b"%PDF-1.7\njobs", "a PDF"),
         (gzip.compress(b"jobs"), "a gzip archive"),
         ((tmp_path / "talk.docx").read_bytes(), "a ZIP archive, as .docx and .odt are"),
     ):
-        with pytest.raises(InputError, match=rf"talk\.txt is {what}, not text; save it as plain text"):
+        with pytest.raises(InputError, match=rf"talk\.txt is {kind}, not text; save it as plain text"):
             read_text(written(tmp_path, raw), encoding)
 
 

@@ -136,12 +136,12 @@ def test_eos_is_silent_and_begins_anew(kind: str) -> None:
 def test_a_decoder_only_ever_says_what_is_certain(kind: str, text: str) -> None:
     tokenizer = EXACT[kind]
     decoder = tokenizer.decoder()
-    said = ""
+    text_so_far = ""
     for i in tokenizer.encode(text):
-        said += decoder.push(i)
-        assert text.startswith(said)
+        text_so_far += decoder.push(i)
+        assert text.startswith(text_so_far)
     # every token of a complete text is complete, so nothing is left to flush
-    assert (said, decoder.flush()) == (text, "")
+    assert (text_so_far, decoder.flush()) == (text, "")
 
 
 def test_words_are_said_at_once() -> None:

@@ -5,16 +5,16 @@ torchrun does: a process that fails ends the others with SIGTERM, a moment later
 """
 
 import json
-import os
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Child
 from torch.distributed import TCPStore
 
 from recurrent_lm.lm.runs import checkpoint
@@ -24,42 +24,7 @@ from recurrent_lm.lm.training import ranks as distributed
 Log = Callable[[Path], list[dict[str, Any]]]
 Make = Callable[..., Any]
 
-NURSERY = """
-import json, os, signal, sys, time, traceback
-import recurrent_lm.lm.generation, recurrent_lm.lm.training.start, recurrent_lm.lm.commands.display
-import recurrent_lm.lm.training.loop
-import safetensors.torch, tomli_w, rich.table, torch._dynamo, torch.distributed
-from recurrent_lm.lm.commands.cli import app, run_app
-
-os.fsync = lambda descriptor: None
-for line in sys.stdin:
-    order, children = json.loads(line), []
-    for rank in order["ranks"]:
-        children.append(os.fork())
-        if not children[-1]:
-            code = 1
-            try:
-                for number, name in ((1, "out"), (2, "err")):
-                    os.dup2(os.open(rank[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-                os.environ.update(rank["environment"])
-                exec(order["first"])
-                code = run_app(app, "lm", order["arguments"])
-                sys.stdout.flush()
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                sys.stderr.flush()
-                os._exit(code)
-    codes = {}
-    while len(codes) < len(children):
-        child, status = os.waitpid(-1, 0)
-        codes[child] = os.waitstatus_to_exitcode(status)
-        if codes[child]:
-            time.sleep(0.1)
-            for other in set(children) - set(codes):
-                os.kill(other, signal.SIGTERM)
-    print(json.dumps([codes[child] for child in children]), flush=True)
-"""
+NO_SYNC = "import os; os.fsync = lambda descriptor: None\n"
 # What a rank does before each update: end itself, or be another than the others.
 AT_STEP = """
 import os, torch, recurrent_lm.lm.training.loop
@@ -78,7 +43,7 @@ recurrent_lm.lm.training.process_group._say = lambda *arguments: (time.sleep(0.4
 """
 # What each rank holds at the end, byte for byte, where only the first can read and write.
 WEIGHTS = """
-import hashlib, os, recurrent_lm.lm.training.start, recurrent_lm.lm.training.loop
+import hashlib, os, sys, recurrent_lm.lm.training.start, recurrent_lm.lm.training.loop
 if os.environ["RANK"] != "0":
     start = recurrent_lm.lm.training.start
     start.prepare = start.runs.read_settings = start.checkpoint.load = start.checkpoint.save = None
@@ -112,33 +77,32 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ended]]:
+def together(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Ended]:
     """``together(N, arguments, first="")`` runs ``lm`` in N processes, each with some Python before it, to their end."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        [sys.executable, "-c", NURSERY], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=folder
-    ) as nursery:
-        assert nursery.stdin
-        assert nursery.stdout
-        stdin, stdout = nursery.stdin, nursery.stdout
 
-        def run(size: int, arguments: list[Any], first: str = "") -> Ended:
-            store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
-            where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
-            ranks = []
-            for rank in range(size):
-                names = {name: str(folder / f"{rank}.{name}") for name in ("out", "err")}
-                place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)} | where
-                ranks.append(names | {"environment": place if size > 1 else {}})
-            order = {"ranks": ranks, "arguments": [str(a) for a in arguments], "first": first}
-            stdin.write(json.dumps(order) + "\n")
-            stdin.flush()
-            codes = json.loads(stdout.readline())
-            return Ended(codes, *([Path(rank[name]).read_text() for rank in ranks] for name in ("out", "err")))
+    def run(size: int, arguments: list[Any], first: str = "") -> Ended:
+        store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+        ranks = []
+        for rank in range(size):
+            place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(size)} | where
+            files = (folder / f"{rank}.out", folder / f"{rank}.err")
+            ranks.append(
+                Child("lm", arguments, *files, first=NO_SYNC + first, cwd=folder, environment=place if size > 1 else {})
+            )
+        running = set(ranks)
+        while running:
+            wait([child.process.sentinel for child in running])
+            ended = {child for child in running if child.poll() is not None}
+            running -= ended
+            if any(child.poll() for child in ended):
+                time.sleep(0.1)
+                for other in running:
+                    other.process.terminate()
+        return Ended([child.wait() for child in ranks], *([getattr(c, n).read_text() for c in ranks] for n in ("out", "err")))
 
-        yield run
-        stdin.close()
+    return run
 
 
 NOISE = {"cell": "lstm", "dropout": 0.3, "weight_drop": 0.2, "embedding_dropout": 0.1, "clip": "norm:0.15", "lr": 0.01}

@@ -205,7 +205,7 @@ def test_two_processes_train_and_a_signal_stops_both_saved(
                 if line.startswith("epoch "):
                     break
             stopped.send_signal(number)
-            _, err = stopped.communicate(timeout=200)
+            _, err = stopped.communicate(timeout=600)
         assert stopped.returncode == code, err
         assert err.startswith("lm: stopped after step ")
         assert err.count("\n") == 1
@@ -221,7 +221,7 @@ def test_plain_torchrun_trains_the_same(tmp_path: Path, corpus: Path, flags: Mak
     program = [sys.executable, "-P", "-m", "recurrent_lm.lm"]
     environment = recurrent_lm.environment(dict(os.environ))
     command = [*torchrun, *program, "train", str(corpus), "--run", str(run), *flags()]
-    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=200)
+    ended = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     assert ended.returncode == 0, ended.stderr
     fit(tmp_path / "one", corpus)
     losses = [[r["loss"] for r in read_log(path / "steps.jsonl")] for path in (run, tmp_path / "one")]

@@ -23,8 +23,8 @@ def table(tmp_path_factory):
 
 
 def plot(name):
-    (found,) = (p for p in plots("clipping") if p.name == name)
-    return found
+    (chosen,) = (p for p in plots("clipping") if p.name == name)
+    return chosen
 
 
 _decided = []

@@ -64,19 +64,19 @@ def test_caption_says_how_far_the_gradient_reaches(medians, words, tmp_path):
 
 def test_caption_of_several_layers_names_the_one_it_speaks_of(tmp_path):
     both = pd.concat([one_window([1.0, 0.5]), one_window([1.0, 0.01], layer=1)])
-    made = figure(stored(both, tmp_path / "t.parquet"))
-    assert "a step's part in layer 1 falls below a tenth of its value at lag 0 from lag 1 on" in made.caption
-    assert "layer 1;" in made.lines[1]
-    (legend,) = made.drawing.legends
+    drawn = figure(stored(both, tmp_path / "t.parquet"))
+    assert "a step's part in layer 1 falls below a tenth of its value at lag 0 from lag 1 on" in drawn.caption
+    assert "layer 1;" in drawn.lines[1]
+    (legend,) = drawn.drawing.legends
     entries = [text.get_text() for text in legend.get_texts()]
     assert {"layer 0: median of 1 window", "layer 1: median of 1 window", "a tenth of layer 1's median at lag 0"} < set(entries)
 
 
 def test_a_last_layer_without_a_gradient_has_empty_bars(tmp_path):
     both = pd.concat([one_window([1.0, 0.5]), one_window([0.0, 0.0], layer=1)])
-    made = figure(stored(both, tmp_path / "t.parquet"))
-    assert "in layer 1 is 0 at lag 0; how it changes per step back is undefined: a value is 0" in made.caption
-    assert not any("█" in line for line in made.lines)
+    drawn = figure(stored(both, tmp_path / "t.parquet"))
+    assert "in layer 1 is 0 at lag 0; how it changes per step back is undefined: a value is 0" in drawn.caption
+    assert not any("█" in line for line in drawn.lines)
 
 
 def test_caption_of_a_sum_that_was_not_measured(tmp_path):
@@ -94,12 +94,12 @@ def test_drawing_shows_the_medians_on_a_log_scale(table):
 
 
 def test_title_and_heading_name_corpus_and_model_and_no_path(table, tmp_path):
-    made = figure(table)
-    title = made.drawing.get_suptitle()
+    drawn = figure(table)
+    title = drawn.drawing.get_suptitle()
     assert title == "Where the gradient comes from: obama, word tokens, gru 1 x 256"
-    assert made.lines[0] == title
-    assert "median" in made.lines[1] and "log scale" in made.lines[1]
-    assert all(len(line) <= 80 for line in made.lines)
+    assert drawn.lines[0] == title
+    assert "median" in drawn.lines[1] and "log scale" in drawn.lines[1]
+    assert all(len(line) <= 80 for line in drawn.lines)
     nameless = figure(stored(one_window([1.0, 0.5]), tmp_path / "t.parquet"))
     assert nameless.lines[0] == nameless.drawing.get_suptitle() == "Where the gradient comes from"
 

@@ -52,12 +52,12 @@ def test_a_table_without_the_part_is_a_sentence(plot, rest):
 
 def test_each_path_is_a_product_that_comes_to_its_norm(table):
     """Norms of dL/dh double at each step forward, and the last factor is 1."""
-    found = paths.steps(table)
-    assert found.chain(4) == [8.0, 1.0] and found.chain(1) == [8.0, 0.5, 0.5, 0.5, 1.0]
+    picture = paths.steps(table)
+    assert picture.chain(4) == [8.0, 1.0] and picture.chain(1) == [8.0, 0.5, 0.5, 0.5, 1.0]
     for i in range(1, 5):
-        assert np.prod(found.chain(i)) == pytest.approx(found.part[i])
-    assert (found.words, found.total, found.probability) == (["the", "students", "opened", "their", "schools"], 7.5, 0.5)
-    assert found.cell == "rnn-tanh"
+        assert np.prod(picture.chain(i)) == pytest.approx(picture.part[i])
+    assert (picture.words, picture.total, picture.probability) == (["the", "students", "opened", "their", "schools"], 7.5, 0.5)
+    assert picture.cell == "rnn-tanh"
 
 
 def test_the_four_paths_are_drawn_apart_with_norms_and_words(table, claims):
@@ -71,15 +71,15 @@ def test_the_four_paths_are_drawn_apart_with_norms_and_words(table, claims):
     assert len(lanes) == 4
     shown = texts(drawing)
     assert {
-        "= 8.00",
-        "= 4.00",
-        "= 2.00",
-        "= 1.00",
+        "= 8.0",
+        "= 4.0",
+        "= 2.0",
+        "= 1.0",
         "the",
         "students",
         "opened",
         "their",
-        "norm of the sum of all four: 7.50",
+        "norm of the sum of all four: 7.5",
     } <= set(shown)
     assert "−log P(schools | ..) = 0.69" in shown
 
@@ -91,8 +91,8 @@ def test_the_caption_of_the_paths_has_the_ratio_of_far_to_near(table, claims):
 
 def test_the_terminal_shows_the_products(table, tmp_path):
     lines = figure(stored_flow(tmp_path / "t.parquet")).lines
-    assert lines[1] == "path through step 4: 8.00 × 1.00 = 8.00"
-    assert lines[-1] == "norm of their sum: 7.50"
+    assert lines[1] == "path through step 4: 8.0 × 1.0 = 8.0"
+    assert lines[-1] == "norm of their sum: 7.5"
 
 
 def test_the_map_has_rows_t_and_columns_i(table, claims):

@@ -32,8 +32,8 @@ def lines(axes):
 
 def numbers(text, words):
     """The number and the interval that stand before some words."""
-    found = re.search(r"([\d.]+) \[([\d.]+), ([\d.]+)\] " + words, text)
-    return tuple(float(part) for part in found.groups())
+    match = re.search(r"([\d.]+) \[([\d.]+), ([\d.]+)\] " + words, text)
+    return tuple(float(part) for part in match.groups())
 
 
 def test_waiting_has_both_ways_and_the_peak(table, claims):

@@ -3,7 +3,7 @@
 import pytest
 from small_tables import PLACES, WRONG, changed, table_of
 
-from recurrent_lm.studies import InputError, listings, plots, verdicts
+from recurrent_lm.studies import InputError, answer, finding, listings, plots, verdicts
 from recurrent_lm.studies.plotting.style import WIDE
 
 SHOWN = ("value", "seconds", "weight_norm", "bits_per_byte", "perplexity", "valid_loss", "tokens_per_second", "nats")
@@ -17,10 +17,13 @@ def test_a_caption_is_text_whatever_was_measured(name, column, kind):
     claims = verdicts(table)
     for plot in plots(name):
         try:
-            said = [plot.title(table), plot.caption(table, claims)]
+            lines = [plot.title(table), plot.caption(table, claims)]
         except InputError as error:
-            said = [str(error)]
-        assert all(said) and not any("nan%" in text for text in said), said
+            lines = [str(error)]
+        assert all(lines) and not any("nan%" in text for text in lines), lines
+    answered = answer(table, claims)
+    told = [finding(table, claims, plot.name) for plot in plots(name)] + [answered.sentence if answered else ""]
+    assert not any("nan" in text.split() for text in told) and all(text[-1:] in ("", ".") for text in told), told
     assert all(listing.columns is not None for listing in listings(table))
 
 

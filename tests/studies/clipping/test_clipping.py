@@ -66,10 +66,10 @@ def test_slopes_are_autograds(w, b):
         x = leaves[0] * torch.sigmoid(x) + leaves[1]
     error = (torch.sigmoid(x) - 0.7) ** 2
     (gradient,) = torch.autograd.grad(error, leaves)
-    found = cliff.slopes(w, b)
+    derivatives = cliff.slopes(w, b)
     steep = max(1.0, float(gradient.norm()))  # a steep place amplifies the last bit of s as much
-    assert float(found.error) == pytest.approx(float(error.detach()), rel=1e-9, abs=1e-12 * steep)
-    assert [float(found.by_w), float(found.by_b)] == pytest.approx(gradient.tolist(), rel=1e-7, abs=1e-10 * steep)
+    assert float(derivatives.error) == pytest.approx(float(error.detach()), rel=1e-9, abs=1e-12 * steep)
+    assert [float(derivatives.by_w), float(derivatives.by_b)] == pytest.approx(gradient.tolist(), rel=1e-7, abs=1e-10 * steep)
 
 
 @pytest.mark.parametrize("w", [4.3, 5.0, 6.0])
@@ -121,16 +121,16 @@ def test_the_default_descents_part_at_the_wall():
 def test_a_training_is_the_trainers_and_thresholds_are_multiples_of_its_mean_norm(small, table):
     from recurrent_lm.studies.engine.language_models import trained
 
-    made = trainings(table).set_index(["rate", "multiple"])
+    runs = trainings(table).set_index(["rate", "multiple"])
     free = trained(small.config(small.corpora, 1).replace(lr=0.5, clip="none"))
     mean = free.steps["grad_norm"].mean()
-    assert made.loc[(0.5, INF), "loss"] == free.epochs["valid_loss"].iloc[-1]
-    assert made.loc[(0.5, INF), "mean norm"] == pytest.approx(mean)
-    assert made.loc[(2.0, 0.5), "threshold"] == pytest.approx(0.5 * mean)
-    clipped = trained(small.config(small.corpora, 1).replace(lr=2.0, clip=f"norm:{float(made.loc[(2.0, 0.5), 'threshold'])!r}"))
-    assert made.loc[(2.0, 0.5), "loss"] == clipped.epochs["valid_loss"].iloc[-1]
-    assert made.loc[(2.0, 0.5), "clipped"] == clipped.steps["clipped"].mean() > 0
-    assert made.loc[(0.5, 100.0), "loss"] == made.loc[(0.5, INF), "loss"]
+    assert runs.loc[(0.5, INF), "loss"] == free.epochs["valid_loss"].iloc[-1]
+    assert runs.loc[(0.5, INF), "mean norm"] == pytest.approx(mean)
+    assert runs.loc[(2.0, 0.5), "threshold"] == pytest.approx(0.5 * mean)
+    clipped = trained(small.config(small.corpora, 1).replace(lr=2.0, clip=f"norm:{float(runs.loc[(2.0, 0.5), 'threshold'])!r}"))
+    assert runs.loc[(2.0, 0.5), "loss"] == clipped.epochs["valid_loss"].iloc[-1]
+    assert runs.loc[(2.0, 0.5), "clipped"] == clipped.steps["clipped"].mean() > 0
+    assert runs.loc[(0.5, 100.0), "loss"] == runs.loc[(0.5, INF), "loss"]
 
 
 def test_a_threshold_that_no_norm_reached_is_the_same_training_bit_for_bit(small):
@@ -179,9 +179,9 @@ def test_frequencies_are_where_the_trainers_models_begin(small):
 
 
 def test_the_example_of_the_three_parts():
-    found = {row["quantity"]: row["value"] for row in kinds.example()}
-    assert found["sum"] == pytest.approx(0.1, abs=1e-12) and found["temporal"] == pytest.approx(-0.4, abs=1e-12)
-    assert found["norm"] == found["value"] == found["sum"]
+    values = {row["quantity"]: row["value"] for row in kinds.example()}
+    assert values["sum"] == pytest.approx(0.1, abs=1e-12) and values["temporal"] == pytest.approx(-0.4, abs=1e-12)
+    assert values["norm"] == values["value"] == values["sum"]
 
 
 @given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.01, 50))
@@ -202,29 +202,29 @@ def test_clipping_parts_is_elementwise_and_before_the_sum():
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
 def test_the_parts_sum_to_the_gradient_and_hidden_clipping_is_the_eager_backends(small, cell):
     snapshot = snapshots(small, cell)[-1]
-    found = kinds.parts_of(snapshot)
+    gradient = kinds.parts_of(snapshot)
     true = kinds.through_recurrence(snapshot)
-    assert found.parts.shape == (small.bptt, len(true))
-    assert float((found.parts.sum(dim=0) - true).norm() / true.norm()) < 1e-12
-    threshold = 0.3 * found.hidden
+    assert gradient.parts.shape == (small.bptt, len(true))
+    assert float((gradient.parts.sum(dim=0) - true).norm() / true.norm()) < 1e-12
+    threshold = 0.3 * gradient.hidden
     ours, eager = (kinds.through_recurrence(snapshot, threshold, backend) for backend in ("torch", "eager"))
     assert torch.allclose(ours, eager, rtol=1e-10, atol=1e-15) and not torch.allclose(ours, true, rtol=1e-3)
-    assert torch.allclose(kinds.through_recurrence(snapshot, 1.01 * found.hidden), true, rtol=1e-12, atol=0)
+    assert torch.allclose(kinds.through_recurrence(snapshot, 1.01 * gradient.hidden), true, rtol=1e-12, atol=0)
 
 
 def test_snapshots_are_steps_of_the_trainer(small, tmp_path):
     """The model before a step is what the trainer had then; states are carried, and its batch is the next."""
     config = small.config(small.corpora, 1).replace(lr=1.0)
     training = lm.new_training(config, tmp_path / "run")
-    found = snapshots(small)
-    assert [s.step for s in found] == list(range(0, len(training.batches), small.every)) and len(found) > 1
+    steps = snapshots(small)
+    assert [s.step for s in steps] == list(range(0, len(training.batches), small.every)) and len(steps) > 1
     for step, batch in enumerate(training.batches):
-        if step == found[1].step:
+        if step == steps[1].step:
             break
         training.update(batch)
-    assert torch.equal(found[1].model.decoder.weight, training.model.decoder.weight.double())
-    assert torch.equal(found[1].state, training.state[0].double()) and found[1].state.abs().sum() > 0
-    assert found[1].inputs.tolist() == training.batches[found[1].step].inputs.tolist()
+    assert torch.equal(steps[1].model.decoder.weight, training.model.decoder.weight.double())
+    assert torch.equal(steps[1].state, training.state[0].double()) and steps[1].state.abs().sum() > 0
+    assert steps[1].inputs.tolist() == training.batches[steps[1].step].inputs.tolist()
     training.lock.release()
 
 
@@ -242,8 +242,8 @@ def test_at_the_median_each_kind_touches_about_half_of_the_steps(table):
 
 
 def verdict(table, key, setting=""):
-    found = verdicts(table)
-    rows = found[(found["key"] == key) & found["setting"].str.contains(setting, regex=False)]
+    claims = verdicts(table)
+    rows = claims[(claims["key"] == key) & claims["setting"].str.contains(setting, regex=False)]
     return rows["verdict"].tolist()
 
 

@@ -38,15 +38,15 @@ def test_the_naive_norm_stops_a_training_that_the_scaled_one_lets_go_on(tmp_path
     """Real updates: 150 steps back through wide weights, whose gradient float32 holds."""
     (tmp_path / "text.txt").write_text(TEXT)
     rows = list(overflow.rows(overflow.config(str(tmp_path / "text.txt"), 1).replace(rows=2), 2))
-    found = {(row["kind"], row["step"], row["quantity"]): row["value"] for row in rows}
+    values = {(row["kind"], row["step"], row["quantity"]): row["value"] for row in rows}
     for step in (1, 2):
-        assert 1e20 < found["naive", step, "true norm"] < math.inf
-        assert (found["naive", step, "norm"], found["naive", step, "left"]) == (math.inf, 0.0)
-        assert found["scaled", step, "norm"] == pytest.approx(found["scaled", step, "true norm"], rel=1e-5)
-        assert found["scaled", step, "left"] == pytest.approx(1.0, rel=1e-5)
-        assert found["near", step, "true norm"] < 1e6
-    assert found["naive", 1, "loss"] == found["scaled", 1, "loss"]
-    assert found["naive", 2, "loss"] != found["scaled", 2, "loss"]
+        assert 1e20 < values["naive", step, "true norm"] < math.inf
+        assert (values["naive", step, "norm"], values["naive", step, "left"]) == (math.inf, 0.0)
+        assert values["scaled", step, "norm"] == pytest.approx(values["scaled", step, "true norm"], rel=1e-5)
+        assert values["scaled", step, "left"] == pytest.approx(1.0, rel=1e-5)
+        assert values["near", step, "true norm"] < 1e6
+    assert values["naive", 1, "loss"] == values["scaled", 1, "loss"]
+    assert values["naive", 2, "loss"] != values["scaled", 2, "loss"]
 
 
 STUDY = Study(parts=("overflow",), corpora="obama", seeds=3)
@@ -59,9 +59,9 @@ def planted(fall=0.01, near=0.3, seeds=3, naive=(math.inf, 1e28, 0.0), off=0.0):
         for kind, slope in (("naive", 0.0), ("scaled", fall), ("near", near)):
             for step in range(1, 4 if kind == "naive" else 13):
                 norm, true, left = naive if kind == "naive" else (1e28 * (1 + off), 1e28, 1.0)
-                found = {"loss": 16 - slope * step * (1 + 0.01 * seed), "norm": norm, "true norm": true, "left": left}
+                values = {"loss": 16 - slope * step * (1 + 0.01 * seed), "norm": norm, "true norm": true, "left": left}
                 at = {"part": "overflow", "corpus": "obama", "seed": seed, "kind": kind, "step": step, "threshold": 1.0}
-                rows += [at | {"quantity": quantity, "value": value} for quantity, value in found.items()]
+                rows += [at | {"quantity": quantity, "value": value} for quantity, value in values.items()]
     nothing = dict.fromkeys(STUDY.COLUMNS, 0) | dict.fromkeys(("kind", "corpus"), "")
     return STUDY.table([nothing | row for row in rows])
 
@@ -84,9 +84,9 @@ def verdict(table, claim):
     ],
 )
 def test_claims_on_norms_that_float32_does_not_hold(how, claim, expected):
-    found = verdict(planted(**how), claim)
-    assert found["verdict"] == expected
-    assert bool(found["reason"]) == ((expected != "holds" and claim == "scaled_learns") or expected == "ambiguous")
+    decided = verdict(planted(**how), claim)
+    assert decided["verdict"] == expected
+    assert bool(decided["reason"]) == ((expected != "holds" and claim == "scaled_learns") or expected == "ambiguous")
 
 
 def test_a_table_of_an_older_study_makes_no_such_claim(tmp_path):

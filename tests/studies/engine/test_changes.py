@@ -24,12 +24,12 @@ def steps(seconds):
 def test_times_that_doubled_are_half_the_speed_and_those_that_stayed_are_the_same():
     around = 1 + 0.001 * np.arange(12)
     older = steps({"a": around, "b": around, "c": around, "gone": around})
-    made = changes(steps({"a": 2 * around, "b": around, "c": around / 3, "new": around}), older).set_index("variant")
-    assert list(made.index) == ["a", "b", "c"]
-    assert list(made["change"]) == ["slower", "same", "faster"]
-    assert list(made["ratio"]) == pytest.approx([0.5, 1.0, 3.0])
-    assert made.loc["a", "then"] == pytest.approx(1.0055) and made.loc["a", "now"] == pytest.approx(2.011)
-    assert (made["low"] <= made["ratio"]).all() and (made["ratio"] <= made["high"]).all()
+    changed = changes(steps({"a": 2 * around, "b": around, "c": around / 3, "new": around}), older).set_index("variant")
+    assert list(changed.index) == ["a", "b", "c"]
+    assert list(changed["change"]) == ["slower", "same", "faster"]
+    assert list(changed["ratio"]) == pytest.approx([0.5, 1.0, 3.0])
+    assert changed.loc["a", "then"] == pytest.approx(1.0055) and changed.loc["a", "now"] == pytest.approx(2.011)
+    assert (changed["low"] <= changed["ratio"]).all() and (changed["ratio"] <= changed["high"]).all()
 
 
 def test_what_is_no_time_is_higher_or_lower():
@@ -45,8 +45,8 @@ def test_what_is_no_time_is_higher_or_lower():
 
 def test_what_was_not_measured_is_left_out_and_too_few_decide_nothing():
     older = steps({"a": [1.0, math.nan, math.inf, 0.0], "b": [math.nan] * 4})
-    made = changes(steps({"a": [2.0, 2.0], "b": [1.0] * 4}), older)
-    assert made[["variant", "ratio", "change"]].values.tolist() == [["a", 0.5, "ambiguous"]]
+    changed = changes(steps({"a": [2.0, 2.0], "b": [1.0] * 4}), older)
+    assert changed[["variant", "ratio", "change"]].values.tolist() == [["a", 0.5, "ambiguous"]]
 
 
 def test_a_study_that_repeats_nothing_has_no_changes():
@@ -72,13 +72,13 @@ def test_the_interval_of_a_ratio_holds_the_truth_about_as_often_as_it_says():
     random = np.random.default_rng(5)
     held = 0
     for _ in range(300):
-        found = unpaired_ratio(2 * random.lognormal(0, 0.2, 15), random.lognormal(0, 0.2, 25))
-        held += found.low <= 2 <= found.high
+        ratio = unpaired_ratio(2 * random.lognormal(0, 0.2, 15), random.lognormal(0, 0.2, 25))
+        held += ratio.low <= 2 <= ratio.high
     assert 0.91 < held / 300 < 0.99
 
 
 def test_both_samples_are_resampled_each_by_itself():
     """If they were resampled together, noise that both happen to share would cancel and leave an interval of no width."""
     shared = np.random.default_rng(1).lognormal(0, 0.3, 20)
-    found = unpaired_ratio(shared, shared)
-    assert found.value == 1 and found.high - found.low > 0.1
+    ratio = unpaired_ratio(shared, shared)
+    assert ratio.value == 1 and ratio.high - ratio.low > 0.1

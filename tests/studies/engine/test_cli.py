@@ -80,7 +80,7 @@ def test_claims_are_read_as_claim_measured_verdict(tmp_path, capsys):
         "Threshold  log median norm falls with the lag\n"
         "Measured   undefined: a value is 0, negative or not finite\n"
         "Verdict    ambiguous\n"
-        "Reason     likely: a value that is 0, negative or not finite has no ratio, and no place in a mean\n\n"
+        "Reason     likely: a ratio or mean does not exist where a value is 0, negative or not finite\n\n"
     )
 
 

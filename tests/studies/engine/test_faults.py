@@ -16,6 +16,7 @@ from faulty_disk import fill, mounted, read_only
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine import store
@@ -25,7 +26,6 @@ from recurrent_lm.studies.engine.study import Sweep
 from recurrent_lm.studies.engine.tables import load, save, sealed
 from recurrent_lm.studies.exchange.measured_constants import record
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
-from recurrent_lm.studies.timing import machine
 
 TINY = [x for s in ("vocabulary=9", "hidden=2", "rows=1", "bptt=2", "rounds=1", "layers=1") for x in ("--set", s)]
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -64,17 +64,17 @@ def tables(tmp_path_factory):
 def check_table(draw, tables):
     kept, path = (tables / "hurt.parquet").read_bytes(), tables / "copy.parquet"
     path.write_bytes(kept)
-    what = hurt(draw, path, [])
+    damage = hurt(draw, path, [])
     try:
         good = {how: studies("show", tables / "hurt.parquet", *how) for how in ((), ("--csv",))}
         for how in good:
             code, out, err = studies("show", path, *how)
             if code:
-                assert code == 2 and err.count("\n") == 1 and str(path) in err, (what, err)
+                assert code == 2 and err.count("\n") == 1 and str(path) in err, (damage, err)
                 assert out == ""
             else:
-                assert out == good[how][1], what
-                assert load(path).attrs == load(tables / "hurt.parquet").attrs, what
+                assert out == good[how][1], damage
+                assert load(path).attrs == load(tables / "hurt.parquet").attrs, damage
     finally:
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
@@ -144,8 +144,8 @@ def test_a_digest_tells_apart_what_differs_and_nothing_else(tables):
 def test_a_file_that_holds_no_constants_is_left_alone(tmp_path, monkeypatch, tables):
     table = load(tables / "hurt.parquet")
     table.attrs["study"] = "exchange"
-    found = type("Interval", (), {"value": 1.0, "low": 1.0, "high": 1.0, "_asdict": lambda self: {}})()
-    monkeypatch.setattr("recurrent_lm.studies.exchange.measured_constants.constants", lambda table: {"step": found})
+    result = type("Interval", (), {"value": 1.0, "low": 1.0, "high": 1.0, "_asdict": lambda self: {}})()
+    monkeypatch.setattr("recurrent_lm.studies.exchange.measured_constants.constants", lambda table: {"step": result})
     monkeypatch.setattr("recurrent_lm.studies.exchange.measured_constants.device_name", lambda table: "sm_90")
     for content in (b"{", b"[]", b"\xff", b"[" * 100_000):
         (tmp_path / "c.json").write_bytes(content)
@@ -177,16 +177,16 @@ class Squares(Sweep):
 
 def measured(base, study=None, **how):
     """The table of a run, and what it said."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said):
-        return Run(study or Squares(), "squares", "cpu", base, **how)(), said.getvalue()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output):
+        return Run(study or Squares(), "squares", "cpu", base, **how)(), output.getvalue()
 
 
 @pytest.fixture(scope="module")
 def sweep(tmp_path_factory):
     folder = tmp_path_factory.mktemp("sweep")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "describe", lambda about=machine.describe(): about)  # noqa: B008
+        patch.setattr(lm, "describe_machine", lambda about=lm.describe_machine(): about)  # noqa: B008
         measured(folder / "s")
         measured(folder / "other" / "s", Squares(offset=1))
         yield folder
@@ -200,25 +200,25 @@ def check_folder(draw, sweep):
     file = draw(st.sampled_from(files))
     before = file.read_bytes()
     others = [p for p in sorted(sweep.glob("*/**/*.parquet")) if "place" not in p.parts and p.suffix == file.suffix]
-    what = hurt(draw, file, others)
+    damage = hurt(draw, file, others)
     same = file.is_file() and file.read_bytes() == before
-    about = machine.describe()
+    about = lm.describe_machine()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(machine, "describe", lambda: about)
+        patch.setattr(lm, "describe_machine", lambda: about)
         try:
-            table, said = measured(place / "s")
+            table, output = measured(place / "s")
         except InputError as error:
-            assert "\n" not in str(error) and not same, what
+            assert "\n" not in str(error) and not same, damage
             return
     if file.is_dir() and file.suffix == ".parquet":
-        assert "failed: " in said and "Is a directory" in said, (what, said)
+        assert "failed: " in output and "Is a directory" in output, (damage, output)
         return
     pd.testing.assert_frame_equal(table, Squares()())
     if not same and file.name != "study.json":
-        gone = not what.endswith(": gone")
-        assert ("is damaged or from elsewhere, and is measured again" in said) is gone or "all 3 cells" in said, (what, said)
+        gone = not damage.endswith(": gone")
+        assert ("is damaged or belongs to another run" in output) is gone or "all 3 cells" in output, (damage, output)
     if file.name == "study.json":
-        assert "all 3 cells" in said or "was measured with" in said, (what, said)
+        assert "all 3 cells" in output or "was measured with" in output, (damage, output)
 
 
 @FEW
@@ -243,8 +243,8 @@ def test_a_changed_number_of_a_cell_is_found(tmp_path):
     changed = table.assign(square=5.0)
     changed.attrs = attrs
     changed.to_parquet(cell, engine="pyarrow", write_page_checksum=True)
-    table, said = measured(tmp_path / "s")
-    assert f"{cell} is damaged or from elsewhere, and is measured again" in said
+    table, output = measured(tmp_path / "s")
+    assert f"{cell} is damaged or belongs to another run; its cell is measured again" in output
     assert list(table["square"]) == [1.0, 4.0, 9.0]
 
 
@@ -255,11 +255,11 @@ def test_a_folder_or_a_file_in_the_wrong_place_is_a_sentence(name, tmp_path):
     shutil.rmtree(place) if place.is_dir() else place.unlink()
     place.write_text("") if name == "cells" else place.mkdir()
     try:
-        table, said = measured(tmp_path / "s")
+        table, output = measured(tmp_path / "s")
     except (InputError, OSError) as error:
         assert str(place) in str(error)
     else:
-        assert name == "study.json" and len(table) == 3 and "was measured with something that it does not tell" in said
+        assert name == "study.json" and len(table) == 3 and "was measured with settings that cannot be read" in output
 
 
 # -- disks ----------------------------------------------------------------------------------------------------------
@@ -273,17 +273,17 @@ def test_a_full_disk_loses_no_cell(tmp_path):
             measured(disk / "s", base)
         except InputError as error:
             assert "cannot be written: No space left on device" in str(error)
-        there = len(list((disk / "s" / "cells").glob("*.parquet")))
-        assert 0 < there < 60
+        present = len(list((disk / "s" / "cells").glob("*.parquet")))
+        assert 0 < present < 60
         assert not list((disk / "s" / "cells").glob(".*.tmp"))
         filler.unlink()
         with pytest.MonkeyPatch.context() as patch:
             known = Squares.measure
             again = []
             patch.setattr(Squares, "measure", lambda self, cell: (again.append(cell), known(self, cell))[1])
-            table, said = measured(disk / "s", base)
-        assert f"{there} of 60 cells are there" in said
-        assert len(again) == 60 - there
+            table, output = measured(disk / "s", base)
+        assert f"{present} of 60 cells are there" in output
+        assert len(again) == 60 - present
         pd.testing.assert_frame_equal(table, base())
 
 

@@ -28,14 +28,17 @@ def left(tmp_path):
 
 
 def test_it_is_the_model_that_the_trainer_makes(config, tmp_path):
-    made = trained(config)
+    model_of_study = trained(config)
     training = lm.new_training(config.replace(device="cpu", precision="float32"), tmp_path / "run")
     scores = training.run(quiet=True)
-    assert made.scores == scores
-    there = lm.load(tmp_path / "run", device="cpu").model.state_dict()
-    assert all(torch.equal(there[name], tensor) for name, tensor in made.run.model.state_dict().items())
-    assert list(made.epochs["epoch"]) == [1, 2] and made.epochs["valid_loss"].iloc[0] > made.epochs["valid_loss"].iloc[1]
-    assert list(made.steps["step"]) == list(range(1, len(made.steps) + 1)) and not made.diverged
+    assert model_of_study.scores == scores
+    loaded = lm.load(tmp_path / "run", device="cpu").model.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model_of_study.run.model.state_dict().items())
+    assert (
+        list(model_of_study.epochs["epoch"]) == [1, 2]
+        and model_of_study.epochs["valid_loss"].iloc[0] > model_of_study.epochs["valid_loss"].iloc[1]
+    )
+    assert list(model_of_study.steps["step"]) == list(range(1, len(model_of_study.steps) + 1)) and not model_of_study.diverged
     assert left(tmp_path) == []
 
 
@@ -48,9 +51,9 @@ def test_watching_sees_the_start_and_each_epoch_and_changes_nothing(config):
 
 
 def test_a_training_that_explodes_says_so_and_leaves_the_last_good_model(config, tmp_path):
-    made = trained(config.replace(optimizer="sgd", lr=1e6, clip="none"))
-    assert "Try a smaller --lr" in made.diverged and made.scores == {}
-    assert all(p.isfinite().all() for p in made.run.model.parameters())
+    training = trained(config.replace(optimizer="sgd", lr=1e6, clip="none"))
+    assert "Try a smaller --lr" in training.diverged and training.scores == {}
+    assert all(p.isfinite().all() for p in training.run.model.parameters())
     assert left(tmp_path) == []
 
 

@@ -1,25 +1,24 @@
 """A study's parameters: every value that it cannot have is a sentence that names it and its range."""
 
 import json
-import subprocess
-import sys
 from dataclasses import asdict, dataclass, fields
 
 import pytest
 import torch
+from forked import ended
 
-from recurrent_lm.lm import InputError, run_app
+from recurrent_lm.lm import InputError, Settings, run_app
 from recurrent_lm.studies import STUDIES
 from recurrent_lm.studies.cli import app
 from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.memory import allocation_failures, check_memory
-from recurrent_lm.studies.engine.parameters import Parameters, from_text, real, reals
+from recurrent_lm.studies.engine.parameters import from_text, real, reals
 from recurrent_lm.studies.engine.study import make, usual_preset
 from recurrent_lm.studies.throughput.study import Study as Throughput
 from recurrent_lm.studies.training_step.study import Study as TrainingStep
 
 RANGES = [
-    (name, f) for name in STUDIES for f in fields(module_of(name).Study) if "range" in f.metadata and not f.metadata.get("many")
+    (name, f) for name in STUDIES for f in fields(module_of(name).Study) if "low" in f.metadata and not f.metadata.get("many")
 ]
 NUMBERS = [(name, f) for name, f in RANGES if type(f.default) is int]
 WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5", "9" * 6000, "0x10"]
@@ -30,16 +29,16 @@ WRONG = ["-1", str(10**7), str(10**20), "10^14", "nan", "inf", "text", "", "1.5"
 def test_wrong_numbers_are_refused_with_their_range(name, field, value, tmp_path, capsys):
     out = tmp_path / "t.parquet"
     assert run_app(app, "studies", ["run", name, "--set", f"{field.name}={value}", "--out", str(out)]) == 2
-    low, high = field.metadata["range"]
+    low, high = field.metadata["low"], field.metadata["high"]
     error = capsys.readouterr().err
-    assert error.startswith(f"studies: {field.name} must be a whole number from {low} to {high}, not ")
+    assert error.startswith(f"studies: {field.name} must be a whole number from {low:,} to {high:,}, not ")
     assert error.count("\n") == 1 and len(error) < 200
     assert not out.exists()
 
 
 @pytest.mark.parametrize(("name", "field"), NUMBERS, ids=lambda x: getattr(x, "name", x))
 def test_the_ends_of_a_range_are_in_it(name, field):
-    low, high = field.metadata["range"]
+    low, high = field.metadata["low"], field.metadata["high"]
     for value in (low, high, field.default):
         assert getattr(make(name, {field.name: str(value)}, usual_preset(name)), field.name) == value
     for value in (low - 1, high + 1, 0.5 + low, True, None):
@@ -48,11 +47,11 @@ def test_the_ends_of_a_range_are_in_it(name, field):
 
 
 def test_zero_is_refused_but_where_it_means_something():
-    assert {f.name for _, f in NUMBERS if f.metadata["range"][0] == 0} == {"threads", "warmup"}
+    assert {f.name for _, f in NUMBERS if f.metadata["low"] == 0} == {"threads", "warmup"}
 
 
 @dataclass(frozen=True)
-class Rates(Parameters):
+class Rates(Settings):
     rate: float = real(0.5, 0.0, 10.0)
     rates: tuple[float, ...] = reals(0.1, 1.0, low=0.001, high=100.0)
 
@@ -80,7 +79,7 @@ def test_make_reads_numbers_and_text():
 
 
 def test_an_unknown_parameter_names_those_there_are():
-    with pytest.raises(InputError, match=r"no parameter 'steps'.*vocabulary, a whole number from 2 to 1000000; hidden"):
+    with pytest.raises(InputError, match=r"no parameter 'steps'.*vocabulary, a whole number from 2 to 1,000,000; hidden"):
         from_text(TrainingStep, {"steps": "0"})
 
 
@@ -118,17 +117,17 @@ def test_other_errors_of_torch_are_not_hidden():
 
 def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
     """A real shortage: the process may have 3 GB of addresses, and the study's token ids alone want as much."""
-    code = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30)); from recurrent_lm.studies.cli import main; main()"
+    limit = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30))"
     sets = [x for s in ("vocabulary=2", "hidden=1", "layers=1", "rows=10000", "bptt=10000") for x in ("--set", s)]
-    command = [sys.executable, "-c", code, "run", "training_step", *sets, "--out", str(tmp_path / "t.parquet")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 2, done.stderr
-    assert "memory is not enough" in done.stderr or "GB of memory or more" in done.stderr
-    assert done.stderr.count("\n") == 1
-    assert not any(tmp_path.iterdir())
+    arguments = ["run", "training_step", *sets, "--out", tmp_path / "t.parquet"]
+    code, _, output = ended(tmp_path / "ended", "studies", arguments, first=limit)
+    assert code == 2, output
+    assert "memory is not enough" in output or "GB of memory or more" in output
+    assert output.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["ended"]
 
 
-SEVERAL = [f for f in fields(Throughput) if "range" in f.metadata and f.metadata.get("many")]
+SEVERAL = [f for f in fields(Throughput) if "low" in f.metadata and f.metadata.get("many")]
 
 
 @pytest.mark.parametrize("field", SEVERAL, ids=lambda f: f.name)
@@ -136,10 +135,10 @@ SEVERAL = [f for f in fields(Throughput) if "range" in f.metadata and f.metadata
 def test_wrong_lists_of_numbers_are_refused_with_their_range(field, value, tmp_path, capsys):
     arguments = ["run", "throughput", "--set", f"{field.name}={value}", "--out", str(tmp_path / "t.parquet")]
     assert run_app(app, "studies", arguments) == 2
-    low, high = field.metadata["range"]
+    low, high = field.metadata["low"], field.metadata["high"]
     error = capsys.readouterr().err
     assert error.startswith(
-        f"studies: {field.name} must be different whole numbers from {low} to {high} with commas between, not "
+        f"studies: {field.name} must be different whole numbers from {low:,} to {high:,} with commas between, not "
     )
     assert error.count("\n") == 1 and len(error) < 250
     assert not any(tmp_path.iterdir())

@@ -1,15 +1,15 @@
 """A study that is stopped goes on where it was, and nothing is mixed in that was measured otherwise."""
 
 import json
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import pandas as pd
 import pytest
+from forked import ended
 
+from recurrent_lm import lm
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine import progress, store
 from recurrent_lm.studies.engine.parameters import whole, wholes
@@ -19,7 +19,6 @@ from recurrent_lm.studies.engine.tables import save
 from recurrent_lm.studies.executors import job
 from recurrent_lm.studies.executors.job import identity_of
 from recurrent_lm.studies.executors.sources import digest_of, sources
-from recurrent_lm.studies.timing import machine
 
 
 @dataclass(frozen=True)
@@ -56,9 +55,9 @@ def run(base, study=None, **options):
 
 
 def test_a_run_gives_what_calling_the_study_gives(tmp_path):
-    made = run(tmp_path / "s")()
-    pd.testing.assert_frame_equal(made, Squares()())
-    assert list(made["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
+    result = run(tmp_path / "s")()
+    pd.testing.assert_frame_equal(result, Squares()())
+    assert list(result["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert sorted(p.name for p in (tmp_path / "s" / "cells").iterdir()) == ["0000.parquet", "0001.parquet", "0002.parquet"]
     assert json.loads((tmp_path / "s" / "study.json").read_text())["identity"]["parameters"] == {
         "numbers": [1, 2, 3],
@@ -111,7 +110,7 @@ CHANGES = {
     "torch": ("another machine (torch)", lambda about: about | {"torch": "1.0"}),
     "triton": ("another machine (versions)", lambda about: about | {"versions": about["versions"] | {"triton": "1.0"}}),
     "threads": ("another machine (threads)", lambda about: about | {"threads": about["threads"] + 1}),
-    "inputs": ("another content", lambda about: about),
+    "inputs": ("other inputs", lambda about: about),
 }
 
 
@@ -125,26 +124,26 @@ def test_results_are_never_mixed(change, tmp_path, monkeypatch, capsys):
     Squares.calls.clear()
     capsys.readouterr()
     words, changed = CHANGES[change]
-    about = changed(machine.describe())
-    monkeypatch.setattr(machine, "describe", lambda: about)
+    about = changed(lm.describe_machine())
+    monkeypatch.setattr(lm, "describe_machine", lambda: about)
     monkeypatch.setattr(Squares, "inputs", lambda self: "else" if change == "inputs" else "")
     if change == "sources":
         files = sources(Squares) | {"studies/engine/parameters.py": "0" * 16}
         monkeypatch.setattr(job, "sources", lambda kind: files)
     run(tmp_path / "s", Squares(offset=7) if change == "parameters" else None)()
     assert Squares.calls == [1, 2, 3]
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f"{tmp_path / 's'} was measured with {words}" in said
-        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in said
+        f"{tmp_path / 's'} was measured with {words}" in output
+        and f"begins anew in {tmp_path / 's-2'} and measures all 3 cells" in output
     )
     assert before == {p: p.read_bytes() for p in (tmp_path / "s").rglob("*.parquet")}
 
 
 def test_what_is_no_part_of_the_machine_does_not_matter():
     """The command line, the commit and the state of the working tree are recorded, not compared; the sources' digests are."""
-    identity = identity_of(Squares(), "squares", machine.describe())
-    again = machine.describe() | {"command": "another", "commit": "f" * 40, "dirty": None}
+    identity = identity_of(Squares(), "squares", lm.describe_machine())
+    again = lm.describe_machine() | {"command": "another", "commit": "f" * 40, "dirty": None}
     assert identity == identity_of(Squares(), "squares", again)
     assert {"command", "commit", "dirty"}.isdisjoint(identity["machine"])
     assert identity["sources"] and identity["machine"]["cpu"] and identity["machine"]["threads"]
@@ -159,7 +158,7 @@ def test_a_damaged_cell_is_measured_again(fault, tmp_path, capsys):
     Squares.calls.clear()
     assert list(run(tmp_path / "s")()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [2]
-    assert f"{cell} is damaged or from elsewhere, and is measured again" in capsys.readouterr().out
+    assert f"{cell} is damaged or belongs to another run; its cell is measured again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[]", '{"identity": 3}', "[" * 100_000])
@@ -170,7 +169,7 @@ def test_a_folder_that_is_half_written_is_left_alone(content, tmp_path, capsys):
         (folder / "study.json").write_text(content)
     assert len(run(folder)()) == 6
     assert (tmp_path / "s-2").is_dir()
-    assert f"{folder} was measured with something that it does not tell" in capsys.readouterr().out
+    assert f"{folder} was measured with settings that cannot be read" in capsys.readouterr().out
 
 
 def test_two_processes_do_not_share_a_folder(tmp_path):
@@ -193,7 +192,7 @@ def test_when_nothing_can_be_measured_the_reason_is_said_and_no_folder_stays(tmp
     assert not any(tmp_path.iterdir())
     for n in (1, 2, 3):
         Squares.broken[n] = RuntimeError("broken")
-    with pytest.raises(InputError, match="no cell of squares could be measured; the last said: RuntimeError: broken"):
+    with pytest.raises(InputError, match="no cell of squares could be measured; the last error: RuntimeError: broken"):
         run(tmp_path / "s")()
     assert (tmp_path / "s" / "cells" / "0002.error.json").exists()
 
@@ -228,9 +227,8 @@ with ending_at_once(going.stopped):
 def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signum, code, tmp_path):
     base = tmp_path / "s"
     program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=600)
-    assert done.returncode == code, done.stderr
-    assert done.stderr == f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    output = f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    assert ended(tmp_path / "ended", "", first=program)[::2] == (code, output)
     assert list(run(base)()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [3]
 
@@ -263,13 +261,13 @@ def test_the_time_left_is_that_of_the_cells_measured_here(monkeypatch, capsys):
 
 def test_a_run_tells_the_program_that_began_it(tmp_path, monkeypatch):
     """What is committed while it measures is not what measured."""
-    about = machine.describe()
-    monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "begun"})
+    about = lm.describe_machine()
+    monkeypatch.setattr(lm, "describe_machine", lambda: about | {"commit": "begun"})
     going = run(tmp_path / "s")
     known = Squares.measure
 
     def measure(self, cell):
-        monkeypatch.setattr(machine, "describe", lambda: about | {"commit": "ended"})
+        monkeypatch.setattr(lm, "describe_machine", lambda: about | {"commit": "ended"})
         return known(self, cell)
 
     monkeypatch.setattr(Squares, "measure", measure)

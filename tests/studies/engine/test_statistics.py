@@ -30,8 +30,8 @@ from recurrent_lm.studies.engine.statistics import (
 def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
     """Exponential samples: the median is ln 2. Of 300 intervals of 25 samples, 95% should hold it; 90% to 99% may."""
     random = np.random.default_rng(0)
-    found = [median(random.exponential(size=25)) for _ in range(300)]
-    covered = np.mean([f.low < math.log(2) < f.high for f in found])
+    results = [median(random.exponential(size=25)) for _ in range(300)]
+    covered = np.mean([f.low < math.log(2) < f.high for f in results])
     assert 0.9 < covered < 0.99
 
 
@@ -41,8 +41,8 @@ def test_the_interval_of_a_median_covers_it_as_often_as_it_says():
 def test_the_interval_is_scipys(samples, wide):
     confidence = 0.98 if wide else 0.95
     known = bootstrap((samples,), np.median, confidence_level=confidence, n_resamples=RESAMPLES, rng=0).confidence_interval
-    found = median(samples, confidence)
-    assert (found.low, found.high) == pytest.approx((known.low, known.high), nan_ok=True)
+    interval = median(samples, confidence)
+    assert (interval.low, interval.high) == pytest.approx((known.low, known.high), nan_ok=True)
 
 
 def test_median_of_little():
@@ -149,8 +149,8 @@ def test_the_interval_of_a_mean_of_few_is_students_by_hand():
 def test_the_interval_of_a_mean_covers_it_as_often_as_it_says():
     random = np.random.default_rng(0)
     for count in (2, 3, 5):
-        found = [mean(random.normal(1.0, 3.0, count)) for _ in range(1000)]
-        assert 0.93 < np.mean([f.low < 1.0 < f.high for f in found]) < 0.97
+        results = [mean(random.normal(1.0, 3.0, count)) for _ in range(1000)]
+        assert 0.93 < np.mean([f.low < 1.0 < f.high for f in results]) < 0.97
 
 
 def test_mean_of_little():

@@ -127,10 +127,10 @@ def test_a_run_goes_on_after_a_commit_and_names_the_files_that_make_it_begin_ane
     change(tree / "kernels" / "rnn" / "host.py")
     change(tree / "studies" / "gradient_flow" / "parts.py")
     Run(study, "gradient_flow", "smoke", base)()
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     cells = len(study.cells())
-    assert f"{base} was measured with other sources (kernels/rnn/host.py, studies/gradient_flow/parts.py); this run" in said
-    assert f"begins anew in {base}-2 and measures all {cells} cells" in said
+    assert f"{base} was measured with other sources (kernels/rnn/host.py, studies/gradient_flow/parts.py); this run" in output
+    assert f"begins anew in {base}-2 and measures all {cells} cells" in output
     assert len(list((tree / "runs" / "g-2" / "cells").glob("*.parquet"))) == cells
 
 
@@ -142,6 +142,6 @@ def test_a_folder_of_an_older_program_begins_anew_with_a_sentence(tree, capsys):
     (base / "study.json").write_text(json.dumps(about))
     capsys.readouterr()
     Run(study, "gradient_flow", "smoke", base)()
-    said = capsys.readouterr().out
-    assert f"{base} was measured with an older version of this program, which did not record its source files" in said
+    output = capsys.readouterr().out
+    assert f"{base} was measured with an older version of this program, which did not record its source files" in output
     assert base.with_name("g-2").is_dir()

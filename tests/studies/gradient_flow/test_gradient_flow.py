@@ -30,7 +30,7 @@ STEPS, BATCH, UNITS = 5, 2, 3
 
 def copies(cell, z, state, weight, bias, aims):
     """dL(t)/dW_h at step i by autograd, [T, T, B, G H, H] by i and t: a copy of W_h for every step and row; and dL(t)/dh(i)."""
-    found = torch.zeros(STEPS, STEPS, BATCH, *weight.shape, dtype=torch.float64)
+    result = torch.zeros(STEPS, STEPS, BATCH, *weight.shape, dtype=torch.float64)
     hidden = torch.zeros(STEPS, STEPS, BATCH, UNITS, dtype=torch.float64)
     for b in range(BATCH):
         now = tuple(s[b : b + 1] for s in state)
@@ -43,8 +43,8 @@ def copies(cell, z, state, weight, bias, aims):
             loss = (seen[t] * aims[t, b]).sum()
             grads = torch.autograd.grad(loss, [*own, *seen], retain_graph=True, allow_unused=True)
             for i in range(t + 1):
-                found[i, t, b], hidden[i, t, b] = grads[i], grads[STEPS + i][0]
-    return found, hidden
+                result[i, t, b], hidden[i, t, b] = grads[i], grads[STEPS + i][0]
+    return result, hidden
 
 
 def layer(cell, seed=0):
@@ -63,12 +63,12 @@ def layer(cell, seed=0):
 def test_the_map_is_autograds_with_a_copy_of_the_weights_for_every_step(cell):
     z, state, weight, bias, aims = layer(cell)
     truth, hidden = copies(cell, z, state, weight, bias, aims)
-    made = forward(cell, z, state, weight, bias)
-    back = backward(made, at_own_step(aims, STEPS))
-    assert torch.allclose(part_norms(made, back), truth.flatten(-2).norm(dim=-1), rtol=1e-12, atol=1e-14)
+    unrolled = forward(cell, z, state, weight, bias)
+    back = backward(unrolled, at_own_step(aims, STEPS))
+    assert torch.allclose(part_norms(unrolled, back), truth.flatten(-2).norm(dim=-1), rtol=1e-12, atol=1e-14)
     assert torch.allclose(back.d_h, hidden, rtol=1e-12, atol=1e-14)
-    assert torch.allclose(sums(made, back), truth.sum(dim=0), rtol=1e-12, atol=1e-13)
-    assert torch.allclose(sum_norms(made, back), truth.sum(dim=0).flatten(-2).norm(dim=-1), rtol=1e-9, atol=1e-12)
+    assert torch.allclose(sums(unrolled, back), truth.sum(dim=0), rtol=1e-12, atol=1e-13)
+    assert torch.allclose(sum_norms(unrolled, back), truth.sum(dim=0).flatten(-2).norm(dim=-1), rtol=1e-9, atol=1e-12)
 
 
 def test_the_state_of_an_lstm_is_h_and_c():
@@ -110,21 +110,21 @@ def test_a_slope_is_that_of_the_log_and_nan_where_there_is_none():
 
 @pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
 def test_the_certificate_holds(cell):
-    found = {row["quantity"]: row["value"] for row in textbook.certificate(cell, 1, 6, 5)}
-    assert found["sum_error"] <= 1e-12 and found["trace_error"] <= 1e-12 and found["beyond"] == found["first"] == 0
+    values = {row["quantity"]: row["value"] for row in textbook.certificate(cell, 1, 6, 5)}
+    assert values["sum_error"] <= 1e-12 and values["trace_error"] <= 1e-12 and values["beyond"] == values["first"] == 0
 
 
 def test_the_certificate_finds_a_wrong_gradient(monkeypatch):
     """Steps that forget a tenth of what comes from later ones."""
     right = textbook.backward
 
-    def wrong(made, arriving):
-        back = right(made, arriving)
+    def wrong(unrolled, arriving):
+        back = right(unrolled, arriving)
         return type(back)(back.d_h, back.d_c, back.d_z, back.d_a * torch.linspace(0.9, 1, len(arriving))[:, None, None, None])
 
     monkeypatch.setattr(textbook, "backward", wrong)
-    found = {row["quantity"]: row["value"] for row in textbook.certificate("rnn-tanh", 1, 6, 5)}
-    assert found["sum_error"] > 1e-3
+    values = {row["quantity"]: row["value"] for row in textbook.certificate("rnn-tanh", 1, 6, 5)}
+    assert values["sum_error"] > 1e-3
 
 
 def test_the_exponent_of_a_linear_network_is_the_log_of_its_radius():
@@ -136,25 +136,25 @@ def test_the_exponent_of_a_linear_network_is_the_log_of_its_radius():
 def test_the_exponent_is_what_the_gradient_follows(cell):
     """Of a small network the backward pass falls as the tangent vectors do, over the same inputs' statistics."""
     rows = textbook.curves(cell, 1.0, 1, 24, 160, 4, 400)
-    found = {row["quantity"]: row["value"] for row in rows if "seed" in row}
-    assert found["slope"] == pytest.approx(found["exponent"], abs=0.05) and "half_log_chi" not in found
+    values = {row["quantity"]: row["value"] for row in rows if "seed" in row}
+    assert values["slope"] == pytest.approx(values["exponent"], abs=0.05) and "half_log_chi" not in values
 
 
 def test_theory_of_a_linear_network_is_exact():
     """chi = g^2, singular values and radius those of W_h."""
     weight = torch.diag(torch.tensor([0.5, -0.9], dtype=torch.float64))
-    made = forward("rnn-identity", textbook.numbers(0, 3, 1, 2), textbook.zeros("rnn-identity", 1, 2), weight)
-    found = textbook.theory(made, 0.7)
-    assert found["log_radius"] == pytest.approx(math.log(0.9)) == found["log_singular"]
-    assert found["half_log_chi"] == pytest.approx(math.log(0.7))
+    unrolled = forward("rnn-identity", textbook.numbers(0, 3, 1, 2), textbook.zeros("rnn-identity", 1, 2), weight)
+    predicted = textbook.theory(unrolled, 0.7)
+    assert predicted["log_radius"] == pytest.approx(math.log(0.9)) == predicted["log_singular"]
+    assert predicted["half_log_chi"] == pytest.approx(math.log(0.7))
 
 
 @pytest.mark.parametrize("value", [0.5, 0.9])
 def test_the_curse_of_memory(value):
-    found = {row["quantity"]: row["value"] for row in textbook.memory(value, 512)}
-    assert found["exact"] == pytest.approx((1 + value**2) / (1 - value**2) ** 3, rel=1e-6)
-    assert found["state"] == pytest.approx(1 / (1 - value**2), rel=1e-6)
-    assert found["sampled_low"] < found["exact"] < found["sampled_high"]
+    values = {row["quantity"]: row["value"] for row in textbook.memory(value, 512)}
+    assert values["exact"] == pytest.approx((1 + value**2) / (1 - value**2) ** 3, rel=1e-6)
+    assert values["state"] == pytest.approx(1 / (1 - value**2), rel=1e-6)
+    assert values["sampled_low"] < values["exact"] < values["sampled_high"]
 
 
 @pytest.mark.parametrize("bias", [0.0, 3.0])
@@ -175,10 +175,10 @@ def test_a_language_models_parts_are_those_of_its_unrolled_copies(cell):
     loss = torch.nn.functional.cross_entropy(model.logits(model.projection(hidden[-1][-1])), text[-1:])
     flat = [w for step in weights for w in step]
     truth = [float(g.norm()) for g in torch.autograd.grad(loss, flat)]
-    made = language.layers(model, text[:-1, None])
-    backs = language.flows(model, made, text[-1:, None])
+    unrolled = language.layers(model, text[:-1, None])
+    backs = language.flows(model, unrolled, text[-1:, None])
     for i in range(2):
-        own = part_norms(made[i], backs[i])[:, 0, 0].tolist()
+        own = part_norms(unrolled[i], backs[i])[:, 0, 0].tolist()
         assert own == pytest.approx(truth[i::2], rel=1e-10, abs=1e-14)
 
 

@@ -14,16 +14,16 @@ BLANK = NONE | {"step": -1, "lag": -1, "token": ""}
 
 def table(rows, **more):
     study = Study(**more)
-    made = study.table([BLANK | row for row in rows])
-    made.attrs["parameters"] = dict(vars(study))
-    return made
+    planted = study.table([BLANK | row for row in rows])
+    planted.attrs["parameters"] = dict(vars(study))
+    return planted
 
 
-def claim(made, key, setting=""):
-    claims = verdicts(made)
-    found = claims[(claims["key"] == key) & claims["setting"].str.contains(setting, regex=False)]
-    assert len(found), claims[["key", "setting"]]
-    return found.iloc[0]
+def claim(planted, key, setting=""):
+    claims = verdicts(planted)
+    result = claims[(claims["key"] == key) & claims["setting"].str.contains(setting, regex=False)]
+    assert len(result), claims[["key", "setting"]]
+    return result.iloc[0]
 
 
 @pytest.mark.parametrize(
@@ -38,18 +38,18 @@ def test_a_number_that_is_missing_decides_nothing():
     assert each([0.0, float("nan")], 0.01) == "not measured"
 
 
-def certificate(**found):
-    numbers = {"sum_error": 1e-15, "beyond": 0.0, "first": 0.0, "trace_error": 1e-15} | found
+def certificate(**errors):
+    numbers = {"sum_error": 1e-15, "beyond": 0.0, "first": 0.0, "trace_error": 1e-15} | errors
     return [{"part": "certificate", "cell": "gru", "seed": 0, "quantity": q, "value": v} for q, v in numbers.items()]
 
 
 @pytest.mark.parametrize(
-    ("found", "verdict"),
+    ("errors", "verdict"),
     [({}, "holds"), ({"sum_error": 1e-11}, "fails"), ({"beyond": 1e-30}, "fails"), ({"first": 1e-30}, "fails"),
      ({"sum_error": math.nan}, "not measured")],
 )  # fmt: skip
-def test_claim_1_wants_the_sum_and_the_zeros(found, verdict):
-    assert claim(table(certificate(**found)), "sums", "gru")["verdict"] == verdict
+def test_claim_1_wants_the_sum_and_the_zeros(errors, verdict):
+    assert claim(table(certificate(**errors)), "sums", "gru")["verdict"] == verdict
 
 
 def test_the_trace_is_held_to_the_same():
@@ -58,10 +58,10 @@ def test_the_trace_is_held_to_the_same():
 
 
 def curves(slope, exponent=None, half_log_chi=None, radius=0.22, singular=0.87, scale=1.2, cell="rnn-tanh", seed=0):
-    found = {"slope": slope, "early_slope": slope, "exponent": slope if exponent is None else exponent}
-    found |= {"log_radius": radius, "log_singular": singular, "half_log_chi": slope if half_log_chi is None else half_log_chi}
+    values = {"slope": slope, "early_slope": slope, "exponent": slope if exponent is None else exponent}
+    values |= {"log_radius": radius, "log_singular": singular, "half_log_chi": slope if half_log_chi is None else half_log_chi}
     at = {"part": "curves", "cell": cell, "scale": scale, "seed": seed}
-    return [at | {"quantity": q, "value": v} for q, v in found.items()]
+    return [at | {"quantity": q, "value": v} for q, v in values.items()]
 
 
 def test_claim_4_is_held_to_its_radius():
@@ -77,11 +77,11 @@ def test_claim_4_is_held_to_its_radius():
 
 
 def test_claim_5_has_both_tolerances():
-    made = table(curves(-0.07, exponent=-0.065, half_log_chi=-0.09))
-    assert claim(made, "lyapunov", "g = 1.2")["verdict"] == "holds"
-    assert claim(made, "chi", "g = 1.2")["verdict"] == "fails"
-    assert claim(made, "chi", "g = 2")["verdict"] == "not measured"
-    assert claim(made, "bound")["verdict"] == "holds"
+    planted = table(curves(-0.07, exponent=-0.065, half_log_chi=-0.09))
+    assert claim(planted, "lyapunov", "g = 1.2")["verdict"] == "holds"
+    assert claim(planted, "chi", "g = 1.2")["verdict"] == "fails"
+    assert claim(planted, "chi", "g = 2")["verdict"] == "not measured"
+    assert claim(planted, "bound")["verdict"] == "holds"
     assert claim(table(curves(0.9)), "bound")["verdict"] == "fails"
     assert claim(table(curves(-0.07), units=100), "lyapunov", "g = 1.2")["verdict"] == "not measured"
 
@@ -97,8 +97,8 @@ def test_claim_5_has_both_tolerances():
     ],
 )
 def test_claim_6_wants_both_signs(scale, slope, radius, verdict):
-    made = table(curves(slope, radius=radius, scale=scale))
-    assert claim(made, "radius", f"g = {scale:g}")["verdict"] == verdict
+    planted = table(curves(slope, radius=radius, scale=scale))
+    assert claim(planted, "radius", f"g = {scale:g}")["verdict"] == verdict
 
 
 def test_claim_7_is_held_to_log_s_of_b():
@@ -114,10 +114,10 @@ def test_claim_7_is_held_to_log_s_of_b():
     [(263.887, 250.0, 280.0, ("holds", "holds")), (263.9, 264.0, 280.0, ("fails", "fails"))],
 )
 def test_claim_8_is_held_to_the_formula(exact, low, high, verdicts_):
-    found = {"exact": exact, "sampled_low": low, "sampled_high": high}
-    made = table([{"part": "memory", "scale": 0.9, "quantity": q, "value": v} for q, v in found.items()])
-    assert tuple(claim(made, "memory", f"lambda = 0.9, {how}")["verdict"] for how in ("by", "random")) == verdicts_
-    assert claim(made, "memory", "lambda = 0.99")["verdict"] == "not measured"
+    values = {"exact": exact, "sampled_low": low, "sampled_high": high}
+    planted = table([{"part": "memory", "scale": 0.9, "quantity": q, "value": v} for q, v in values.items()])
+    assert tuple(claim(planted, "memory", f"lambda = 0.9, {how}")["verdict"] for how in ("by", "random")) == verdicts_
+    assert claim(planted, "memory", "lambda = 0.99")["verdict"] == "not measured"
 
 
 def models(cell, slopes, vanishing=1.0, exploding=0.0):
@@ -140,8 +140,8 @@ def models(cell, slopes, vanishing=1.0, exploding=0.0):
     ],
 )
 def test_gates_help_by_an_interval_over_seeds(slopes, verdict):
-    made = table(models("rnn-tanh", [-0.5, -0.6]) + models("lstm", slopes))
-    assert claim(made, "gates_help", "lstm against rnn-tanh, obama")["verdict"] == verdict
+    planted = table(models("rnn-tanh", [-0.5, -0.6]) + models("lstm", slopes))
+    assert claim(planted, "gates_help", "lstm against rnn-tanh, obama")["verdict"] == verdict
 
 
 @pytest.mark.parametrize(("down", "up", "verdict"), [(0.9, 0.05, "holds"), (0.4, 0.0, "fails"), (0.6, 0.7, "fails")])
@@ -149,9 +149,9 @@ def test_vanishing_is_usual_where_most_models_show_it(down, up, verdict):
     """Four of four are most by Wilson's interval, one of one is not."""
     one = table(models("gru", [-0.1], down, up))
     assert claim(one, "vanishing", "after training")["verdict"] == "ambiguous"
-    made = table(models("gru", [-0.1] * 4, down, up))
-    assert claim(made, "vanishing", "after training")["verdict"] == verdict
-    assert claim(made, "vanishing", "at initialisation")["verdict"] == "not measured"
+    planted = table(models("gru", [-0.1] * 4, down, up))
+    assert claim(planted, "vanishing", "after training")["verdict"] == verdict
+    assert claim(planted, "vanishing", "at initialisation")["verdict"] == "not measured"
 
 
 def test_every_claim_of_the_papers_has_a_row_even_where_nothing_was_measured():

@@ -13,12 +13,12 @@ def test_a_gradient_vanishes_over_a_thousand_steps_without_becoming_zero():
     """A linear unit of eigenvalue 0.6: ||dL(t)/dh(i)|| = 0.6^(t - i), down to 1e-222, whose square is 0."""
     steps = 1001
     z, weight = torch.ones(steps, 1, 1, dtype=torch.double), torch.full((1, 1), 0.6, dtype=torch.double)
-    made = forward("rnn-identity", z, (torch.ones(1, 1, dtype=torch.double),), weight)
-    back = backward(made, at_own_step(torch.ones(1, 1, 1, dtype=torch.double), steps))
+    unrolled = forward("rnn-identity", z, (torch.ones(1, 1, dtype=torch.double),), weight)
+    back = backward(unrolled, at_own_step(torch.ones(1, 1, 1, dtype=torch.double), steps))
     lags = torch.arange(steps - 1, -1, -1, dtype=torch.double)
     torch.testing.assert_close(back.state_norms()[:, 0, 0], 0.6**lags, rtol=1e-10, atol=0)
-    before = made.before[0][:, 0, 0].abs()
-    torch.testing.assert_close(part_norms(made, back)[:, 0, 0], 0.6**lags * before, rtol=1e-10, atol=0)
+    before = unrolled.before[0][:, 0, 0].abs()
+    torch.testing.assert_close(part_norms(unrolled, back)[:, 0, 0], 0.6**lags * before, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("size", [1.0, 1e200, 1e-200])

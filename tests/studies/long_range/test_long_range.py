@@ -58,8 +58,8 @@ def text(part, curves):
 
 def told(table, key):
     """(measured, verdict) of the claims of this key."""
-    found = select(verdicts(table), key)
-    return list(found[["measured", "verdict"]].itertuples(index=False, name=None))
+    rows = select(verdicts(table), key)
+    return list(rows[["measured", "verdict"]].itertuples(index=False, name=None))
 
 
 @pytest.fixture(scope="module")

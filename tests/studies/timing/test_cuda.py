@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from recurrent_lm.lm.base.machine import _driver
 from recurrent_lm.studies.timing import cuda
 from recurrent_lm.studies.timing.measure import Weather, race
 
@@ -40,10 +41,10 @@ class Device:
 
 @pytest.fixture
 def device(monkeypatch):
-    made = Device()
-    monkeypatch.setattr(torch.cuda, "Event", made.event)
-    monkeypatch.setattr(cuda.EventTimer, "_filler", made.filler())
-    return made
+    fake = Device()
+    monkeypatch.setattr(torch.cuda, "Event", fake.event)
+    monkeypatch.setattr(cuda.EventTimer, "_filler", fake.filler())
+    return fake
 
 
 @pytest.mark.parametrize("cold", [False, True])
@@ -108,15 +109,15 @@ def gpu(monkeypatch):
 @pytest.mark.parametrize(("reasons", "throttled"), [(0, False), (1, False), (4, False), (8, True), (0x20, True), (0x44, True)])
 def test_the_driver_says_clock_power_and_throttling(gpu, reasons, throttled):
     driver = Driver(reasons)
-    found = gpu(driver)
-    assert found.weather() == Weather(1755.0, 412.5, throttled)
-    assert found.driver() == "570.1"
+    driver_of = gpu(driver)
+    assert driver_of.weather() == Weather(1755.0, 412.5, throttled)
+    assert _driver() == "570.1"
     assert driver.asked == ["GPU-12-34"]
 
 
 @pytest.mark.parametrize("driver", [Driver(broken=True), None], ids=["no driver", "not installed"])
 def test_nobody_to_ask_is_no_throttling(gpu, driver):
-    found = gpu(driver)
-    seen = found.weather()
+    driver_of = gpu(driver)
+    seen = driver_of.weather()
     assert math.isnan(seen.clock_mhz) and math.isnan(seen.watts) and not seen.throttled
-    assert found.driver() == ""
+    assert _driver() is None

@@ -45,9 +45,9 @@ def test_a_race_finds_the_medians_that_were_planted():
     calls = {n: clock.worker(lambda m=m: m * random.lognormal(0, 0.05)) for n, m in truth.items()}
     seconds = by_name(race(calls, timer(clock), rounds=200))
     for name, value in truth.items():
-        found = median(seconds[name])
-        assert found.low < value < found.high
-        assert found.high - found.low < 0.03 * value
+        interval = median(seconds[name])
+        assert interval.low < value < interval.high
+        assert interval.high - interval.low < 0.03 * value
     ratio = paired_ratio(seconds["b"], seconds["a"])
     assert ratio.low < 2.5 < ratio.high
     assert compare(ratio) == "faster"

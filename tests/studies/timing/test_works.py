@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from recurrent_lm import kernels
-from recurrent_lm.studies.timing import losses, machine, peers, recurrences, steps
+from recurrent_lm.studies.timing import losses, peaks, peers, recurrences, steps
 from recurrent_lm.studies.timing.trial import Entry, trial
 from recurrent_lm.studies.timing.work import Peer, Unavailable, Work, differentiable, relative_error
 
@@ -129,8 +129,8 @@ def test_flops_and_bytes_are_counted_by_hand():
     loss = losses.cross_entropy("forward", "float32", 10, 6, 20)
     assert loss.flops == 2 * 10 * 6 * 20
     assert loss.bytes == 4 * (10 * 6 + 20 * 6 + 20) + 8 * 10
-    assert machine.copy(2).bytes == 4e6
-    assert machine.product(16, "float32").flops == 2 * 16**3
+    assert peaks.copy(2).bytes == 4e6
+    assert peaks.product(16, "float32").flops == 2 * 16**3
 
 
 def peer(value):

@@ -31,12 +31,12 @@ def build(capability: int, exchange: str, programs: int, state: int) -> dict[str
     options = {"num_warps": WARPS, "num_stages": 1, "launch_cooperative_grid": True, "enable_fp_fusion": True}
     compiled: Any = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
     usage, code = machine_code(compiled.asm["cubin"], "-res-usage"), machine_code(compiled.asm["cubin"], "-sass")
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
+    match = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert match, usage
     loads = re.findall(r"\bLDG\.E[.\w]*STRONG[.\w]*", code)
     return {
-        "registers": int(found[1]),
-        "stack": int(found[2]),
+        "registers": int(match[1]),
+        "stack": int(match[2]),
         "shared": compiled.metadata.shared,
         "loads": len(loads),
         "wide": sum(".128" in load for load in loads),

@@ -110,8 +110,8 @@ def mutants(spec: dict[str, Any]) -> dict[str, Any]:
         after = [b.copy() for b in launch.storages().values()]
         for kind in spec["kinds"]:
             pattern, into = KINDS[kind]
-            found = list(re.finditer(pattern, launch.ptx, re.MULTILINE))
-            for match in found[:: max(1, len(found) // spec.get("most", 1000))]:
+            result = list(re.finditer(pattern, launch.ptx, re.MULTILINE))
+            for match in result[:: max(1, len(result) // spec.get("most", 1000))]:
                 new = str(int(match[0]) ^ (1 << 62)) if into == "mode" else match.expand(into)
                 text = launch.ptx[: match.start()] + new + launch.ptx[match.end() :]
                 line = launch.ptx[: match.start()].count("\n") + 1

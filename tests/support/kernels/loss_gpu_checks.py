@@ -37,15 +37,15 @@ def waits_for_nothing(strategy: str) -> Numbers:
 def same_bits(strategy: str, n: int = 2000, v: int = 32_000, d: int = 512) -> Numbers:
     """Loss and gradients agree in every bit, three times."""
     x, w, target = problem(n, v, d)
-    found = []
+    results = []
     for _ in range(3):
         leaves = [t.clone().requires_grad_() for t in (x, w)]
         loss = linear_cross_entropy(*leaves, target, strategy=strategy, backend="triton")
         logits = (x @ w[:4096].t()).requires_grad_()
         other = cross_entropy(logits, target.clamp(max=4095), backend="triton")
-        found.append([loss.detach(), *torch.autograd.grad(loss, leaves), *torch.autograd.grad(other, logits)])
-    for again in found[1:]:
-        for index, (a, b) in enumerate(zip(found[0], again, strict=True)):
+        results.append([loss.detach(), *torch.autograd.grad(loss, leaves), *torch.autograd.grad(other, logits)])
+    for again in results[1:]:
+        for index, (a, b) in enumerate(zip(results[0], again, strict=True)):
             assert torch.equal(a, b), f"result {index} differs"
     return {}
 
@@ -91,12 +91,12 @@ def linear_beyond_2_to_the_31(strategy: str, n: int = 8256, v: int = 262_144, d:
     """The same of hidden states: the last rows' losses and input gradients are those of the rows alone, to rounding."""
     x, w, target = problem(n, v, d)
     target = target.abs()
-    found = []
+    results = []
     for part in (slice(None), slice(n - 128, None)):
         leaf = x[part].clone().requires_grad_()
         losses = linear_cross_entropy(leaf, w, target[part], reduction="none", strategy=strategy, backend="triton")
-        found.append([losses[-128:].detach(), torch.autograd.grad(losses.sum(), leaf)[0][-128:]])
-    for index, (a, b) in enumerate(zip(*found, strict=True)):
+        results.append([losses[-128:].detach(), torch.autograd.grad(losses.sum(), leaf)[0][-128:]])
+    for index, (a, b) in enumerate(zip(*results, strict=True)):
         worst = float((a.double() - b.double()).norm() / b.double().norm())
         assert worst < torch.finfo(torch.bfloat16).eps, f"result {index}: relative error {worst:.1e}"
     return {"logits": n * v}

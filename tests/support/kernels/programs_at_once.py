@@ -154,12 +154,14 @@ def main(spec: dict[str, Any]) -> dict[str, Any]:
             output, final = run(cell, leaves[0], state, *weights, reset=reset, **options)
             loss = output.square().sum() + sum(f.sum() for f in final)
             results.append([output, *final, *torch.autograd.grad(loss, leaves)])
-        ours, truth, theirs = ([r.detach().double() for r in found] for found in results)
+        ours, truth, theirs = ([r.detach().double() for r in tensors] for tensors in results)
         pairs = list(zip(ours, truth, strict=True))
         same_nan = all(torch.equal(a.isnan(), b.isnan()) for a, b in pairs)
         error = max(float((a - b).nan_to_num(0.0).abs().max() / b.nan_to_num(0.0).abs().max().clamp(min=1)) for a, b in pairs)
         errors.append(error if same_nan else float("inf"))
-        off = [[float(torch.linalg.vector_norm(a - b)) for a, b in zip(found, truth, strict=True)] for found in (ours, theirs)]
+        off = [
+            [float(torch.linalg.vector_norm(a - b)) for a, b in zip(tensors, truth, strict=True)] for tensors in (ours, theirs)
+        ]
         ratios.append(max(a / max(b, 1e-30) for a, b in zip(*off, strict=True)))
     return {"errors": errors, "ratios": ratios}
 

@@ -3,10 +3,16 @@
 At each launch, and again at each call of a device function, the interpreter looks through all names of ``triton.language`` for
 those that it replaces while kernels run. That takes a third of the time of small kernels. Here it looks through each place
 once, and replaces nothing twice in one launch.
+
+Most of the rest is types: a dozen operations in int64 look whether a sum of integers overflows, whose answer the interpreter
+throws away unless it debugs, and each operation makes the type and the shape of its result anew. Here that answer is not asked
+for, and types and shapes are made once.
 """
 
 import inspect
+import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import triton.language as tl
@@ -46,3 +52,62 @@ def patch_lang(function: Callable[..., Any]) -> Any:
 
 
 interpreter._patch_builtin, interpreter._patch_lang = patch_builtin, patch_lang
+
+
+_semantic: Any = interpreter.interpreter_semantic
+_broadcast, _np_dtype = _semantic.broadcast_impl_value, interpreter._get_np_dtype
+_init_block, _equal, _unwrap = tl.block_type.__init__, tl.dtype.__eq__, tl.core._unwrap_if_constexpr
+_tuple_equal, _true = tl.tuple.__eq__, tl.constexpr(True)
+_blocks: dict[Any, dict[str, Any]] = {}  # attributes of a block type, by its elements and shape
+_np_dtypes: dict[str, Any] = {}
+
+
+def broadcast(left: Any, right: Any) -> Any:
+    """Two of one shape stay as they are."""
+    return (left, right) if left.type.is_block() and left.shape is right.shape else _broadcast(left, right)
+
+
+def np_dtype(kind: Any) -> Any:
+    if kind.name not in _np_dtypes:
+        _np_dtypes[kind.name] = _np_dtype(kind)
+    return _np_dtypes[kind.name]
+
+
+def init_block(self: Any, elements: Any, shape: Any) -> None:
+    sizes = tuple(s.value if isinstance(s, tl.constexpr) else s for s in shape)
+    key = (elements.name, getattr(elements, "address_space", ""), sizes)
+    if key not in _blocks:
+        _init_block(self, elements, shape)
+        _blocks[key] = dict(self.__dict__)
+    self.__dict__.update(_blocks[key])
+
+
+@cache
+def _shape(sizes: tuple[int, ...]) -> tuple[Any, Any]:
+    """The number of elements and the shape of a tensor, as the language has them."""
+    return tl.constexpr(math.prod(sizes)), tl.tuple([tl.constexpr(size) for size in sizes])
+
+
+def init_tensor(self: Any, handle: Any, type: Any) -> None:
+    self.handle, self.type, self.dtype = handle, type, type.scalar
+    self.numel, self.shape = _shape(type.shape if type.is_block() else ())
+
+
+def equal(self: Any, other: Any) -> bool:
+    return self is other or _equal(self, other)
+
+
+def tuple_equal(self: Any, other: Any) -> Any:
+    return _true if self is other else _tuple_equal(self, other)
+
+
+def unwrap(value: Any) -> Any:
+    return value if value.__class__ is int else _unwrap(value)
+
+
+assert not _semantic.builder.options.debug
+_semantic.binary_op_sanitize_overflow_impl = lambda left, right, operation: None
+_semantic.broadcast_impl_value = broadcast
+interpreter._get_np_dtype, tl.core._unwrap_if_constexpr = np_dtype, unwrap
+tl.block_type.__init__, tl.tensor.__init__, tl.dtype.__eq__ = init_block, init_tensor, equal
+tl.tuple.__eq__ = tuple_equal

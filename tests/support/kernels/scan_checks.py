@@ -68,9 +68,9 @@ def agrees(case: Case, **options: Any) -> Numbers:
     got = case(case.dtype, backend="triton", **options)
     assert all(g.dtype == case.dtype for g in got)
     if case.dtype == torch.float64:
-        found = error(got, truth)
-        assert found < 1e-12, f"error {found:.1e}"
-        return {"error": found}
+        result = error(got, truth)
+        assert result < 1e-12, f"error {result:.1e}"
+        return {"error": result}
     return near(got, case(case.dtype, backend="eager", **shared), truth)
 
 
@@ -83,23 +83,23 @@ def clips(case: Case, kind: str, limit: float, **options: Any) -> Numbers:
 
 def traces(case: Case, clip: Any = None, **options: Any) -> Numbers:
     """The norms that the backward pass writes down are those that autograd has, by the rule of ``agrees``."""
-    found = []
+    results = []
     how = {"clip_recurrent": clip, "reset": case.reset}
     for dtype, backend in ((case.dtype, {"backend": "triton"} | options), (case.dtype, {"backend": "eager"}),
                            (torch.float64, {"backend": "eager"})):  # fmt: skip
         with trace_gradients() as trace:
             case(dtype, **how, **backend)
         (layer,) = trace.layers
-        found.append([layer.hidden_norms, layer.weight_norms])
-    assert found[0][0].shape == case.upstream[0].shape[:2]
-    assert found[0][1].shape == case.upstream[0].shape[:1]
+        results.append([layer.hidden_norms, layer.weight_norms])
+    assert results[0][0].shape == case.upstream[0].shape[:2]
+    assert results[0][1].shape == case.upstream[0].shape[:1]
     if case.dtype == torch.float64:
-        torch.testing.assert_close(found[0][0], found[2][0], rtol=1e-12, atol=0)
-        torch.testing.assert_close(found[0][1], found[2][1], rtol=1e-7, atol=0)
+        torch.testing.assert_close(results[0][0], results[2][0], rtol=1e-12, atol=0)
+        torch.testing.assert_close(results[0][1], results[2][1], rtol=1e-7, atol=0)
         return {}
     # Norms are of one dtype with the accumulator, and only gradients in the case's dtype make them wrong: one rounding each.
-    rounded = [[t.to(case.dtype) for t in norms] for norms in found[:2]]
-    return near(*rounded, found[2])
+    rounded = [[t.to(case.dtype) for t in norms] for norms in results[:2]]
+    return near(*rounded, results[2])
 
 
 def nan_stays(case: Case, **options: Any) -> Numbers:
@@ -147,13 +147,13 @@ def one_program() -> Iterator[None]:
     plan_for, kept = recurrent_lm.kernels.rnn.launch.plan_for, ops.plan_for
 
     def plan(*args: Any) -> Any:
-        found = plan_for(*args)
-        if found.strategy != "cooperative":
-            return found
-        slots, units = CELLS[args[3]].slots, found.hidden
+        chosen = plan_for(*args)
+        if chosen.strategy != "cooperative":
+            return chosen
+        slots, units = CELLS[args[3]].slots, chosen.hidden
         pieces = 2 if units > 16 else 1
-        forward = replace(found.forward, block_h=units, block_k=units // pieces)
-        return replace(found, forward=forward, backward=replace(forward, block_k=units * slots // 4 // pieces, ahead=3))
+        forward = replace(chosen.forward, block_h=units, block_k=units // pieces)
+        return replace(chosen, forward=forward, backward=replace(forward, block_k=units * slots // 4 // pieces, ahead=3))
 
     ops.plan_for = plan
     try:

@@ -29,17 +29,17 @@ def failing(
     calls: list[str] = []
     real_open, real = pathlib.Path.open, {name: getattr(os, name) for name in CALLS}
 
-    def due(what: str) -> bool:
-        if only and what.split()[0] not in only:
+    def due(change: str) -> bool:
+        if only and change.split()[0] not in only:
             return False
-        calls.append(what)
+        calls.append(change)
         return len(calls) == at or (lasting and 0 < at < len(calls))
 
     def guarded(name: str) -> Callable[..., Any]:
         def call(path: Any, *args: Any, **kwargs: Any) -> Any:
-            what = f"{name} {Path(str(args[0] if name in ('rename', 'replace') else path)).name}"
+            description = f"{name} {Path(str(args[0] if name in ('rename', 'replace') else path)).name}"
             file = None if isinstance(path, int) else str(path)  # an error tells no name where only a descriptor is known
-            return fault(what, file) if due(what) else real[name](path, *args, **kwargs)
+            return fault(description, file) if due(description) else real[name](path, *args, **kwargs)
 
         return call
 
@@ -64,14 +64,14 @@ def failing(
             return fault(f"write {self._path.name}", None)
 
         def truncate(self, size: int) -> Any:
-            what = f"truncate {self._path.name}"
-            return fault(what, None) if due(what) else self._file.truncate(size)
+            description = f"truncate {self._path.name}"
+            return fault(description, None) if due(description) else self._file.truncate(size)
 
     def open_file(path: Path, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
         if "r" in mode:
             return real_open(path, mode, *args, **kwargs)
-        what = f"open {path.name}"
-        return fault(what, str(path)) if due(what) else Guarded(real_open(path, mode, *args, **kwargs), path)
+        description = f"open {path.name}"
+        return fault(description, str(path)) if due(description) else Guarded(real_open(path, mode, *args, **kwargs), path)
 
     try:
         for name in CALLS:
@@ -104,8 +104,8 @@ def mounted(folder: Path, size: int) -> Iterator[Path]:
 def fill(folder: Path, leave: int) -> Path:
     """A file in ``folder`` that leaves so many bytes of its disk."""
     file = folder / "filler"
-    there = os.statvfs(folder)
-    file.write_bytes(b"x" * (there.f_bavail * there.f_frsize - leave))
+    space = os.statvfs(folder)
+    file.write_bytes(b"x" * (space.f_bavail * space.f_frsize - leave))
     return file
 
 

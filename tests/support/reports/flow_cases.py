@@ -26,8 +26,8 @@ def flow():
     """Curves of slope log(g) - 0.5; models of slope -0.5 (tanh) and -0.2 (the LSTM); parts 8, 4, 2, 1 over the four steps."""
     rows = []
 
-    def add(at, *found):
-        rows.extend(BLANK | at | row for row in found)
+    def add(at, *values):
+        rows.extend(BLANK | at | row for row in values)
 
     for cell in ("rnn-tanh", "lstm"):
         error = {"sum_error": 1e-15, "beyond": 0.0, "first": 0.0, "trace_error": 1e-15}
@@ -36,30 +36,30 @@ def flow():
             at = {"part": "curves", "cell": cell, "scale": scale}
             slope = math.log(scale) - 0.5
             add(at, *bands(slope))
-            found = {"slope": slope, "early_slope": slope, "exponent": slope}
+            values = {"slope": slope, "early_slope": slope, "exponent": slope}
             if cell == "rnn-tanh":
-                found |= {"log_radius": math.log(scale), "log_singular": math.log(2 * scale), "half_log_chi": slope - 0.01}
-            add(at | {"seed": 0}, *({"quantity": q, "value": v} for q, v in found.items()))
+                values |= {"log_radius": math.log(scale), "log_singular": math.log(2 * scale), "half_log_chi": slope - 0.01}
+            add(at | {"seed": 0}, *({"quantity": q, "value": v} for q, v in values.items()))
     for cell in ("lstm", "gru"):
         for bias in (0.0, 1.0, 3.0):
             slope = -math.log1p(math.exp(-bias))
             add({"part": "gates", "cell": cell, "bias": bias}, *bands(slope), {"seed": 0, "quantity": "slope", "value": slope})
     for value in (0.5, 0.9, 0.99):
         exact = (1 + value**2) / (1 - value**2) ** 3
-        found = {
+        values = {
             "exact": exact,
             "state": 1 / (1 - value**2),
             "sampled": exact,
             "sampled_low": exact / 2,
             "sampled_high": exact * 2,
         }
-        add({"part": "memory", "scale": value}, *({"quantity": q, "value": v} for q, v in found.items()))
+        add({"part": "memory", "scale": value}, *({"quantity": q, "value": v} for q, v in values.items()))
     for corpus in ("obama", "trump"):
         for cell, slope in (("rnn-tanh", -0.5), ("lstm", -0.2)):
             for epoch in range(3):
                 at = {"part": "language", "corpus": corpus, "cell": cell, "seed": 1, "epoch": epoch, "layer": 0}
-                found = {"horizon": 2.0 + epoch, "cancellation": 0.5, "vanishing": 1.0, "exploding": 0.0, "slope": slope}
-                add(at, *({"quantity": q, "value": v} for q, v in (found | {"sum_error": 1e-15}).items()))
+                values = {"horizon": 2.0 + epoch, "cancellation": 0.5, "vanishing": 1.0, "exploding": 0.0, "slope": slope}
+                add(at, *({"quantity": q, "value": v} for q, v in (values | {"sum_error": 1e-15}).items()))
                 if epoch != 1:
                     add(at, *bands(slope))
     words = ["the", "students", "opened", "their"]

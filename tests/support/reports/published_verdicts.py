@@ -70,6 +70,7 @@ VERDICTS = {
         "recent.history": {"not measured": 1},
         "gates_keep": {"not measured": 1},
     },
+    "reading": {"sums": {"holds": 1}, "cut": {"holds": 1}, "carried": {"holds": 1}},
     "speeches": {
         "own": {"holds": 1},
         "gates.lstm": {"ambiguous": 2},

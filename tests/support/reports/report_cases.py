@@ -11,6 +11,7 @@ from recurrent_lm.studies.clipping import cliff as cliff
 from recurrent_lm.studies.clipping.study import Study as Clipping
 from recurrent_lm.studies.gradient_lag.study import Study as GradientLag
 from recurrent_lm.studies.long_range import study as long_range
+from recurrent_lm.studies.reading.study import Study as Reading
 from recurrent_lm.studies.speeches.study import NOTHING
 from recurrent_lm.studies.speeches.study import Study as Speeches
 from recurrent_lm.studies.throughput.study import OFFERS
@@ -138,6 +139,34 @@ def tying(seeds=6):
         for i, variant in enumerate(TYING)
     ]
     return study.table([*counts, *models])
+
+
+READ = Reading(words=3, seeds=2, bptt=4, cut_tau=6, cut_bptt=4)
+
+
+def readings(carried=0.2, misplaced=0):
+    """A table of reading: three words of falling probability, a cut with so many tokens out of place, and a state whose
+    carrying saves so many nats at the first position and nothing later."""
+    blank = {"token": "", "row": -1, "column": -1, "place": -1, "way": ""}
+    rows = [blank | {"part": "cut", "seed": 1, "value": 1.0} | row for row in _cut(misplaced)]
+    for seed in (1, 2):
+        rows += [
+            blank | {"part": "next", "seed": seed, "token": word, "place": place, "value": 0.4 / place + 0.01 * seed}
+            for place, word in enumerate(("books", "minds", "doors"), start=1)
+        ]
+        rows += [blank | {"part": "whole", "seed": seed, "way": way, "value": v} for way, v in (("sum", 1.0), ("unknown", 0.1))]
+        for column in range(1, 5):
+            about = blank | {"part": "state", "seed": seed, "column": column}
+            rows.append(about | {"way": "carried", "value": 4.0})
+            rows.append(about | {"way": "zero", "value": 4.0 + (carried + 0.001 * seed) * (column == 1)})
+    return READ.table(rows)
+
+
+def _cut(misplaced):
+    for row in (1, 2):
+        for at in range(6):
+            place = 6 * (row - 1) + at + 1 + (row == 1 and at < misplaced)
+            yield {"token": f"w{place}", "row": row, "column": at % 4 + 1, "place": place, "way": f"pass {at // 4 + 1}"}
 
 
 CLIPPED = Clipping(grid=15, descent_steps=40, corpora="obama", seeds=2, rates=(1.0, 8.0), multiples=(0.5, 10.0))

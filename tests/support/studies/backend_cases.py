@@ -17,6 +17,6 @@ def planted(distance=0.0, spread=0.1, speed=2.0, seeds=3, epochs=3):
                 slow = 1e3 if epoch == 1 else 1.0  # compiling
                 mood = random.lognormal(0, 0.002)
                 seconds = (1.0 if backend == "torch" else slow / speed) * mood
-                found = {"train_loss": loss, "valid_loss": loss, "seconds": seconds, "tokens_per_second": 1e4 / seconds}
-                rows.append(cell | {"backend": backend, "epoch": epoch} | found)
+                values = {"train_loss": loss, "valid_loss": loss, "seconds": seconds, "tokens_per_second": 1e4 / seconds}
+                rows.append(cell | {"backend": backend, "epoch": epoch} | values)
     return study.table(rows)

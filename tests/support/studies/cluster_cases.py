@@ -22,8 +22,10 @@ class Cases(Sweep):
     notes: str = ""
     deadly: int = whole(-1, -1, 1_000)  # the cell that kills its process
     deaths: int = whole(1, 0, 1_000)  # so many times
+    after: int = whole(0, 0, 1_000)  # and only when so many cells are stored in ``base``
+    base: str = ""
     broken: int = whole(-1, -1, 1_000)
-    slow: int = whole(-1, -1, 1_000)  # cells from this one on take a minute
+    slow: int = whole(-1, -1, 1_000)  # cells from this one on take longer than any test
 
     NAME: ClassVar = "cluster_cases"
     COLUMNS: ClassVar = {"number": int, "round": int, "value": float, "threads": int}
@@ -36,11 +38,13 @@ class Cases(Sweep):
         note = Path(self.notes) / f"{number}-{os.getpid()}-{time.monotonic_ns()}"
         note.touch()
         if number == self.deadly and len(list(note.parent.glob(f"{number}-*"))) <= self.deaths:
+            while len(list(Path(self.base).glob("cells/*.parquet"))) < self.after:
+                time.sleep(0.02)
             os.kill(os.getpid(), signal.SIGKILL)
         if number == self.broken:
             raise InputError(f"number {number} is broken")
         if 0 <= self.slow <= number:
-            time.sleep(60)
+            time.sleep(3600)
         torch.manual_seed(number)
         product = torch.randn(64, 64) @ torch.randn(64, 64)
         rows = enumerate(product.sum(dim=1)[:3].tolist())

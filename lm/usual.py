@@ -1,4 +1,4 @@
-"""Names that other trainers give to settings, each with the option of ours that does the same.
+"""Names of settings in other trainers, each with this program's option for it.
 
 From pytorch/examples (word_language_model), salesforce/awd-lstm-lm, karpathy/char-rnn, karpathy/nanoGPT, Hugging Face
 transformers and PyTorch Lightning.
@@ -56,6 +56,7 @@ _USUAL: dict[str, str] = {
     "CORPUS": "--corpus --source",
     "--run, --html": "--out --out-dir --outdir --output --output-dir --save --save-dir --savefile "
     "--logdir --log-dir --run-dir --name",
+    "--out": "--output --outfile --output-file --out-file --savefile --save",
     # the machine
     "--processes": "--nproc-per-node --num-processes --nproc --n-procs --world-size",
     "--device cuda": "--cuda --gpu --gpus --use-cuda --use-gpu",
@@ -77,6 +78,8 @@ _USUAL: dict[str, str] = {
     "--prompt": "--start --prime --primetext --prime-text --prime-str --prefix --context --seed-text --start-text --begin",
     "--no-repeat-ngram": "--no-repeat-ngram-size",
     "--stop": "--stop-token --stop-sequence --stop-sequences --stop-text --stop-string --until --eos",
+    "--int8": "--quantize --quantise --quantized --quantization --8bit --load-in-8bit",
+    "--title": "--heading --caption",
     "--ngram": "--order --ngram-order --n-gram --ngrams",
     "--interpolate": "--mix --mixture --interpolation",
     "--dynamic": "--dynamic-evaluation --dynamic-eval --dyneval",
@@ -89,12 +92,13 @@ _USUAL_OF: dict[str, dict[str, str]] = {
     "next": {"--top-k": "--top", "--text": "--prompt", "--input": "--prompt"},
     "eval": {"--test": "--split test", "--valid": "--split valid", "--train": "--split train", "--lr": "--dynamic-lr"},
     "params": {"--vocab": "--vocabulary", "--vocabulary-size": "--vocabulary", "--ntokens": "--vocabulary"},
+    "page": {"--html": "--out", "--text": "--prompt", "--input": "--prompt"},
     "score": {"--prompt": "TEXT|FILE", "--prompt-file": "TEXT|FILE"},
 }
 
 
 def usual() -> dict[str, list[str]]:
-    """{name elsewhere: what it may be here}, the likeliest first; an option may come with its value."""
+    """{name elsewhere: candidates here}, the likeliest first; an option may come with its value."""
     table: dict[str, list[str]] = {}
     for here, names in _USUAL.items():
         for name in names.split():
@@ -103,12 +107,12 @@ def usual() -> dict[str, list[str]]:
 
 
 def meant(name: str, command: str, has: set[str]) -> str:
-    """The option or argument that somebody means who gives a command the option ``name``; "" where nothing is known.
+    """The option or argument that a user of another trainer means by ``name``; "" if unknown.
 
     Args:
         name: with any number of dashes in front, and with dashes or underscores inside.
         command: its last name, such as train.
-        has: its options and the names of its arguments.
+        has: the command's options and names of arguments.
     """
     name = "--" + name.lstrip("-").replace("_", "-").lower()
     own = _USUAL_OF.get(command, {})

@@ -1,4 +1,4 @@
-"""Which version this is; light, for ``lm --version``."""
+"""The program's version, without heavy imports, for ``lm --version``."""
 
 from importlib.metadata import PackageNotFoundError, version
 

@@ -1,0 +1,6 @@
+"""How models learnt: one page of a training, or of several side by side, made once or while they go on."""
+
+from recurrent_lm.reports.training.asked import Models as Models
+from recurrent_lm.reports.training.watch import place_of as place_of
+from recurrent_lm.reports.training.watch import watch as watch
+from recurrent_lm.reports.training.watch import write_page as write_page

@@ -1,0 +1,158 @@
+"""The page of some trainings: made once, or again and again while they go on."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from markupsafe import Markup
+
+from recurrent_lm.lm import History, InputError, check_writable, history, replacing
+from recurrent_lm.reports.images import replaceable
+from recurrent_lm.reports.render import render_beside
+from recurrent_lm.reports.training import told
+from recurrent_lm.reports.training.asked import Answers, Models
+from recurrent_lm.reports.training.curves import curves, numbers
+
+PACKAGE = "recurrent_lm.reports.training"
+LECTURE = "the students opened their"  # the lecture's own question
+EVERY = 3.0  # seconds between two looks at what a training has written, and between two reloads of the page
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One run on the page."""
+
+    name: str
+    history: History
+    answers: Answers
+    texts: list[told.Text]
+    troubles: list[tuple[str, list[float]]]
+
+    @property
+    def state(self) -> str:
+        return told.state(self.history)
+
+    @property
+    def chosen(self) -> list[told.Text]:
+        return told.chosen(self.texts)
+
+
+def place_of(runs: list[Path]) -> Path:
+    """Where the page goes if nobody says: into the run's folder, or into the one that holds all runs."""
+    if len(runs) == 1:
+        return runs[0] / "training.html"
+    folders = [run.parent for run in runs]
+    if len({folder.is_absolute() for folder in folders}) > 1:
+        folders = [folder.absolute() for folder in folders]
+    return Path(os.path.commonpath(folders)) / "training.html"
+
+
+def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, refresh: bool = False) -> list[History]:
+    """Make the page of some runs; what it is of.
+
+    Args:
+        prompts: for the bars of the next word; without any, the prompts of the runs' own texts and the lecture's.
+        refresh: let the page load itself anew every ``EVERY`` seconds.
+
+    Raises:
+        InputError: when a run is not there or damaged, or the place cannot be written or holds another program's file.
+    """
+    histories = [history(run) for run in runs]
+    check_place(out)
+    names = told.labels([h.path for h in histories])
+    own = [h.samples[0]["prompt"] for h in histories if h.samples]
+    asked = prompts or list(dict.fromkeys([*filter(None, own), LECTURE]))
+    shown = [
+        Shown(name, h, models.answers(h, asked), told.texts(h), told.troubles(h))
+        for h, name in zip(histories, names, strict=True)
+    ]
+    data = {
+        "refresh": EVERY if refresh else 0,
+        "runs": [
+            {"name": s.name} | curves(s.history) | {"lags": [[lag, *numbers([n])] for lag, n in s.answers.lags]} for s in shown
+        ],
+    }
+    content = render_beside(
+        PACKAGE,
+        "training.html",
+        runs=shown,
+        answer=told.answer(histories, names),
+        differences=told.differences(histories),
+        facts=told.facts(histories),
+        prompts=asked,
+        data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),
+        style=Markup((files("recurrent_lm.reports") / "templates" / "style.css").read_text("utf-8") + _part("training.css")),
+        script=Markup(_part("training.js")),
+        finite=math.isfinite,
+        refresh=refresh,
+    )
+    with replacing(out, "--out") as temporary:
+        temporary.write_bytes(content)
+    return histories
+
+
+def check_place(out: Path) -> None:
+    """Refuse a place where the page cannot or must not be written."""
+    if out.suffix != ".html":
+        raise InputError(f"--out must end in .html, not {out.name!r}")
+    check_writable(out, "--out")
+    if not replaceable(out):
+        raise InputError(f"{out} exists and was not made by reports; choose another --out")
+
+
+def watch(
+    runs: list[Path],
+    out: Path,
+    prompts: list[str],
+    tell: Callable[[str], None],
+    show: Callable[[str], object] | None = None,
+    wait: Callable[[float], None] = time.sleep,
+) -> None:
+    """Make the page whenever a training has written something, until all of them have ended; Ctrl-C ends it, too.
+
+    A run that is not there yet is waited for. The last page does not load itself anew.
+
+    Args:
+        show: called with the page's address once it is there, to open it.
+    """
+    check_place(out)
+    models, said = Models(), False
+    before: tuple[object, ...] | None = None
+    there: list[Path] = []
+    try:
+        while True:
+            there = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
+            if there and (now := _state(there)) != before:
+                written = write_page(there, out, prompts, models, refresh=True)
+                if not said:
+                    said = True
+                    tell(f"page: {out}; it is written anew while the training goes on, Ctrl-C ends that")
+                    if show:
+                        show(out.absolute().as_uri())
+                before = now
+                if len(there) == len(runs) and not any(h.running for h in written):
+                    break
+            elif not there and before is None:
+                tell(f"waiting for {', '.join(map(str, runs))}; Ctrl-C ends that")
+                before = ()
+            wait(EVERY)
+    except KeyboardInterrupt:
+        tell("")
+    if there:
+        write_page(there, out, prompts, models)
+
+
+def _state(runs: list[Path]) -> tuple[object, ...]:
+    """What tells whether something was written since: the sizes of the logs, and how each training is."""
+    logs = [run / name for run in runs for name in ("steps.jsonl", "epochs.jsonl", "samples.jsonl", "result.json")]
+    sizes = [file.stat().st_size if file.exists() else 0 for file in logs]
+    return (*sizes, *(history(run).running for run in runs))
+
+
+def _part(name: str) -> str:
+    return (files(PACKAGE) / "templates" / name).read_text(encoding="utf-8")
