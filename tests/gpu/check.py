@@ -15,6 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 
@@ -101,6 +102,7 @@ def main() -> int:
     # no TF32 in float32, which cuDNN takes unasked
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     if stub:
+        sys.path.append(str(Path(__file__).with_name("rehearsal")))
         gpu = import_module("stub").stub_gpu()
         gpu.__enter__()  # until the process ends
     checks = list(import_module(f"parts_{arguments.part}").checks(where, arguments.shard))

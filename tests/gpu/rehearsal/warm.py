@@ -1,4 +1,4 @@
-"""Compile the kernels of the GPU stories where there is no GPU: ``python tests/gpu/warm.py --cache DIR``.
+"""Compile the kernels of the GPU stories where there is no GPU: ``python tests/gpu/rehearsal/warm.py --cache DIR``.
 
 Each call goes through the project's own launch code to a driver that launches nothing, so that Triton specialises and compiles
 as it will beside the GPU. Its cache is then carried there (TRITON_CACHE_DIR=DIR), and compiling is not paid in GPU minutes. The
@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-TESTS = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(TESTS.parent), str(TESTS / "gpu"), str(TESTS / "support" / "kernels"), str(TESTS / "support")]
+TESTS = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(TESTS.parent), *(str(TESTS / part) for part in ("gpu", "gpu/rehearsal", "support/kernels", "support"))]
 
 
 def main() -> None:
