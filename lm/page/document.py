@@ -78,6 +78,9 @@ def model_page(run: Run, data: Data | None, *, int8: bool = False, title: str = 
         title: its heading; "" for the corpus's name.
         prompts: texts to begin with; without any, beginnings of sentences of the validation text.
 
+    Returns:
+        The HTML text, and what was measured on the run's texts.
+
     Raises:
         InputError: for weights that are not finite, for prompts that are no text, and for byte pairs of another program.
     """
