@@ -33,7 +33,7 @@ def page(
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
     model = opened(run, "cpu")
-    out = out or run / "page.html"
+    out = out or model.path / "page.html"
     if not out.is_dir() and out.exists() and not _ours(out):
         raise InputError(f"{out} exists already and is no page of lm page; name another file with --out")
     check_writable(out, "--out")

@@ -130,9 +130,10 @@ def test_bad_input_is_one_sentence_and_leaves_what_was_there(trained: Path, lm_c
     damaged = tmp_path / "damaged"
     shutil.copytree(trained, damaged)
     (damaged / "tokens.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
     for arguments, name in [
         ([tmp_path / "none"], "none"),
-        ([tmp_path], "config.toml"),
+        ([tmp_path / "empty"], "empty"),
         ([damaged], "tokens.json"),
         ([trained, "--out", mine], "--out"),
         ([trained, "--out", tmp_path], "--out"),
@@ -147,7 +148,7 @@ def test_bad_input_is_one_sentence_and_leaves_what_was_there(trained: Path, lm_c
         assert (code, out) == (2, ""), arguments
         assert err.startswith("lm: ") and err.count("\n") == 1 and name in err, err
     assert mine.read_text() == "my own page"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "mine.html"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["damaged", "empty", "mine.html"]
     assert not (trained / "page.html").exists()
 
 
