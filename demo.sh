@@ -17,19 +17,20 @@ say() {
 }
 
 for speaker in obama trump; do
-  say lm train "$speaker" --preset demo-pair --cell rnn-tanh --no-stage-directions --run "$out/$speaker-tanh"
-  say lm train "$speaker" --preset demo-pair --cell lstm --no-stage-directions --run "$out/$speaker"
+  for cell in rnn-tanh lstm; do
+    say lm train "$speaker" --preset demo-pair --cell "$cell" --no-stage-directions --run "$out/$speaker-$cell"
+  done
 done
-say lm generate "$out/obama" --prompt Jobs --length 60 --temperature 0.7 --seed 1
-say lm generate "$out/trump" --prompt "make the country" --length 60 --temperature 0.7 --seed 1
-say lm next "$out/obama" --prompt "the students opened their"
+say lm generate "$out/obama-lstm" --prompt Jobs --length 60 --temperature 0.7 --seed 1
+say lm generate "$out/trump-lstm" --prompt "make the country" --length 60 --temperature 0.7 --seed 1
+say lm next "$out/obama-lstm" --prompt "the students opened their"
 say reports training "$out"
 
 cat <<END
 
 Open $out/training.html in a browser: the four models side by side, what they write, and how far back their gradients reach.
 Beside it in $out/ are the models: settings, logs, checkpoints, result.json.
-Go on:  lm ask $out/obama                         asks a model line by line
+Go on:  lm ask $out/obama-lstm                    asks a model line by line
         lm train my-speeches.txt                  your own text; lm train --help
         lm corpora download robotrump && lm train robotrump --preset quick-word    the campaign speeches of the lecture
         (the commands are in .venv/bin)

@@ -221,10 +221,10 @@ class Watch(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         cell, halves = ctx.how
-        reset, *tensors = ctx.saved_tensors
-        passed = [*grads, *[None] * len(tensors)]
+        passed = [*grads, *[None] * (5 + CELLS[cell].states)]
         if tracing() is None:
             return (None, None, None, *passed)
+        reset, *tensors = ctx.saved_tensors
         with torch.no_grad(), without_autocast(tensors[0].device):
             kept = _scanned(cell, tensors, reset, halves)
         gradients = _gradients(cell, tensors, reset, kept, grads, None, halves, ctx.needs_input_grad[-len(tensors) :])
