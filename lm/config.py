@@ -250,7 +250,7 @@ class RunConfig:
 
 
 LITTLE = 20_000  # words of a text below which the defaults, which were chosen on 100,000 to 200,000, can be bettered
-LITTLE_TEXT: dict[str, Any] = {  # docs/LITTLE_TEXT.md
+LITTLE_TEXT: dict[str, Any] = {  # docs/little-text.md
     "rows": 5,
     "dropout": 0.6,
     "embedding_dropout": 0.1,

@@ -9,7 +9,7 @@ import typer
 from recurrent_lm import lm
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.storage import check_writable, replacing
-from recurrent_lm.lm.commands.ask import RunArgument
+from recurrent_lm.lm.commands.ask import RunArgument, opened
 
 if TYPE_CHECKING:
     from recurrent_lm.lm.page.document import Copied, Rounding
@@ -32,11 +32,7 @@ def page(
 
     [dim]lm page runs/obama-word-lstm --out obama.html[/dim]
     """
-    from recurrent_lm.lm.runs.folder import edited
-
-    model = lm.load(run, device="cpu")
-    for note in edited(run, model.meta):
-        print(f"lm: {note}", file=sys.stderr)
+    model = opened(run, "cpu")
     out = out or run / "page.html"
     if not out.is_dir() and out.exists() and not _ours(out):
         raise InputError(f"{out} exists already and is no page of lm page; name another file with --out")
