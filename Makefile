@@ -21,7 +21,7 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 # One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some
@@ -31,8 +31,15 @@ PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 
 test: lint
 	$(PYTEST) -m "not slow"
 
-test-all: lint
+# The oldest Triton that must work: the kernels that it makes, executed and counted.
+OLDEST := $(abspath $(VENV))/triton-3.6.0
+
+test-all: lint $(OLDEST)
 	$(PYTEST)
+	TRITON_FOLDER=$(OLDEST) $(PYTEST) -m "not slow" tests/kernels/bench/test_ptx.py
+
+$(OLDEST): $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $@ triton==3.6.0
 
 fuzz: $(READY)
 	@seed=$${SEED:-$$($(BIN)/python -c "import secrets; print(secrets.randbelow(2**32))")}; \

@@ -85,7 +85,14 @@ def check_interpreter(dtype: "torch.dtype") -> None:
         )
 
 
-@cache
 def _release(package: str) -> tuple[int, ...]:
     """(3, 6) of version 3.6.0."""
+    return _release_of(package)
+
+
+_release._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result sets it
+
+
+@cache
+def _release_of(package: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version(package).split(".")[:2])

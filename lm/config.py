@@ -182,7 +182,7 @@ class MachineConfig(Flags):
     )
     precision: str = setting(
         "auto",
-        "the decoder's products, on a GPU the layers' too, in float32 or bf16; auto takes bf16 where a trial shows it faster",
+        "products in float32 or bf16, with float32 sums in the layers; auto takes bf16 where a trial of both shows it faster",
         choices=("auto", "float32", "bf16"),
     )
     backend: str = setting("auto", "implementation of the recurrence and loss: auto, eager, torch or triton")
@@ -250,7 +250,7 @@ class RunConfig:
 
 
 LITTLE = 20_000  # words of a text below which the defaults, which were chosen on 100,000 to 200,000, can be bettered
-LITTLE_TEXT: dict[str, Any] = {  # docs/LITTLE_TEXT.md
+LITTLE_TEXT: dict[str, Any] = {  # docs/little-text.md
     "rows": 5,
     "dropout": 0.6,
     "embedding_dropout": 0.1,

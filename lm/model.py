@@ -148,8 +148,8 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
 def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
     """``model(tokens, state, reset)`` with products in bfloat16; parameters, results and the state between batches are float32.
 
-    The state's numbers are representable in bfloat16. On a CPU torch's GRU carries float32 within a batch, so its state is
-    rounded where the text is cut into batches; for other cells a cut makes no difference.
+    The state's numbers are representable in bfloat16. On a CPU all layers but oneDNN's LSTM carry float32 within a batch, so
+    their state is rounded where the text is cut into batches; for the LSTM a cut makes no difference.
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
         hidden, after = model(tokens, state, reset)

@@ -1,7 +1,7 @@
 """What a training takes of its machine: device, backend, threads, precision and memory."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,15 +10,16 @@ import torch
 from recurrent_lm import kernels
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.machine import check_memory, out_of_memory, resolve_device
-from recurrent_lm.lm.config import MachineConfig, RunConfig
+from recurrent_lm.lm.config import MachineConfig, ModelConfig, RunConfig
 from recurrent_lm.lm.parameter_counts import GATES, parameter_table
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
 TRIALS = 40
+LAYERS = {"lstm": kernels.LSTM, "gru": kernels.GRU}
 SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
 
 
-def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
+def settle(config: MachineConfig, model: ModelConfig | None = None, rows: int = 20) -> tuple[MachineConfig, str]:
     """Resolve every ``auto`` setting and set the number of threads.
 
     Returns:
@@ -40,32 +41,53 @@ def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
             raise InputError("--precision bf16 needs another backend; the eager one is the float32 reference")
         precision, why = "float32", "the eager backend is the reference"
     if precision == "auto":
-        gain = bfloat16_gain(device)
+        gain = bfloat16_gain(device, model or ModelConfig(), rows)
         precision = "bf16" if gain >= PAYS else "float32"
-        why = f"a trial of the decoder's products ran {gain:.1f} times as fast in bfloat16"
+        why = f"a trial of the products ran {gain:.1f} times as fast in bfloat16"
     settled = replace(config, device=device, threads=torch.get_num_threads(), precision=precision, backend=backend)
     return settled, why
 
 
-def bfloat16_gain(device: str) -> float:
-    """Time of the decoder's product in float32 over that in bfloat16.
+def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
+    """Time of a decoder's product in float32 over that in bfloat16, on a CPU with a few steps of the model's layers.
 
-    Each time is the best of many short interleaved trials on one thread, because other programs can only slow a trial down.
+    Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
+    slow a trial down, do not decide.
     """
-    best = {torch.float32: float("inf"), torch.bfloat16: float("inf")}
-    operands = {dtype: torch.ones(256, 256, device=device, dtype=dtype) for dtype in best}
-    weights = {dtype: torch.ones(2048, 256, device=device, dtype=dtype) for dtype in best}
-    threads = torch.get_num_threads()
+    steps, hidden = 8, min(model.hidden_size, 512)
+    layer = LAYERS.get(model.cell, kernels.RNN)(hidden, hidden)
+    x = torch.ones(steps, rows, hidden)
+    operands = torch.ones(steps * rows if device == "cpu" else 256, 256, device=device)
+    weights = torch.ones(2048, 256, device=device)
+    cast = {dtype: (operands.to(dtype), weights.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
+    best = {(dtype, part): float("inf") for dtype in cast for part in ("decoder", "layer")}
+
+    def timed(dtype: torch.dtype, part: str, work: Callable[[], object]) -> None:
+        begin = time.perf_counter()
+        work()
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        best[dtype, part] = min(best[dtype, part], time.perf_counter() - begin)
+
+    def through_layer(dtype: torch.dtype) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            output, _ = layer(x)
+        output.sum().backward()
+
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(1)
-    for _ in range(TRIALS):
-        for dtype in best:
-            begin = time.perf_counter()
-            torch.mm(operands[dtype], weights[dtype].t())
-            if device != "cpu":
-                torch.cuda.synchronize(device)
-            best[dtype] = min(best[dtype], time.perf_counter() - begin)
+    for trial in range(TRIALS):
+        for dtype, (a, b) in cast.items():
+            timed(dtype, "decoder", lambda a=a, b=b: torch.mm(a, b.t()))  # type: ignore[misc]
+            if device == "cpu" and trial < TRIALS // 4:
+                timed(dtype, "layer", lambda dtype=dtype: through_layer(dtype))  # type: ignore[misc]
     torch.set_num_threads(threads)
-    return best[torch.float32] / best[torch.bfloat16]
+    torch.set_rng_state(random)
+    parts = (
+        {"decoder": 3, "layer": model.layers} if device == "cpu" else {"decoder": 3}
+    )  # of a decoder's three products one ran
+    total = {dtype: sum(times * best[dtype, part] for part, times in parts.items()) for dtype in cast}
+    return total[torch.float32] / total[torch.bfloat16]
 
 
 @contextmanager

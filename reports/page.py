@@ -105,32 +105,32 @@ class Page:
 
     @property
     def title(self) -> str:
-        """The study's name as a heading, with what was measured where another page leads the study's."""
+        """The study's name as a heading, with the subject if another page leads the study's."""
         return heading(self.study) if self.leads or not self.subject else f"{heading(self.study)}: {self.subject}"
 
     @property
     def slides(self) -> list[str]:
-        """The lecture's slides that its figures follow."""
+        """The lecture's slides that the figures follow."""
         return list(dict.fromkeys(slide for shown in self.drawn for slide in shown.slides))
 
     @property
     def drawn(self) -> list[Shown]:
-        """The figures that there are."""
+        """The figures that could be drawn."""
         return [shown for shown in self.figures if not shown.problem]
 
     @property
     def undrawn(self) -> list[Shown]:
-        """Those that there are not."""
+        """The figures that could not be drawn, with the reason."""
         return [shown for shown in self.figures if shown.problem]
 
     @property
     def question(self) -> str:
-        """What the study asks."""
+        """The study's question."""
         return sentence(STUDIES[self.study])
 
     @property
     def made(self) -> str:
-        """Command, commit and machine, on one line."""
+        """Command, commit and machine on one line."""
         about = self.environment
         gpu = about.get("gpu", "none")
         cores = f"{about['cores']} cores" if "cores" in about else ""

@@ -186,15 +186,15 @@ print(json.dumps({"gpu": name} | versions | more))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     if done.returncode:
         return {"error": f"{sys.executable} cannot import what is needed: {done.stderr.strip().splitlines()[-1]}"}
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    if device == "cuda" and found["gpu"] and (missing := cannot_launch()):
+    content: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    if device == "cuda" and content["gpu"] and (missing := cannot_launch()):
         return {"error": missing}
     if device == "cpu":
-        found["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
+        content["gpu"] = "none: a dry run in Triton's interpreter, whose times mean nothing"
     if device == "stub":
-        found["gpu"] = "none: a dry run that launches nothing, whose numbers mean nothing"
+        content["gpu"] = "none: a dry run that launches nothing, whose numbers mean nothing"
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    return found | {"commit": commit.stdout.strip() or None} if found["gpu"] else {}
+    return content | {"commit": commit.stdout.strip() or None} if content["gpu"] else {}
 
 
 def cannot_launch() -> str:

@@ -32,9 +32,9 @@ TWINS = {
 }  # fmt: skip
 
 # Records are frozen dataclasses. These are tuples, because somebody takes them apart in order: the launch of a kernel (Decoded,
-# Upstream, Weights), callers of what returns them (Metrics, Update, Figures, Interval, Slopes), or torch, whose operations know
-# tuples and no dataclasses (How).
-TUPLES = {"Decoded", "Figures", "How", "Interval", "Likely", "Metrics", "Slopes", "Update", "Upstream", "Weights"}
+# Upstream, Weights), callers of what returns them (Kept, Likely, Metrics, Update, Figures, Interval, Slopes), or torch, whose
+# operations know tuples and no dataclasses (How).
+TUPLES = {"Decoded", "Figures", "How", "Interval", "Kept", "Likely", "Metrics", "Slopes", "Update", "Upstream", "Weights"}
 
 
 def name_of(path: Path) -> str:

@@ -121,6 +121,7 @@ def compile_here(configuration: Configuration) -> Facts:
     switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": "none", "TRACE": False}
     if c.direction == "forward":
         switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
+    switches["PADDED"] = c.hidden != plan.hidden
     constants = scan.constants(c.cell, plan, tiles, c.dtype, "ieee", **switches | SWITCHES[c.switch][c.direction])
     options = {name: constants.pop(name) for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     names = kernel.arg_names
@@ -136,7 +137,7 @@ def compile_here(configuration: Configuration) -> Facts:
     k, columns = plan.product(c.direction, slots)
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
-    planned = -(-pieces // max(1, tiles.warps // tiles.split)) * inner // 16 // tiles.split
+    planned = -(-pieces // tiles.warps) * inner // 16
     if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
         planned *= 2
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", made.code)
@@ -155,7 +156,7 @@ def compile_here(configuration: Configuration) -> Facts:
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
         loads_of_128_bits=sum(".128" in load for load in loads),
-        weight_tiles=k // (tiles.block_k * tiles.split),
+        weight_tiles=k // tiles.block_k,
         allocated_before_loop=held_before_loop(made.asm["ttgir"]),
     )
 

@@ -45,14 +45,16 @@ def exchange_only(
     EXCHANGE: tl.constexpr,
 ):
     """Grid: (programs, 1)."""
-    offsets = tl.arange(0, BLOCK)
+    PACK: tl.constexpr = 2 if EXCHANGE == "sentinel" and p_h.dtype.element_ty.primitive_bitwidth == 16 else 1
+    offsets = tl.arange(0, BLOCK // PACK)
     put_slice(p_h, 0.0, elements, own_elements, p_arrivals, SLICE, EXCHANGE)
     for t in range(1, steps):
         p_before = p_h + tl.cast(t - 1, tl.int64) * elements
         total = tl.zeros((BLOCK,), tl.float32)
         for first in range(elements // (BLOCK * COUNT)):
             p_tiles = p_before + first * (BLOCK * COUNT)
-            tiles = gather(p_tiles, offsets, offsets < BLOCK, p_arrivals, t * tl.num_programs(0), EXCHANGE, COUNT, BLOCK)
+            target = t * tl.num_programs(0)
+            tiles = gather(p_tiles, offsets, offsets < BLOCK, p_arrivals, target, EXCHANGE, COUNT, BLOCK, PACK)
             for k in tl.static_range(COUNT):
                 total += tiles[k].to(tl.float32)
         added = tl.sum(total, axis=0) / elements * 0.5

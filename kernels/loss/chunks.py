@@ -61,7 +61,7 @@ def torch_chunks(
     d_weight = torch.zeros_like(weight, dtype=acc) if need[1] else None
     d_bias = torch.zeros_like(bias, dtype=acc) if need[2] and bias is not None else None
     x, w = input.to(dtype), weight.to(dtype)
-    # What rows have one of is [N, 1] and made for all rows at once where it can be: a call that small costs more than its work.
+    # Per-row values are [N, 1] and computed before the chunk loop: there, launch overhead would exceed the arithmetic.
     index = target.unsqueeze(1).long()
     counts = torch.ones_like(index, dtype=acc)
     if not every:

@@ -39,6 +39,15 @@ def as_bits(p):
 
 
 @triton.jit
+def unpacked(words, dtype: tl.constexpr, PACK: tl.constexpr):
+    """The elements of words that hold PACK of them: [.., N] to [.., N * PACK]."""
+    if PACK == 2:
+        return tl.interleave(words.to(tl.int16), (words >> 16).to(tl.int16)).to(dtype, bitcast=True)
+    else:
+        return words.to(dtype, bitcast=True)
+
+
+@triton.jit
 def put(p, offsets, value, mask, EXCHANGE: tl.constexpr):
     """Store a tile for the other programs. ``arrive`` comes after the last tile of a step."""
     if EXCHANGE == "sentinel":
@@ -61,32 +70,53 @@ def arrive(p_arrivals, EXCHANGE: tl.constexpr):
 def _request(p, offsets, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
     tiles = ()
     for k in tl.static_range(COUNT):
-        tiles = tiles + (tl.load(p + (offsets + k * STRIDE), mask=mask, other=0, volatile=True),)
+        if mask is None:
+            tiles = tiles + (tl.load(p + (offsets + k * STRIDE), volatile=True),)
+        else:
+            tiles = tiles + (tl.load(p + (offsets + k * STRIDE), mask=mask, other=0, volatile=True),)
     return tiles
 
 
 @triton.jit
-def _missing(tiles, COUNT: tl.constexpr):
-    missing = 0
-    for k in tl.static_range(COUNT):
-        missing += tl.sum(tl.reshape((tiles[k] == -1).to(tl.int32), (tiles[k].numel,)))
-    return missing
+def _missing(tiles, COUNT: tl.constexpr, PACK: tl.constexpr):
+    """Whether any element is all ones: 1 or 0. The tiles meet element by element first: one reduction a look."""
+    if PACK == 2:  # a half of ones is one of zeros in the complement, which alone borrows from its highest bit
+        found = (~tiles[0] - 0x10001) & tiles[0]
+        for k in tl.static_range(1, COUNT):
+            found |= (~tiles[k] - 0x10001) & tiles[k]
+        missing = (found & -0x7FFF8000) != 0
+    else:
+        missing = tiles[0] == -1
+        for k in tl.static_range(1, COUNT):
+            missing |= tiles[k] == -1
+    return tl.max(tl.reshape(missing.to(tl.int32), (missing.numel,)))
 
 
 @triton.jit
-def gather(p, offsets, mask, p_arrivals, target, EXCHANGE: tl.constexpr, COUNT: tl.constexpr, STRIDE: tl.constexpr):
+def gather(
+    p,
+    offsets,
+    mask,
+    p_arrivals,
+    target,
+    EXCHANGE: tl.constexpr,
+    COUNT: tl.constexpr,
+    STRIDE: tl.constexpr,
+    PACK: tl.constexpr = 1,
+):
     """COUNT tiles, STRIDE elements apart, as soon as all of them are written; all are requested before any is used.
 
-    ``target`` is the number of arrivals to wait for. Without an exchange nothing is waited for.
+    ``target`` is the number of arrivals to wait for. Without an exchange nothing is waited for. With a PACK of 2, for a
+    sentinel of 16 bits, ``offsets`` are those of words of two elements, which are compared at once.
     """
     if EXCHANGE == "sentinel":
-        p_bits = as_bits(p)
-        tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
-        while (_missing(tiles, COUNT) > 0) & (target > 0):
-            tiles = _request(p_bits, offsets, mask, COUNT, STRIDE)
+        p_bits = p.to(tl.pointer_type(tl.int32), bitcast=True) if PACK == 2 else as_bits(p)
+        tiles = _request(p_bits, offsets, mask, COUNT, STRIDE // PACK)
+        while (_missing(tiles, COUNT, PACK) > 0) & (target > 0):
+            tiles = _request(p_bits, offsets, mask, COUNT, STRIDE // PACK)
         values = ()
         for k in tl.static_range(COUNT):
-            values = values + (tiles[k].to(p.dtype.element_ty, bitcast=True),)
+            values = values + (unpacked(tiles[k], p.dtype.element_ty, PACK),)
         return values
     else:
         if EXCHANGE == "counter":
@@ -102,6 +132,7 @@ def meet(
     p,
     rows,
     live,
+    present,
     all_units,
     units,
     part,
@@ -112,26 +143,40 @@ def meet(
     UNITS: tl.constexpr,
     EXCHANGE: tl.constexpr,
 ):
-    """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units``.
+    """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units`` of the rows ``present``.
 
     ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses its last bit.
     """
     p_now = p + (step % 2) * batch * PARTS * UNITS
     there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
-    parts = tl.arange(0, PARTS)[:, None, None]
-    here = rows[None, :, None] * (PARTS * UNITS) + parts * UNITS + units[None, None, :]
-    mask = live[None, :, None]
+    here = present[:, None] * (PARTS * UNITS) + units[None, :]
+    mask = live[:, None]
     if EXCHANGE == "sentinel":
         lap = (step // 2 + 1) % 2
         p_bits = as_bits(p_now)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
-        tl.store(p_bits + there, (bits & -2) | lap, mask=live[:, None])
-        met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
-        while tl.sum(tl.reshape(tl.where(mask, (met & 1) ^ lap, 0), (met.numel,))) > 0:
-            met = tl.load(p_bits + here, mask=mask, other=0, volatile=True)
-        return tl.sum((met & -2).to(p.dtype.element_ty, bitcast=True), axis=0)  # with the lap's bit an infinity would be NaN
+        tl.store(p_bits + there, (bits & -2) | lap, mask=mask)
+        met = _request(p_bits, here, None, PARTS, UNITS)
+        while _of_another_lap(met, lap, PARTS) > 0:
+            met = _request(p_bits, here, None, PARTS, UNITS)
+        total = (met[0] & -2).to(p.dtype.element_ty, bitcast=True)  # with the lap's bit an infinity would be NaN
+        for k in tl.static_range(1, PARTS):
+            total += (met[k] & -2).to(p.dtype.element_ty, bitcast=True)
+        return total
     else:
-        tl.store(p_now + there, value, mask=live[:, None])
+        tl.store(p_now + there, value, mask=mask)
         arrive(p_arrivals, EXCHANGE)
-        (met,) = gather(p_now, here, mask, p_arrivals, (step + 1) * PARTS, EXCHANGE, 1, 0)
-        return tl.sum(met, axis=0)
+        met = gather(p_now, here, None, p_arrivals, (step + 1) * PARTS, EXCHANGE, PARTS, UNITS)
+        total = met[0]
+        for k in tl.static_range(1, PARTS):
+            total += met[k]
+        return total
+
+
+@triton.jit
+def _of_another_lap(parts, lap, PARTS: tl.constexpr):
+    other = parts[0] ^ lap
+    for k in tl.static_range(1, PARTS):
+        other |= parts[k] ^ lap
+    other = (other & 1).to(tl.int32)
+    return tl.max(tl.reshape(other, (other.numel,)))

@@ -1,7 +1,7 @@
-"""The recurrence without kernels of its own: unrolled under autograd (``eager``), or by ATen's fused recurrences (``torch``).
+"""The recurrence without Triton: unrolled under autograd (``eager``), or by whatever is fastest on this device (``torch``).
 
-ATen has no sigmoid and no identity cell and clips nothing: for these the backward pass is written out (``watched.py``). Which
-way a call takes depends on what surrounds it:
+On a CPU that is the scan of ``host_scan.py``, except for an LSTM that nothing is done to on the way, which oneDNN fuses. On
+other devices ATen's fused recurrences run as far as they go. Which way a call takes depends on what surrounds it, too:
 
     torch.func and forward mode   unrolled: every transform knows its operations
     torch.compile, torch.export   one operation, so that no length of sequence is compiled anew
@@ -9,7 +9,9 @@ way a call takes depends on what surrounds it:
     a second derivative           the first one is made once more, unrolled
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import reduce
 from typing import Any
 
 import torch
@@ -17,9 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from recurrent_lm.kernels.loss.terms import batched_gradient
 from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
+from recurrent_lm.kernels.rnn.host_scan import Kept, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import tracing
-from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchHidden, WatchWeight, gradients_by_hand, in_one_dtype
+from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchHidden, WatchWeight
 
 ATEN = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru, "lstm": torch.lstm}
 
@@ -73,11 +77,14 @@ def host_recurrence(
             )
         output, final = fused(cell, input, state, weights)
     elif torch.compiler.is_compiling():
-        output, final = _operation(cell, input, state, weights, reset, clip, backend)
-    elif backend == "eager":
+        output, final = _operation(cell, input, state, weights, reset, clip)
+    elif backend == "eager" or input.is_meta:
         output, final = unrolled(cell, input, state, weights, reset, clip, StepRecord(input.shape[0], input.shape[1], input))
     else:
-        output, final = _by_aten(cell, input, state, weights, reset, clip)
+        if reset is not None and reset.is_cpu and not bool(reset.any()):
+            reset = None
+        way = _by_library if library_is_faster(cell, input, reset, clip) else _by_scan
+        output, final = way(cell, input, state, weights, reset, clip)
     dtype = dtype_of_products(input)
     return output.to(dtype), tuple(s.to(dtype) for s in final)
 
@@ -125,104 +132,161 @@ def fused(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Ten
     return output, (h[0],)
 
 
-def elman_loop(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
-    """The cells that ATen does not have, without autograd."""
-    weight_ih, weight_hh, bias_ih, bias_hh = weights
-    z = F.linear(input, weight_ih, None if bias_ih is None or bias_hh is None else bias_ih + bias_hh)
-    output, h, weight = torch.empty_like(z), state[0].to(z.dtype), weight_hh.to(z.dtype).t()
-    for row, now in zip(z.unbind(0), output.unbind(0), strict=True):
-        torch.addmm(row, h, weight, out=now)
-        h = now.sigmoid_() if cell == "rnn-sigmoid" else now
-    return output, (h.clone(),)  # no view: who changes the output must not change the state
+def library_is_faster(cell: str, input: Tensor, reset: Tensor | None, clip: Clip | None) -> bool:
+    """Whether ATen's fused recurrence can do this and should: on a CPU for oneDNN's LSTM alone."""
+    if clip is not None or cell not in ATEN:
+        return False
+    fused_here = (torch.float32, torch.bfloat16) if torch.backends.mkldnn.enabled else ()
+    return not input.is_cpu or (cell == "lstm" and reset is None and dtype_of_products(input) in fused_here)
 
 
 def between_resets(cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None) -> tuple[Tensor, State]:
-    """Up to the next reset, zero those rows, go on: documents are long, so resets are rare."""
-    run = fused if cell in ATEN else elman_loop
+    """``fused`` up to the next reset, zero those rows, go on: documents are long, so resets are rare."""
     if reset is None:
-        return run(cell, input, state, weights)
-    if reset.is_meta:  # nobody knows where
-        return unrolled(cell, input, state, weights, reset, None)
+        return fused(cell, input, state, weights)
     starts = [t for t in reset.any(dim=1).nonzero().flatten().tolist() if t > 0]
     outputs = []
     for begin, end in zip([0, *starts], [*starts, len(input)], strict=True):
         keep = ~reset[begin].unsqueeze(1)
         state = tuple(torch.where(keep, s, torch.zeros_like(s)) for s in state)
-        output, state = run(cell, input[begin:end], state, weights)
+        output, state = fused(cell, input[begin:end], state, weights)
         outputs.append(output)
     return torch.cat(outputs), state
 
 
-def _by_aten(
+def _by_library(
     cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None
 ) -> tuple[Tensor, State]:
     tensors = (input, *weights, *state)
-    if not (torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)):
-        with torch.no_grad():
-            return between_resets(cell, input, state, weights, reset)
-    if clip is None and cell in ATEN:
-        output, final = between_resets(cell, input, state, weights, reset)
-        output, *rest = Watch.apply(cell, reset, output, *final, *tensors)
-    else:
-        output, *rest = ByHand.apply(cell, reset, clip, *tensors)
-    return output, tuple(rest)
+    output, final = between_resets(cell, input, state, weights, reset)
+    if asks_for_gradients(tensors):
+        output, *rest = Watch.apply(cell, reset, halves(input), output, *final, *tensors)
+        final = tuple(rest)
+    return output, final
+
+
+def _by_scan(
+    cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None
+) -> tuple[Tensor, State]:
+    tensors = (input, *weights, *state)
+    if asks_for_gradients(tensors):
+        output, *rest = Scan.apply(cell, reset, clip, halves(input), *tensors)
+        return output, tuple(rest[: len(state)])
+    with torch.no_grad(), without_autocast(input.device):
+        kept = _scanned(cell, tensors, reset, halves(input))
+    return kept.hs[1:], kept.final()
+
+
+def asks_for_gradients(tensors: Sequence[Tensor | None]) -> bool:
+    """Whether autograd will come back to any of them."""
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+def halves(input: Tensor) -> bool:
+    """Whether products may read their operands as bfloat16."""
+    return dtype_of_products(input) == torch.bfloat16
+
+
+def widened(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """All in the widest of their dtypes, at least float32: under autocast an input may be of halves, the weights of float32."""
+    dtype = reduce(torch.promote_types, [t.dtype for t in tensors if t is not None], torch.float32)
+    return [None if t is None else t.to(dtype) for t in tensors]
+
+
+def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, halves: bool) -> Kept:
+    input, *weights = widened(tensors)
+    return scan_forward(cell, input, tuple(weights[4:]), Weights(*weights[:4]), reset, halves)  # type: ignore[arg-type]
 
 
 # Backward
 
 
 class Watch(torch.autograd.Function):
-    """A layer's results as they are; a backward pass inside ``trace_gradients`` also works the norms out.
+    """A library's results as they are; inside ``trace_gradients`` the scan makes the gradients, and the library's are left out.
 
-    ``apply(cell, reset, *results, *tensors)``: the output and the final states, then the tensors of ``gradients_by_hand``.
+    ``apply(cell, reset, halves, *results, *tensors)``: the output and the final states, then the tensors of ``Scan``.
     """
 
     @staticmethod
-    def forward(ctx: Any, cell: str, reset: Tensor | None, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        results = tensors[: 1 + CELLS[cell].states]
-        ctx.save_for_backward(reset, *tensors[len(results) :])
-        ctx.cell, ctx.results = cell, len(results)
+    def forward(cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)  # no views: these may be changed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        cell, reset, halves, *tensors = inputs
+        ctx.save_for_backward(reset, *tensors[len(output) :])
+        ctx.how = (cell, halves)
         ctx.set_materialize_grads(False)
-        return tuple(r.detach() for r in results if r is not None)  # no views, which may not be changed in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        if tracing() is not None:
-            reset, *tensors = ctx.saved_tensors
-            with torch.no_grad():
-                input, *weights = tensors[:5]
-                output, _ = between_resets(ctx.cell, input, tuple(tensors[5:]), Weights(*weights), reset)
-                gradients_by_hand(ctx.cell, tensors, reset, output, grads, None)
-        return (None, None, *grads, *[None] * (5 + CELLS[ctx.cell].states))
+        cell, halves = ctx.how
+        passed = [*grads, *[None] * (5 + CELLS[cell].states)]
+        if tracing() is None:
+            return (None, None, None, *passed)
+        reset, *tensors = ctx.saved_tensors
+        with torch.no_grad(), without_autocast(tensors[0].device):
+            kept = _scanned(cell, tensors, reset, halves)
+        gradients = _gradients(cell, tensors, reset, kept, grads, None, halves, ctx.needs_input_grad[-len(tensors) :])
+        if torch.is_grad_enabled():  # whoever differentiates again needs the library's, whose history autograd knows
+            return (None, None, None, *passed)
+        return (None, None, None, *[None] * len(grads), *gradients)
 
 
-class ByHand(torch.autograd.Function):
-    """A layer whose backward pass is ``gradients_by_hand``. ``apply(cell, reset, clip, *tensors)``."""
+class Scan(torch.autograd.Function):
+    """A layer by ``host_scan``: output, final states, and what it keeps. ``apply(cell, reset, clip, halves, *tensors)``.
+
+    ``tensors`` are input, weight_ih, weight_hh, bias_ih, bias_hh and the states before the first step.
+    """
 
     @staticmethod
-    def forward(ctx: Any, cell: str, reset: Tensor | None, clip: Clip | None, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        input, *weights = tensors[:5]
-        state = tuple(s for s in tensors[5:] if s is not None)
-        assert input is not None
-        output, final = between_resets(cell, input, state, Weights(*weights), reset)  # type: ignore[arg-type]
-        ctx.save_for_backward(reset, output, *tensors)
-        ctx.how = (cell, clip)
+    def forward(
+        cell: str, reset: Tensor | None, clip: Clip | None, halves: bool, *tensors: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        with without_autocast(next(t for t in tensors if t is not None).device):
+            kept = _scanned(cell, tensors, reset, halves)
+        return (kept.hs[1:].clone(), *kept.final(), *kept)  # the caller may change the output in place
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        cell, reset, clip, halves, *tensors = inputs
+        kept = output[-len(Kept._fields) :]
+        ctx.mark_non_differentiable(*kept)
+        ctx.save_for_backward(reset, *kept, *tensors)
+        ctx.how = (cell, clip, halves)
         ctx.set_materialize_grads(False)
-        return output.clone(), *final  # the caller may change the output in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        cell, clip = ctx.how
-        reset, output, *tensors = ctx.saved_tensors
-        needed = ctx.needs_input_grad[3:]
-        if torch.is_grad_enabled() or transformed():
+        cell, clip, halves = ctx.how
+        reset, hs, gates, cs, *tensors = ctx.saved_tensors
+        needed, grads = ctx.needs_input_grad[4:], grads[: 1 + CELLS[cell].states]
+        again = torch.is_grad_enabled() or transformed() or batched_gradient(*grads)
+        gradients: list[Tensor | None] = []
+        if not again or tracing() is not None:
+            gradients = _gradients(cell, tensors, reset, Kept(hs, gates, cs), grads, clip, halves, needed)
+        if again:
             gradients = differentiable_gradients(cell, tensors, reset, grads, clip, needed)
-            if tracing() is not None:
-                with torch.no_grad():
-                    gradients_by_hand(cell, tensors, reset, output, grads, clip)
-        else:
-            gradients = gradients_by_hand(cell, tensors, reset, output, grads, clip)
-        return (None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True)))
+        return (None, None, None, None, *gradients)
+
+
+def _gradients(
+    cell: str,
+    tensors: Sequence[Tensor | None],
+    reset: Tensor | None,
+    kept: Kept,
+    grads: Sequence[Tensor | None],
+    clip: Clip | None,
+    halves: bool,
+    needed: Sequence[bool],
+) -> list[Tensor | None]:
+    """``scan_backward``'s, each in its tensor's dtype."""
+    with torch.no_grad(), without_autocast(kept.hs.device):
+        input, *weights = widened(tensors)[:5]
+        upstream = [None if g is None else g.to(kept.hs.dtype) for g in grads]
+        own = Weights(*weights)  # type: ignore[arg-type]
+        found = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
+        return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
 
 
 def differentiable_gradients(
@@ -240,7 +304,7 @@ def differentiable_gradients(
     device = next(t for t in tensors if t is not None).device
     with torch.enable_grad(), without_autocast(device):
         # Views, so that each argument has its own gradient where one tensor is given twice.
-        own = [None if t is None else t.view_as(t) for t in in_one_dtype(tensors)]
+        own = [None if t is None else t.view_as(t) for t in widened(tensors)]
         input, *weights = own[:5]
         output, final = unrolled(cell, input, tuple(own[5:]), Weights(*weights), reset, clip)  # type: ignore[arg-type]
         results = [(r, g.to(r.dtype)) for r, g in zip((output, *final), grads, strict=True) if g is not None]
@@ -256,17 +320,17 @@ def differentiable_gradients(
     return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
 
 
-# One operation under torch.compile and torch.export, which would unroll ATen's
+# One operation under torch.compile and torch.export, which would unroll the loop
 
 
 def _operation(
-    cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None, backend: str
+    cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None
 ) -> tuple[Tensor, State]:
     dtype = dtype_of_products(input)
     h0, *c0 = (s.to(dtype) for s in state)
     cast: list[Any] = [None if w is None else w.to(dtype) for w in weights]
-    how = (cell, backend, *(clip or ("none", 0.0)))
-    output, h, c = host_forward(input.to(dtype), h0, c0[0] if c0 else None, *cast, reset, *how)
+    how = (cell, *(clip or ("none", 0.0)), asks_for_gradients((input, *state, *weights)))
+    output, h, c, *_ = host_forward(input.to(dtype), h0, c0[0] if c0 else None, *cast, reset, *how)
     return output, (h, c) if c0 else (h,)
 
 
@@ -281,24 +345,33 @@ def host_forward(
     bias_hh: Tensor | None,
     reset: Tensor | None,
     cell: str,
-    backend: str,
     clip: str,
     limit: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs [T, B, H], h(T) [B, H], c(T) [B, H], empty for cells without c."""
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Outputs [T, B, H], h(T) and c(T) [B, H], and with ``save`` a ``Kept``; empty where there is none."""
     state, weights = (h0,) if c0 is None else (h0, c0), Weights(weight_ih, weight_hh, bias_ih, bias_hh)
-    if backend == "eager":
-        output, final = unrolled(cell, input, state, weights, reset, None)
-    else:
+    if not save and library_is_faster(cell, input, reset, None):
         output, final = between_resets(cell, input, state, weights, reset)
-    h, c = (*final, input.new_empty(0))[:2]
-    return output.contiguous(), h.contiguous(), c.contiguous()
+    else:
+        kept = _scanned(cell, (input, *weights, *state), reset, halves(input))
+        output, final = kept.hs[1:].to(input.dtype, copy=True), kept.final()
+    h, c = (*(f.to(input.dtype) for f in final), input.new_empty(0))[:2]
+    return output.contiguous(), h.contiguous(), c.contiguous(), *(kept if save else (input.new_empty(0) for _ in Kept._fields))
 
 
 @host_forward.register_fake
-def _(input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, backend, clip, limit):  # type: ignore[no-untyped-def]
-    output = input.new_empty(*input.shape[:2], h0.shape[1])
-    return output, input.new_empty(h0.shape), input.new_empty(h0.shape if c0 is not None else 0)
+def _(input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, clip, limit, save):  # type: ignore[no-untyped-def]
+    (steps, batch, _), hidden = input.shape, h0.shape[1]
+    wide = torch.promote_types(input.dtype, torch.float32)
+    states, gates = (steps + 1, batch, hidden), (steps, batch, 4 * hidden)
+    kept = (states, gates if CELLS[cell].gates > 1 else 0, states if c0 is not None else 0) if save else (0, 0, 0)
+    return (
+        input.new_empty(steps, batch, hidden),
+        input.new_empty(h0.shape),
+        input.new_empty(h0.shape if c0 is not None else 0),
+        *(input.new_empty(shape, dtype=wide if save else input.dtype) for shape in kept),
+    )
 
 
 @torch.library.custom_op("recurrent_lm::host_backward", mutates_args=())
@@ -314,7 +387,9 @@ def host_backward(
     bias_ih: Tensor | None,
     bias_hh: Tensor | None,
     reset: Tensor | None,
-    output: Tensor,
+    hs: Tensor,
+    gates: Tensor,
+    cs: Tensor,
     cell: str,
     clip: str,
     limit: float,
@@ -322,7 +397,8 @@ def host_backward(
     """Gradients of input, h0, c0, the two weights and the two biases; empty where there is no such argument."""
     tensors = [input, weight_ih, weight_hh, bias_ih, bias_hh, h0, *([] if c0 is None else [c0])]
     grads = (grad_output, grad_h, *([] if c0 is None else [grad_c]))
-    gradients = gradients_by_hand(cell, tensors, reset, output, grads, None if clip == "none" else (clip, limit))
+    how = (None if clip == "none" else (clip, limit), halves(input), [t is not None for t in tensors])
+    gradients = _gradients(cell, tensors, reset, Kept(hs, gates, cs), grads, *how)
     d_input, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_h0, d_c0 = (
         input.new_empty(0) if g is None else g.contiguous() for g in (*gradients, None)[:7]
     )
@@ -331,20 +407,20 @@ def host_backward(
 
 @host_backward.register_fake
 def _(  # type: ignore[no-untyped-def]
-    grad_output, grad_h, grad_c, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, output, cell, clip, limit
+    grad_output, grad_h, grad_c, input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, hs, gates, cs, cell, clip, limit
 ):  # fmt: skip
     arguments = (input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh)
     return tuple(input.new_empty(0 if a is None else a.shape) for a in arguments)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs[:8], output[0])
+    ctx.save_for_backward(*inputs[:8], *output[3:])
     ctx.how = inputs[8:]
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx: Any, grad_output: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None) -> tuple[Any, ...]:
-    cell, _, clip, limit = ctx.how
+def _backward(ctx: Any, grad_output: Tensor | None, grad_h: Tensor | None, grad_c: Tensor | None, *_: Any) -> tuple[Any, ...]:
+    cell, clip, limit, _ = ctx.how
     gradients = host_backward(grad_output, grad_h, grad_c, *ctx.saved_tensors, cell, clip, limit)
     needed = [g if n else None for g, n in zip([*gradients, None], ctx.needs_input_grad[:8], strict=True)]
     return (*needed, *[None] * len(ctx.how))

@@ -78,6 +78,11 @@ def unpack(packed: Tensor, gate_slots: tuple[int, ...], slots: int, hidden: int,
     return torch.cat([units[:, slot] for slot in gate_slots]).contiguous()
 
 
+def padded_state(state: Tensor, units: int) -> Tensor:
+    """[B, H] to [B, units], contiguous: the same tensor where it is so already, for whoever only reads it."""
+    return state.contiguous() if state.shape[-1] == units else pad(state, units)
+
+
 def pad(state: Tensor, units: int, dtype: torch.dtype | None = None) -> Tensor:
     """[..., H] to a new [..., units]."""
     hidden = state.shape[-1]
@@ -107,12 +112,20 @@ class Layer:
     def width(self) -> int:
         return self.slots * self.plan.hidden
 
+    @property
+    def padded(self) -> bool:
+        return self.hidden != self.plan.hidden
 
-def pack_layer(cell: str, plan: Plan, weights: Weights) -> Layer:
-    """Weights as torch.nn has them to a ``Layer``."""
+
+def pack_layer(cell: str, plan: Plan, weights: Weights, biases: bool = True) -> Layer:
+    """Weights as torch.nn has them to a ``Layer``; without ``biases`` none, which most of the backward pass has no use for."""
     kind, units, features = CELLS[cell], plan.hidden, weights.ih.shape[1]
     bias = None
-    if weights.bias_ih is not None and weights.bias_hh is not None:
+    if not biases or weights.bias_ih is None or weights.bias_hh is None:
+        pass
+    elif kind.input_slots == kind.hidden_slots:
+        bias = pack((weights.bias_ih + weights.bias_hh)[:, None], kind.input_slots, kind.slots, units, 1).flatten()
+    else:
         bias = pack(weights.bias_ih[:, None], kind.input_slots, kind.slots, units, 1)
         bias = (bias + pack(weights.bias_hh[:, None], kind.hidden_slots, kind.slots, units, 1)).flatten()
     w = pack(weights.hh, kind.hidden_slots, kind.slots, units, units)
@@ -136,6 +149,13 @@ def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
     if exchange == "sentinel":
         buffer.view(INTEGERS[buffer.element_size()]).fill_(-1)
     return buffer
+
+
+def _arrivals(plan: Plan, count: int, like: Tensor) -> Tensor:
+    """Counters; none where no program counts, though the kernels' signature has them."""
+    if plan.exchange == "counter":
+        return torch.zeros(count, dtype=torch.int32, device=like.device)
+    return like.new_empty(1, dtype=torch.int32)
 
 
 def _grid(layer: Layer, tiles: Tiles, batch: int, like: Tensor) -> tuple[tuple[int, int], dict[str, Any]]:
@@ -174,10 +194,11 @@ def run_forward(
     tiles, units = layer.plan.forward, layer.plan.hidden
     hs = fresh(layer.plan.exchange, steps, batch, units, like=z)
     grid, options = _grid(layer, tiles, batch, z)
-    arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b), dtype=torch.int32, device=z.device)
-    switches = {"RESET": reset is not None, "SAVE": save, "KEEP_GATES": save and keep_gates}
+    arrivals = _arrivals(layer.plan, triton.cdiv(batch, tiles.block_b), z)
+    switches = {"PADDED": layer.padded, "RESET": reset is not None, "SAVE": save, "KEEP_GATES": save and keep_gates}
     options |= constants(layer.cell, layer.plan, tiles, name_of(z.dtype), precision, **switches)
     starts = arrivals if reset is None else reset.contiguous().view(torch.uint8)
+    w = layer.w if z.element_size() == 2 else layer.w.t().contiguous()  # as ``scan_forward`` wants it
     if batch == 0:
         return hs
     with torch.cuda.device_of(z):  # Triton launches on the current device, whatever tensors it gets
@@ -186,11 +207,11 @@ def run_forward(
                 before = h0 if t == 0 else hs[t - 1]
                 start = starts if reset is None else starts[t:]
                 scan_forward[grid](
-                    z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, layer.w, start, arrivals,
+                    z[t], before, hs[t], cs[t:] if save and layer.cell == "lstm" else cs, w, start, arrivals,
                     1, batch, layer.hidden, **options,
                 )  # fmt: skip
         else:
-            scan_forward[grid](z, h0, hs, cs, layer.w, starts, arrivals, steps, batch, layer.hidden, **options)
+            scan_forward[grid](z, h0, hs, cs, w, starts, arrivals, steps, batch, layer.hidden, **options)
     return hs
 
 
@@ -238,14 +259,14 @@ def run_backward(
     d = fresh(plan.exchange, steps, batch, layer.width, like=grad)
     after = grad.new_zeros(batch, layer.width)
     grid, options = _grid(layer, tiles, batch, grad)
-    arrivals = torch.zeros(triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), dtype=torch.int32, device=grad.device)
+    arrivals = _arrivals(plan, triton.cdiv(batch, tiles.block_b) * (1 + grid[0]), grad)
     parts = dh.new_zeros(2, batch, tiles.parts, plan.hidden) if tiles.parts > 1 else dh
     norms = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
     if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
         e, dc_alone, dc = fresh(plan.exchange, steps, batch, layer.width, like=grad), dc, torch.zeros_like(dc)
-    switches = {"RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
+    switches = {"PADDED": layer.padded, "RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
     options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)
     starts = arrivals if reset is None else F.pad(reset.view(torch.uint8), (0, 0, 0, 1)).contiguous()
 

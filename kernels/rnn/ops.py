@@ -25,6 +25,7 @@ from recurrent_lm.kernels.rnn.launch import (  # fmt: skip
     name_of,
     pack_layer,
     pad,
+    padded_state,
     plan_for,
     run_backward,
     run_forward,
@@ -79,9 +80,9 @@ def recurrence_forward(
     cs = empty
     if c0 is not None:
         cs = input.new_empty(steps + 1 if save else 1, batch, units)
-        cs[0] = pad(c0, units)
+        cs[0] = padded_state(c0, units)
     keep = save and layer.slots > 1 and not recompute
-    hs = run_forward(layer, z, pad(h0, units), cs, reset, save, precision, keep_gates=keep)
+    hs = run_forward(layer, z, padded_state(h0, units), cs, reset, save, precision, keep_gates=keep)
     h_n = hs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
     c_n = empty if c0 is None else cs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
     return (
@@ -93,9 +94,9 @@ def recurrence_forward(
     )
 
 
-def _layer(like: Tensor, cell: str, plan: str, exchange: str, weights: Weights) -> Layer:
+def _layer(like: Tensor, cell: str, plan: str, exchange: str, weights: Weights, biases: bool = True) -> Layer:
     chosen = plan_for(like.shape[1], like.shape[0], weights.hh.shape[1], cell, like, plan, exchange)
-    return pack_layer(cell, chosen, weights)
+    return pack_layer(cell, chosen, weights, biases)
 
 
 @recurrence_forward.register_fake
@@ -147,11 +148,11 @@ def recurrence_backward(
     steps, batch, features = input.shape
     hidden = h0.shape[1]
     kind = CELLS[cell]
-    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
+    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh), recompute)
     units, width, dtype = layer.plan.hidden, layer.width, input.dtype
     acc = torch.promote_types(dtype, torch.float32)
 
-    h_first = pad(h0, units)
+    h_first = padded_state(h0, units)
     h_before = torch.cat([h_first[None], hs[:-1]]) if reset is not None or recompute else None
     if h_before is not None and reset is not None:
         h_before = h_before.masked_fill(reset[:, :, None], 0)
@@ -159,8 +160,9 @@ def recurrence_backward(
         assert h_before is not None
         gates = input_part(layer, input).view(-1, width).addmm_(h_before.view(-1, units), layer.w.t()).view(steps, batch, width)
     grad = torch.zeros_like(hs) if grad_hs is None else grad_hs.contiguous()
+    zeros = h0.new_zeros(2, batch, units, dtype=acc)
     dh, dc = (
-        h0.new_zeros(batch, units, dtype=acc) if g is None or g.numel() == 0 else pad(g, units, acc) for g in (grad_h, grad_c)
+        zero if g is None or g.numel() == 0 else pad(g, units, acc) for zero, g in zip(zeros, (grad_h, grad_c), strict=True)
     )
     done = run_backward(
         layer, grad, gates, h_first, hs, cs, dh, dc, reset,

@@ -49,18 +49,30 @@ EXCHANGES = ("sentinel", "counter")
 BYTES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 KB = 1024
 
-# Estimates, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
+# Guesses, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
 LAUNCH = 6.0  # a launch from Python
 WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
-CELL = 0.15  # activations, and z and the gates to and from memory
+CELL = 0.15  # stepwise: activations, and z and the gates to and from memory
 L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
 SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
-HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits
+HMMA = (
+    8 / 1700
+)  # a warp's 16 x 8 x 16 product in 16 bits; with clocks, bandwidths, launches and the library all that is guessed
 FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
 LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
 LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
 BACKWARD = 1.55  # the library's backward step, in forward steps
 ESTIMATES = {"LAUNCH": LAUNCH, "WAIT.sentinel": WAIT["sentinel"], "WAIT.counter": WAIT["counter"], "L2_BYTES": L2_BYTES}
+
+
+# Cycles of a cooperative step beside what it waits for, counted in machine code (``bench.ptx``, Triton 3.9 on sm_90,
+# the loads' latencies taken off); ``tests/kernels/bench`` compares them with the count of today. The clock is a guess.
+CLOCK = 1755.0  # cycles a microsecond
+REST = 820.0  # addresses, the look at what was requested, staging, stores
+GATE = 30.0  # an activation of each thread
+MEET = 120.0  # parts of sums
+DRAIN = 70.0  # a wgmma's wait and what begins the next
+FMA_WAVEFRONTS = {4: 1 / 26, 8: 1 / 20.6}  # of shared memory a float32 product, by warps
 
 
 @dataclass(frozen=True)
@@ -90,16 +102,14 @@ GUESSED = {
 class Tiles:
     """One direction's tiles.
 
-    Rows of the batch, hidden units, rows of W in one product; K in how many parts at once (``split``), how many tiles of the
-    state requested before the first product (``ahead``), warps a program, tiles under way in a loop over K (``stages``),
-    how many programs share K and exchange parts of sums (``parts``), and whether W is the product's first operand
-    (``w_first``).
+    Rows of the batch, hidden units, rows of W in one product; how many tiles of the state requested before the first product
+    (``ahead``), warps a program, tiles under way in a loop over K (``stages``), how many programs share K and exchange parts of
+    sums (``parts``), and whether W is the product's first operand (``w_first``).
     """
 
     block_b: int
     block_h: int
     block_k: int
-    split: int = 1
     ahead: int = 1
     warps: int = 4
     stages: int = 1
@@ -295,43 +305,59 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
             continue
         if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
             continue
-        # Narrow tiles make every warp multiply the same numbers, and so do tiles of less than 128 rows of W.
-        split = warps if sizes.bytes == 2 and not w_first and (columns <= 32 or k % 128) else 1
-        blocks_of_k = (64, 32, 16) if sizes.bytes == 4 and warps == 4 else (128, 64, 32, 16)  # of float32, 128 rows spill
-        block_k = next((block for block in blocks_of_k if k % (block * split) == 0), None)
-        if block_k and w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+        # Sixteen rows of narrow tiles are fewer products than warps, which then multiply the same numbers.
+        if sizes.bytes == 2 and not w_first and block_b // 16 * ceil(columns / 8) < warps:
             continue
-        # Every warp has sums of its own where K is split; more than 32 numbers a thread of them spill.
-        if block_k is None or (split > 1 and block_b * columns > 1024):
+        # Where a row has as many words as the product columns, the compiler loads 32 bytes a thread side by side, in two loads,
+        # each of which touches all their sectors.
+        blocks_of_k: tuple[int, ...] = (128, 64, 32, 16) if sizes.bytes == 4 or columns != 64 else (256, 64, 128, 32, 16)
+        if w_first:
+            blocks_of_k = (256, 128, 64) if device.name == "sm_90" else (128, 64)  # each product is waited for
+        elif sizes.bytes == 4 and warps == 4:
+            blocks_of_k = (64, 32, 16)  # of float32, 128 rows spill
+        block_k = next((block for block in blocks_of_k if k % block == 0), None)
+        if block_k is None:
+            continue
+        if w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
             continue
         # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
         # left of shared memory.
-        tile, weights = block_b * block_k * split * sizes.bytes, k * columns * sizes.bytes
+        tile, weights = block_b * block_k * sizes.bytes, k * columns * sizes.bytes
         room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
-        ahead = min(room // tile, k // (block_k * split))
+        ahead = min(room // tile, k // block_k)
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
-        rounds = ceil(k / (block_k * split * max(ahead, 1)))
-        # A second round spills in float32, and beside eight gates a thread of 32 rows where every warp has sums of its own:
-        # backward, which of one gate is the forward direction's size.
-        crowded = split > 1 and block_b > 16 and block_b * block_h * sizes.slots > 4 * threads
-        if rounds > 1 and (sizes.bytes == 4 or (crowded and (sizes.k > sizes.hidden or sizes.slots == 1))):
+        rounds = ceil(k / (block_k * max(ahead, 1)))
+        if rounds > 1 and sizes.bytes == 4:  # a second round spills
             continue
         # 16 bytes a thread, so that loads are of 128 bits. Fewer than 32 units (64 in 16 bits) have less: resident serves them.
         if ahead < 1 or tile < threads * 16 or narrow:
             continue
-        tiles = Tiles(block_b, block_h, block_k, split, ahead, warps, parts=parts, w_first=w_first)
+        tiles = Tiles(block_b, block_h, block_k, ahead, warps, parts=parts, w_first=w_first)
         batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        waits = 1 + 0.3 * (rounds - 1)
+        waits = 1 + 0.75 * (rounds - 1)  # counted: 900 cycles a further look
         traffic = block_b * k * sizes.bytes
         if parts > 1:  # the sums' parts, written and read
             waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4
-        read, multiply = weights / SHARED_BYTES, _product(sizes, tiles)
         wait = constant(device.name, f"WAIT.{exchange}", WAIT[exchange])
-        step = wait * waits + CELL + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
-        step += max(read, multiply) if w_first else read + multiply
+        step = wait * waits + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
+        step += step_cycles(sizes, tiles) / CLOCK
         found.append((ceil(batch_tiles / at_once) * step, tiles))
     return min(found, key=lambda f: f[0]) if found else None
+
+
+def step_cycles(sizes: Sizes, tiles: Tiles) -> float:
+    """Cycles of a step beside what it waits for: as ``bench.ptx.cost`` counts them, without the latency of its loads."""
+    k, columns = sizes.k // tiles.parts, tiles.block_h * sizes.per_unit * tiles.parts
+    gates = tiles.block_b * tiles.block_h * sizes.slots / (32 * tiles.warps)
+    rest = REST + GATE * gates + MEET * (tiles.parts > 1)
+    if tiles.w_first:  # each 16 of K: 64 x 16 numbers of W and the state's, 128 bytes a cycle
+        return rest + k / 16 * (16 + tiles.block_b / 4) + DRAIN * k / tiles.block_k
+    if sizes.bytes > 2:
+        return rest + tiles.block_b * columns * k * FMA_WAVEFRONTS[tiles.warps]
+    across = min(tiles.warps, ceil(columns / 8))  # warps beside each other, each of which reads the state's whole tile
+    state, weights = tiles.block_b * k * 2 / 128, k * columns * 2 / 128
+    return rest + max(state * (1 + across) + weights * tiles.warps / across, _product(sizes, tiles) * CLOCK)
 
 
 def _product(sizes: Sizes, tiles: Tiles) -> float:
@@ -340,7 +366,7 @@ def _product(sizes: Sizes, tiles: Tiles) -> float:
     if sizes.bytes > 2:
         return tiles.block_b * columns * k / FMA
     pieces = tiles.block_b // 16 * ceil(columns / 8)
-    return ceil(pieces / max(1, tiles.warps // tiles.split)) * (k / 16 / tiles.split) * HMMA
+    return ceil(pieces / tiles.warps) * k / 16 * HMMA
 
 
 def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf32: bool) -> float:
@@ -416,6 +442,6 @@ def explain(
 
 
 def _tiles(tiles: Tiles) -> str:
-    how = f"{tiles.block_b} rows x {tiles.block_h} units, K by {tiles.block_k} x {tiles.split}, {tiles.warps} warps"
+    how = f"{tiles.block_b} rows x {tiles.block_h} units, K by {tiles.block_k}, {tiles.warps} warps"
     how += f", {tiles.parts} programs share K" if tiles.parts > 1 else ""
     return how + ", W first" * tiles.w_first

@@ -4,9 +4,9 @@
     backward   d[t] = cell'(dh[t] + d[t+1] W^T)          t = T-1 .. 0
 
 z and d hold ``slots`` (see ``cells.py``), a unit's adjacent; ``width`` is their number, SLOTS * HIDDEN. W is packed the
-same way: its rows are slots, its columns units, [width, HIDDEN]. HIDDEN is padded to whole tiles with weights of
-zero, so no product needs a mask. Rows of the batch are masked. Sums of padded units are set to zero, because zero times an
-infinity is NaN and would reach all units a step later.
+same way: its rows are slots, its columns units, [width, HIDDEN]. HIDDEN is padded to whole tiles with weights of zero, so no
+product needs a mask. Rows of the batch are masked. Where there is padding (PADDED), sums of padded units are set to zero,
+because zero times an infinity is NaN and would reach all units a step later.
 
 Plans differ in where W and the neighbours' units come from:
 
@@ -21,8 +21,9 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from recurrent_lm.kernels.rnn.cells import CELLS, gates_of, state_of, step_gradient
-from recurrent_lm.kernels.rnn.exchange import arrive, gather, meet, put
+from recurrent_lm.kernels.rnn.cells import CELLS, gates_of, state_of, step_gradient, take
+from recurrent_lm.kernels.rnn.cells import put as put_slots
+from recurrent_lm.kernels.rnn.exchange import arrive, gather, meet, put, unpacked
 from recurrent_lm.kernels.rnn.plan import Plan, Tiles
 
 
@@ -34,19 +35,14 @@ def weight_tile(
     K_STRIDE: tl.constexpr,
     COLUMN_STRIDE: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
     W_FIRST: tl.constexpr,
 ):
-    """Tile k of W: [BLOCK_K, columns], turned if W_FIRST, or [SPLIT, BLOCK_K, columns] to be summed over SPLIT."""
-    inner = tl.arange(0, BLOCK_K)
-    if SPLIT > 1:
-        first = (k * SPLIT + tl.arange(0, SPLIT)) * BLOCK_K
-        at = first[:, None, None] + inner[None, :, None]
-        return tl.load(p_w + at * K_STRIDE + columns[None, None, :] * COLUMN_STRIDE)
-    elif W_FIRST:
-        return tl.load(p_w + (k * BLOCK_K + inner)[None, :] * K_STRIDE + columns[:, None] * COLUMN_STRIDE)
+    """Tile k of W: [BLOCK_K, columns], turned if W_FIRST."""
+    at = k * BLOCK_K + tl.arange(0, BLOCK_K)
+    if W_FIRST:
+        return tl.load(p_w + at[None, :] * K_STRIDE + columns[:, None] * COLUMN_STRIDE)
     else:
-        return tl.load(p_w + (k * BLOCK_K + inner)[:, None] * K_STRIDE + columns[None, :] * COLUMN_STRIDE)
+        return tl.load(p_w + at[:, None] * K_STRIDE + columns[None, :] * COLUMN_STRIDE)
 
 
 @triton.jit
@@ -57,13 +53,12 @@ def resident_weights(
     K_STRIDE: tl.constexpr,
     COLUMN_STRIDE: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
     W_FIRST: tl.constexpr,
 ):
     """All tiles of W, as a tuple: loaded before the loop over time, they stay on chip."""
     tiles = ()
     for k in tl.static_range(TILES):
-        tiles = tiles + (weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, SPLIT, W_FIRST),)
+        tiles = tiles + (weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, W_FIRST),)
     return tiles
 
 
@@ -73,6 +68,7 @@ def product(
     p_before,
     rows,
     live,
+    present,
     p_w,
     weights,
     columns,
@@ -88,7 +84,6 @@ def product(
     EXCHANGE: tl.constexpr,
     BLOCK_B: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
     AHEAD: tl.constexpr,
     W_FIRST: tl.constexpr,
     ACC: tl.constexpr,
@@ -96,25 +91,30 @@ def product(
 ):
     """[BLOCK_B, N]: K numbers a row of the step before, PITCH apart at ``p_before``, times N of the COLUMNS of W.
 
-    ``own`` is that step's tile in registers, which in the resident plan is all of it.
+    ``own`` is that step's tile in registers, which in the resident plan is all of it. ``present`` are the rows of the
+    exchange: in place of those behind the batch its last one, which costs neither masks nor registers that are cleared first.
+    Nobody reads their sums.
     """
-    inner = tl.arange(0, BLOCK_K)
+    PACK: tl.constexpr = 2 if EXCHANGE == "sentinel" and own.dtype.primitive_bitwidth == 16 else 1  # elements a polled word
     if PLAN == "resident":
         acc = tl.dot(own, weights[0], input_precision=PRECISION, out_dtype=ACC)
     elif PLAN == "stepwise":
         acc = tl.zeros((BLOCK_B, N), ACC)
+        inner = tl.arange(0, BLOCK_K)
         # K // BLOCK_K, but unknown to the compiler, which would unroll the loop and spill
         for k in range(tl.num_programs(0) * N * K // COLUMNS // BLOCK_K):
             tile = tl.load(p_before + rows[:, None] * PITCH + (k * BLOCK_K + inner)[None, :], mask=live[:, None], other=0)
-            w = weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, 1, False)
+            w = weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, False)
             acc = tl.dot(tile, w, acc, input_precision=PRECISION, out_dtype=ACC)
-    elif SPLIT == 1:
+    else:
         TILES: tl.constexpr = K // BLOCK_K
-        offsets = rows[:, None] * PITCH + inner[None, :]
+        offsets = present[:, None] * (PITCH // PACK) + tl.arange(0, BLOCK_K // PACK)[None, :]
         acc = tl.zeros((N, BLOCK_B) if W_FIRST else (BLOCK_B, N), ACC)
         for first in tl.static_range(0, TILES, AHEAD):
             p_tiles = p_before + first * BLOCK_K
-            tiles = gather(p_tiles, offsets, live[:, None], p_arrivals, target, EXCHANGE, min(AHEAD, TILES - first), BLOCK_K)
+            tiles = gather(
+                p_tiles, offsets, None, p_arrivals, target, EXCHANGE, min(AHEAD, TILES - first), BLOCK_K, PACK
+            )  # fmt: skip
             for k in tl.static_range(min(AHEAD, TILES - first)):
                 if W_FIRST:
                     acc = tl.dot(weights[first + k], tl.trans(tiles[k]), acc, input_precision=PRECISION, out_dtype=ACC)
@@ -122,18 +122,18 @@ def product(
                     acc = tl.dot(tiles[k], weights[first + k], acc, input_precision=PRECISION, out_dtype=ACC)
         if W_FIRST:
             acc = tl.trans(acc)
-    else:  # each warp multiplies its own part of K
-        PART: tl.constexpr = BLOCK_K * SPLIT
-        TILES: tl.constexpr = K // PART
-        offsets = tl.arange(0, SPLIT)[:, None, None] * BLOCK_K + rows[None, :, None] * PITCH + inner[None, None, :]
-        parts = tl.zeros((SPLIT, BLOCK_B, N), ACC)
-        for first in tl.static_range(0, TILES, AHEAD):
-            p_tiles = p_before + first * PART
-            tiles = gather(p_tiles, offsets, live[None, :, None], p_arrivals, target, EXCHANGE, min(AHEAD, TILES - first), PART)
-            for k in tl.static_range(min(AHEAD, TILES - first)):
-                parts = tl.dot(tiles[k], weights[first + k], parts, input_precision=PRECISION, out_dtype=ACC)
-        acc = tl.sum(parts, axis=0)
     return acc
+
+
+@triton.jit
+def sum_of(z, acc, SLOTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
+    """z + acc, added slot by slot: so the product's layout gives way to that of loads and stores, once, before the sum."""
+    if SLOTS == 1:
+        return z + acc
+    else:
+        z0, z1, z2, z3 = take(z, ROWS, UNITS)
+        a0, a1, a2, a3 = take(acc, ROWS, UNITS)
+        return put_slots(z0 + a0, z1 + a1, z2 + a2, z3 + a3, ROWS, UNITS)
 
 
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
@@ -142,7 +142,7 @@ def scan_forward(
     p_h0,  # [B, HIDDEN]
     p_hs,  # [T, B, HIDDEN]: out
     p_cs,  # [T + 1, B, HIDDEN], or without SAVE [1, ...]: in, c before the first step; out, c
-    p_w,  # [width, HIDDEN]
+    p_w,  # [width, HIDDEN]; of more than 16 bits [HIDDEN, width]
     p_reset,  # [T, B]: not 0 where the state is zero before the step
     p_arrivals,  # [batch tiles]: zeros
     steps,
@@ -156,12 +156,12 @@ def scan_forward(
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
     AHEAD: tl.constexpr,
     W_FIRST: tl.constexpr,
     PARTS: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
+    PADDED: tl.constexpr,
     RESET: tl.constexpr,
     SAVE: tl.constexpr,
     KEEP_GATES: tl.constexpr,
@@ -170,26 +170,35 @@ def scan_forward(
     WIDTH: tl.constexpr = SLOTS * HIDDEN
     N: tl.constexpr = SLOTS * BLOCK_H
     dtype: tl.constexpr = p_hs.dtype.element_ty
+    PACK: tl.constexpr = 2 if dtype.primitive_bitwidth == 16 else 1
+    # Without tensor cores threads read columns of W, adjacent in shared memory if they are in memory, else on one bank.
+    K_STRIDE: tl.constexpr = 1 if PACK == 2 else WIDTH
+    COLUMN_STRIDE: tl.constexpr = HIDDEN if PACK == 2 else 1
+    p_words = p_z.to(tl.pointer_type(tl.int32), bitcast=True) if PACK == 2 else p_z
     units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns = tl.program_id(0) * N + tl.arange(0, N)
     weights = ()
     if PLAN != "stepwise":
-        weights = resident_weights(p_w, columns, HIDDEN // (BLOCK_K * SPLIT), 1, HIDDEN, BLOCK_K, SPLIT, W_FIRST)
+        weights = resident_weights(p_w, columns, HIDDEN // BLOCK_K, K_STRIDE, COLUMN_STRIDE, BLOCK_K, W_FIRST)
     step_of_h = tl.cast(batch, tl.int64) * HIDDEN
     step_of_z = tl.cast(batch, tl.int64) * WIDTH
     for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
         rows = tile * BLOCK_B + tl.arange(0, BLOCK_B)
         live = rows < batch
+        present = tl.minimum(rows, batch - 1)
         own = rows[:, None] * HIDDEN + units[None, :]
         slots = rows[:, None] * WIDTH + columns[None, :]
+        # z comes a step early, in words of 32 bits that are taken apart where they are used: for elements the compiler would
+        # wait at the end of the step before, and for what is requested in this step, before the product.
+        words = rows[:, None] * (WIDTH // PACK) + (tl.program_id(0) * (N // PACK) + tl.arange(0, N // PACK))[None, :]
         mask = live[:, None]
         h = tl.load(p_h0 + own, mask=mask, other=0)
         c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             c = tl.load(p_cs + own, mask=mask, other=0).to(ACC)
+        z = tl.load(p_words + words, mask=mask, other=0)
         for t in range(steps):
             now = tl.cast(t, tl.int64)
-            z = tl.load(p_z + now * step_of_z + slots, mask=mask, other=0)
             keep = live
             if RESET:
                 keep = tl.load(p_reset + now * batch + rows, mask=live, other=0) == 0
@@ -197,14 +206,20 @@ def scan_forward(
                 c = tl.where(keep[:, None], c, 0.0)
             p_before = tl.where(t > 0, p_hs + (now - 1) * step_of_h, p_h0)
             acc = product(
-                h, p_before, rows, live, p_w, weights, columns, p_arrivals + tile, t * tl.num_programs(0),
-                HIDDEN, HIDDEN, N, WIDTH, 1, HIDDEN, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+                h, p_before, rows, live, present, p_w, weights, columns, p_arrivals + tile, t * tl.num_programs(0),
+                HIDDEN, HIDDEN, N, WIDTH, K_STRIDE, COLUMN_STRIDE, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST,
+                ACC, PRECISION,
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
             if CELL == "gru":  # n, which the state's product has no part of
                 acc = tl.where(columns[None, :] % SLOTS == 2, 0.0, acc)
-            pre = tl.where(columns[None, :] < hidden * SLOTS, z.to(ACC) + acc, 0.0)
+            z_now = unpacked(z, dtype, PACK)
+            to_come = rows[:, None] < tl.where(t + 1 < steps, batch, 0)
+            z = tl.load(p_words + (now + 1) * (step_of_z // PACK) + words, mask=to_come, other=0)
+            pre = sum_of(z_now.to(ACC), acc, SLOTS, BLOCK_B, BLOCK_H)
+            if PADDED:
+                pre = tl.where(columns[None, :] < hidden * SLOTS, pre, 0.0)
             gates = gates_of(pre, CELL, BLOCK_B, BLOCK_H)
             h_new, c = state_of(gates, h.to(ACC), c, CELL, BLOCK_B, BLOCK_H)
             h = h_new.to(dtype)
@@ -282,12 +297,12 @@ def scan_backward(
     BLOCK_B: tl.constexpr,
     BLOCK_H: tl.constexpr,
     BLOCK_K: tl.constexpr,
-    SPLIT: tl.constexpr,
     AHEAD: tl.constexpr,
     W_FIRST: tl.constexpr,
     PARTS: tl.constexpr,
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
+    PADDED: tl.constexpr,
     RESET: tl.constexpr,
     RECOMPUTE: tl.constexpr,
     CLIP: tl.constexpr,
@@ -315,12 +330,13 @@ def scan_backward(
     p_share = p_w + part * K * HIDDEN
     weights = ()
     if PLAN != "stepwise":
-        weights = resident_weights(p_share, summed, K // (BLOCK_K * SPLIT), HIDDEN, 1, BLOCK_K, SPLIT, W_FIRST)
+        weights = resident_weights(p_share, summed, K // BLOCK_K, HIDDEN, 1, BLOCK_K, W_FIRST)
     step_of_h = tl.cast(batch, tl.int64) * HIDDEN
     step_of_d = tl.cast(batch, tl.int64) * WIDTH
     for tile in range(tl.program_id(1), tl.cdiv(batch, BLOCK_B), tl.num_programs(1)):
         rows = tile * BLOCK_B + tl.arange(0, BLOCK_B)
         live = rows < batch
+        present = tl.minimum(rows, batch - 1)
         mask = live[:, None]
         own = rows[:, None] * HIDDEN + units[None, :]
         slots = rows[:, None] * WIDTH + columns[None, :]
@@ -332,12 +348,15 @@ def scan_backward(
         if DEFER and CELL == "lstm":
             dc_alone = tl.load(p_dc_alone + own, mask=mask, other=0)
         d = tl.load(p_after + slots, mask=mask, other=0)
+        c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        if CELL == "lstm":
+            c = tl.load(p_cs + steps * step_of_h + own, mask=mask, other=0).to(ACC)
         for s in range(steps):
             now = tl.cast(steps - 1 - s, tl.int64)
             upstream = tl.load(p_grad + now * step_of_h + own, mask=mask, other=0)
             h_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
             c_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
-            c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
+            c_stored = c_before
             keep = live
             if RESET:
                 keep = tl.load(p_reset + now * batch + rows, mask=live, other=0) == 0
@@ -346,7 +365,8 @@ def scan_backward(
             else:
                 gates = tl.load(p_gates + now * step_of_d + slots, mask=mask, other=0).to(ACC)
                 if RECOMPUTE:
-                    gates = tl.where(columns[None, :] < hidden * SLOTS, gates, 0.0)
+                    if PADDED:
+                        gates = tl.where(columns[None, :] < hidden * SLOTS, gates, 0.0)
                     gates = gates_of(gates, CELL, BLOCK_B, BLOCK_H)
             if CELL == "gru":
                 p_before = tl.where(s < steps - 1, p_hs + (now - 1) * step_of_h, p_h0)
@@ -354,14 +374,14 @@ def scan_backward(
                 if RESET:
                     h_before = tl.where(keep[:, None], h_before, 0.0)
             if CELL == "lstm":
-                c_before = tl.load(p_cs + now * step_of_h + own, mask=mask, other=0).to(ACC)
-                c = tl.load(p_cs + (now + 1) * step_of_h + own, mask=mask, other=0).to(ACC)
+                c_stored = tl.load(p_cs + now * step_of_h + own, mask=mask, other=0).to(ACC)
+                c_before = c_stored
                 if RESET:
                     c_before = tl.where(keep[:, None], c_before, 0.0)
             p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
             acc = product(
-                d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
-                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+                d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
+                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
             )  # fmt: skip
             if DEFER:
                 scale = clip_scale(
@@ -374,16 +394,19 @@ def scan_backward(
                     dc = dc * scale + dc_alone
                     p_later = tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after)
                     acc += product(
-                        d, p_later + part * K, rows, live, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
-                        K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, SPLIT, AHEAD, W_FIRST, ACC, PRECISION,
+                        d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
+                        s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD,
+                        W_FIRST, ACC, PRECISION,
                     )  # fmt: skip
             if PARTS > 1:
                 p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
-                acc = meet(acc, p_parts, rows, live, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE)
+                acc = meet(acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE)
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(later[:, None], acc, 0.0)
-            dh = tl.where(units[None, :] < hidden, dh + acc + upstream.to(ACC), 0.0)
+            dh = dh + acc + upstream.to(ACC)
+            if PADDED:
+                dh = tl.where(units[None, :] < hidden, dh, 0.0)
             if CLIP == "value":
                 dh = tl.where(dh > limit, limit, tl.where(dh < -limit, -limit, dh))
             elif CLIP == "norm" and not DEFER:
@@ -399,6 +422,7 @@ def scan_backward(
                 gradient, dh, dc = step_gradient(dh, nothing, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             else:
                 gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
+            c = c_stored
             d = gradient.to(dtype)
             put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
@@ -429,7 +453,6 @@ def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, *
         "BLOCK_B": tiles.block_b,
         "BLOCK_H": tiles.block_h,
         "BLOCK_K": tiles.block_k,
-        "SPLIT": tiles.split,
         "AHEAD": tiles.ahead,
         "W_FIRST": tiles.w_first,
         "PARTS": tiles.parts,

@@ -92,7 +92,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def describe_machine() -> dict[str, Any]:
-    """What a run's folder and a study's table record of where they were made, as JSON."""
+    """Describe the machine and the program for a run's folder or a study's table.
+
+    Returns:
+        Versions, platform, CPU, number of cores, GPU, command line and more, as JSON holds it; commit and whether the tree is
+        changed, in a git clone.
+    """
     about: dict[str, Any] = {
         "version": program_version(),
         "python": platform.python_version(),

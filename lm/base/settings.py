@@ -21,15 +21,19 @@ def setting(
     kind: type | None = None,
     **bounds: float,
 ) -> Any:
-    """A field.
+    """Define a field of a settings dataclass.
 
     Args:
-        default: says the type too; with ``many`` a tuple, and then the setting is one or more different values.
-        kind: the type where the default is None, which the setting may then be.
-        why: its line of help.
-        flag: the command line's name, where it is another one.
-        choices: the texts that it may be.
-        bounds: of a number, two of ``low`` or ``above`` (which is outside) and ``high`` or ``below`` (outside, too).
+        default: also determines the type; with ``many`` a tuple, and the setting is then one or more different values.
+        why: its help text.
+        flag: the command line's name, if it is another one.
+        choices: the texts that are allowed.
+        many: whether the setting holds several values.
+        kind: the type where the default is None, which is then allowed, too.
+        bounds: of a number, two of ``low`` or ``above`` (exclusive) and ``high`` or ``below`` (exclusive).
+
+    Returns:
+        The dataclass field.
     """
     return field(default=default, metadata={"why": why, "flag": flag, "choices": choices, "many": many, "kind": kind, **bounds})
 
@@ -80,7 +84,14 @@ class Flags(Settings):
 
 
 def expected(f: "Field[Any]") -> str:
-    """What a setting may be, in words."""
+    """Describe the values that a setting may have.
+
+    Args:
+        f: the field.
+
+    Returns:
+        Words for a sentence, such as "a whole number from 1 to 100".
+    """
     about, many = f.metadata, f.metadata.get("many")
     kind = _kind(f)
     if about.get("choices"):

@@ -107,13 +107,15 @@ def next_(
     model = opened(run, device)
     if prompt is not None:
         say_unknown(model, prompt)
-    found = lm.next_token(model, prompt)
+    distribution = lm.next_token(model, prompt)
     if as_json:
-        tokens = [{"token": word, "id": i, "probability": p, "bits": bits} for word, p, bits, i in found.top(top, unknown)]
-        what = {"run": str(run), "prompt": prompt, "entropy_nats": found.entropy, "types": model.tokenizer.size}
-        print(json.dumps(what | {"unknown": found.unknown, "top": tokens}, indent=1))
+        tokens = [
+            {"token": word, "id": i, "probability": p, "bits": bits} for word, p, bits, i in distribution.top(top, unknown)
+        ]
+        about = {"run": str(run), "prompt": prompt, "entropy_nats": distribution.entropy, "types": model.tokenizer.size}
+        print(json.dumps(about | {"unknown": distribution.unknown, "top": tokens}, indent=1))
     else:
-        bars(prompt, found, top, unknown)
+        bars(prompt, distribution, top, unknown)
 
 
 def score(
@@ -191,9 +193,9 @@ def eval_(
     other = lm.other_corpus(model, corpus, encoding) if corpus else None
     compared = lm.compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
     if as_json:
-        scores = [{"name": name, **found.as_dict()} for name, found in compared.scores]
-        what = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
-        print(json.dumps(what | {"scores": scores, "warnings": compared.warnings}, indent=1))
+        scores = [{"name": name, **score.as_dict()} for name, score in compared.scores]
+        about = {"run": str(run), "corpus": compared.corpus, **vars(how), "types": model.tokenizer.size}
+        print(json.dumps(about | {"scores": scores, "warnings": compared.warnings}, indent=1))
     else:
         evaluation_table(model, how, compared)
 
@@ -221,10 +223,10 @@ def say_unknown(model: "lm.Run", prompt: str) -> None:
 
 
 def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
-    """The prompt itself, or what a file or standard input holds, without the line ends at its end, as $(cat FILE) gives it.
+    """The prompt, or the content of a file or standard input without final line ends, like $(cat FILE).
 
     Raises:
-        InputError: where both are given, or where there is no text.
+        InputError: if both are given, or there is no text.
     """
     if file is not None and prompt is not None:
         raise InputError("give either --prompt or --prompt-file, not both")
@@ -241,23 +243,23 @@ def _prompt(prompt: str | None, file: Path | None, encoding: str) -> str | None:
     return text
 
 
-def _standard_input(what: str) -> bytes:
+def _standard_input(subject: str) -> bytes:
     if sys.stdin is None:
-        raise InputError(f"standard input is closed, so {what} cannot be read from it; give it as an argument or as a file")
+        raise InputError(f"standard input is closed, so {subject} cannot be read from it; give it as an argument or as a file")
     if sys.stdin.isatty():
-        print(f"lm: type {what}; Ctrl-D on a line of its own ends it", file=sys.stderr)
+        print(f"lm: type {subject}; Ctrl-D on a line of its own ends it", file=sys.stderr)
     try:
         return sys.stdin.buffer.read()
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
-        raise InputError(f"{what} cannot be read from standard input: {why}; give it as an argument or as a file") from None
+        raise InputError(f"{subject} cannot be read from standard input: {why}; give it as an argument or as a file") from None
 
 
 def _training_text(model: "lm.Run", place: str = "") -> "lm.TrainingText | None":
-    """The words that the model was trained on; None, with a word on stderr, where they are no longer there.
+    """The words that the model was trained on; None, with a line on stderr, if the text is gone.
 
     Raises:
-        InputError: where they are not at the ``place`` that is given.
+        InputError: if the text is not at the given ``place``.
     """
     from recurrent_lm.lm.text.data import open_moved
 

@@ -51,7 +51,7 @@ MATTER = (
 
 
 def _flags(matter: tuple[str, ...] = ()) -> list[inspect.Parameter]:
-    """One option a setting; unset ones are None, so that presets and files show through. Those that ``matter`` are shown."""
+    """One option for each setting; options left out are None, so that presets and files apply. ``matter`` are shown."""
     parameters = []
     for section, f in RunConfig.settings():
         flag, default = flag_of(f), f.default
@@ -173,6 +173,7 @@ def _left(folders: list[Path]) -> str:
 
 
 def _follow() -> None:
+    """Train as a process that is not the first: the settings come from the first, and nothing is printed."""
     from recurrent_lm.lm.commands import trainer
 
     trainer.follow()
@@ -249,8 +250,8 @@ def list_corpora() -> None:
 
     [dim]lm corpora list[/dim]
     """
-    for name, what in EMBEDDED.items():
-        print(f"{name:11}{what}")
+    for name, description in EMBEDDED.items():
+        print(f"{name:11}{description}")
     for name, remote in downloads.REMOTE.items():
         missing = "" if os.path.lexists(downloads.place(name)) else f" (not downloaded yet: lm corpora download {name})"
         print(f"{name:11}{remote.what}{missing}")
@@ -296,7 +297,7 @@ def show(
 
 
 def _of_typer(error: Any, arguments: list[str]) -> str:
-    """A usage error as a sentence. Typer's own speak of parsing where a value has the wrong type."""
+    """A usage error as a sentence; typer's own messages speak of parsing."""
     if (name := getattr(error, "option_name", "")) and error.ctx:
         if not name.startswith("--"):  # -rnn_size, of which typer names -r
             name = next((a.partition("=")[0] for a in arguments if a.startswith(name)), name)
@@ -304,21 +305,21 @@ def _of_typer(error: Any, arguments: list[str]) -> str:
         has = {opt for p in params if p.param_type_name == "option" for opt in p.opts}
         has |= {(p.metavar or "").strip("[]") for p in params if p.param_type_name == "argument"}
         if here := meant(name, path.split()[-1], has):
-            what = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
+            meaning = f"the command {here}" if here.startswith("lm ") else f"the argument {here}" if here.isupper() else here
             every = "--help-all" if path.endswith(" train") else "--help"
-            return f"{name} is {what} here; {path} {every} lists every option"
+            return f"{name} is {meaning} here; {path} {every} lists every option"
     param, cause = getattr(error, "param", None), error.__cause__
     if param and hasattr(cause, "errors"):
-        found = cause.errors()[0]
-        kind = {"int": "a whole number", "float": "a number"}.get(found["type"].partition("_")[0])
+        detail = cause.errors()[0]
+        kind = {"int": "a whole number", "float": "a number"}.get(detail["type"].partition("_")[0])
         if kind:
-            few = " of fewer digits" if found["type"].endswith("_size") else ""
+            few = " of fewer digits" if detail["type"].endswith("_size") else ""
             name = param.opts[0] if param.param_type_name == "option" else param.make_metavar()
-            return f"{name} must be {kind}{few}, not {shown(found['input'])}"
+            return f"{name} must be {kind}{few}, not {shown(detail['input'])}"
         bounds = {"greater_than_equal": ("ge", "at least"), "less_than_equal": ("le", "at most")}
-        if found["type"] in bounds:
-            key, words = bounds[found["type"]]
-            return f"{param.opts[0]} must be {words} {found['ctx'][key]:,}, not {shown(found['input'])}"
+        if detail["type"] in bounds:
+            key, words = bounds[detail["type"]]
+            return f"{param.opts[0]} must be {words} {detail['ctx'][key]:,}, not {shown(detail['input'])}"
     return str(error.format_message() if hasattr(error, "format_message") else error)
 
 
@@ -341,13 +342,15 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
     console.program = name
     if "OMP_WAIT_POLICY" not in os.environ:  # the user's wish; the finer setting would override it
         os.environ.setdefault("GOMP_SPINCOUNT", SPINS)  # read when torch is loaded
+    # Buffers of 2 MB and more in pages of 2 MB: an update of 2 x 200 units and 10,000 words makes 6,000 page faults otherwise.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by torch
     for closed in [name for name in ("stdout", "stderr") if getattr(sys, name) is None]:
-        # The next file that is opened would get its number, and what is printed.
+        # The next file that is opened would get this descriptor, and so the output.
         setattr(sys, closed, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a character that the terminal lacks is no reason to crash
-    # Only what stands above UsageError is shared by all of typer's complaints about a command line.
+            stream.reconfigure(errors="replace")  # characters that the terminal lacks are replaced
+    # The only class that all of typer's usage errors share.
     usage_error: Any = typer.BadParameter.__mro__[2]
     typed = sys.argv[1:] if arguments is None else arguments
     try:
@@ -357,7 +360,7 @@ def run_app(application: typer.Typer, name: str, arguments: list[str] | None = N
     except (BrokenPipeError, SystemExit) as error:  # typer makes a SystemExit of a broken pipe
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             return int(error.code or 0)
-        silence()  # whoever read us has enough
+        silence()  # the reader closed the pipe
         return 0
     except KeyboardInterrupt:  # while typer was still reading the command line
         return 130

@@ -1,4 +1,4 @@
-"""What the command line says about corpora, models and runs."""
+"""The output of commands about corpora, models and runs."""
 
 import csv
 import shlex
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 LLAMA_TOKENS = 15e12  # (Grattafiori et al. 2024)
-TRIMMED = 0.01  # share of the training tokens from which their loss is worth a line
+TRIMMED = 0.01  # share of trimmed training tokens above which they are reported
 WORDS_A_MINUTE = 130  # of a speech (Yuan, Liberman & Cieri 2006 give 120 to 180 for English)
 
 
 def introduction(training: "Training") -> str:
-    """What is about to be trained, on how much, and where it will be."""
+    """The lines before a training: text, model, batches, machine and run folder."""
     config, data = training.config, training.data
     model, machine = config.model, config.machine
     words = word_counts((text for _, text in data.corpus.documents), config.tokens.split, config.tokens.lower).total()
@@ -63,7 +63,7 @@ def introduction(training: "Training") -> str:
 
 
 def result(training: "Training", scores: "dict[str, Score]") -> str:
-    """The best model's figures, and what to do with it."""
+    """The best model's figures, and the next command to try."""
     at, raw = training.at, training.data.tokenizer.raw_is
     of = f" of {raw}" if raw else ""
     lines = [f"best after epoch {at.best_epoch} of {at.epoch}:"]
@@ -88,7 +88,7 @@ def _next_commands(training: "Training") -> list[list[str]]:
 
 
 def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
-    """What ``lm eval`` prints."""
+    """The output of ``lm eval``."""
     from recurrent_lm.lm.scoring.evaluate import parts
 
     stream, raw = compared.stream, run.tokenizer.raw_is
@@ -108,7 +108,7 @@ def evaluation_table(run: "Run", how: "How", compared: "Compared") -> None:
 
 
 def runs_table(folder: Path, as_csv: bool = False) -> None:
-    """One line a run; as CSV with every column."""
+    """One line for each run; as CSV with every column."""
     from recurrent_lm.lm.runs.folder import summaries
 
     rows = list(summaries(folder))
@@ -156,7 +156,7 @@ def params_table(vocabulary: int, config: ModelConfig) -> None:
 
 
 def corpus_report(config: RunConfig, top: int) -> None:
-    """What ``lm corpora show`` prints."""
+    """The output of ``lm corpora show``."""
     data = lm.prepare(config)
     documents = [text for _, text in data.corpus.documents]
     words = word_counts(documents, config.tokens.split, config.tokens.lower)
@@ -201,5 +201,5 @@ def _count(number: int, thing: str) -> str:
 
 
 def _console() -> Console:
-    # A pipe has no width; wide enough that a grep finds whole rows.
+    # A pipe has no width; this one keeps each row on a line, for grep.
     return Console(width=None if sys.stdout and sys.stdout.isatty() else 1000, highlight=False)

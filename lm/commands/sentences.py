@@ -7,7 +7,7 @@ from recurrent_lm.lm.base.errors import Diverged, InputError, Stopped
 
 
 def sentence_of(error: Exception) -> tuple[str, int] | None:
-    """What to say of an error that a user can mend, and the exit code; None for others."""
+    """The message and exit code of an error that a user can mend; None for others."""
     if isinstance(error, Stopped):
         return str(error), 128 + error.signum
     if isinstance(error, Diverged):
@@ -18,7 +18,7 @@ def sentence_of(error: Exception) -> tuple[str, int] | None:
 
 
 def _of_the_system(error: OSError) -> str:
-    """What to do where the disk or a permission is in the way."""
+    """The message for an error of the disk or a permission, with what to do."""
     if not error.filename and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF):  # all files have names
         silence()
         return f"{unwritten(error)}; send it elsewhere"

@@ -1,4 +1,4 @@
-"""Distributions and surprise for people to look at: bars and colours in the terminal, and a page."""
+"""Distributions and surprise for people: bars and colours in the terminal, and a page."""
 
 import math
 import sys
@@ -20,33 +20,34 @@ BAR = 40
 
 
 def colour(bits: float) -> str:
-    """The colour of a token of that many bits."""
+    """The colour of a token with this surprise in bits."""
     return COLOURS[sum(bits >= edge for edge in EDGES)]
 
 
 def visible(text: str) -> str:
-    """A token with its white space and control characters shown."""
+    """A token with visible white space and control characters."""
     return "".join(c if c.isprintable() and c != " " else "␣" if c == " " else repr(c)[1:-1] for c in text)
 
 
-def bars(prompt: str | None, found: Next, top: int, unknown: bool, option: str = "--unknown") -> None:
+def bars(prompt: str | None, distribution: Next, top: int, unknown: bool, option: str = "--unknown") -> None:
     """P(v | prompt) of the likeliest tokens, each with a bar, and how much <unk> holds where it is not among them.
 
     Args:
         option: what lets <unk> be ranked among the tokens.
     """
-    shown = found.top(top, unknown)
+    shown = distribution.top(top, unknown)
     labels = [visible(token.word) for token in shown]
     width = max(map(len, [*labels, "others"]))
     given = "beginning of a document" if prompt is None else prompt
-    print(f"P(v | {given}), the likeliest {len(shown)} of {found.tokenizer.size:,}:")
+    print(f"P(v | {given}), the likeliest {len(shown)} of {distribution.tokenizer.size:,}:")
     for label, token in zip(labels, shown, strict=True):
         print(f"{label:>{width}} {token.probability:7.2%} {'█' * round(BAR * token.probability / shown[0].probability)}")
-    apart = 0.0 if unknown else found.unknown
+    apart = 0.0 if unknown else distribution.unknown
     print(f"{'others':>{width}} {max(1 - math.fsum(token.probability for token in shown) - apart, 0):7.2%}")
-    if found.tokenizer.unknown_ids and not unknown:
+    if distribution.tokenizer.unknown_ids and not unknown:
         print(f"{'<unk>':>{width}} {apart:7.2%} for all words that the vocabulary lacks; {option} ranks it with the others")
-    print(f"entropy {found.bits:.2f} bits: as uncertain as an even choice among {math.exp(found.entropy):,.1f} tokens")
+    even = math.exp(distribution.entropy)
+    print(f"entropy {distribution.bits:.2f} bits: as uncertain as an even choice among {even:,.1f} tokens")
 
 
 def summary(scored: ScoredText) -> str:
@@ -63,7 +64,7 @@ def summary(scored: ScoredText) -> str:
 
 
 def print_scored(scored: ScoredText) -> None:
-    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, its rank and its text."""
+    """The text in colours in a terminal that has them; elsewhere one token a line with its nats, rank and text."""
     console = Console(highlight=False)
     if not (sys.stdout and sys.stdout.isatty()) or console.no_color or not console.color_system:
         print("nats\trank\ttoken")
@@ -106,15 +107,15 @@ def _piece(piece: Surprise) -> dict[str, Any]:
 
 
 def page(scored: ScoredText, run: str, source: str) -> str:
-    """A page of its own: the text, each token coloured, with its figures where the pointer rests."""
+    """A page with the text, each token coloured, with its figures under the pointer."""
     from jinja2 import Environment
 
     template = files("recurrent_lm.lm").joinpath("templates/surprise.html").read_text(encoding="utf-8")
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     pieces = [{"text": p.text, "colour": colour(p.total / math.log(2)), "title": _title(p)} for p in scored.pieces]
     text = " ".join([summary(scored), *scored.doubts])
-    what = {"pieces": pieces, "summary": text, "legend": legend_entries(), "run": run, "source": source}
-    return environment.from_string(template).render(**what)
+    context = {"pieces": pieces, "summary": text, "legend": legend_entries(), "run": run, "source": source}
+    return environment.from_string(template).render(**context)
 
 
 def _title(piece: Surprise) -> str:

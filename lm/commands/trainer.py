@@ -18,7 +18,7 @@ from recurrent_lm.lm.training import start as start
 
 
 def in_processes(processes: int, config: Callable[[], RunConfig], typed: list[str]) -> None:
-    """Where several processes are wished and not started yet: run this command line in each, and exit when they have ended."""
+    """If several processes are asked for and not started yet: run this command line in each, and exit with them."""
     started = place()[1]
     if processes == 1 or processes == started:
         return

@@ -69,20 +69,20 @@ class Page:
 
 
 def model_page(run: Run, data: Data | None, *, int8: bool = False, title: str = "", prompts: tuple[str, ...] = ()) -> Page:
-    """The page of a run.
+    """Build the page of a run.
 
     Args:
-        run: on the CPU.
+        run: a trained model on the CPU.
         data: the run's texts, on which rounding, copying and units are measured; None leaves that out.
         int8: matrices in 8 bits instead of 16.
-        title: its heading; "" for the corpus's name.
+        title: its heading; "" takes the corpus's name.
         prompts: texts to begin with; without any, beginnings of sentences of the validation text.
 
     Returns:
-        The HTML text, and what was measured on the run's texts.
+        The HTML, with the measured costs.
 
     Raises:
-        InputError: for weights that are not finite, for prompts that are no text, and for byte pairs of another program.
+        InputError: for weights that are not finite, prompts that are no text, and byte pairs of another program.
     """
     for prompt in prompts:
         encode_prompt(run, prompt)

@@ -94,7 +94,14 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
 
 
 def runs_in(path: Path) -> list[Path]:
-    """The run that a folder is, or those right in it in name order; ``path`` itself where there is none."""
+    """Find runs.
+
+    Args:
+        path: a run folder, or a folder of run folders.
+
+    Returns:
+        The run itself, or the runs directly in the folder in name order; ``path`` itself if there is none.
+    """
     if is_run(path) or not path.is_dir():
         return [path]
     return sorted(p for p in path.iterdir() if is_run(p)) or [path]

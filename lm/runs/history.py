@@ -41,10 +41,16 @@ class History:
 
 
 def history(path: str | Path) -> History:
-    """The history of a run.
+    """Read a run's logs and settings.
+
+    Args:
+        path: the run folder.
+
+    Returns:
+        The history of the run.
 
     Raises:
-        InputError: when there is no such run, or a file of it is damaged.
+        InputError: if there is no such run, or one of its files is damaged.
     """
     path = only_run(Path(path))
     if not path.is_dir():

@@ -56,7 +56,7 @@ def new_training(
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
     config = _absolute(config)
-    settled, why = resources.settle(config.machine)
+    settled, why = resources.settle(config.machine, config.model, config.batches.rows)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
@@ -100,19 +100,23 @@ def train(
     quiet: bool = False,
     **settings: Any,
 ) -> runs.Run:
-    """Train a model on a corpus and give the best one, as ``lm train`` and ``lm.load`` do.
+    """Train a model on a corpus and return the best one, as ``lm train`` and ``lm.load`` do.
 
     Args:
-        corpus: a corpus's name, a file or a folder; or complete settings, which are then taken as they are.
+        corpus: a corpus's name, a file or a folder; or complete settings, which are then used as they are.
         path: the new run's folder; runs/NAME if left out.
         preset: settings that come with the program, such as "quick-word".
         each_epoch: called after each epoch with its figures as epochs.jsonl has them (``valid_loss``, ``valid_perplexity``,
-            ``valid_bits_per_byte``, ..) and with the ``text`` that the model wrote behind the ``prompt``.
+            ``valid_bits_per_byte``, ..) and with the ``text`` that the model wrote after the ``prompt``.
+        quiet: print nothing.
         settings: by the names of the TOML file: ``lr=0.002, cell="gru", kind="char", epochs=5``.
 
+    Returns:
+        The best model, as ``lm.load`` returns it.
+
     Raises:
-        InputError: for settings or a text that cannot be trained on, before anything is made.
-        Diverged: when a number stops being finite.
+        InputError: for settings or a text that cannot be trained on, before anything is created.
+        Diverged: if a loss or gradient is no longer finite.
     """
     whole = isinstance(corpus, RunConfig)
     base = corpus if isinstance(corpus, RunConfig) else RunConfig()
@@ -151,7 +155,7 @@ def begin(
 def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
     """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
 
-    They were chosen for words (docs/LITTLE_TEXT.md), and on the corpora that have names there is more text.
+    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
 
     Args:
         given: names of settings that somebody chose, which stay.

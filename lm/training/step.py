@@ -72,8 +72,7 @@ class Step:
         self.clip = parse_clip(config.training.clip)
         self.backend = config.machine.backend
         self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
-        # On a CPU, recurrences gain nothing from halves.
-        self.halves = self.compute_dtype is not None and config.machine.device.startswith("cuda")
+        self.halves = self.compute_dtype is not None
         self.ranks: Alone = ALONE
 
     def __call__(

@@ -4,6 +4,7 @@ import math
 
 import pandas as pd
 
+from recurrent_lm.studies.clipping.figures.clipping_cliff import CUT
 from recurrent_lm.studies.clipping.figures.clipping_kinds import NAMES
 from recurrent_lm.studies.clipping.table import trainings
 from recurrent_lm.studies.engine.answers import Answer
@@ -44,7 +45,8 @@ def _cliff(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     probes = table[(table["part"] == "cliff") & (table["kind"] == "ridge") & (table["quantity"] == "dE/db")]
     if probes.empty:
         return ""
-    at = probes.sort_values("value", key=abs).iloc[-1]
+    here = probes[probes["w"] == CUT]  # where the picture is cut
+    at = (probes if here.empty else here).iloc[0]
     steep = float(f"{abs(at['value']):.3g}")
     return f"On the wall the error falls {steep:,.0f} times as fast as b grows, at w = {at['w']:g}."
 

@@ -24,8 +24,15 @@ class Answer:
 
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
-    """The study's answer, ``answer`` of its module ``answer``; None where it has none or the table does not decide it, as where
-    one of its numbers is nan or infinite."""
+    """The study's answer to its question, from ``answer`` of its module ``answer``.
+
+    Args:
+        table: a study's table.
+        claims: from ``verdicts``.
+
+    Returns:
+        A sentence and the figure that proves it; None if the study has none, or one of its numbers is nan or infinite.
+    """
     module = _module(table.attrs["study"])
     found: Answer | None = module.answer(table, claims) if module else None
     return None if found and NO_NUMBER.search(found.sentence) else found
@@ -38,8 +45,16 @@ def uncertain(claims: "pd.DataFrame") -> str:
 
 
 def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
-    """What a plot proves, one short sentence with its number for a heading, as ``FINDINGS`` of the study's module ``answer``
-    make it; empty where they have none or the number is missing."""
+    """The result of one figure, from ``FINDINGS`` of the study's module ``answer``.
+
+    Args:
+        table: a study's table.
+        claims: from ``verdicts``.
+        plot: the figure's name.
+
+    Returns:
+        One short sentence with its number; empty if there is none or the number is missing.
+    """
     found = getattr(_module(table.attrs["study"]), "FINDINGS", {}).get(plot)
     told = str(found(table, claims)) if found else ""
     return "" if NO_NUMBER.search(told) else told

@@ -7,10 +7,18 @@ from recurrent_lm.studies.gradient_lag.study import Study
 
 
 def lag_profile(run: str, windows: int = 8, lags: int = 40) -> list[tuple[int, float]]:
-    """(lag, median norm over windows of the part of dL(t)/dW_h at step t - lag) of a run's last layer.
+    """Measure how far back the gradient of a trained run reaches (lecture, slide BPTT).
+
+    Args:
+        run: the run folder.
+        windows: positions in the validation text.
+        lags: steps back.
+
+    Returns:
+        (lag, median norm over windows of the part of dL(t)/dW_h at step t - lag) of the run's last layer.
 
     Raises:
-        InputError: when the run's text is not there, or its validation text too short.
+        InputError: if the run's text is missing, or its validation text is too short.
     """
     study = Study(run=run, windows=windows, lags=lags, warmup=lags)
     study.prepare()

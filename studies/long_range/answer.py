@@ -70,6 +70,8 @@ def _needed(table: "pd.DataFrame") -> list[float]:
     rows = table[(table["part"] == "history") & table["method"].isin(["dropped", "all"])]
     for _, of in rows.groupby(["task", "cell"], sort=False):
         nats = of.groupby("steps")["nats"].mean().sort_index()
+        if not nats.map(math.isfinite).all():
+            continue
         whole = nats.iloc[0] - nats.iloc[-1]
         reached = nats[nats.iloc[0] - nats >= 0.9 * whole].index if whole > 0 else []
         needed.append(float(reached[0]) if len(reached) else math.nan)

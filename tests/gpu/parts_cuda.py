@@ -171,10 +171,10 @@ def _autocast(where: Where, make: Callable[[], Case], plan: str) -> dict[str, fl
     """Gradients of float32 parameters, as near the truth as the textbook's in halves."""
     case = make()
     with torch.autocast(where.device, case.dtype):
-        found = case(torch.float32, backend="triton", plan=plan)
-    assert found[0].dtype == case.dtype
-    assert {g.dtype for g in found[1 + case.states :]} == {torch.float32}
-    return near([f.to(case.dtype) for f in found], case(case.dtype, backend="eager"), case(backend="eager"))
+        results = case(torch.float32, backend="triton", plan=plan)
+    assert results[0].dtype == case.dtype
+    assert {g.dtype for g in results[1 + case.states :]} == {torch.float32}
+    return near([f.to(case.dtype) for f in results], case(case.dtype, backend="eager"), case(backend="eager"))
 
 
 def _odd_addresses(make: Callable[[], Case]) -> Any:
@@ -182,9 +182,9 @@ def _odd_addresses(make: Callable[[], Case]) -> Any:
     case = make()
 
     def moved(tensor: Tensor) -> Tensor:
-        there = torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
-        assert there.data_ptr() % 16
-        return there
+        present = torch.cat([tensor.new_zeros(1), tensor.flatten()])[1:].view(tensor.shape)
+        assert present.data_ptr() % 16
+        return present
 
     case.place = moved
     return agrees(case)

@@ -51,12 +51,12 @@ def _drop_in(name: str, dtype: torch.dtype, where: Where) -> dict[str, float]:
         loss = (output * upstream.to(kind)).sum() + sum(s.sum() for s in states)
         return [output.detach(), *(s.detach() for s in states), *torch.autograd.grad(loss, [leaf, *module.parameters()])]
 
-    made = []
+    rows = []
     for backend, kind in (("triton", dtype), ("eager", torch.float64)):
         module = ours(*sizes, backend=backend).to(dtype).to(where.device)
         module.load_state_dict(reference.state_dict(), strict=True)
-        made.append(found(module.to(kind)))
-    return near(made[0], found(reference), made[1])
+        rows.append(found(module.to(kind)))
+    return near(rows[0], found(reference), rows[1])
 
 
 def _opcheck(name: str, where: Where) -> None:
@@ -118,24 +118,24 @@ def _replays(backend: str, precision: str, where: Where) -> dict[str, float]:
     except ImportError as error:
         raise Skip(f"the trainer needs what is not installed here: {error}") from None
     size, steps = (Size(50, 8, 1, 3, 4), 3) if where.tiny else (Size(1000, 200, 2, 20, 35), 30)
-    made = []
+    rows = []
     for recorded in (False, True):
         _, _, training = graphed(size, precision, backend, where.device)
-        graph, batches, found, waiting = training.graph, training.batches, [], []
+        graph, batches, results, waiting = training.graph, training.batches, [], []
         with one_program() if where.tiny else nullcontext():
             for n in range(steps):
                 training.at.lr = 1.0 if n < steps // 2 else 0.25
                 batch = batches[n % len(batches)]
                 if not recorded:
-                    found.append(training.update(batch)[:2])
+                    results.append(training.update(batch)[:2])
                     continue
                 waiting.append(graph.begin(batch, n))
                 if len(waiting) > 1:
-                    found.append(waiting.pop(0)()[:2])
-            found += [read()[:2] for read in waiting]
-        made.append(torch.tensor(found))
+                    results.append(waiting.pop(0)()[:2])
+            results += [read()[:2] for read in waiting]
+        rows.append(torch.tensor(results))
         assert where.tiny or graph.recorded == recorded, "nothing was recorded"
-    plain, ours = made
+    plain, ours = rows
     assert len({round(float(loss), 4) for loss in plain[:, 0]}) > 1, "losses that are all the same prove nothing"
     worst = float((plain - ours).abs().max())
     assert worst < (1e-3 if precision == "float32" else 2e-2), f"losses or norms differ by {worst:.1e}"

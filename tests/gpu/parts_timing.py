@@ -78,7 +78,7 @@ def linear(where: Where) -> Iterator[Check]:
         yield Check(f"linear N={n} d={d} V={v}", partial(_linear, where, n, d, v, compiled), 240)
 
 
-def _peak(where: Where, what: str) -> dict[str, Any]:
+def _peak(where: Where, name: str) -> dict[str, Any]:
     from recurrent_lm.studies.timing import peaks
 
     works = {
@@ -86,17 +86,17 @@ def _peak(where: Where, what: str) -> dict[str, Any]:
         "product": lambda: peaks.product(128 if where.stub else 8192, "bfloat16", where.device),
         "launch": lambda: peaks.launch(where.device),
     }
-    return _timed(where, works[what](), [what])
+    return _timed(where, works[name](), [name])
 
 
 def _recurrence(where: Where, cell: str, direction: str, dtype: str, batch: int, hidden: int, steps: int) -> dict[str, Any]:
     from recurrent_lm.studies.timing.recurrences import recurrence
 
     work = recurrence(cell, direction, dtype, batch, hidden, steps, where.device)
-    found = _timed(where, work, ["kernels:triton", "torch.nn"])
-    for row in found["rows"]:
+    timed = _timed(where, work, ["kernels:triton", "torch.nn"])
+    for row in timed["rows"]:
         row["us_a_step"] = None if row["median"] is None else row["median"] / steps * 1e6
-    return found
+    return timed
 
 
 def _trace(where: Where, cell: str, dtype: str, batch: int, hidden: int, steps: int) -> dict[str, Any]:
@@ -116,13 +116,13 @@ def _trace(where: Where, cell: str, dtype: str, batch: int, hidden: int, steps: 
 
     both = works["forward+backward"]
     peers = {"plain": lambda: plain, "traced": lambda: Peer(traced, traced)}
-    found = _timed(where, Work(peers, both.reference, both.allowed, both.flops, both.bytes), list(peers))
-    found["rows"] += _timed(where, works["forward"], ["kernels:triton"])["rows"]
-    times = {row["variant"]: row["median"] for row in found["rows"]}
+    timed = _timed(where, Work(peers, both.reference, both.allowed, both.flops, both.bytes), list(peers))
+    timed["rows"] += _timed(where, works["forward"], ["kernels:triton"])["rows"]
+    times = {row["variant"]: row["median"] for row in timed["rows"]}
     if None not in times.values():
         backward = times["plain"] - times["kernels:triton"]
-        found["share_of_backward"] = (times["traced"] - times["plain"]) / backward if backward > 0 else None
-    return found
+        timed["share_of_backward"] = (times["traced"] - times["plain"]) / backward if backward > 0 else None
+    return timed
 
 
 def _logits(where: Where, direction: str, n: int, v: int, compiled: bool) -> dict[str, Any]:
@@ -195,10 +195,10 @@ def _timed(where: Where, work: Any, names: list[str]) -> dict[str, Any]:
     """A row a variant: the median and quartiles in seconds, error, memory; and why it was not timed, where it was not."""
     from recurrent_lm.studies.timing.trial import Entry, trial
 
-    there = [name for name in names if name in work.peers]
-    samples = trial(work, [Entry(name) for name in there], ("hot",), 2 if where.tiny else ROUNDS, where.device)
+    items = [name for name in names if name in work.peers]
+    samples = trial(work, [Entry(name) for name in items], ("hot",), 2 if where.tiny else ROUNDS, where.device)
     rows = []
-    for name in there:
+    for name in items:
         own = [s for s in samples if s["variant"] == name]
         seconds = [s["seconds"] for s in own if s["status"] == "timed"]
         spread = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [None] * 3

@@ -93,10 +93,10 @@ class Results:
         state = "did not end" if self._seconds is None else f"took {self._seconds:.0f} s"
         lines = ["# GPU check", "", f"`{self.about['command']}` {state}. {about}.", ""]
         for title, statuses in (("Failed", ("failed",)), ("Not run", ("not run",)), ("Skipped", ("skipped",))):
-            found = [c for c in self.checks if c["status"] in statuses]
-            if found:
-                lines += [f"## {title}: {len(found)}", ""]
-                lines += [f"* {c['part']}, {c['check']}: {c['note']}" for c in found] + [""]
+            results = [c for c in self.checks if c["status"] in statuses]
+            if results:
+                lines += [f"## {title}: {len(results)}", ""]
+                lines += [f"* {c['part']}, {c['check']}: {c['note']}" for c in results] + [""]
         lines += [
             "## Checks",
             "",
@@ -163,30 +163,30 @@ class Results:
 
     def _targets(self) -> list[str]:
         """The aims for an H100, met or missed; where one was not measured, nothing is said."""
-        said = []
+        lines = []
         for work, most in TARGETS:
             if (ours := self._median(work, "kernels:triton")) is not None:
-                said.append(f"{work}: {ours * 1e3:.2f} ms, aim {most * 1e3:.1f} ms: {_met(ours <= most)}")
+                lines.append(f"{work}: {ours * 1e3:.2f} ms, aim {most * 1e3:.1f} ms: {_met(ours <= most)}")
         for work, least in TIMES_FASTER:
             ours, theirs = self._median(work, "kernels:triton"), self._median(work, "torch.nn")
             if ours is not None and theirs is not None:
-                said.append(
+                lines.append(
                     f"{work}: {theirs / ours:.2f} times as fast as torch.nn, aim {least}: {_met(theirs / ours >= least)}"
                 )
         for check in self.checks:
             share = check["numbers"].get("share_of_backward")
             if share is not None:
-                said.append(
+                lines.append(
                     f"{check['check']}: {share:.1%} of the backward pass, aim {TRACE_SHARE:.0%}: {_met(share <= TRACE_SHARE)}"
                 )
         copy = next((r for r in self.timings if r["work"] == "copy" and r["median"]), None)
         for row in self.timings:
             if copy and row["shard"] == "logits" and row["variant"] == "kernels:triton" and row["median"]:
                 share = row["bytes"] / row["median"] / (copy["bytes"] / copy["median"])
-                said.append(
+                lines.append(
                     f"{row['work']}: {share:.0%} of the bandwidth of a copy, aim {COPY_SHARE:.0%}: {_met(share >= COPY_SHARE)}"
                 )
-        return [f"* {line}" for line in said]
+        return [f"* {line}" for line in lines]
 
 
 def _time(row: dict[str, Any]) -> str:

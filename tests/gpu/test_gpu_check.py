@@ -58,8 +58,8 @@ def test_each_way_to_fail_is_one_check(gpu_check: Any, tmp_path: Path, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     results = gpu_check.Results(tmp_path / "out", {"gpu": "none", "command": "this"})
     gpu_check.run_shard(gpu_check.Shard("fake", "all"), "cpu", results, time.monotonic() + 100)
-    found = {c["check"]: (c["status"], c["note"]) for c in results.checks}
-    assert found == {
+    values = {c["check"]: (c["status"], c["note"]) for c in results.checks}
+    assert values == {
         "fine": ("ok", ""),
         "fails": ("failed", "one and one"),
         "hangs": ("failed", "hangs: nothing was heard for 0 s"),
@@ -71,7 +71,7 @@ def test_each_way_to_fail_is_one_check(gpu_check: Any, tmp_path: Path, monkeypat
     }
     assert results.bad()
     with (tmp_path / "out" / "checks.csv").open() as file:
-        assert [(row["check"], row["status"]) for row in csv.DictReader(file)] == [(n, s) for n, (s, _) in found.items()]
+        assert [(row["check"], row["status"]) for row in csv.DictReader(file)] == [(n, s) for n, (s, _) in values.items()]
     with (tmp_path / "out" / "timings.csv").open() as file:
         assert [(row["work"], row["variant"], row["median"]) for row in csv.DictReader(file)] == [("fine", "a", "0.25")]
     summary = (tmp_path / "out" / "summary.md").read_text()
@@ -127,8 +127,8 @@ def test_without_a_gpu_it_is_one_sentence() -> None:
 
 def test_without_a_c_compiler_it_is_one_sentence(gpu_check: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Triton would fail at each launch. Python's headers count as well."""
-    there = subprocess.CompletedProcess([], 0, json.dumps({"gpu": "one"}), "")
-    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: there)
+    present = subprocess.CompletedProcess([], 0, json.dumps({"gpu": "one"}), "")
+    monkeypatch.setattr(gpu_check.subprocess, "run", lambda *_, **__: present)
     monkeypatch.setattr(gpu_check.sysconfig, "get_paths", lambda scheme: {"include": str(tmp_path)})
     monkeypatch.setenv("CC", "no-such-compiler")
     assert "there is no no-such-compiler" in gpu_check.about("cuda")["error"]

@@ -31,8 +31,8 @@ def main() -> None:
             if arguments.only in name:
                 before, begin = compiled(arguments.cache), time.perf_counter()
                 call()
-                made = compiled(arguments.cache) - before
-                print(f"{name}: {made} kernels compiled in {time.perf_counter() - begin:.0f} s", flush=True)
+                compiled_kernels = compiled(arguments.cache) - before
+                print(f"{name}: {compiled_kernels} kernels compiled in {time.perf_counter() - begin:.0f} s", flush=True)
     size = sum(file.stat().st_size for file in arguments.cache.rglob("*") if file.is_file())
     print(f"{compiled(arguments.cache)} kernels, {size / 1e6:.0f} MB in {arguments.cache}")
 

@@ -21,13 +21,14 @@ def _no_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KERNELS_BACKEND", raising=False)
 
 
-def forbid(monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
-    """Make one implementation fail when it is called."""
+def forbid(monkeypatch: pytest.MonkeyPatch, module: Any, *names: str) -> None:
+    """Make implementations fail when they are called."""
+    for name in names:
 
-    def forbidden(*_: Any, **__: Any) -> None:
-        raise AssertionError(f"{name} ran")
+        def forbidden(*_: Any, _name: str = name, **__: Any) -> None:
+            raise AssertionError(f"{_name} ran")
 
-    monkeypatch.setattr(module, name, forbidden)
+        monkeypatch.setattr(module, name, forbidden)
 
 
 def one_layer(backend: str | None) -> torch.Tensor:
@@ -132,27 +133,35 @@ def test_functions_refuse(run: Any) -> None:
         run("nonsense")
 
 
-@pytest.mark.parametrize(("backend", "other"), [("eager", "fused"), ("torch", "unrolled")])
+FAST = ("fused", "scan_forward")  # oneDNN's LSTM, and this project's scan for the other cells
+OTHERS = pytest.mark.parametrize(("backend", "others"), [("eager", FAST), ("torch", ("unrolled",))])
+
+
+@OTHERS
 @pytest.mark.parametrize("by", ["argument", "variable"])
-def test_recurrence_runs_what_was_asked(backend: str, other: str, by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recurrence_runs_what_was_asked(
+    backend: str, others: tuple[str, ...], by: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Only the asked implementation is called."""
-    forbid(monkeypatch, HOST, other)
+    forbid(monkeypatch, HOST, *others)
     if by == "variable":
         monkeypatch.setenv("KERNELS_BACKEND", backend)
     assert one_layer(backend if by == "argument" else None).shape == (2, 1, 2)
-    with pytest.raises(AssertionError, match=f"{other} ran"):
+    with pytest.raises(AssertionError, match=f"({'|'.join(others)}) ran"):
         one_layer("torch" if backend == "eager" else "eager")
 
 
 @pytest.mark.parametrize("module", [RNN, LSTM, GRU])
-@pytest.mark.parametrize(("backend", "other"), [("eager", "fused"), ("torch", "unrolled")])
-def test_modules_run_what_was_asked(module: Any, backend: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@OTHERS
+def test_modules_run_what_was_asked(
+    module: Any, backend: str, others: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A module passes its backend to every layer; one without a backend follows the environment at each call."""
     asked, free = module(2, 3, 2, backend=backend), module(2, 3, 2)
-    forbid(monkeypatch, HOST, other)
+    forbid(monkeypatch, HOST, *others)
     monkeypatch.setenv("KERNELS_BACKEND", "torch" if backend == "eager" else "eager")
     asked(torch.ones(4, 1, 2))
-    with pytest.raises(AssertionError, match=f"{other} ran"):
+    with pytest.raises(AssertionError, match=f"({'|'.join(others)}) ran"):
         free(torch.ones(4, 1, 2))
     monkeypatch.setenv("KERNELS_BACKEND", backend)
     free(torch.ones(4, 1, 2))

@@ -142,13 +142,14 @@ def test_inductor(cell: str, wanted: bool) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("save", [True, False], ids=["training", "asking"])
 @pytest.mark.parametrize("cell", CELLS)
-def test_opcheck(cell: str) -> None:
+def test_opcheck(cell: str, save: bool) -> None:
     """Schema, fake shapes and autograd registration of the host's operation."""
     from recurrent_lm.kernels.rnn.host import host_forward
 
     module = CELLS[cell](3, 4)
-    weights = [w.detach().requires_grad_() for w in module.all_weights[0]]
-    c0 = torch.randn(2, 4, requires_grad=True) if cell == "lstm" else None
-    tensors = (torch.randn(5, 2, 3, requires_grad=True), torch.randn(2, 4, requires_grad=True), c0, *weights)
-    torch.library.opcheck(host_forward, (*tensors, torch.rand(5, 2) < 0.3, module.cell, "torch", "none", 0.0))
+    weights = [w.detach().requires_grad_(save) for w in module.all_weights[0]]
+    c0 = torch.randn(2, 4, requires_grad=save) if cell == "lstm" else None
+    tensors = (torch.randn(5, 2, 3, requires_grad=save), torch.randn(2, 4, requires_grad=save), c0, *weights)
+    torch.library.opcheck(host_forward, (*tensors, torch.rand(5, 2) < 0.3, module.cell, "none", 0.0, save))

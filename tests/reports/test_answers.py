@@ -128,10 +128,10 @@ SAID = [
 @pytest.mark.parametrize(("name", "make", "plot", "words"), SAID, ids=[f"{name}-{words[0]}" for name, _, _, words in SAID])
 def test_the_answer_says_what_the_table_holds(name, make, plot, words):
     table, claims = of(name, *make())
-    found = answer(table, claims)
-    assert found.plot == plot and (not plot or plot in [p.name for p in plots(name)])
-    assert [word for word in words if word not in found.sentence] == [], found.sentence
-    assert found.sentence.endswith(".") and len(found.sentence.split()) < 60
+    answered = answer(table, claims)
+    assert answered.plot == plot and (not plot or plot in [p.name for p in plots(name)])
+    assert [word for word in words if word not in answered.sentence] == [], answered.sentence
+    assert answered.sentence.endswith(".") and len(answered.sentence.split()) < 60
 
 
 def test_every_study_has_both_sides():
@@ -151,6 +151,7 @@ FOUND = [
     ("long_range", "clipping", lambda: (LongRange(), reaches()), "Over 30 steps tanh networks learn"),
     ("long_range", "clipping", lambda: (LongRange(), reaches(solved={100: (0, 0, 0)})), "no tanh network learns"),
     ("long_range", "history", lambda: (LongRange(), reaches()), "from the last 3 words"),
+    ("clipping", "cliff", lambda: (CLIPPED, clippings()), "falls 662 times as fast as b grows, at w = 5"),
     ("clipping", "kinds", lambda: (CLIPPED, clippings()), "keeps the gradient's direction (cosine 1.00)"),
     ("clipping", "kinds", lambda: (CLIPPED, swapped(clippings(), "kind", "norm", "value")), "does not keep"),
     ("backends", "speed", lambda: (BACKENDS, planted(speed=0.5)), "0.5 to 0.5 times as fast"),
@@ -175,16 +176,16 @@ def test_a_cell_that_few_seeds_do_not_prove_is_called_uncertain():
 def test_where_a_number_is_missing_the_study_says_nothing():
     table, claims = of("weight_tying", WeightTying(), tying())
     table.loc[table["part"] == "model", "perplexity"] = math.nan
-    found = answer(table, claims)
-    assert found is None or "perplexity" not in found.sentence
+    answered = answer(table, claims)
+    assert answered is None or "perplexity" not in answered.sentence
 
 
 def test_factors_have_the_digits_that_make_their_product_true():
     from recurrent_lm.studies.gradient_flow.figures.paths import Steps, _number
 
     hidden, part = {4: 0.688, 3: 0.374, 2: 0.1735, 1: 0.0803}, {4: 2.88, 3: 1.512, 2: 0.8207, 1: 0.2778}
-    found = Steps(hidden, part, ["a"] * 5, 1.0, 0.5, "rnn-tanh", "obama")
-    assert found.digits > 2  # with two digits a product shown would be false
+    picture = Steps(hidden, part, ["a"] * 5, 1.0, 0.5, "rnn-tanh", "obama")
+    assert picture.digits > 2  # with two digits a product shown would be false
     for i in (1, 2, 3, 4):
-        shown = [float(_number(factor, found.digits)) for factor in found.chain(i)]
+        shown = [float(_number(factor, picture.digits)) for factor in picture.chain(i)]
         assert _number(math.prod(shown)) == _number(part[i])

@@ -263,9 +263,9 @@ def test_templates_are_those_of_the_package_wherever_the_command_runs() -> None:
     ],
 )
 def test_symbols_are_found_and_nothing_else(text, formulas):
-    found = list(pieces(text))
-    assert [piece for piece, formula in found if formula] == formulas
-    assert "".join(piece for piece, _ in found) == text
+    symbols = list(pieces(text))
+    assert [piece for piece, formula in symbols if formula] == formulas
+    assert "".join(piece for piece, _ in symbols) == text
 
 
 def test_dollars_are_mathematics_in_this_programs_texts_alone():

@@ -29,12 +29,12 @@ def truth(model, ids, before=None):
 
 def test_carried_reads_the_text_as_one_and_zero_forgets_it(model):
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 20, 13))
-    found = by_position(model.eval(), ids, 4)
+    losses = by_position(model.eval(), ids, 4)
     whole = truth(model, ids).reshape(3, 4)
-    assert torch.allclose(found["carried"], whole.mean(dim=0), atol=1e-6)
+    assert torch.allclose(losses["carried"], whole.mean(dim=0), atol=1e-6)
     alone = torch.stack([truth(model, ids[4 * s : 4 * s + 5]) for s in range(3)])
-    assert torch.allclose(found["zero"], alone.mean(dim=0), atol=1e-6)
-    assert not torch.allclose(found["zero"], found["carried"], atol=1e-4)
+    assert torch.allclose(losses["zero"], alone.mean(dim=0), atol=1e-6)
+    assert not torch.allclose(losses["zero"], losses["carried"], atol=1e-4)
 
 
 def decided(table):

@@ -65,12 +65,12 @@ def _prepare() -> None:
 @cache
 def context() -> ForkServerContext:
     """The context of multiprocessing whose processes are forked from one that has imported the program."""
-    made = get_context("forkserver")
-    made.set_forkserver_preload([*PROGRAM])
+    server = get_context("forkserver")
+    server.set_forkserver_preload([*PROGRAM])
     paths = os.pathsep.join(path for path in sys.path if path)
     with patch.dict(os.environ, {"OMP_NUM_THREADS": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": paths, SERVER: "1"}):
         forkserver.ensure_running()
-    return made
+    return server
 
 
 class Child:

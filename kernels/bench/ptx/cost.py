@@ -14,6 +14,7 @@ from recurrent_lm.kernels.bench.ptx.code.flow import polls
 from recurrent_lm.kernels.bench.ptx.counts import Total
 from recurrent_lm.kernels.bench.ptx.execution import Machine
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, parsed
+from recurrent_lm.kernels.bench.walk import walk
 
 STEPS = (2, 4)  # the difference is two steps: neither the first nor what stands before the loop
 MORE = STEPS[1] - STEPS[0]
@@ -24,7 +25,9 @@ class Step:
     """A step of one program, of each of its batch tiles where it has several.
 
     ``instructions`` are of warps, by kind; ``look`` the barriers of each further look of the costliest poll; ``spills`` the
-    accesses to registers' copies in memory in the machine code of the loop over time, as ``bench.compiled`` counts them.
+    accesses to registers' copies in memory in the machine code of the loop over time, as ``bench.compiled`` counts them;
+    ``cycles`` those of a walk through it by a warp alone (``bench.walk``), of which ``waits`` were spent on what instruction's
+    result, and ``crowded`` with all warps' wavefronts, one a cycle.
     """
 
     grid: tuple[int, int, int]
@@ -33,6 +36,9 @@ class Step:
     memory: Total
     look: int
     spills: int
+    cycles: int
+    crowded: int
+    waits: dict[str, int]
 
     @property
     def barriers(self) -> float:
@@ -73,6 +79,10 @@ def steps_of(layer: Layer) -> dict[str, Step]:
         memory = {what: (number - asdict(before)[what]) / MORE for what, number in asdict(after).items()}
         loops = polls(parsed(launch.ptx))
         look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
-        spills = spills_in_loops(machine_code(launch.cubin, "-sass"), depth=2)
-        costs[name] = Step(launch.grid, launch.warps, instructions, Total(**memory), look, spills)
+        code = machine_code(launch.cubin, "-sass")
+        total = Total(**memory)
+        costs[name] = Step(
+            launch.grid, launch.warps, instructions, total, look, spills_in_loops(code, depth=2),
+            walk(code).cycles, walk(code, wavefronts=total.wavefronts).cycles, walk(code).waits,
+        )  # fmt: skip
     return costs

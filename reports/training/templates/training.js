@@ -154,8 +154,8 @@ const update = () => {
 };
 for (const button of document.querySelectorAll("[data-unit]")) button.addEventListener("click", () => {
   unit = button.dataset.unit;
-  history.replaceState(null, "", `#${unit}`); // kept over a reload
   update();
+  if (location.protocol !== "about:") history.replaceState(null, "", `#${unit}`); // kept over a reload; a frame has no address
 });
 for (const button of document.querySelectorAll("[data-run]")) button.addEventListener("click", () => {
   const run = Number(button.dataset.run);

@@ -10,26 +10,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 from paths import ROOT, SUPPORT
 
 from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.plan import DEVICES, Sizes, choose, step_cycles
 
 Ask = Callable[[dict[str, Any]], dict[str, Any]]
 FLOAT32 = 1e-6  # the largest error of float32, relative in norm; some ten roundings
 WORSE = 1.5  # than eager torch in the same 16 bits: the kernels keep sums in float32
 NO_KINK = 1  # numbers with which no unit of relu is so near zero that one rounding decides its gradient
-NARROW = {"block_h": 16, "block_k": 16, "split": 1, "ahead": 4, "warps": 4}  # four programs of 64 units
-TURNED = {"block_h": 16, "block_k": 64, "split": 1, "ahead": 1, "warps": 4}  # one wgmma a step and 16 of K, with w_first
+NARROW = {"block_h": 16, "block_k": 16, "ahead": 4, "warps": 4}  # four programs of 64 units
+TURNED = {"block_h": 16, "block_k": 64, "ahead": 1, "warps": 4}  # one wgmma a step and 16 of K, with w_first
 
 
 @pytest.fixture(scope="module")
 def ask() -> Iterator[Ask]:
     """A process in which kernels are compiled, not interpreted."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment |= {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, SUPPORT, SUPPORT / "kernels"))), "OMP_NUM_THREADS": "1"}
+    others = [Path(folder) for folder in [os.environ.get("TRITON_FOLDER")] if folder]  # of another version; see the Makefile
+    paths = [*others, ROOT, SUPPORT, SUPPORT / "kernels"]
+    environment |= {"PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
     server = subprocess.Popen(
         [sys.executable, SUPPORT / "kernels" / "executed.py"],
         env=environment,
@@ -158,7 +162,11 @@ LOSSES = {
 
 @pytest.mark.parametrize("name", LOSSES)
 def test_a_loss_and_its_gradients_are_right(ask: Ask, name: str) -> None:
-    check_loss(ask, LOSSES[name] | {"in_step": True})
+    spec = LOSSES[name] | {"in_step": True}
+    if os.environ.get("TRITON_FOLDER") and spec["device"] == "sm_90":  # Triton 3.6 leaves out the fence behind cp.async
+        assert "no fence.proxy.async" in ask({"loss": spec})["fault"]
+    else:
+        check_loss(ask, spec)
 
 
 @pytest.mark.slow
@@ -209,12 +217,13 @@ def test_every_change_of_the_code_is_noticed(ask: Ask, layer: dict[str, Any], ki
     assert noticed >= 0.85 * (noticed + len(barriers["missed"])), barriers["missed"]
 
 
-# What a step of one program costs, at most: bank conflicts as a factor, barriers of each warp, instructions of all warps. These
-# are what Triton 3.9 makes of the kernels today, and some 5 to 10% more: a change that makes a step longer fails.
+# What a step of one program costs, at most: bank conflicts as a factor, barriers of each warp, those of a further look,
+# instructions of all warps, cycles of a walk. These are what Triton 3.6 and 3.9 make of the kernels today, the larger of both,
+# and some 5% more: a change that makes a step longer fails.
 COSTS = {
-    "lstm bfloat16 sm_90": {"scan_forward": (1.02, 15, 3_000), "scan_backward": (3.2, 34, 12_600)},
-    "lstm float32 sm_90": {"scan_forward": (6.4, 20, 16_700), "scan_backward": (1.05, 31, 16_200)},
-    "gru bfloat16 sm_80": {"scan_forward": (2.9, 33, 5_500), "scan_backward": (3.3, 31, 10_500)},
+    "lstm bfloat16 sm_90": {"scan_forward": (1.05, 7, 3, 1_800, 2_700), "scan_backward": (1.05, 10, 3, 2_000, 3_400)},
+    "lstm float32 sm_90": {"scan_forward": (1.25, 5, 3, 15_400, 5_800), "scan_backward": (1.05, 18, 3, 15_000, 5_700)},
+    "gru bfloat16 sm_80": {"scan_forward": (1.05, 9, 3, 1_800, 2_800), "scan_backward": (1.3, 10, 3, 1_800, 3_400)},
 }
 
 
@@ -223,10 +232,19 @@ def test_a_step_costs_no_more_than_it_did(ask: Ask, name: str) -> None:
     cell, dtype, device = name.split()
     answer = ask({"cost": {"cell": cell, "hidden": 512, "batch": 16, "plan": "cooperative", "dtype": dtype, "device": device}})
     assert set(answer) == set(COSTS[name])
-    for kernel, (conflicts, barriers, instructions) in COSTS[name].items():
+    for kernel, (conflicts, barriers, look, instructions, cycles) in COSTS[name].items():
         step = answer[kernel]
         assert 0 < step["memory"]["least"] <= step["memory"]["wavefronts"] <= conflicts * step["memory"]["least"], step
         assert 0 < step["instructions"]["barriers"] <= barriers * step["warps"], step
-        assert sum(step["instructions"].values()) <= instructions, step
-        assert 0 < step["look"] <= barriers
+        assert 0 < sum(step["instructions"].values()) <= instructions, step
+        assert 0 < step["look"] <= look
+        assert 0 < step["cycles"] <= cycles, step
+        assert step["cycles"] <= step["crowded"]
         assert step["spills"] == 0
+        # What the planner takes a step to cost: the walk without what it waits for, the look and the meeting of parts.
+        plan = choose(16, 100, 512, cell, dtype, DEVICES[device], "cooperative")
+        tiles, slots = (plan.forward if kernel == "scan_forward" else plan.backward), CELLS[cell].slots
+        forward = kernel == "scan_forward"
+        sizes = Sizes(16, 512, 512 if forward else 512 * slots, slots if forward else 1, 2 if dtype == "bfloat16" else 4)
+        trips = 600 * (1 if tiles.parts == 1 else 2)
+        assert step_cycles(sizes, tiles) == pytest.approx(step["crowded"] - trips, rel=0.25), step

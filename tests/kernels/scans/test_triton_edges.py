@@ -88,7 +88,7 @@ def sums(p_values, p_sums, p_parts, p_arrivals, STEPS: tl.constexpr, EXCHANGE: t
     rows, units = tl.arange(0, 1), tl.arange(0, 4)
     for step in range(STEPS):
         value = tl.load(p_values + step * 4 + units[None, :])
-        met = meet(value, p_parts, rows, rows < 1, units, units, 0, 1, step, p_arrivals, 1, 4, EXCHANGE)
+        met = meet(value, p_parts, rows, rows < 1, rows, units, units, 0, 1, step, p_arrivals, 1, 4, EXCHANGE)
         tl.store(p_sums + step * 4 + units[None, :], met)
 
 

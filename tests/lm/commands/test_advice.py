@@ -44,12 +44,12 @@ def test_a_stream_counts_its_unknown_tokens(tmp_path: Path) -> None:
     files = {f"{name}_file": str(tmp_path / f"{name}.txt") for name in texts}
     for kind, expected in (("word", [0, 2, 0]), ("char", [0, 4, 0]), ("bpe", [0, 0, 0])):  # c and p, two half-bytes each
         data = prepare(RunConfig().replace(kind=kind, **files))
-        found = [stream.unknown for stream in (data.train, data.valid, data.test)]
-        assert found[::2] == expected[::2]
+        results = [stream.unknown for stream in (data.train, data.valid, data.test)]
+        assert results[::2] == expected[::2]
         counted = [sum(data.tokenizer.unknown_tokens(p.text) for p in data.corpus.splits()[s]) for s in texts]
-        assert found == counted
+        assert results == counted
         if kind != "char":
-            assert found == expected
+            assert results == expected
 
 
 def share(text: str) -> float:
@@ -62,22 +62,22 @@ def test_eval_says_what_is_unknown(trained_words: Path, tmp_path: Path, lm_comma
     other.write_text("We want zebras. They want gnus and gnats and newts.\n")
     _, out, _ = lm_command("eval", trained_words, "--corpus", other, "--split", "all", "--ngram", 0)
     _, as_json, _ = lm_command("eval", trained_words, "--corpus", other, "--split", "all", "--ngram", 0, "--json")
-    found = json.loads(as_json)
+    content = json.loads(as_json)
     tokenizer = lm.load(trained_words, device="cpu").tokenizer
-    score = found["scores"][0]
+    score = content["scores"][0]
     assert score["unknown_tokens"] == tokenizer.unknown_tokens(other.read_text()) > 3
     assert share(out) == pytest.approx(100 * score["unknown_tokens"] / score["tokens"], abs=0.06)
-    assert len(found["warnings"]) == 3  # little text, few types, many unknown tokens
+    assert len(content["warnings"]) == 3  # little text, few types, many unknown tokens
     assert out.count("warning: ") == 3
-    assert found["types"] == tokenizer.size
+    assert content["types"] == tokenizer.size
 
 
 def test_score_says_what_is_unknown(trained_words: Path, trained: Path, lm_command: Any) -> None:
     text = "We want zebras and we want good roads"
-    found = json.loads(lm_command("score", trained_words, text, "--json")[1])
+    content = json.loads(lm_command("score", trained_words, text, "--json")[1])
     out = lm_command("score", trained_words, text)[1]
-    assert share(out) == pytest.approx(100 * found["unknown_tokens"] / found["tokens"], abs=0.06)
-    assert out.count("warning: ") == len(found["warnings"]) >= 1
+    assert share(out) == pytest.approx(100 * content["unknown_tokens"] / content["tokens"], abs=0.06)
+    assert out.count("warning: ") == len(content["warnings"]) >= 1
     assert json.loads(lm_command("score", trained, "we want", "--json")[1])["warnings"] == []
 
 
@@ -180,14 +180,14 @@ def test_a_document_that_lies_in_two_splits_itself_is_none() -> None:
     assert twice(Corpus("c", [("a", "we want jobs. " * 100)])) == []
 
 
-@pytest.mark.parametrize(("line", "found"), [("Thank you.", 0), (LONG, 1)])
-def test_of_lines_only_long_ones_count(tmp_path: Path, line: str, found: int) -> None:
+@pytest.mark.parametrize(("line", "count"), [("Thank you.", 0), (LONG, 1)])
+def test_of_lines_only_long_ones_count(tmp_path: Path, line: str, count: int) -> None:
     for name in ("train", "valid", "test"):
         (tmp_path / f"{name}.txt").write_text(f"{name} line\n{line}\n")
     files = {f"{name}_file": str(tmp_path / f"{name}.txt") for name in ("train", "valid", "test")}
     sentences = twice(open_corpus(CorpusConfig(**files, eos_at_newline=True)))  # type: ignore[arg-type]
-    assert len(sentences) == found
-    if found:
+    assert len(sentences) == count
+    if count:
         assert all(f"{name}.txt:2 ({name})" in sentences[0] for name in ("train", "valid", "test"))
 
 
@@ -235,11 +235,11 @@ def test_files_of_a_folder_that_are_not_read_are_named(tmp_path: Path, lm_comman
     assert all(text in notes[0] for text in ("5 ", "essay.docx", "essay.pdf", "notes.md", "and 2 more"))
     assert "hidden" not in notes[0]
     assert "b.txt" in notes[1]
-    for said in (
+    for output in (
         lm_command("corpora", "show", tmp_path)[1],
         lm_command("eval", trained, "--corpus", tmp_path, "--ngram", 0)[2],
     ):
-        assert "essay.docx" in said
+        assert "essay.docx" in output
     (tmp_path / "a.txt").unlink()
     (tmp_path / "b.txt").unlink()
     with pytest.raises(InputError, match=r"no \.txt file.*essay\.docx"):

@@ -36,7 +36,7 @@ def test_eval_repeats_the_test_figures_of_the_training(trained: Path, lm_command
 def test_eval_in_every_way(trained: Path, lm_command: Any) -> None:
     code, out, _ = lm_command("eval", trained, "--interpolate", "--dynamic", "--dynamic-lr", 0.3, "--ngram", 3, "--json")
     assert code == 0
-    found = {score["name"].rstrip("0123456789. "): score for score in json.loads(out)["scores"]}
+    values = {score["name"].rstrip("0123456789. "): score for score in json.loads(out)["scores"]}
     run = lm.load(trained, device="cpu")
     data = prepare(run.config, run.tokenizer)
     counted = NGram.fit(data.train.ids, run.tokenizer.size, 3)
@@ -49,7 +49,7 @@ def test_eval_in_every_way(trained: Path, lm_command: Any) -> None:
         -mix(-learning, counted.log_probs(data.test.ids), weight),
     ]
     assert [s["loss"] for s in json.loads(out)["scores"]] == pytest.approx([e.mean() for e in expected], rel=1e-5)
-    assert len(found) == 4
+    assert len(values) == 4
     assert f"{weight:.2f} learning on + {1 - weight:.2f} 3-gram" in out
 
 
@@ -144,26 +144,28 @@ def test_eval_refuses_what_makes_no_sense(trained: Path, refused: Any, how: list
 
 def test_next_shows_the_distribution(trained_words: Path, lm_command: Any) -> None:
     run = lm.load(trained_words, device="cpu")
-    found = next_token(run, "the people")
+    distribution = next_token(run, "the people")
     code, out, err = lm_command("next", trained_words, "--prompt", "the people", "--top", 5)
     assert (code, err) == (0, "")
     lines = out.splitlines()
     assert lines[0] == f"P(v | the people), the likeliest 5 of {run.tokenizer.size}:"
     shown = [line.split() for line in lines[1:6]]
-    assert [float(p.rstrip("%")) / 100 for _, p, *_ in shown] == pytest.approx([t.probability for t in found.top(5)], abs=6e-5)
+    assert [float(p.rstrip("%")) / 100 for _, p, *_ in shown] == pytest.approx(
+        [t.probability for t in distribution.top(5)], abs=6e-5
+    )
     assert len(shown[0][2]) == 40, "the longest bar"
     rest = [float(line.split()[1].rstrip("%")) / 100 for line in lines[6:8]]
-    assert rest[1] == pytest.approx(found.unknown, abs=6e-5)
-    assert sum(rest) + sum(t.probability for t in found.top(5)) == pytest.approx(1, abs=3e-4)
-    assert f"entropy {found.bits:.2f} bits" in lines[-1]
+    assert rest[1] == pytest.approx(distribution.unknown, abs=6e-5)
+    assert sum(rest) + sum(t.probability for t in distribution.top(5)) == pytest.approx(1, abs=3e-4)
+    assert f"entropy {distribution.bits:.2f} bits" in lines[-1]
 
 
 def test_next_leaves_unknown_out_unless_asked_and_says_how_much_it_holds(trained_words: Path, lm_command: Any) -> None:
     unknown = lm.load(trained_words, device="cpu").tokenizer.unknown_ids
-    found = {}
+    values = {}
     for flags in ((), ("--unknown",)):
-        found[flags] = json.loads(lm_command("next", trained_words, "--top", 10**6, "--json", *flags)[1])
-    without, every = found.values()
+        values[flags] = json.loads(lm_command("next", trained_words, "--top", 10**6, "--json", *flags)[1])
+    without, every = values.values()
     assert every["prompt"] is None
     assert sum(t["probability"] for t in every["top"]) == pytest.approx(1)
     assert sum(t["probability"] for t in without["top"]) == pytest.approx(1 - without["unknown"])
@@ -187,7 +189,7 @@ def test_score_of_a_text_and_of_the_same_in_a_file(trained_words: Path, tmp_path
     file = tmp_path / "text.txt"
     file.write_text(text)
     scored = score_text(lm.load(trained_words, device="cpu"), text)
-    outs = [lm_command("score", trained_words, what) for what in (text, file)]
+    outs = [lm_command("score", trained_words, source) for source in (text, file)]
     assert outs[0] == outs[1]
     assert outs[0][1].count("# warning") == 2, "few words, and most of the text unknown"
     lines = [line for line in outs[0][1].splitlines() if not line.startswith("# warning")]
@@ -309,9 +311,9 @@ def test_batches_of_samples_equal_single_ones(trained: Path, lm_command: Any) ->
     alone = [lm_command("generate", trained, *how, "--seed", 7 + i)[1].removesuffix("\n") for i in range(3)]
     _, out, _ = lm_command("generate", trained, *how, "--seed", 7, "--samples", 3)
     assert out == "".join(f"--- {i + 1} of 3\n{text}\n" for i, text in enumerate(alone))
-    found = json.loads(lm_command("generate", trained, *how, "--seed", 7, "--samples", 3, "--json")[1])
-    assert ["we" + sample["text"] for sample in found["samples"]] == alone
-    assert found["samples"][0]["copied"] is None
+    content = json.loads(lm_command("generate", trained, *how, "--seed", 7, "--samples", 3, "--json")[1])
+    assert ["we" + sample["text"] for sample in content["samples"]] == alone
+    assert content["samples"][0]["copied"] is None
 
 
 @pytest.mark.parametrize(

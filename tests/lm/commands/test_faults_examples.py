@@ -216,8 +216,8 @@ def test_a_changed_word_of_about_json_is_listed_as_damage(run: Path) -> None:
 
 
 def test_a_changed_figure_of_a_result_is_found(done: Path, runs: Path, refused: Any, lm_command: Command) -> None:
-    found = json.loads((done / "result.json").read_text())["test"]["perplexity"]
-    replace(done / "result.json", repr(found), repr(found / 2))
+    content = json.loads((done / "result.json").read_text())["test"]["perplexity"]
+    replace(done / "result.json", repr(content), repr(content / 2))
     assert "damaged: result.json is not what was written" in _listed(done)
     message = refused("resume", done)
     assert "result.json is damaged (is not what was written); remove it, and lm resume scores the finished model" in message

@@ -202,8 +202,8 @@ def test_a_control_group_or_one_around_it_limits_the_memory(
 
 
 def test_the_memory_of_this_machine_is_plausible(monkeypatch: pytest.MonkeyPatch) -> None:
-    there = machine.memory("cpu")
-    assert 2**28 < there < 2**50
+    available = machine.memory("cpu")
+    assert 2**28 < available < 2**50
     monkeypatch.setattr(Path, "read_text", lambda path: "1000000\n" if path.name == "memory.max" else "max\n")
     assert machine.memory("cpu") == 1_000_000, "the limit of a group of processes"
     config = replace(RunConfig(), machine=replace(RunConfig().machine, device="cpu"))

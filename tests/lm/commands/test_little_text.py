@@ -41,8 +41,8 @@ def test_eval_warns_of_little_text(trained: Path, lm_command: Any, tmp_path: Pat
         code, out, _ = lm_command("eval", trained, *corpus)
         assert code == 0
         assert ("below 5,000" in out) == warned
-        found = json.loads(lm_command("eval", trained, *corpus, "--json")[1])
-        assert any("below 5,000" in warning for warning in found["warnings"]) == warned
+        content = json.loads(lm_command("eval", trained, *corpus, "--json")[1])
+        assert any("below 5,000" in warning for warning in content["warnings"]) == warned
 
 
 def test_the_trimmed_tokens_are_told_where_they_are_many(corpus: Path, tmp_path: Path, flags: Any, lm_command: Any) -> None:

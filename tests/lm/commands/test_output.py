@@ -42,8 +42,8 @@ def test_a_training_goes_on_without_its_output(tmp_path: Path, corpus: Path, fla
     arguments = ["train", corpus, "--run", tmp_path / "run", *flags(max_steps=2)]
     done = Child("lm", arguments, Path("/dev/full"), tmp_path / "err")
     assert done.wait() == 0
-    said = "lm: the output could not be written: No space left on device; going on without it\n"
-    assert done.err.read_text() == said
+    output = "lm: the output could not be written: No space left on device; going on without it\n"
+    assert done.err.read_text() == output
     assert (tmp_path / "run" / "result.json").exists()
 
 
@@ -58,8 +58,8 @@ def test_a_closed_output_is_no_traceback(trained: Path, corpus: Path, arguments:
 def test_a_closed_output_does_not_end_in_the_files_of_a_run(tmp_path: Path, corpus: Path, flags: Make) -> None:
     run = tmp_path / "run"
     closed = "import os, sys; os.close(1); os.close(2); sys.stdout = sys.stderr = None"  # as Python begins without them
-    code, *said = ended(tmp_path, "lm", ["train", corpus, "--run", run, *flags(max_steps=2)], first=closed)
-    assert (code, said) == (0, ["", ""])
+    code, *output = ended(tmp_path, "lm", ["train", corpus, "--run", run, *flags(max_steps=2)], first=closed)
+    assert (code, output) == (0, ["", ""])
     assert (run / "steps.jsonl").read_text().count("\n") == 2
     assert all("document" not in p.read_text() for p in run.glob("*.jsonl"))
 
@@ -100,8 +100,8 @@ def test_the_introduction_gives_the_reason_for_the_precision(
 
     assert "torch backend, float32 (as asked)" in say()
     assert "eager backend, float32 (the eager backend is the reference)" in say(backend="eager", precision="auto")
-    monkeypatch.setattr(resources, "bfloat16_gain", lambda device: 0.5)
-    assert "float32 (a trial of the decoder's products ran 0.5 times as fast in bfloat16)" in say(precision="auto")
+    monkeypatch.setattr(resources, "bfloat16_gain", lambda device, model, rows: 0.5)
+    assert "float32 (a trial of the products ran 0.5 times as fast in bfloat16)" in say(precision="auto")
 
 
 def test_a_resumed_training_keeps_its_precision_and_says_so(

@@ -13,12 +13,12 @@ from recurrent_lm.lm.usual import _USUAL, _USUAL_OF, meant, usual
 def options() -> dict[str, set[str]]:
     """{command: its options and the names of its arguments}."""
     root: Any = typer.main.get_command(app)
-    found = {}
+    values = {}
     commands = {**root.commands, **root.commands["corpora"].commands}
     for name, command in commands.items():
         named = {opt for p in command.params if p.param_type_name == "option" for opt in p.opts}
-        found[name] = named | {(p.metavar or "").strip("[]") for p in command.params if p.param_type_name == "argument"}
-    return found
+        values[name] = named | {(p.metavar or "").strip("[]") for p in command.params if p.param_type_name == "argument"}
+    return values
 
 
 def test_every_name_leads_to_an_option_that_exists() -> None:

@@ -80,8 +80,8 @@ def test_ids_and_places_are_those_of_python(name, page, texts, speeches):
     browser, made = page
     tokenizer, tried = made[name], [*texts, *speeches]
     browser.run(f"var other = tokenizerOf({json.dumps(for_page(tokenizer))}); var tried = {json.dumps(tried)}")
-    found = browser.run("tried.map(text => encode(other, text))")
-    for text, ids in zip(tried, found, strict=True):
+    result = browser.run("tried.map(text => encode(other, text))")
+    for text, ids in zip(tried, result, strict=True):
         assert ids == tokenizer.encode(text), repr(text[:200])
     parts = browser.run("tried.map(text => other.read(text).map(({from, to}) => text.slice(from, to)))")
     for text, cut in zip(tried, parts, strict=True):

@@ -18,13 +18,13 @@ def test_the_page_holds_the_rounded_weights(int8, tie, make_run):
     run = make_run("char", cell="lstm", embedding_size=5, layers=2, tie=tie)
     weights = weights_of(run.model)
     told, data = read(document.model_page(run, None, int8=int8).html)
-    found, rounded = decoded(told, data), unpack(pack(weights, int8))
-    assert found.keys() == rounded.keys() == weights.keys()
+    stored, rounded = decoded(told, data), unpack(pack(weights, int8))
+    assert stored.keys() == rounded.keys() == weights.keys()
     for name, weight in weights.items():
-        assert torch.equal(found[name], rounded[name])
+        assert torch.equal(stored[name], rounded[name])
         largest = weight.abs().amax(dim=-1, keepdim=True) if int8 and weight.dim() == 2 else weight.abs()
         step = largest / 127 if int8 and weight.dim() == 2 else largest * 2**-10
-        assert bool(((found[name] - weight).abs() <= step / 2 + 1e-7).all()), name
+        assert bool(((stored[name] - weight).abs() <= step / 2 + 1e-7).all()), name
 
 
 @pytest.mark.parametrize("size", [1e-30, 1e-5, 1.0, 7e4, 1e30])

@@ -377,8 +377,8 @@ def test_a_corpus_is_read_without_stage_directions_where_the_settings_say_so(tmp
 
 
 def test_the_embedded_speeches_lose_their_stage_directions_alone() -> None:
-    whole, said = (open_corpus(CorpusConfig("obama", stage_directions=keep)) for keep in (True, False))
-    counts = [sum(text.count("[Laughter]") for _, text in corpus.documents) for corpus in (whole, said)]
+    whole, spoken = (open_corpus(CorpusConfig("obama", stage_directions=keep)) for keep in (True, False))
+    counts = [sum(text.count("[Laughter]") for _, text in corpus.documents) for corpus in (whole, spoken)]
     assert counts[0] > 30 and counts[1] == 0
-    letters = [sum(len(text) for _, text in corpus.documents) for corpus in (whole, said)]
+    letters = [sum(len(text) for _, text in corpus.documents) for corpus in (whole, spoken)]
     assert 0 < letters[0] - letters[1] < 0.01 * letters[0]

@@ -55,9 +55,9 @@ const measure = async frame => {
 def tried(measured, built):
     """What was seen of three pages, by name; and nothing on the console."""
     names = ("index", "clipping", "training_step")
-    found, console = measured([built.index.parent / f"{name}.html" for name in names], TRY)
+    measured_view, console = measured([built.index.parent / f"{name}.html" for name in names], TRY)
     assert console == []
-    return dict(zip(names, found, strict=True))
+    return dict(zip(names, measured_view, strict=True))
 
 
 @pytest.mark.parametrize("name", ["clipping", "training_step"])

@@ -98,9 +98,9 @@ const measure = async frame => {
 @pytest.fixture(scope="module")
 def seen(page, measured):
     script = MEASURE.replace("SETTINGS", json.dumps(SETTINGS)).replace("PLACES", json.dumps(PLACES))
-    ((found,), console) = measured([page], script)
+    ((values,), console) = measured([page], script)
     assert console == []
-    return found
+    return values
 
 
 def close(found, wanted):
@@ -158,16 +158,16 @@ def test_the_page_needs_nothing_but_itself(page):
 def test_eigenvalues_are_those_of_the_weights():
     data = example()
     weight = torch.tensor(data["weights"][0], dtype=torch.float64)
-    found = sorted(abs(complex(*pair)) for pair in data["eigenvalues"])
-    assert found == pytest.approx(sorted(torch.linalg.eigvals(weight).abs().tolist()), rel=1e-9)
+    eigenvalues = sorted(abs(complex(*pair)) for pair in data["eigenvalues"])
+    assert eigenvalues == pytest.approx(sorted(torch.linalg.eigvals(weight).abs().tolist()), rel=1e-9)
     assert data["sigma"] == pytest.approx(float(torch.linalg.matrix_norm(weight, 2)), rel=1e-12)
     assert math.hypot(*data["aim"]) == pytest.approx(1, rel=1e-12)
 
 
 def test_with_no_recurrent_weights_a_gate_alone_decides():
     for cell, bias in product(("lstm", "gru"), (0.0, 3.0)):
-        found = kernel_norms(cell, 0.0, 0.3, bias)["cell" if cell == "lstm" else "hidden"]
-        pace = (found[40] / found[0]) ** (1 / 40)
+        norms = kernel_norms(cell, 0.0, 0.3, bias)["cell" if cell == "lstm" else "hidden"]
+        pace = (norms[40] / norms[0]) ** (1 / 40)
         assert pace == pytest.approx(1 / (1 + math.exp(-bias)), rel=1e-9)
 
 

@@ -21,8 +21,8 @@ def test_a_caption_is_text_whatever_was_measured(name, column, kind):
         except InputError as error:
             lines = [str(error)]
         assert all(lines) and not any("nan%" in text for text in lines), lines
-    found = answer(table, claims)
-    told = [finding(table, claims, plot.name) for plot in plots(name)] + [found.sentence if found else ""]
+    answered = answer(table, claims)
+    told = [finding(table, claims, plot.name) for plot in plots(name)] + [answered.sentence if answered else ""]
     assert not any("nan" in text.split() for text in told) and all(text[-1:] in ("", ".") for text in told), told
     assert all(listing.columns is not None for listing in listings(table))
 

@@ -46,8 +46,8 @@ def page(runs, tmp_path_factory):
 
 
 def data_of(page):
-    (found,) = re.findall(r'<script type="application/json" id="curves">(.*?)</script>', page.read_text(), re.DOTALL)
-    return json.loads(found)
+    (match,) = re.findall(r'<script type="application/json" id="curves">(.*?)</script>', page.read_text(), re.DOTALL)
+    return json.loads(match)
 
 
 def test_the_curves_are_the_logs_own_numbers(runs, page):
@@ -76,17 +76,17 @@ def test_many_updates_are_few_points_with_the_same_means(runs):
     record = history.steps[0]
     norms = [float(1 + n % 7) for n in range(5 * MOST + 3)]
     many = [record | {"step": n + 1, "grad_norm": norm, "loss": norm} for n, norm in enumerate(norms)]
-    found = curves(lm.History(**{**vars(history), "steps": many}))
-    assert len(found["steps"]) <= MOST
-    assert found["steps"][-1][0] == len(norms)
-    assert found["steps"][0][1:4] == pytest.approx([sum(norms[:6]) / 6, sum(norms[:6]) / 6, max(norms[:6])])
+    points = curves(lm.History(**{**vars(history), "steps": many}))
+    assert len(points["steps"]) <= MOST
+    assert points["steps"][-1][0] == len(norms)
+    assert points["steps"][0][1:4] == pytest.approx([sum(norms[:6]) / 6, sum(norms[:6]) / 6, max(norms[:6])])
 
 
 def test_what_is_not_finite_is_left_out(runs):
     history = lm.history(runs[2])
     record = history.steps[0] | {"loss": math.inf, "grad_norm": math.nan}
-    found = curves(lm.History(**{**vars(history), "steps": [record]}))
-    assert found["steps"][0][1:4] == [None, None, None]
+    points = curves(lm.History(**{**vars(history), "steps": [record]}))
+    assert points["steps"][0][1:4] == [None, None, None]
 
 
 def test_texts_next_words_and_the_divergence_are_on_the_page(runs, page):

@@ -120,10 +120,10 @@ def test_a_study_that_runs_out_of_memory_ends_with_a_sentence(tmp_path):
     limit = "from resource import *; setrlimit(RLIMIT_AS, (3 << 30, 3 << 30))"
     sets = [x for s in ("vocabulary=2", "hidden=1", "layers=1", "rows=10000", "bptt=10000") for x in ("--set", s)]
     arguments = ["run", "training_step", *sets, "--out", tmp_path / "t.parquet"]
-    code, _, said = ended(tmp_path / "ended", "studies", arguments, first=limit)
-    assert code == 2, said
-    assert "memory is not enough" in said or "GB of memory or more" in said
-    assert said.count("\n") == 1
+    code, _, output = ended(tmp_path / "ended", "studies", arguments, first=limit)
+    assert code == 2, output
+    assert "memory is not enough" in output or "GB of memory or more" in output
+    assert output.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["ended"]
 
 

@@ -227,8 +227,8 @@ with ending_at_once(going.stopped):
 def test_a_signal_ends_the_run_with_a_sentence_and_keeps_what_was_measured(signum, code, tmp_path):
     base = tmp_path / "s"
     program = STOPPED.format(tests=str(Path(__file__).parent), signum=signum, base=str(base))
-    said = f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
-    assert ended(tmp_path / "ended", "", first=program)[::2] == (code, said)
+    output = f"lm: stopped with 2 of 3 cells in {base}; the same command goes on from there\n"
+    assert ended(tmp_path / "ended", "", first=program)[::2] == (code, output)
     assert list(run(base)()["square"]) == [1.0, 1.1, 4.0, 4.1, 9.0, 9.1]
     assert Squares.calls == [3]
 

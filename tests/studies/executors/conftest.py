@@ -15,9 +15,9 @@ METHOD = "distributed.worker.multiprocessing-method"
 
 @pytest.fixture(scope="module", autouse=True)
 def _forked() -> Iterator[None]:
-    made = forked.context()
+    process = forked.context()
     with pytest.MonkeyPatch.context() as patch, dask.config.set({METHOD: "forkserver"}):
-        patch.setattr(own_process, "get_context", lambda method: made)
+        patch.setattr(own_process, "get_context", lambda method: process)
         patch.setattr(distributed.utils, "_forkserver_preload_set", True)  # it would import more
         patch.setattr(cluster, "ANSWER", 300.0)  # on a busy machine
         yield

@@ -82,7 +82,7 @@ def exchange(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, A
 KINDS: dict[str, tuple[str, str]] = {  # a pattern whose matches are changed one after the other, and what each becomes
     "barrier dropped": (r"bar\.sync\s+0;", ""),
     "acquire relaxed": (r"ld\.global\.gpu\.acquire", "ld.global.gpu.relaxed"),
-    "release relaxed": (r"red\.global\.gpu\.release", "red.global.gpu.relaxed"),
+    "release relaxed": (r"(red|atom)\.global\.gpu\.release", r"\1.global.gpu.relaxed"),
     "volatile weak": (r"ld\.volatile\.global", "ld.global"),
     "trans dropped": (r"(ldmatrix|stmatrix)(\S+)\.trans", r"\1\2"),
     "fence dropped": (r"fence\.proxy\.async\S*;", ""),

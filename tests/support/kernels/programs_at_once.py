@@ -13,6 +13,7 @@ import os
 import random
 import sys
 import time
+import traceback
 from dataclasses import replace
 from typing import Any
 
@@ -80,6 +81,8 @@ class AtOnce:
                 time.sleep(0)
             self.kernel[(1, 1)](*args, **kwargs)
             code = 0
+        except BaseException:
+            traceback.print_exc()  # the parent only learns that a program failed
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -118,7 +121,7 @@ def paused(operation: Any, chance: random.Random, waits: bool) -> Any:
 
 def with_programs(plan: Plan, programs: int, parts: int, w_first: bool) -> Plan:
     """The plan with that many blocks of hidden units, each step's state in at least two tiles."""
-    tiles = replace(plan.forward, block_h=plan.hidden // programs, block_k=16, split=1, ahead=2, w_first=w_first)
+    tiles = replace(plan.forward, block_h=plan.hidden // programs, block_k=16, ahead=2, w_first=w_first)
     return replace(plan, forward=tiles, backward=replace(tiles, ahead=64, parts=parts))
 
 

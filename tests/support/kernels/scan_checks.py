@@ -151,9 +151,9 @@ def one_program() -> Iterator[None]:
         if chosen.strategy != "cooperative":
             return chosen
         slots, units = CELLS[args[3]].slots, chosen.hidden
-        split = 2 if units > 16 else 1
-        forward = replace(chosen.forward, block_h=units, block_k=units // split, split=split)
-        return replace(chosen, forward=forward, backward=replace(forward, block_k=units * slots // 4 // split, ahead=3))
+        pieces = 2 if units > 16 else 1
+        forward = replace(chosen.forward, block_h=units, block_k=units // pieces)
+        return replace(chosen, forward=forward, backward=replace(forward, block_k=units * slots // 4 // pieces, ahead=3))
 
     ops.plan_for = plan
     try:

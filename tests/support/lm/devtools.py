@@ -66,9 +66,9 @@ class Browser:
     def key(self, name: str, text: str = "", modifiers: int = 0) -> None:
         """Press a key; modifiers: 2 is Ctrl."""
         codes = {"Enter": 13, "Escape": 27, "ArrowDown": 40, "ArrowUp": 38, "Tab": 9}
-        what = {"key": name, "windowsVirtualKeyCode": codes.get(name, 0), "modifiers": modifiers}
-        self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **what)
-        self.ask("Input.dispatchKeyEvent", type="keyUp", **what)
+        event = {"key": name, "windowsVirtualKeyCode": codes.get(name, 0), "modifiers": modifiers}
+        self.ask("Input.dispatchKeyEvent", type="keyDown", text=text, **event)
+        self.ask("Input.dispatchKeyEvent", type="keyUp", **event)
 
     def picture(self, path: Path, whole: bool = False) -> None:
         """A screenshot of the window, or of the ``whole`` page."""
@@ -102,8 +102,8 @@ class Browser:
             assert data, "the browser ended"
             self._rest += data
         message, _, self._rest = self._rest.partition(b"\0")
-        found: dict[str, Any] = json.loads(message)
-        return found
+        content: dict[str, Any] = json.loads(message)
+        return content
 
     def _hear(self, message: dict[str, Any]) -> None:
         method, told = message.get("method"), message.get("params", {})

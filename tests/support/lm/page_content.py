@@ -18,7 +18,7 @@ def read(html):
 
 def decoded(told, data):
     """Each tensor's values, number by number with struct."""
-    found, at = {}, 0
+    arrays, at = {}, 0
     for tensor in told["tensors"]:
         count, rows = math.prod(tensor["shape"]), tensor["shape"][0]
         if tensor["kind"] == "int8":
@@ -31,6 +31,6 @@ def decoded(told, data):
             both = bytes(byte for pair in zip(low, high, strict=True) for byte in pair)
             values = [code * tensor["scale"] for code in struct.unpack(f"<{count}e", both)]
             at += 2 * count
-        found[tensor["name"]] = torch.tensor(values, dtype=torch.float64).float().reshape(tensor["shape"])
+        arrays[tensor["name"]] = torch.tensor(values, dtype=torch.float64).float().reshape(tensor["shape"])
     assert at == len(data)
-    return found
+    return arrays

@@ -1,0 +1,249 @@
+"""Cycles of one walk through the loop over time, from machine code: stall counts, scoreboards and assumed latencies.
+
+A warp issues in order. Each instruction of the machine code carries how many cycles the next one stalls, the scoreboard that it
+sets until its result is there, another until its operands are read, and those that it waits for first. One warp walks from the
+head of the loop over time to its end, alone on its scheduler; a loop within (a poll) is left at the first chance, as if
+everything that is polled were there. What the hardware adds is not in the code and assumed: ``LATENCY`` and ``INTERVAL``.
+"""
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+LATENCY = {  # cycles until a result is there, by opcode; the first that fits
+    "LDGSTS": 600, "LDG": 600, "LD.": 600, "ATOM": 600, "LDSM": 33, "LDS": 30, "STS": 30, "ST": 30, "SHFL": 24, "REDUX": 24,
+    "RED": 600, "BAR": 20, "MUFU": 20, "S2R": 20, "S2UR": 20, "R2UR": 12, "HGMMA": 30, "MEMBAR": 600, "FENCE": 20, "LDC": 30,
+    "ULDC": 12, "VOTE": 12, "IMAD": 8,
+}  # fmt: skip
+ENDS = ("BRA", "CALL", "EXIT", "RET")  # opcodes that end a block
+SHARED = ("LDS", "STS", "LDSM", "STSM")  # opcodes that take wavefronts of shared memory
+OTHER = 14  # of opcodes that LATENCY lacks
+READ = 12  # until a store or load has read its registers
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One line: where, what, and its control bits. ``target`` is that of a branch."""
+
+    at: int
+    op: str
+    text: str
+    predicated: bool
+    target: int | None
+    stall: int
+    sets: int | None
+    releases: int | None
+    waits: tuple[int, ...]
+
+
+@dataclass
+class Walk:
+    """``cycles`` of the whole, and of them those waited by opcode; ``path``: each instruction, and when it is issued."""
+
+    cycles: int
+    instructions: int
+    waits: dict[str, int] = field(default_factory=dict)
+    path: list[tuple[int, Instruction]] = field(default_factory=list)
+
+
+def parse(code: str) -> list[Instruction]:
+    """The instructions of ``cuobjdump -sass``, in order."""
+    lines = [line for line in code.splitlines() if "/* 0x" in line]
+    found = []
+    for first, second in zip(lines[::2], lines[1::2], strict=True):
+        at = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", first)
+        assert at, first
+        control = int(re.findall(r"/\* (0x[0-9a-f]+) \*/", second)[0], 16) >> 41
+        text = at[2]
+        guard = re.match(r"@(!?\w+) ", text)
+        body = text[guard.end() :] if guard else text
+        jump = re.match(
+            r"(?:BRA|CALL\.REL)\b.*?(0x[0-9a-f]+)", body
+        )  # some compilers leave a loop by a call that never returns
+        sets, releases = control >> 5 & 7, control >> 8 & 7
+        found.append(
+            Instruction(
+                int(at[1], 16), body.split()[0], text, guard is not None,
+                int(jump[1], 16) if jump else None, control & 15,
+                sets if sets < 7 else None, releases if releases < 7 else None,
+                tuple(i for i in range(6) if control >> 11 >> i & 1),
+            )
+        )  # fmt: skip
+    return found
+
+
+def blocks_of(code: list[Instruction]) -> tuple[dict[int, list[Instruction]], dict[int, list[int]]]:
+    """Basic blocks by address, and where each leads."""
+    starts = {code[0].at} | {i.target for i in code if i.target is not None}
+    starts |= {code[n + 1].at for n, i in enumerate(code[:-1]) if i.op.split(".")[0] in ENDS}
+    blocks: dict[int, list[Instruction]] = {}
+    for i in code:
+        if i.at in starts:
+            blocks[i.at] = here = []
+        here.append(i)
+    order = sorted(blocks)
+    follow = dict(pairwise(order))
+    leads = {}
+    for start, block in blocks.items():
+        last = block[-1]
+        kind = last.op.split(".")[0]
+        conditional = last.predicated or (kind == "BRA" and re.search(r"BRA(\.\w+)* !?U?P\d", last.text) is not None)
+        to = [last.target] if last.target is not None else []
+        if (kind not in ENDS or conditional) and start in follow:
+            to.insert(0, follow[start])
+        leads[start] = to
+    return blocks, leads
+
+
+def components(nodes: set[int], leads: dict[int, list[int]]) -> list[set[int]]:
+    """Strongly connected components that hold a circle."""
+    index: dict[int, int] = {}
+    low: dict[int, int] = {}
+    stack: list[int] = []
+    found = []
+
+    def visit(n: int) -> None:
+        index[n] = low[n] = len(index)
+        stack.append(n)
+        for m in leads[n]:
+            if m not in nodes:
+                continue
+            if m not in index:
+                visit(m)
+                low[n] = min(low[n], low[m])
+            elif m in stack:
+                low[n] = min(low[n], index[m])
+        if low[n] == index[n]:
+            of = set(stack[stack.index(n) :])
+            del stack[stack.index(n) :]
+            if len(of) > 1 or n in leads[n]:
+                found.append(of)
+
+    for n in sorted(nodes):
+        if n not in index:
+            visit(n)
+    return found
+
+
+def head_of(loop: set[int], leads: dict[int, list[int]]) -> int:
+    """The block by which a loop is entered."""
+    entries = {m for n, to in leads.items() if n not in loop for m in to if m in loop}
+    return min(entries or loop)
+
+
+def size(nodes: set[int], blocks: dict[int, list[Instruction]]) -> int:
+    return sum(len(blocks[n]) for n in nodes)
+
+
+def path_of(loop: set[int], head: int, blocks: dict[int, list[Instruction]], leads: dict[int, list[int]]) -> list[int]:
+    """Blocks from the head to the end of one walk: no loop within twice, or at all if it can be left out; else the longer
+    way."""
+    inner = {
+        n: loop_
+        for loop_ in components(loop - {head}, {n: [m for m in to if m != head] for n, to in leads.items()})
+        for n in loop_
+    }
+    memo: dict[int, tuple[int, list[int]] | None] = {}
+
+    def best(n: int, seen: frozenset[int]) -> tuple[int, list[int]] | None:
+        if n in memo:
+            return memo[n]
+        if n in seen:
+            return None
+        choices = []
+        out = [m for m in leads[n] if m == head or m in loop]
+        within = inner.get(n)
+        leaving = [m for m in out if m == head or inner.get(m) is not within] if within else [m for m in out if m not in inner]
+        for m in leaving or out:
+            rest = (0, []) if m == head else best(m, seen | {n})
+            if rest is not None:
+                choices.append(rest)
+        if not choices:
+            return None
+        most = max(choices, key=lambda c: c[0])
+        result = most[0] + len(blocks[n]), [n, *most[1]]
+        memo[n] = result
+        return result
+
+    found = best(head, frozenset())
+    assert found
+    return found[1]
+
+
+def latency(op: str) -> int:
+    return next((cycles for name, cycles in LATENCY.items() if op.startswith(name)), OTHER)
+
+
+def interval(op: str) -> int:
+    """Cycles from one wgmma to the next: by what it reads of shared memory, 128 bytes a cycle, or by 2048 products a cycle."""
+    shape = re.search(r"64x(\d+)x(\d+)", op)
+    assert shape, op
+    columns, k = int(shape[1]), int(shape[2])
+    size = 32 // k  # bytes of a number: a k is 32 bytes
+    return int(max(16 + columns / 4, columns * size / 4))
+
+
+def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
+    """One walk through the loop over time, the ``depth``-th from outside, of a kernel; ``wavefronts`` as of ``timed``."""
+    blocks, leads = blocks_of(parse(code))
+    nodes = set(blocks)
+    for level in range(depth):
+        loops = components(nodes, leads)
+        assert loops, f"{level} loops"
+        loop = max(loops, key=lambda of: size(of, blocks))
+        head = head_of(loop, leads)
+        if level < depth - 1:
+            nodes, leads = loop, {n: [m for m in to if m in loop and m != head] for n, to in leads.items()}
+    order = path_of(loop, head, blocks, leads)
+    return timed([i for n in order for i in blocks[n]], wavefronts)
+
+
+def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
+    """Cycles of a path that follows itself: of its second time.
+
+    Args:
+        wavefronts: of shared memory, of all warps on this path; one a cycle, spread evenly over its instructions.
+    """
+    shared = sum(i.op.startswith(SHARED) for i in path)
+    each = wavefronts / shared if shared else 0.0
+    now = products = pipe = 0.0
+    pending: dict[int, list[tuple[float, str]]] = defaultdict(list)
+    out = Walk(0, len(path))
+    for _ in range(2):
+        start, waits = now, defaultdict[str, float](float)
+        shown = []
+        for i in path:
+            ready, what = now, ""
+            for board in i.waits:
+                for at, name in pending.pop(board, []):
+                    if at > ready:
+                        ready, what = at, name
+            drain = re.search(r"DEPBAR\.LE (gsb0|SB(\d)), 0x([0-9a-f]+)", i.text)
+            if drain and drain[2]:
+                of = sorted(pending[int(drain[2])])
+                for at, name in of[: max(0, len(of) - int(drain[3], 16))]:
+                    if at > ready:
+                        ready, what = at, name
+            elif drain and products + latency("HGMMA") > ready:
+                ready, what = products + latency("HGMMA"), "HGMMA"
+            if what:
+                waits[what] += ready - now
+            now = ready
+            shown.append((round(now - start), i))
+            result = now
+            if i.op.startswith("HGMMA"):
+                products = max(products, now) + interval(i.op)
+            if i.op.startswith(SHARED):
+                result = pipe = max(pipe, now) + each
+            if i.op.startswith("BAR"):
+                waits["BAR"] += latency("BAR")
+                now += latency("BAR")
+            if i.sets is not None:
+                pending[i.sets].append((result + latency(i.op), i.op))
+            if i.releases is not None:
+                pending[i.releases].append((result + READ, i.op + " read"))
+            now += max(1, i.stall)
+        out.cycles, out.path = round(now - start), shown
+        out.waits = {name: round(cycles) for name, cycles in sorted(waits.items(), key=lambda item: -item[1])}
+    return out
