@@ -79,7 +79,7 @@ def model_page(run: Run, data: Data | None, *, int8: bool = False, title: str = 
         prompts: texts to begin with; without any, beginnings of sentences of the validation text.
 
     Returns:
-        The HTML text, and what was measured on the run's texts.
+        The HTML, with the measured costs.
 
     Raises:
         InputError: for weights that are not finite, prompts that are no text, and byte pairs of another program.
