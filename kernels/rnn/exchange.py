@@ -142,35 +142,41 @@ def meet(
     PARTS: tl.constexpr,
     UNITS: tl.constexpr,
     EXCHANGE: tl.constexpr,
+    STACKED: tl.constexpr = False,
 ):
     """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units`` of the rows ``present``.
 
     ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses its last bit.
+    STACKED loads the parts as one tile: a tile of fewer numbers than threads is loaded twice, by threads that may see different
+    steps of it, and the look hears of one.
     """
     p_now = p + (step % 2) * batch * PARTS * UNITS
     there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
     here = present[:, None] * (PARTS * UNITS) + units[None, :]
+    COUNT: tl.constexpr = 1 if STACKED else PARTS
+    if STACKED:
+        here = here[None, :, :] + tl.arange(0, PARTS)[:, None, None] * UNITS
     mask = live[:, None]
     if EXCHANGE == "sentinel":
         lap = (step // 2 + 1) % 2
         p_bits = as_bits(p_now)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
         tl.store(p_bits + there, (bits & -2) | lap, mask=mask)
-        met = _request(p_bits, here, None, PARTS, UNITS)
-        while _of_another_lap(met, lap, PARTS) > 0:
-            met = _request(p_bits, here, None, PARTS, UNITS)
+        met = _request(p_bits, here, None, COUNT, UNITS)
+        while _of_another_lap(met, lap, COUNT) > 0:
+            met = _request(p_bits, here, None, COUNT, UNITS)
         total = (met[0] & -2).to(p.dtype.element_ty, bitcast=True)  # with the lap's bit an infinity would be NaN
-        for k in tl.static_range(1, PARTS):
+        for k in tl.static_range(1, COUNT):
             total += (met[k] & -2).to(p.dtype.element_ty, bitcast=True)
-        return total
+        return tl.sum(total, axis=0) if STACKED else total
     else:
         tl.store(p_now + there, value, mask=mask)
         arrive(p_arrivals, EXCHANGE)
-        met = gather(p_now, here, None, p_arrivals, (step + 1) * PARTS, EXCHANGE, PARTS, UNITS)
+        met = gather(p_now, here, None, p_arrivals, (step + 1) * PARTS, EXCHANGE, COUNT, UNITS)
         total = met[0]
-        for k in tl.static_range(1, PARTS):
+        for k in tl.static_range(1, COUNT):
             total += met[k]
-        return total
+        return tl.sum(total, axis=0) if STACKED else total
 
 
 @triton.jit

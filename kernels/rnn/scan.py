@@ -400,7 +400,11 @@ def scan_backward(
                     )  # fmt: skip
             if PARTS > 1:
                 p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
-                acc = meet(acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE)
+                # Of more than 16 bits eight warps share 16 rows of 8 units.
+                stacked: tl.constexpr = dtype.primitive_bitwidth > 16
+                acc = meet(
+                    acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
+                )  # fmt: skip
             if RESET:
                 later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(later[:, None], acc, 0.0)
