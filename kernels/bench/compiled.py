@@ -104,11 +104,11 @@ def compile_for(
     at = {name: (index,) for index, name in enumerate(types)}
     attributes = {at[name]: [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(kernel, types, {at[name]: value for name, value in constants.items()}, attributes)
-    made: Any = triton.compile(source, target=GPUTarget("cuda", int(device.removeprefix("sm_")), 32), options=options)
-    usage, code = (machine_code(made.asm["cubin"], what) for what in ("-res-usage", "-sass"))
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
-    return Compiled(made.metadata.shared, int(found[1]), int(found[2]), code, made.asm)
+    binary: Any = triton.compile(source, target=GPUTarget("cuda", int(device.removeprefix("sm_")), 32), options=options)
+    usage, code = (machine_code(binary.asm["cubin"], option) for option in ("-res-usage", "-sass"))
+    match = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert match, usage
+    return Compiled(binary.metadata.shared, int(match[1]), int(match[2]), code, binary.asm)
 
 
 def compile_here(configuration: Configuration) -> Facts:
@@ -131,7 +131,7 @@ def compile_here(configuration: Configuration) -> Facts:
     constants |= {name: 1 for name, value in integers.items() if value == 1}  # as the launcher has it
     types |= dict.fromkeys(constants, "constexpr")
     aligned = {name for name in names if name.startswith("p_") or integers.get(name, 1) % 16 == 0}
-    made = compile_for(c.device, kernel, {name: types[name] for name in names}, constants, aligned, options)
+    compiled = compile_for(c.device, kernel, {name: types[name] for name in names}, constants, aligned, options)
 
     slots = CELLS[c.cell].slots
     k, columns = plan.product(c.direction, slots)
@@ -140,7 +140,7 @@ def compile_here(configuration: Configuration) -> Facts:
     planned = -(-pieces // tiles.warps) * inner // 16
     if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
         planned *= 2
-    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", made.code)
+    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", compiled.code)
     if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter: a number at a time, on purpose
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if c.switch == "clip norm":  # norms of two neighbouring rows; without the switch the state's loads are counted in full
@@ -148,16 +148,16 @@ def compile_here(configuration: Configuration) -> Facts:
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
     return Facts(
-        shared=made.shared,
-        registers=made.registers,
-        stack=made.stack,
-        spills=spills_in_loops(made.code, depth=2),
-        hmma=len(re.findall(r"\bHMMA\.", made.code)),
+        shared=compiled.shared,
+        registers=compiled.registers,
+        stack=compiled.stack,
+        spills=spills_in_loops(compiled.code, depth=2),
+        hmma=len(re.findall(r"\bHMMA\.", compiled.code)),
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
         loads_of_128_bits=sum(".128" in load for load in loads),
         weight_tiles=k // tiles.block_k,
-        allocated_before_loop=held_before_loop(made.asm["ttgir"]),
+        allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
     )
 
 

@@ -76,19 +76,19 @@ def compile_here(configuration: Configuration) -> Facts:
         # pointers, and strides of rows where 16 divides V
         if types[name].startswith("*") or (name in ("row_stride", "grad_stride") and c.v % 16 == 0):
             aligned.append(name)
-    made = compile_for(c.device, function, types, fixed, aligned, options | {"debug": c.debug})
+    compiled = compile_for(c.device, function, types, fixed, aligned, options | {"debug": c.debug})
     widths: Counter[str] = Counter()
-    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", made.code):
+    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", compiled.code):
         width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
         widths[width[0] if width else "32"] += 1
     return Facts(
-        shared=made.shared,
-        registers=made.registers,
-        stack=made.stack,
-        spills=spills_in_loops(made.code, depth=1),
+        shared=compiled.shared,
+        registers=compiled.registers,
+        stack=compiled.stack,
+        spills=spills_in_loops(compiled.code, depth=1),
         loads_of_128_bits=widths["128"],
         loads_of_16_bits=widths["U16"],
-        asserts="__assertfail" in made.asm["ptx"],
+        asserts="__assertfail" in compiled.asm["ptx"],
     )
 
 

@@ -54,8 +54,8 @@ class Compiler:
         answer = self._server.stdout.readline()
         if not answer:
             raise RuntimeError(f"the compiling process of {self.python} ended; can it import triton?")
-        said = json.loads(answer)
-        return said if isinstance(said, str) else import_module(module).Facts(**said)
+        reply = json.loads(answer)
+        return reply if isinstance(reply, str) else import_module(module).Facts(**reply)
 
     def __exit__(self, *_: object) -> None:
         assert self._server.stdin is not None
@@ -85,7 +85,8 @@ def serve() -> None:
             else:
                 code = os.waitstatus_to_exitcode(status)
                 ended = "" if code > 0 else f"ended by {signal.Signals(-code).name}: "
-                lines = [said.strip() for said in complained.read().splitlines() if said.strip()] or ["nothing was said"]
+                texts = (text.strip() for text in complained.read().splitlines())
+                lines = [text for text in texts if text] or ["no message"]
                 print(json.dumps(ended + _sentence(lines)), flush=True)
 
 
@@ -102,8 +103,8 @@ def _compile(module: str, values: dict[str, Any], told: int, complained: int) ->
     signal.alarm(SECONDS)
     code = 1
     try:
-        room = import_module(module)
-        print(json.dumps(asdict(room.compile_here(room.Configuration(**values)))), flush=True)
+        subject = import_module(module)
+        print(json.dumps(asdict(subject.compile_here(subject.Configuration(**values)))), flush=True)
         code = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -111,14 +112,14 @@ def _compile(module: str, values: dict[str, Any], told: int, complained: int) ->
         os._exit(code)
 
 
-def machine_code(cubin: bytes, what: str) -> str:
+def machine_code(cubin: bytes, option: str) -> str:
     """What cuobjdump, which comes with Triton, says of a cubin: ``-sass`` or ``-res-usage``."""
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run([tool, what, file.name], check=True, capture_output=True, text=True).stdout
+        return subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":

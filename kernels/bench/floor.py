@@ -67,12 +67,12 @@ def floor(
     if backward:
         moved += 4 * state + 2 * weights
     done = 2.0 * steps * batch * gates * hidden * 2 * hidden * (3 if backward else 1)
-    found = exchange_floor(batch, hidden, cell, dtype, device)
-    measured = not math.isnan(found[0])
+    waits = exchange_floor(batch, hidden, cell, dtype, device)
+    measured = not math.isnan(waits[0])
     if not measured:
         fits = plans.predict(batch, steps, hidden, cell, dtype, plans.DEVICES[device])["cooperative"].plan is not None
-        found = (plans.WAIT["sentinel"],) * 2 if fits else (math.nan,) * 2
-    exchange = steps * (found[0] + (found[1] if backward else 0.0))
+        waits = (plans.WAIT["sentinel"],) * 2 if fits else (math.nan,) * 2
+    exchange = steps * (waits[0] + (waits[1] if backward else 0.0))
     return Floor(moved / terabytes / 1e6, done / teraflops / 1e6, exchange, measured)
 
 
@@ -90,17 +90,17 @@ def main() -> None:
     arguments = parser.parse_args()
     terabytes, teraflops = arguments.terabytes or TERABYTES, arguments.teraflops or TERAFLOPS
     how = (arguments.cell, arguments.dtype, arguments.device)
-    said = "measured" if arguments.terabytes and arguments.teraflops else "of the H100's datasheet unless given"
+    origin = "measured" if arguments.terabytes and arguments.teraflops else "of the H100's datasheet unless given"
     print(f"{how[0]}, {how[1]}, {how[2]}, T = {arguments.steps}; microseconds a step, forward | forward and backward")
-    print(f"{terabytes} TB/s and {teraflops} TFLOP/s, {said}; * an estimate: the wait alone")
+    print(f"{terabytes} TB/s and {teraflops} TFLOP/s, {origin}; * an estimate: the wait alone")
     print("predicted is what the planner expects of the recurrence without the input's product\n")
     print(f"{'B':>4} {'H':>5}  {'bytes':>15}  {'operations':>15}  {'exchange':>16}  {'floor':>15}  {'predicted':>17}")
     for batch in BATCHES:
         for hidden in HIDDEN:
             sizes = (batch, arguments.steps, hidden)
             pair = [floor(*sizes, *how, backward, terabytes, teraflops) for backward in (False, True)]
-            found = plans.predict(batch, arguments.steps, hidden, *how[:2], plans.DEVICES[how[2]])
-            best = min(found.values(), key=lambda p: p.total)
+            predictions = plans.predict(batch, arguments.steps, hidden, *how[:2], plans.DEVICES[how[2]])
+            best = min(predictions.values(), key=lambda p: p.total)
             columns = [
                 " | ".join(f"{getattr(f, name) / arguments.steps:6.2f}" for f in pair)
                 for name in ("bytes", "operations", "exchange", "total")

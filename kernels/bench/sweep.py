@@ -42,65 +42,65 @@ def scans(device: str) -> list[Configuration]:
     ``TYPICAL`` sizes for one device.
     """
     sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
-    found: dict[Any, Configuration] = {}
+    configurations_of_plans: dict[Any, Configuration] = {}
     for cell in CHOSEN_CELLS:
         for dtype in ("bfloat16", "float32"):
-            found |= _distinct(device, cell, dtype, sizes)
+            configurations_of_plans |= _distinct(device, cell, dtype, sizes)
     if device == TYPICAL_DEVICE:
         for cell in CHOSEN_CELLS:
-            found |= _distinct(device, cell, "float16", TYPICAL)
-            found |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
+            configurations_of_plans |= _distinct(device, cell, "float16", TYPICAL)
+            configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
             for switch in compiled.SWITCHES:
-                found |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
+                configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
         for cell in OTHER_CELLS:
-            found |= _distinct(device, cell, "bfloat16", TYPICAL)
-    return list(found.values())
+            configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL)
+    return list(configurations_of_plans.values())
 
 
 def _distinct(
     device: str, cell: str, dtype: str, sizes: Any, exchange: str = "sentinel", switch: str = "none"
 ) -> dict[Any, Configuration]:
     """The first size of each kernel, by what tells kernels apart."""
-    found: dict[Any, Configuration] = {}
+    distinct: dict[Any, Configuration] = {}
     for batch, hidden in sizes:
         for c in configurations(device, cell, batch, hidden, dtype, exchange, switch):
             plan = plans.choose(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], c.strategy, exchange)
             tiles = plan.forward if c.direction == "forward" else plan.backward
             if plan.exchange == exchange or exchange == "sentinel":
-                found.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
-    return found
+                distinct.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
+    return distinct
 
 
 def configurations(
     device: str, cell: str, batch: int, hidden: int, dtype: str, exchange: str = "sentinel", switch: str = "none"
 ) -> Iterator[Configuration]:
     """Both directions of every strategy that the planner says fits a size."""
-    found = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
+    predictions = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
     for strategy in plans.STRATEGIES:
-        if found[strategy].plan is not None:
+        if predictions[strategy].plan is not None:
             for direction in compiled.SWITCHES[switch]:
                 yield Configuration(device, cell, batch, hidden, dtype, strategy, direction, exchange, switch)
 
 
 def losses(device: str) -> list[LossConfiguration]:
     """The bodies of the losses for language models' vocabularies and widths."""
-    found = [LossConfiguration(device, body, v, d, dtype)
+    kinds = [LossConfiguration(device, body, v, d, dtype)
              for dtype in ("bfloat16", "float32") for body in BODIES for v in VOCABULARIES
              for d in (WIDTHS if body.startswith("tiles") and dtype == "bfloat16" else (512,))]  # fmt: skip
-    return found + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
+    return kinds + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
 
 
-def planned(what: str) -> list[Any]:
+def planned(table: str) -> list[Any]:
     """All kernels of a table, of every device."""
-    return [c for device in plans.DEVICES for c in (scans if what == "scans" else losses)(device)]
+    return [c for device in plans.DEVICES for c in (scans if table == "scans" else losses)(device)]
 
 
 def faults(configuration: Any, facts: Any) -> list[str]:
     """What is wrong with a kernel, a compiler that gave up included."""
     if isinstance(facts, str):
         return [facts]
-    what = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
-    return facts.faults(plans.DEVICES[configuration.device], what)
+    name = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
+    return facts.faults(plans.DEVICES[configuration.device], name)
 
 
 class Table:
@@ -169,18 +169,23 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
     parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
     arguments = parser.parse_args()
-    jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
+    jobs: dict[str, list[Any]] = {table_name: [] for table_name in arguments.what}
     for device in arguments.devices:
         if "scans" in jobs:
             jobs["scans"] += [c for c in scans(device) if c.cell in arguments.cells]
         if "losses" in jobs:
             jobs["losses"] += losses(device)
-    print(", ".join(f"{len(todo)} {what}" for what, todo in jobs.items()), flush=True)
+    print(", ".join(f"{len(todo)} {table_name}" for table_name, todo in jobs.items()), flush=True)
     if arguments.list:
         return 0
     bad, begin = 0, time.monotonic()
-    for what, todo in jobs.items():
-        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], planned(what) if arguments.resume else ())
+    for table_name, todo in jobs.items():
+        table = Table(
+            arguments.out / FILES[table_name],
+            version("triton"),
+            MODULES[table_name],
+            planned(table_name) if arguments.resume else (),
+        )
         for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
             wrong = table.add(configuration, facts)
             bad += bool(wrong)

@@ -50,7 +50,7 @@ class Walk:
 def parse(code: str) -> list[Instruction]:
     """The instructions of ``cuobjdump -sass``, in order."""
     lines = [line for line in code.splitlines() if "/* 0x" in line]
-    found = []
+    instructions = []
     for first, second in zip(lines[::2], lines[1::2], strict=True):
         at = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", first)
         assert at, first
@@ -62,7 +62,7 @@ def parse(code: str) -> list[Instruction]:
             r"(?:BRA|CALL\.REL)\b.*?(0x[0-9a-f]+)", body
         )  # some compilers leave a loop by a call that never returns
         sets, releases = control >> 5 & 7, control >> 8 & 7
-        found.append(
+        instructions.append(
             Instruction(
                 int(at[1], 16), body.split()[0], text, guard is not None,
                 int(jump[1], 16) if jump else None, control & 15,
@@ -70,7 +70,7 @@ def parse(code: str) -> list[Instruction]:
                 tuple(i for i in range(6) if control >> 11 >> i & 1),
             )
         )  # fmt: skip
-    return found
+    return instructions
 
 
 def blocks_of(code: list[Instruction]) -> tuple[dict[int, list[Instruction]], dict[int, list[int]]]:
@@ -101,7 +101,7 @@ def components(nodes: set[int], leads: dict[int, list[int]]) -> list[set[int]]:
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     stack: list[int] = []
-    found = []
+    circles = []
 
     def visit(n: int) -> None:
         index[n] = low[n] = len(index)
@@ -118,12 +118,12 @@ def components(nodes: set[int], leads: dict[int, list[int]]) -> list[set[int]]:
             of = set(stack[stack.index(n) :])
             del stack[stack.index(n) :]
             if len(of) > 1 or n in leads[n]:
-                found.append(of)
+                circles.append(of)
 
     for n in sorted(nodes):
         if n not in index:
             visit(n)
-    return found
+    return circles
 
 
 def head_of(loop: set[int], leads: dict[int, list[int]]) -> int:
@@ -166,9 +166,9 @@ def path_of(loop: set[int], head: int, blocks: dict[int, list[Instruction]], lea
         memo[n] = result
         return result
 
-    found = best(head, frozenset())
-    assert found
-    return found[1]
+    longest = best(head, frozenset())
+    assert longest
+    return longest[1]
 
 
 def latency(op: str) -> int:
@@ -214,21 +214,21 @@ def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
         start, waits = now, defaultdict[str, float](float)
         shown = []
         for i in path:
-            ready, what = now, ""
+            ready, awaited = now, ""
             for board in i.waits:
                 for at, name in pending.pop(board, []):
                     if at > ready:
-                        ready, what = at, name
+                        ready, awaited = at, name
             drain = re.search(r"DEPBAR\.LE (gsb0|SB(\d)), 0x([0-9a-f]+)", i.text)
             if drain and drain[2]:
                 of = sorted(pending[int(drain[2])])
                 for at, name in of[: max(0, len(of) - int(drain[3], 16))]:
                     if at > ready:
-                        ready, what = at, name
+                        ready, awaited = at, name
             elif drain and products + latency("HGMMA") > ready:
-                ready, what = products + latency("HGMMA"), "HGMMA"
-            if what:
-                waits[what] += ready - now
+                ready, awaited = products + latency("HGMMA"), "HGMMA"
+            if awaited:
+                waits[awaited] += ready - now
             now = ready
             shown.append((round(now - start), i))
             result = now

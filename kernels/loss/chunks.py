@@ -30,7 +30,7 @@ LOG2_E = 1.4426950408889634
 def negative_log_likelihood(
     x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str
 ) -> Tensor:
-    """-log P(target) and nothing else, by torch.nn's kernels in place: ``torch_chunks`` makes sixty calls a chunk."""
+    """-log P(target) without options, by torch.nn's kernels in place: ``torch_chunks`` makes sixty calls a chunk."""
     losses = []
     for part, z, _ in _logits(x, w, bias, x.dtype):
         if z.is_contiguous():
@@ -159,11 +159,12 @@ def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iter
 
 
 def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
+    """Memory for the logits of a chunk, and for the inputs and results of products in ``dtype``: the same memory if that is
+    their dtype.
 
-    Chunks are of one size but for the last, which may be a few rows shorter. Those with two rooms have half of ROWS at least.
-    The padding behind each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply what stands there by zeros of their
-    own, and a NaN left there by other work would reach the result.
+    Chunks have one size, except that the last may be a few rows shorter. With two buffers a chunk has at least half of ROWS.
+    The padding of each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply it by zeros, and a NaN there would reach
+    the result.
     """
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED

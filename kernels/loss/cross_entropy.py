@@ -32,7 +32,7 @@ from recurrent_lm.kernels.loss.terms import (
 
 
 class RowOptions(Options, total=False):
-    """Keywords of ``cross_entropy`` that say nothing about what it returns."""
+    """Keywords of ``cross_entropy`` that do not change what it returns."""
 
     ignore_index: int
     inplace_backward: bool

@@ -34,7 +34,7 @@ from recurrent_lm.kernels.loss.terms import (
 
 
 class LinearOptions(Options, total=False):
-    """Keywords of ``linear_cross_entropy`` that say nothing about what it returns."""
+    """Keywords of ``linear_cross_entropy`` that do not change what it returns."""
 
     ignore_index: int | None
     linear_bias: Tensor | None

@@ -171,10 +171,10 @@ def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16"
     """
     plan, whole = choose_loss_plan(n, v, d, dtype, **how), _size(n * v * ITEMSIZE[dtype])
     lines = [f"N = {n:,} rows, V = {v:,} classes, d = {d:,} features in {dtype}: the logits alone would be {whole}"]
-    for strategy, what in WHAT.items():
+    for strategy, description in WHAT.items():
         one = choose_loss_plan(n, v, d, dtype, **how | {"strategy": strategy})
         work = f"{one.products} product{'s' * (one.products > 1)} of N V d"
-        lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {what}")
+        lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {description}")
     return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 

@@ -30,7 +30,7 @@ def capped(logits, SOFTCAP: tl.constexpr):
 
 @triton.jit
 def finite(top):
-    """What to subtract before exp: the largest logit, or 0 where all of them are -inf."""
+    """The number to subtract before exp: the largest logit, or 0 if all are -inf."""
     return tl.where(top == float("-inf"), 0.0, top)
 
 

@@ -30,12 +30,12 @@ class Terms:
 
     @property
     def plain(self) -> bool:
-        """Whether a row's loss is nothing but lse - z[y], class weights aside."""
+        """Whether a row's loss is just lse - z[y], class weights aside."""
         return self.label_smoothing == 0 and self.z_loss == 0 and self.softcap is None
 
 
 class Options(TypedDict, total=False):
-    """Keywords of both public losses that say nothing about what they return."""
+    """Keywords of both public losses that do not change what they return."""
 
     reduction: str
     label_smoothing: float
@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
 
 class Metrics(NamedTuple):
-    """What the model thought of each row, [N] each, without gradients; of ignored rows as well, which are never hits."""
+    """Figures of each row, [N] each, without gradients. Ignored rows have them, too, and are never hits."""
 
     lse: Tensor  # log-sum-exp of the (capped) logits
     argmax: Tensor  # the first of the most probable classes
@@ -98,10 +98,10 @@ def constants(terms: Terms, v: int) -> dict[str, Any]:
 
 
 def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, weight: Tensor | None) -> None:
-    """Shapes, types and ranges of everything but the logits.
+    """Check shapes, types and ranges of everything but the logits.
 
     Raises:
-        ValueError: naming the argument, what it must be and what it is.
+        ValueError: names the argument, its requirement and its value.
     """
     if v < 1:
         raise ValueError("there must be at least one class")
@@ -157,7 +157,7 @@ def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
 
 
 def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dtype: torch.dtype) -> Tensor:
-    """What a mean divides by: how many rows count, or the sum of their class weights, as in torch. A scalar."""
+    """The divisor of a mean: the number of rows that count, or the sum of their class weights, as in torch. A scalar."""
     counted = target != ignore_index
     if weight is None:
         return counted.count_nonzero().to(dtype)
@@ -201,7 +201,7 @@ def textbook(
 def results(
     loss: Tensor, lse: Tensor, best: Tensor, target: Tensor, terms: Terms, return_lse: bool, return_metrics: bool
 ) -> Tensor | tuple[Any, ...]:
-    """The loss alone, or a tuple of it with what else was asked for."""
+    """The loss, or a tuple that begins with it."""
     metrics = None
     if return_metrics:
         metrics = Metrics(lse.detach(), best, (best == target) & (target != terms.ignore_index))

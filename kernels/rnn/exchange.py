@@ -81,10 +81,10 @@ def _request(p, offsets, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
 def _missing(tiles, COUNT: tl.constexpr, PACK: tl.constexpr):
     """Whether any element is all ones: 1 or 0. The tiles meet element by element first: one reduction a look."""
     if PACK == 2:  # a half of ones is one of zeros in the complement, which alone borrows from its highest bit
-        found = (~tiles[0] - 0x10001) & tiles[0]
+        borrows = (~tiles[0] - 0x10001) & tiles[0]
         for k in tl.static_range(1, COUNT):
-            found |= (~tiles[k] - 0x10001) & tiles[k]
-        missing = (found & -0x7FFF8000) != 0
+            borrows |= (~tiles[k] - 0x10001) & tiles[k]
+        missing = (borrows & -0x7FFF8000) != 0
     else:
         missing = tiles[0] == -1
         for k in tl.static_range(1, COUNT):
@@ -151,7 +151,7 @@ def meet(
     steps of it, and the look hears of one.
     """
     p_now = p + (step % 2) * batch * PARTS * UNITS
-    there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
+    place = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
     here = present[:, None] * (PARTS * UNITS) + units[None, :]
     COUNT: tl.constexpr = 1 if STACKED else PARTS
     if STACKED:
@@ -161,7 +161,7 @@ def meet(
         lap = (step // 2 + 1) % 2
         p_bits = as_bits(p_now)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
-        tl.store(p_bits + there, (bits & -2) | lap, mask=mask)
+        tl.store(p_bits + place, (bits & -2) | lap, mask=mask)
         met = _request(p_bits, here, None, COUNT, UNITS)
         while _of_another_lap(met, lap, COUNT) > 0:
             met = _request(p_bits, here, None, COUNT, UNITS)
@@ -170,7 +170,7 @@ def meet(
             total += (met[k] & -2).to(p.dtype.element_ty, bitcast=True)
         return tl.sum(total, axis=0) if STACKED else total
     else:
-        tl.store(p_now + there, value, mask=mask)
+        tl.store(p_now + place, value, mask=mask)
         arrive(p_arrivals, EXCHANGE)
         met = gather(p_now, here, None, p_arrivals, (step + 1) * PARTS, EXCHANGE, COUNT, UNITS)
         total = met[0]

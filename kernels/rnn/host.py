@@ -29,12 +29,12 @@ ATEN = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work."""
+    """Whether torch.func or forward-mode differentiation is active."""
     return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
 
 
 def traced() -> bool:
-    """Whether torch.jit.trace is at work."""
+    """Whether torch.jit.trace is active."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
@@ -44,24 +44,24 @@ def under_autocast(device: torch.device) -> bool:
 
 
 def dtype_of_products(input: Tensor) -> torch.dtype:
-    """Autocast's dtype where that is on, which leaves float64 alone; otherwise the input's. Results have it, too."""
+    """Dtype of products and results: autocast's if it is on (float64 is left alone), otherwise the input's."""
     if input.dtype == torch.float64 or not under_autocast(input.device):
         return input.dtype
     return torch.get_autocast_dtype(input.device.type)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """For backward passes, whose dtypes are those of the forward pass wherever they run."""
+    """A context for backward passes, whose dtypes are those of the forward pass wherever they run."""
     return torch.autocast(device.type, enabled=False) if under_autocast(device) else nullcontext()
 
 
 def host_recurrence(
     cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None, backend: str
 ) -> tuple[Tensor, State]:
-    """``kernels.recurrence`` by the ``eager`` or the ``torch`` backend; shapes are checked there.
+    """``kernels.recurrence`` by the ``eager`` or the ``torch`` backend, with shapes already checked.
 
     Raises:
-        NotImplementedError: for a gradient trace under torch.func, and under torch.jit.trace for what only a loop can do.
+        NotImplementedError: for a gradient trace under torch.func, and under torch.jit.trace for options that need a loop.
     """
     if transformed():
         if tracing() is not None:
@@ -101,7 +101,7 @@ def unrolled(
     clip: Clip | None,
     record: StepRecord | None = None,
 ) -> tuple[Tensor, State]:
-    """The textbook, step by step; a gradient trace goes into ``record``."""
+    """The equations step by step; a gradient trace goes into ``record``."""
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     z = F.linear(input, weight_ih, bias_ih)
     watched = torch.is_grad_enabled() and record is not None
@@ -141,7 +141,7 @@ def library_is_faster(cell: str, input: Tensor, reset: Tensor | None, clip: Clip
 
 
 def between_resets(cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None) -> tuple[Tensor, State]:
-    """``fused`` up to the next reset, zero those rows, go on: documents are long, so resets are rare."""
+    """Run up to the next reset, zero those rows, and go on; documents are long, so resets are rare."""
     if reset is None:
         return fused(cell, input, state, weights)
     starts = [t for t in reset.any(dim=1).nonzero().flatten().tolist() if t > 0]
@@ -202,7 +202,7 @@ def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, 
 
 
 class Watch(torch.autograd.Function):
-    """A library's results as they are; inside ``trace_gradients`` the scan makes the gradients, and the library's are left out.
+    """Identity on a library's results; inside ``trace_gradients`` its backward pass replaces the library's by the scan's.
 
     ``apply(cell, reset, halves, *results, *tensors)``: the output and the final states, then the tensors of ``Scan``.
     """
@@ -285,8 +285,8 @@ def _gradients(
         input, *weights = widened(tensors)[:5]
         upstream = [None if g is None else g.to(kept.hs.dtype) for g in grads]
         own = Weights(*weights)  # type: ignore[arg-type]
-        found = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
-        return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+        gradients = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
+        return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, tensors, strict=True)]
 
 
 def differentiable_gradients(
@@ -316,8 +316,8 @@ def differentiable_gradients(
             [r for r, _ in results], wanted, [g for _, g in results], create_graph=torch.is_grad_enabled(), allow_unused=True
         )
     )
-    found = [next(gradients) if n and o is not None else None for o, n in zip(own, needed, strict=True)]
-    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+    filled = [next(gradients) if n and o is not None else None for o, n in zip(own, needed, strict=True)]
+    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(filled, tensors, strict=True)]
 
 
 # One operation under torch.compile and torch.export, which would unroll the loop

@@ -1,6 +1,6 @@
-"""Buffers and launches of the scans: packs what torch.nn holds for ``scan.py``, runs a plan, and unpacks.
+"""Buffers and launches of the scans: packs torch.nn's weights for ``scan.py``, runs a plan, and unpacks the results.
 
-Everything here is padded and packed; nothing checks its arguments again.
+Arguments are already checked; tensors here are padded and packed.
 """
 
 from dataclasses import dataclass, replace
@@ -26,12 +26,12 @@ INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @cache
 def device_limits(index: int | None) -> Device:
-    """What the device of this index holds; of the interpreter (None) it is assumed to hold what sm_90 does."""
+    """Limits of the device with this index; the interpreter (None) has those of sm_90."""
     if index is None:
         return replace(plans.DEVICES["sm_90"], name="the interpreter")
-    found = triton.runtime.driver.active.utils.get_device_properties(index)
+    limits = triton.runtime.driver.active.utils.get_device_properties(index)
     major, minor = torch.cuda.get_device_capability(index)
-    return Device(f"sm_{major}{minor}", found["max_shared_mem"], found["multiprocessor_count"], major in (9, 10))
+    return Device(f"sm_{major}{minor}", limits["max_shared_mem"], limits["multiprocessor_count"], major in (9, 10))
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -40,10 +40,10 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
-    """``plan.choose`` for the device and dtype of a tensor.
+    """``plan.choose`` for a tensor's device and dtype.
 
-    The interpreter runs programs one after another, so an exchange between them would never end: no plan that needs one is
-    taken there, and one that is asked for by name is refused when it is launched.
+    The interpreter runs programs one after another, so an exchange between them would never end: no such plan is chosen there,
+    and one that is asked for by name is refused at its launch.
     """
     device = device_limits(tensor.device.index if tensor.is_cuda else None)
     sizes = (batch, steps, hidden, cell, name_of(tensor.dtype), device)
@@ -118,7 +118,7 @@ class Layer:
 
 
 def pack_layer(cell: str, plan: Plan, weights: Weights, biases: bool = True) -> Layer:
-    """Weights as torch.nn has them to a ``Layer``; without ``biases`` none, which most of the backward pass has no use for."""
+    """Pack torch.nn's weights into a ``Layer``; most of the backward pass has no use for the biases, and packs none."""
     kind, units, features = CELLS[cell], plan.hidden, weights.ih.shape[1]
     bias = None
     if not biases or weights.bias_ih is None or weights.bias_hh is None:
@@ -144,7 +144,7 @@ def input_part(layer: Layer, input: Tensor) -> Tensor:
 
 
 def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
-    """A buffer that programs write once: all ones where that says that nothing was written yet."""
+    """A buffer that programs write once, filled with ones in every bit where that means "not written yet"."""
     buffer = like.new_empty(size)
     if exchange == "sentinel":
         buffer.view(INTEGERS[buffer.element_size()]).fill_(-1)
@@ -217,7 +217,7 @@ def run_forward(
 
 @dataclass(frozen=True)
 class Backward:
-    """What ``run_backward`` gives: d [T, B, width], dL/dh before the first step, dL/dc [B, P], norms of dL/dh[t]."""
+    """Results of ``run_backward``: d [T, B, width], dL/dh before the first step, dL/dc [B, P], norms of dL/dh[t]."""
 
     d: Tensor
     dh: Tensor

@@ -1,6 +1,6 @@
-"""The Triton recurrence as two torch operations, one a direction: a whole layer over a whole sequence each.
+"""The Triton recurrence as two torch operations, one for each direction, each on a whole layer and sequence.
 
-Written for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
+They are made for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
 """
 
 from functools import lru_cache
@@ -254,7 +254,7 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
 
 
 def _differentiable(ctx: Any, inputs: list[Any], grad_hs: Tensor | None, *grads: Tensor | None) -> list[Tensor | None]:
-    """Gradients that may be differentiated again, which the operation's are not."""
+    """Gradients that can be differentiated again, unlike the operation's."""
     input, h0, c0, *weights, reset = inputs
     states = [h0] if c0 is None else [h0, c0]
     outer = None if grad_hs is None else grad_hs[..., : h0.shape[1]]
@@ -285,10 +285,10 @@ def triton_recurrence(
     clip: tuple[str, float] | None = None,
     recompute: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``kernels.recurrence`` by the Triton scans; shapes are checked there.
+    """``kernels.recurrence`` by the Triton scans, with shapes already checked.
 
     Raises:
-        ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
+        ValueError: for a dtype that the scans cannot multiply, and for a plan that does not fit.
     """
     dtype = dtype_of_products(input)
     if under_autocast(input.device):
@@ -315,12 +315,14 @@ def triton_recurrence(
 
 
 def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
-    """Whether offsets within a step, which the scans hold in 32 bits, would not fit."""
+    """Whether offsets within a step exceed the 32 bits that the scans use."""
     return bool(input.shape[1] * CELLS[cell].slots * padded(weight_hh.shape[1]) >= 2**31)
 
 
 def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
-    """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
+    """Whether this project's kernels are predicted to run a CUDA sequence (with its backward pass if ``training``) faster
+    than the library.
+    """
     dtype = dtype_of_products(input)
     if dtype not in DTYPES or too_large(cell, input, weight_hh):
         return False

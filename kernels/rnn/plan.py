@@ -1,8 +1,8 @@
-"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
+"""The choice of a recurrence's plan: a pure function of sizes and of the device's limits, which needs no GPU.
 
-Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
-own kernels included. The constants of the model are estimates where ``measured.json`` has none that were measured; they decide
-between strategies, no more.
+A small model of the time of a step finds each strategy's best tiles, and the cheapest strategy is taken, the library's own
+kernels included. The model's constants are estimates unless ``measured.json`` has measured ones; they only decide between
+strategies.
 """
 
 import json
@@ -34,9 +34,9 @@ def constant(device: str, name: str, estimate: float) -> float:
 
 
 def measured(device: str) -> dict[str, Any]:
-    """All that was measured on a device of this name; empty if nothing was."""
-    found: dict[str, Any] = _read().get(device, {})
-    return found
+    """Everything measured on a device of this name; empty if nothing was."""
+    constants: dict[str, Any] = _read().get(device, {})
+    return constants
 
 
 @cache
@@ -77,8 +77,9 @@ FMA_WAVEFRONTS = {4: 1 / 26, 8: 1 / 20.6}  # of shared memory a float32 product,
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan depends on: shared memory a program may use, in bytes, the number of multiprocessors, and whether four warps
-    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100)."""
+    """The limits that a plan depends on: bytes of shared memory a program, number of multiprocessors, and whether four warps
+    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100).
+    """
 
     name: str
     shared: int
@@ -119,7 +120,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` "none" unless cooperative."""
+    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` is "none" unless cooperative."""
 
     strategy: str
     exchange: str
@@ -128,7 +129,7 @@ class Plan:
     backward: Tiles
 
     def product(self, direction: str, slots: int) -> tuple[int, int]:
-        """K and the number of columns of W in what a program multiplies each step."""
+        """K, and the number of columns of W that a program multiplies each step."""
         if direction == "forward":
             return self.hidden, self.forward.block_h * slots
         return self.hidden * slots // self.backward.parts, self.backward.block_h * self.backward.parts
@@ -136,7 +137,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the model of one direction needs: the product is [batch, k] x [k, per_unit * hidden]."""
+    """Sizes for the model of one direction: the product is [batch, k] x [k, per_unit * hidden]."""
 
     batch: int
     hidden: int
@@ -152,7 +153,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A strategy's predicted time in microseconds for a whole sequence, forward and backward; None where it does not fit."""
+    """Predicted microseconds of a strategy for a whole sequence, forward and backward; None if it does not fit."""
 
     strategy: str
     forward: float | None
@@ -190,19 +191,19 @@ def predict(
     batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
     launch = constant(device.name, "LAUNCH", LAUNCH)
-    found = {}
+    predictions = {}
     for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
         forward, backward = (best(sizes, device, exchange) for sizes in directions)
         if forward is None or backward is None:
-            found[strategy] = Prediction(strategy, None, None, None)
+            predictions[strategy] = Prediction(strategy, None, None, None)
             continue
         plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
         launches = launch * (steps if strategy == "stepwise" else 1)
         first, second = (launches + steps * us for us in (forward[0], backward[0]))
-        found[strategy] = Prediction(strategy, first, second, plan)
+        predictions[strategy] = Prediction(strategy, first, second, plan)
     step = _library(batch, hidden, cell, dtype, device, tf32)
-    found["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
-    return found
+    predictions["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
+    return predictions
 
 
 def choose(
@@ -215,19 +216,19 @@ def choose(
     strategy: str | None = None,
     exchange: str = "sentinel",
 ) -> Plan:
-    """The cheapest plan among the Triton strategies, or the one asked for; arguments as ``predict``.
+    """The cheapest plan among the Triton strategies, or the one asked for; arguments as in ``predict``.
 
     Raises:
-        ValueError: for an unknown name, and for a strategy that cannot fit the device, with those that can.
+        ValueError: for an unknown name, and for a strategy that does not fit the device; names those that do.
     """
     if strategy is not None and strategy not in STRATEGIES:
         raise ValueError(f"plan must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
     if exchange not in EXCHANGES:
         raise ValueError(f"exchange must be one of {', '.join(EXCHANGES)}, not {exchange!r}")
-    found = predict(batch, steps, hidden, cell, dtype, device, exchange)
-    fitting = {name: prediction.plan for name, prediction in found.items() if prediction.plan is not None}
+    predictions = predict(batch, steps, hidden, cell, dtype, device, exchange)
+    fitting = {name: prediction.plan for name, prediction in predictions.items() if prediction.plan is not None}
     if strategy is None:
-        return fitting[min(fitting, key=lambda name: found[name].total)]
+        return fitting[min(fitting, key=lambda name: predictions[name].total)]
     if strategy not in fitting:
         weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] // KB
         raise ValueError(
@@ -241,11 +242,10 @@ def choose(
 def faster_than_library(
     batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True, tf32: bool = False
 ) -> bool:
-    """Whether the Triton strategy that ``choose`` takes is predicted to beat the library's kernels, with its backward pass
-    if ``training``; ``tf32`` as of ``predict``."""
-    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
-    ours = found[choose(batch, steps, hidden, cell, dtype, device).strategy]
-    theirs = found["torch"]
+    """Whether the chosen Triton strategy is predicted to beat the library's kernels, with its backward pass if ``training``."""
+    predictions = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    ours = predictions[choose(batch, steps, hidden, cell, dtype, device).strategy]
+    theirs = predictions["torch"]
     assert ours.forward is not None
     assert theirs.forward is not None
     return ours.total < theirs.total if training else ours.forward < theirs.forward
@@ -281,7 +281,7 @@ def _resident(sizes: Sizes, device: Device, _: str) -> Found:
 
 
 def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
-    found = []
+    candidates = []
     shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, where several numbers a unit are gathered
     for warps, block_b, block_h, parts, w_first in product((4, 8), (16, 32, 64), (8, 16, 32), shares, (False, True)):
         k, columns, blocks = sizes.k // parts, block_h * sizes.per_unit * parts, sizes.hidden // block_h
@@ -323,8 +323,8 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
         # left of shared memory.
         tile, weights = block_b * block_k * sizes.bytes, k * columns * sizes.bytes
-        room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
-        ahead = min(room // tile, k // block_k)
+        free = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
+        ahead = min(free // tile, k // block_k)
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
         rounds = ceil(k / (block_k * max(ahead, 1)))
         if rounds > 1 and sizes.bytes == 4:  # a second round spills
@@ -342,8 +342,8 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         wait = constant(device.name, f"WAIT.{exchange}", WAIT[exchange])
         step = wait * waits + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
         step += step_cycles(sizes, tiles) / CLOCK
-        found.append((ceil(batch_tiles / at_once) * step, tiles))
-    return min(found, key=lambda f: f[0]) if found else None
+        candidates.append((ceil(batch_tiles / at_once) * step, tiles))
+    return min(candidates, key=lambda f: f[0]) if candidates else None
 
 
 def step_cycles(sizes: Sizes, tiles: Tiles) -> float:
@@ -418,7 +418,7 @@ def explain(
     for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, BYTES)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    predictions = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
     chosen = choose(batch, steps, hidden, cell, dtype, device, plan)
     weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] / KB
     sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
@@ -428,7 +428,7 @@ def explain(
     if source == "guessed":
         print(f"  a guess: of {device.name} only limits are known ({device.shared // KB} KB a program, ", end="")
         print(f"{device.multiprocessors} multiprocessors); no kernel was compiled for it or run on it")
-    for prediction in sorted(found.values(), key=lambda p: p.total):
+    for prediction in sorted(predictions.values(), key=lambda p: p.total):
         if prediction.forward is None or prediction.backward is None:
             print(f"  {prediction.strategy:12} does not fit")
             continue

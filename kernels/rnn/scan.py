@@ -237,7 +237,7 @@ def scan_forward(
 
 @triton.jit
 def norms_of(x, AXIS: tl.constexpr):
-    """The norms along an axis, also where the squares of its elements are no float32.
+    """Norms along an axis, right also where squares of elements overflow or underflow float32.
 
     Rows that are that large or small are first multiplied by a power of two: no other row changes, and no digit is lost.
     """
@@ -251,7 +251,7 @@ def norms_of(x, AXIS: tl.constexpr):
 
 @triton.jit
 def scale_of(norms, limit):
-    """What brings rows of these norms to a norm of at most ``limit``."""
+    """The factors that bring rows of these norms to a norm of at most ``limit``."""
     above = norms > limit
     return tl.where(above, limit / tl.where(above, norms, 1.0), 1.0)
 

@@ -41,12 +41,12 @@ def clip(gradients: list[Tensor], kind: str, threshold: float, look: bool = True
 
 
 def not_finite(gradients: list[Tensor]) -> Tensor:
-    """How many elements of each gradient are inf or NaN, [number of gradients] in float64; nothing is read back."""
+    """Number of elements of each gradient that are inf or NaN, [gradients] in float64, without reading a number back."""
     return torch.stack(torch._foreach_norm(torch._foreach_mul(gradients, 0.0), 0, dtype=torch.float64))
 
 
 def _tiny(gradients: list[Tensor]) -> float:
-    """The smallest factor that keeps its digits in the type that each gradient is multiplied in."""
+    """The smallest factor that keeps its digits in each gradient's type of multiplication."""
     return max((torch.finfo(torch.promote_types(g.dtype, torch.float32)).tiny for g in gradients), default=0.0)
 
 

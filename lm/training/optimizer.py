@@ -16,7 +16,7 @@ def make(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
 
 
 def tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """{"parameter.name": tensor} of everything the optimizer remembers."""
+    """{"parameter.name": tensor} of the optimizer's state."""
     state = optimizer.state_dict()["state"]
     return {f"{i}.{name}": value for i, entry in state.items() for name, value in entry.items() if value is not None}
 

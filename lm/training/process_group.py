@@ -1,8 +1,8 @@
-"""How the processes that torch's launcher has started begin one training together, and speak with one voice.
+"""Several processes of torch's launcher begin one training together and print each message once.
 
-The first process does what one process does, and sends its settings, streams and first checkpoint to the others, which read
-no file. What ends them all is said once: whoever comes first claims the right to speak in the store that torchrun keeps, and
-the others end when it is said.
+The first process works as a single process does and sends its settings, streams and first checkpoint to the others, which read
+no file. An error that ends all is printed once: the first process to claim it in torchrun's store prints it, and the others end
+afterwards.
 """
 
 import os
@@ -37,15 +37,15 @@ _current: Alone = ALONE
 
 
 def current() -> Alone:
-    """The ranks that this process has joined."""
+    """The ranks that this process belongs to."""
     return _current
 
 
 def join() -> Alone:
-    """Meet the other processes, where torchrun has started several.
+    """Meet the other processes, if torchrun has started several.
 
     Raises:
-        InputError: where they cannot meet.
+        InputError: if they cannot meet.
     """
     global _current
     rank, size = place()
@@ -70,17 +70,17 @@ def join() -> Alone:
 
 
 def _all_at(key: str, store: TCPStore, size: int) -> None:
-    """Wait until all processes have come here; in Python, so that a signal can end it."""
+    """Wait until all processes are here; in Python, so that a signal can interrupt it."""
     store.add(key, 1)
     end = time.monotonic() + TIMEOUT.total_seconds()
-    while (there := store.add(key, 0)) < size:
+    while (present := store.add(key, 0)) < size:
         if time.monotonic() > end:
-            raise InputError(f"only {there} of {size} processes have come; start the others, or fewer")
+            raise InputError(f"only {present} of {size} processes have come; start the others, or fewer")
         time.sleep(0.02)
 
 
 def check(config: RunConfig, size: int = 0) -> None:
-    """Refuse what several processes, those that this one has joined or ``size``, cannot do together."""
+    """Refuse settings that several processes cannot run: those that this one has joined, or ``size`` of them."""
     size, rows, device = size or _current.size, config.batches.rows, config.machine.device
     if rows % size:
         raise InputError(
@@ -94,10 +94,10 @@ def check(config: RunConfig, size: int = 0) -> None:
 
 
 def lead(training: "Training") -> None:
-    """Let the others take over a training that stands at its last checkpoint; from here on each has its own rows.
+    """Send a training at its last checkpoint to the other processes; from here on each has its own rows.
 
     Raises:
-        InputError: where one of them cannot.
+        InputError: if one of them cannot build it.
     """
     ranks = _current
     if not isinstance(ranks, Ranks):
@@ -112,10 +112,10 @@ def lead(training: "Training") -> None:
 
 
 def follow(assemble: "Callable[[RunConfig, Data, Path, str], Training]") -> "Training":
-    """The training that the first process sends, on this one.
+    """Build the training that the first process sends.
 
     Raises:
-        InputError: the first error of any process in making it.
+        InputError: the first error of any process.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: until there is a training, a signal ends the process at once
     ranks = join()
@@ -150,9 +150,9 @@ def _take_device(config: RunConfig) -> None:
 
 
 def _settle(ranks: Ranks, error: str) -> None:
-    """The same error on all ranks, if any has one."""
-    if found := next(filter(None, ranks.collect(error)), ""):
-        raise InputError(found)
+    """Raise the same error on all ranks, if any has one."""
+    if message := next(filter(None, ranks.collect(error)), ""):
+        raise InputError(message)
 
 
 def _divide(training: "Training", ranks: Ranks) -> None:
@@ -164,24 +164,24 @@ def _divide(training: "Training", ranks: Ranks) -> None:
 
 @contextmanager
 def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterator[None]:
-    """Say once what ends all processes, and end with its exit code; with one process nothing is done here.
+    """Print an error that ends all processes once, and end with its exit code; does nothing with one process.
 
     Args:
-        sentence: what to say of an error and its exit code; None for an error that is none of the user's.
+        sentence: returns an error's message and exit code; None for a program's fault.
     """
     try:
         yield
     except Exception as error:
-        said = sentence(error)
-        if not isinstance(_current, Ranks) or not said:
+        ending = sentence(error)
+        if not isinstance(_current, Ranks) or not ending:
             raise
         for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with SIGTERM
             signal.signal(number, signal.SIG_IGN)
         if isinstance(error, (Stopped, Diverged)):  # as on all ranks: the first one's words come after its last line
             _wait_until_said(_current, 0.0 if _current.first else GRACE)
-        _say(_current, *said)
+        _say(_current, *ending)
         sys.stdout.flush()
-        os._exit(said[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
+        os._exit(ending[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
 
 
 def _wait_until_said(ranks: Ranks, seconds: float) -> None:
@@ -205,5 +205,5 @@ def _say(ranks: Ranks, message: str, code: int) -> None:
 
 
 def wait_for_the_first() -> None:
-    """For a process that finds the command line wrong: the first one says so, and torchrun then ends this one."""
+    """Wait until torchrun ends this process: the command line is wrong, and the first process reports that."""
     time.sleep(PATIENCE)

@@ -1,8 +1,8 @@
 """One update of truncated backpropagation through time, on tensors.
 
-The plain loop, several processes and the CUDA graph all make this update; they differ in when they read its numbers. With a
-``judge`` the loss and the norm are read before the weights move, so that a divergence leaves them as they were. Without one
-no number is read back: a GPU can be a whole update ahead, or replay a recording.
+The plain loop, several processes and the CUDA graph share this update; they differ in when they read its numbers. With a
+``judge`` the loss and the norm are read before the weights move, so that a divergence leaves the weights as they were. Without
+one no number is read back: a GPU can run a whole update ahead, or replay a recording.
 """
 
 import copy
@@ -21,7 +21,7 @@ from recurrent_lm.lm.training.ranks import ALONE, Alone
 
 
 class Update(NamedTuple):
-    """Numbers of one update: the mean loss in nats a token, the gradient's norm before clipping, whether it was clipped."""
+    """The numbers of one update: mean loss in nats a token, gradient norm before clipping, whether it was clipped."""
 
     loss: float
     norm: float
@@ -29,8 +29,9 @@ class Update(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The same as scalars on the device: the norm in float64; without a judge also how many elements of each parameter's
-    gradient are inf or NaN, [parameters] float64."""
+    """The same numbers as scalars on the device, the norm in float64; without a judge also the number of inf or NaN elements of
+    each parameter's gradient, [parameters] float64.
+    """
 
     loss: Tensor
     norm: Tensor
@@ -39,12 +40,12 @@ class Figures(NamedTuple):
 
 
 class Average:
-    """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of any one update.
+    """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of a single update.
 
-    With a rate that is still high the weights wander around a minimum; their average is near its middle. AWD-LSTM's NT-ASGD
-    (Merity et al. 2018) averages the end of a training for the same reason. ``model`` is a copy of a model whose weights
-    follow ``a <- keep a + (1 - keep) w``. As long as that is less, n / (10 + n) is kept at the update after n others: nothing
-    of the initial weights, and little of the early ones, which a slow average would remember too long.
+    While the rate is high the weights move around a minimum; their average is near its middle. AWD-LSTM's NT-ASGD (Merity et
+    al. 2018) averages the end of a training for the same reason. The copy ``model`` has the weights a, which follow
+    ``a <- keep a + (1 - keep) w``. At update n, ``keep`` is at most n / (10 + n): a slow average would otherwise remember the
+    initial weights too long.
     """
 
     def __init__(self, model: LanguageModel, keep: float) -> None:
@@ -114,7 +115,7 @@ class Step:
         return Figures(loss, norm, clipped, bad), detach(after)
 
     def loss(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """The loss of [k, n] tokens, a mean in nats or with several processes a sum, and the state after them."""
+        """The loss of [k, n] tokens (a mean in nats, with several processes a sum), and the state after them."""
         hidden, after = in_halves(self.model, inputs, state, reset) if self.halves else self.model(inputs, state, reset)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),

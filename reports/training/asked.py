@@ -72,9 +72,9 @@ class Models:
 
 def _bars(run: lm.Run, prompt: str) -> Bars:
     try:
-        found = lm.next_token(run, prompt)
+        distribution = lm.next_token(run, prompt)
     except InputError as error:
         return Bars(prompt, problem=str(error))
-    likely = found.top(TOP)
+    likely = distribution.top(TOP)
     words = [(word, p, 100 * p / max(likely[0].probability, 1e-300)) for word, p, _, _ in likely]
-    return Bars(prompt, words, found.unknown, found.bits)
+    return Bars(prompt, words, distribution.unknown, distribution.bits)

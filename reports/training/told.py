@@ -38,9 +38,9 @@ def answer(histories: list[History], names: list[str]) -> str:
     for history, name in zip(histories, names, strict=True):
         if best := history.best:
             figures = f"{best['valid_bits_per_byte']:.3f} bits a byte (perplexity {best['valid_perplexity']:,.1f})"
-            said = f"{name} {figures} after epoch {best['epoch']} of {len(history.epochs)}"
-            by_text[corpus_of(history)].append((best["valid_bits_per_byte"], said))
-    sentences = [f"On {text}: {'; '.join(said for _, said in sorted(found))}." for text, found in by_text.items()]
+            sentence = f"{name} {figures} after epoch {best['epoch']} of {len(history.epochs)}"
+            by_text[corpus_of(history)].append((best["valid_bits_per_byte"], sentence))
+    sentences = [f"On {text}: {'; '.join(sentence for _, sentence in sorted(models))}." for text, models in by_text.items()]
     if waiting:
         sentences.append(f"{', '.join(waiting)}: no epoch has ended yet.")
     return " ".join(sentences)
@@ -134,8 +134,8 @@ def chosen(written: list[Text]) -> list[Text]:
 def troubles(history: History) -> list[tuple[str, list[float]]]:
     """(what stopped being finite, the gradient norms of the updates before), of each rollback and of the end."""
     records = [*history.rollbacks, *([history.diverged] if history.diverged else [])]
-    found = []
+    rows = []
     for record in records:
         back = f"; back to update {record['back_to_step']} at rate {record['next_lr']:.3g}" if "back_to_step" in record else ""
-        found.append((f"{record['what']}{back}. {record.get('advice', '')}".strip(), list(record["grad_norms"])))
-    return found
+        rows.append((f"{record['what']}{back}. {record.get('advice', '')}".strip(), list(record["grad_norms"])))
+    return rows

@@ -121,30 +121,30 @@ def watch(
         show: called with the page's address once it is there, to open it.
     """
     check_place(out)
-    models, said = Models(), False
+    models, reported = Models(), False
     before: tuple[object, ...] | None = None
-    there: list[Path] = []
+    existing: list[Path] = []
     try:
         while True:
-            there = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
-            if there and (now := _state(there)) != before:
-                written = write_page(there, out, prompts, models, refresh=True)
-                if not said:
-                    said = True
+            existing = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
+            if existing and (now := _state(existing)) != before:
+                written = write_page(existing, out, prompts, models, refresh=True)
+                if not reported:
+                    reported = True
                     tell(f"page: {out}; it is written anew while the training goes on, Ctrl-C ends that")
                     if show:
                         show(out.absolute().as_uri())
                 before = now
-                if len(there) == len(runs) and not any(h.running for h in written):
+                if len(existing) == len(runs) and not any(h.running for h in written):
                     break
-            elif not there and before is None:
+            elif not existing and before is None:
                 tell(f"waiting for {', '.join(map(str, runs))}; Ctrl-C ends that")
                 before = ()
             wait(EVERY)
     except KeyboardInterrupt:
         tell("")
-    if there:
-        write_page(there, out, prompts, models)
+    if existing:
+        write_page(existing, out, prompts, models)
 
 
 def _state(runs: list[Path]) -> tuple[object, ...]:

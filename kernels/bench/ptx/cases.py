@@ -83,13 +83,13 @@ class Layer:
         ours = self.launch(run)
         eager = {"backend": "eager", "clip_recurrent": self.clip}
         truth, theirs = (self.run(recurrence, dtype, **eager) for dtype in (torch.float64, getattr(torch, self.dtype)))
-        first, second = ([relative(a, b) for a, b in zip(found, truth, strict=True)] for found in (ours, theirs))
+        first, second = ([relative(a, b) for a, b in zip(results, truth, strict=True)] for results in (ours, theirs))
         return first, second
 
 
-def relative(found: Tensor, truth: Tensor) -> float:
+def relative(result: Tensor, truth: Tensor) -> float:
     """The norm of the difference to that of the truth; inf where one alone is NaN."""
-    if not torch.equal(found.isnan(), truth.isnan()):
+    if not torch.equal(result.isnan(), truth.isnan()):
         return float("inf")
-    found, truth = found.double().nan_to_num(0.0), truth.nan_to_num(0.0)
-    return float((found - truth).norm() / truth.norm().clamp(min=1e-30))
+    result, truth = result.double().nan_to_num(0.0), truth.nan_to_num(0.0)
+    return float((result - truth).norm() / truth.norm().clamp(min=1e-30))

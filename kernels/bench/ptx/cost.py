@@ -65,18 +65,18 @@ def executed(machine: Machine) -> Counter[str]:
 
 def steps_of(layer: Layer) -> dict[str, Step]:
     """A step of each direction of a resident or cooperative layer, by the kernel's name."""
-    found: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
+    launches: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
 
     def run(launch: Launch) -> None:
         machine = alone(launch)
-        found.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
+        launches.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
 
     for steps in STEPS:
         replace(layer, steps=steps).launch(run)
     costs = {}
-    for name, ((launch, few, before), (_, many, after)) in found.items():
+    for name, ((launch, few, before), (_, many, after)) in launches.items():
         instructions = {kind: (many[kind] - few[kind]) / MORE for kind in sorted(many) if many[kind] > few[kind]}
-        memory = {what: (number - asdict(before)[what]) / MORE for what, number in asdict(after).items()}
+        memory = {access: (number - asdict(before)[access]) / MORE for access, number in asdict(after).items()}
         loops = polls(parsed(launch.ptx))
         look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
         code = machine_code(launch.cubin, "-sass")

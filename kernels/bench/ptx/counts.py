@@ -58,7 +58,7 @@ class Counts:
         self.on = on
         self.by_line: dict[str, dict[int, float]] = {name: defaultdict(float) for name in WHAT}
 
-    def sectors(self, line: int, what: str, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None = None) -> None:
+    def sectors(self, line: int, access: str, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None = None) -> None:
         """Distinct sectors of 32 bytes that each warp's access touches."""
         if not self.on:
             return
@@ -66,7 +66,7 @@ class Counts:
             part = address[warp : warp + 32]
             if guard is not None:
                 part = part[guard[warp : warp + 32]]
-            self.by_line[what][line] += len(np.unique(part // np.uint64(32)))
+            self.by_line[access][line] += len(np.unique(part // np.uint64(32)))
 
     def wavefronts(self, line: int, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None) -> None:
         """An access of 8 bytes a lane goes by half a warp, one of 16 by a quarter; each bank gives one word a wavefront."""

@@ -257,12 +257,12 @@ class Global:
             if len(same) and (store.values[order[same]] != store.values[order[same + 1]]).any():
                 raise store.who.fault(store.line, "lanes store different numbers to one global address")
         changed = self.words[g] != new
-        for agents, epochs, what in ((self.writer, self.written, "store"), (self.reader, self.read, "load")):
+        for agents, epochs, access in ((self.writer, self.written, "store"), (self.reader, self.read, "load")):
             other = agents[g]
             bad = changed & (other >= 0) & (other != agents_of) & (store.clock[other] < epochs[g])
             if bad.any():
                 where = self._near(int(g[bad][0]) * self.granule)
-                raise store.who.fault(store.line, f"a global store unordered with a {what} by another warp, {where}")
+                raise store.who.fault(store.line, f"a global store unordered with a {access} by another warp, {where}")
         self.old[g] = self.words[g]
         self.words[g] = new
         self.tick[g] = self.now

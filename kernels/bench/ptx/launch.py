@@ -44,13 +44,13 @@ class Launch:
 
     def storages(self) -> dict[int, NDArray[np.uint8]]:
         """The bytes of the tensors' storages, by where each begins; writing there writes to the tensors."""
-        found = {}
+        arrays = {}
         for value in self.arguments:
             if isinstance(value, Tensor):
                 storage = value.untyped_storage()
                 array = (c_uint8 * storage.nbytes()).from_address(storage.data_ptr())
-                found[storage.data_ptr()] = np.ctypeslib.as_array(array)
-        return found
+                arrays[storage.data_ptr()] = np.ctypeslib.as_array(array)
+        return arrays
 
 
 def execute(

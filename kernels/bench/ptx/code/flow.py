@@ -46,7 +46,7 @@ def polls(kernel: Kernel) -> list[Poll]:
         to = [number[target(kernel, last)]] if last.parts[0] == "bra" and target(kernel, last) in number else []
         falls = last.guard is not None or last.parts[0] not in ("bra", "ret")
         after.append(to + ([block + 1] if falls and block + 1 < len(bodies) else []))
-    found = []
+    loops = []
     for loop in _innermost(after, set(range(len(bodies)))):
         inside = [ins for block in sorted(loop) for ins in bodies[block]]
         looks = any(part in ins.parts for ins in inside for part in ("volatile", "acquire", "relaxed"))
@@ -56,8 +56,8 @@ def polls(kernel: Kernel) -> list[Poll]:
                 last = bodies[block][-1]
                 if last.parts[0] == "bra" and last.guard and any(to not in loop for to in after[block]):
                     exits[last.line] = number[target(kernel, last)] not in loop
-            found.append(Poll(inside, exits))
-    return found
+            loops.append(Poll(inside, exits))
+    return loops
 
 
 def _innermost(after: list[list[int]], nodes: set[int]) -> Iterator[set[int]]:

@@ -55,8 +55,8 @@ def instruction(pattern: str) -> Callable[[Handler], Handler]:
 @lru_cache(maxsize=4096)
 def _lookup(op: str) -> tuple[Handler, "re.Match[str]"] | None:
     for pattern, handler in TABLE:
-        if found := pattern.fullmatch(op):
-            return handler, found
+        if match := pattern.fullmatch(op):
+            return handler, match
     return None
 
 
@@ -160,11 +160,11 @@ class Translator:
                 self.lines.append(f"        if at == {number}:")
                 self.emit(f"entered[{number}] += 1")
             self._check_flying(ins)
-            found = _lookup(ins.op)
-            if found is None:
+            entry = _lookup(ins.op)
+            if entry is None:
                 raise Refused(f"line {ins.line}: instruction {ins.op}")
             try:
-                found[0](self, ins, found[1])
+                entry[0](self, ins, entry[1])
             except Refused as refused:
                 raise Refused(f"line {ins.line}: {ins.op}: {refused}") from None
         self.emit("return")
