@@ -1,4 +1,4 @@
-"""The decoder's loss in chunks of rows by torch's own functions: softmax and gradients while a chunk's logits are at hand."""
+"""The decoder's loss in chunks of rows by torch's own functions: softmax and gradients while a chunk's logits are in memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -131,7 +131,7 @@ def torch_chunks(
 
 
 class NegativeLogLikelihood(FirstOrder):
-    """``negative_log_likelihood``, which takes no gradients, as what refuses the other derivatives by name."""
+    """``negative_log_likelihood``, which has no gradients, as a function that refuses other derivatives by name."""
 
     forward = staticmethod(negative_log_likelihood)
 
@@ -141,7 +141,9 @@ class NegativeLogLikelihood(FirstOrder):
 
 
 def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows, their logits, which the next rows' will overwrite, and the same room in the dtype of the product."""
+    """For each chunk: its rows, their logits, which the next chunk overwrites, and the same memory in the dtype of the
+    product.
+    """
     logits, products = _buffers(len(x), len(w), acc, x.dtype, x.device)
     size = max(1, len(logits))
     for begin in range(0, len(x), size):
@@ -178,6 +180,6 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
+    """The weight of each row (1, 0 if ignored, nan if its target is no class), and targets that are safe as indices."""
     counted, index = target != ignore_index, target.clamp(0, v - 1)
     return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index

@@ -1,4 +1,4 @@
-"""What the loss of a row is made of, the sentences for arguments that do not fit, and the textbook in plain torch."""
+"""The terms of a row's loss, the checks of its arguments, and the textbook form in plain torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Terms:
-    """The options that every loss here has; see ``kernels.cross_entropy``."""
+    """The options that all losses here share; see ``kernels.cross_entropy``."""
 
     ignore_index: int = -100
     label_smoothing: float = 0.0
@@ -71,7 +71,7 @@ class Upstream(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
+    """The results of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
 
     loss: Tensor
     top: Tensor
@@ -88,12 +88,12 @@ def empty_rows(n: int, like: Tensor, best: bool) -> Rows:
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 for float64."""
+    """The dtype of sums: float32, or float64 for float64."""
     return torch.promote_types(torch.float32, dtype)
 
 
 def constants(terms: Terms, v: int) -> dict[str, Any]:
-    """What the Triton bodies are compiled with."""
+    """The constexprs of the Triton bodies."""
     return {"V": v, "SMOOTHING": terms.label_smoothing, "Z_LOSS": terms.z_loss, "SOFTCAP": terms.softcap}
 
 
@@ -126,10 +126,10 @@ def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, we
 
 
 def check_devices(device: torch.device, **others: Tensor | None) -> None:
-    """All tensors on one device.
+    """Check that all tensors are on one device.
 
     Raises:
-        ValueError: naming the argument that is elsewhere.
+        ValueError: names the argument that is on another device.
     """
     for name, other in others.items():
         if other is not None and other.device != device:
@@ -137,13 +137,13 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
 
 
 def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
-    """Each target is a class or ``ignore_index``. Looks on CPU only: elsewhere looking would stop the queue.
+    """Check that each target is a class or ``ignore_index``, on a CPU only: reading a GPU's numbers would stop its queue.
 
     Returns:
         Whether all rows are known to count.
 
     Raises:
-        IndexError: naming a target that is neither.
+        IndexError: names a target that is neither.
     """
     if target.device.type != "cpu" or not len(target):
         return False
@@ -165,7 +165,7 @@ def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dt
 
 
 def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, v: int, reduction: str) -> Tensor:
-    """Losses [N] to the mean, the sum, or themselves. A mean with class weights is right without ``z_loss`` alone."""
+    """Reduce losses [N] to their mean or sum, or return them. A mean with class weights is right only without ``z_loss``."""
     if reduction == "none":
         return losses
     total = losses.sum()
@@ -173,7 +173,7 @@ def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, 
 
 
 def z_penalty(lse: Tensor, target: Tensor, terms: Terms, reduction: str) -> Tensor:
-    """k lse^2 of the rows that count, and 0 of the others; a mean is over those rows, whatever their class weights."""
+    """k lse^2 of the rows that count, 0 for the others; a mean is over the counted rows, whatever their class weights."""
     counted = target != terms.ignore_index
     penalties = terms.z_loss * torch.where(counted, lse, 0.0).square()
     if reduction == "none":
@@ -184,9 +184,9 @@ def z_penalty(lse: Tensor, target: Tensor, terms: Terms, reduction: str) -> Tens
 def textbook(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str, with_lse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] in torch's own functions: the reference of all tests.
+    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] by torch's own functions: the reference of all tests.
 
-    All in the dtype of ``accumulator``.
+    All results have the dtype of ``accumulator``.
     """
     z = logits.to(accumulator(logits.dtype))
     if terms.softcap is not None:
@@ -213,10 +213,10 @@ FORWARD_MODE = "the fused cross-entropy has no forward-mode derivative (jvp); us
 
 
 def check_forward_mode(*tensors: Tensor | None) -> None:
-    """Refuse forward mode within torch.compile, whose operations would give tangents of 0.
+    """Refuse forward mode within torch.compile, where the operations would return tangents of 0.
 
     Raises:
-        RuntimeError: where a tensor has a tangent, or may have one: of an argument of the compiled function none is seen.
+        RuntimeError: if a tensor has a tangent or may have one; tangents of a compiled function's arguments cannot be seen.
     """
     if torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:
@@ -227,7 +227,7 @@ def check_forward_mode(*tensors: Tensor | None) -> None:
 
 
 class FirstOrder(torch.autograd.Function):
-    """A loss whose gradient is a function of its own: reverse mode alone, and one batch of rows alone."""
+    """A loss whose gradient is a separate function: it supports reverse mode only, and no ``vmap``."""
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -239,11 +239,11 @@ class FirstOrder(torch.autograd.Function):
 
 
 class GradientsOnly(torch.autograd.Function):
-    """Gradients that cannot be differentiated again. Many at once (``jacrev``) are made one after the other."""
+    """Gradients that cannot be differentiated again. A batch of them (``jacrev``) is computed one after the other."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: there is no next derivative."""
+        """Keep nothing, because there is no next derivative."""
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -265,12 +265,14 @@ def one_by_one(function: Callable[..., tuple[Tensor, ...]], info: Any, in_dims: 
 
 
 def batched_gradient(*upstream: Tensor | None) -> bool:
-    """Whether ``autograd.grad(is_grads_batched=True)`` asks, which knows ``vmap`` of operations, not of autograd functions."""
+    """Whether the caller is ``autograd.grad(is_grads_batched=True)``, whose ``vmap`` works on operations, not autograd
+    functions.
+    """
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
 
 
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of a tensor and more whose products keep the dtype that they are asked for, also where autocast is on."""
+    """Wrap a function whose first argument is a tensor, so that autocast does not change the dtype of its products."""
 
     @wraps(function)
     def run(*arguments: P.args, **how: P.kwargs) -> R:

@@ -59,7 +59,17 @@ _choose = lru_cache(maxsize=4096)(plans.choose)  # a search takes longer than a 
 
 
 def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, columns: int) -> Tensor:
-    """[G * H, K] to [units * slots, columns]; gate k becomes slot ``gate_slots[k]`` of each unit, the rest zero."""
+    """Pack rows as torch.nn has them into slots of padded units.
+
+    Args:
+        rows: [G * H, K].
+        gate_slots: gate k becomes slot ``gate_slots[k]`` of each unit.
+        slots: slots a unit; those without a gate are zero.
+        units, columns: padded sizes.
+
+    Returns:
+        [units * slots, columns].
+    """
     gates, (length, k) = len(gate_slots), rows.shape
     hidden = length // gates
     by_unit = rows.reshape(gates, hidden, k).transpose(0, 1)
@@ -73,13 +83,15 @@ def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, colu
 
 
 def unpack(packed: Tensor, gate_slots: tuple[int, ...], slots: int, hidden: int, columns: int) -> Tensor:
-    """The inverse of ``pack``."""
+    """The inverse of ``pack``: [units * slots, columns] to [G * H, K]."""
     units = packed.view(-1, slots, packed.shape[-1])[:hidden, :, :columns]
     return torch.cat([units[:, slot] for slot in gate_slots]).contiguous()
 
 
 def padded_state(state: Tensor, units: int) -> Tensor:
-    """[B, H] to [B, units], contiguous: the same tensor where it is so already, for whoever only reads it."""
+    """[B, H] to [B, units], contiguous; returns the tensor itself if it already has this form, so callers must not write to
+    it.
+    """
     return state.contiguous() if state.shape[-1] == units else pad(state, units)
 
 
@@ -133,7 +145,15 @@ def pack_layer(cell: str, plan: Plan, weights: Weights, biases: bool = True) -> 
 
 
 def input_part(layer: Layer, input: Tensor) -> Tensor:
-    """z [T, B, width]: one product for all steps; a new tensor."""
+    """The input's part of the sums, with the biases: one product for all steps.
+
+    Args:
+        layer: the packed weights.
+        input: [T, B, I].
+
+    Returns:
+        z [T, B, width], a new tensor.
+    """
     steps, batch, features = input.shape
     z = F.linear(input.reshape(steps * batch, features), layer.u, layer.bias).view(steps, batch, layer.width)
     for slot in set(range(layer.slots)) - set(CELLS[layer.cell].input_slots):  # zero times an infinite input is NaN
@@ -152,7 +172,9 @@ def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
 
 
 def _arrivals(plan: Plan, count: int, like: Tensor) -> Tensor:
-    """Counters; none where no program counts, though the kernels' signature has them."""
+    """Zeroed counters for an exchange that counts arrivals; otherwise one unused element, which the kernels' signature
+    requires.
+    """
     if plan.exchange == "counter":
         return torch.zeros(count, dtype=torch.int32, device=like.device)
     return like.new_empty(1, dtype=torch.int32)
@@ -182,13 +204,20 @@ def run_forward(
     precision: str = "ieee",
     keep_gates: bool = True,
 ) -> Tensor:
-    """Run ``scan_forward``; z becomes the gates if ``save`` and ``keep_gates``. Returns h(1) .. h(T) as [T, B, P].
+    """Run ``scan_forward``; z becomes the gates if ``save`` and ``keep_gates``.
 
     Args:
+        layer: the packed weights and the plan.
         z: [T, B, width].
         h0: [B, P].
-        cs: [T + 1, B, P], or [1, B, P] without ``save``; holds c before the first step. Anything for cells without c.
-        reset: [T, B] bool.
+        cs: [T + 1, B, P], or [1, B, P] without ``save``; holds c before the first step. Unused for cells without c.
+        reset: [T, B] bool, or None.
+        save: whether a backward pass will need c of all steps.
+        precision: of float32 products, as ``tl.dot`` names it.
+        keep_gates: whether it will need the gates, too.
+
+    Returns:
+        h(1) .. h(T) as [T, B, P].
     """
     steps, batch, _ = z.shape
     tiles, units = layer.plan.forward, layer.plan.hidden
@@ -245,13 +274,17 @@ def run_backward(
     """Run ``scan_backward``.
 
     Args:
+        layer: the packed weights and the plan.
         grad: [T, B, P], dL/d outputs, contiguous.
-        gates: [T, B, width]; with ``recompute`` the sums before them. Anything for Elman cells.
+        gates: [T, B, width]; with ``recompute`` the sums before them. Unused for Elman cells.
         h0, hs, cs: as in ``run_forward``.
         dh, dc: [B, P] in the accumulator's type, dL/d final state; overwritten.
-        reset: [T, B] bool.
+        reset: [T, B] bool, or None.
         clip: "none", "value" (each element of dL/dh[t] to [-limit, limit]) or "norm" (each row's norm to ``limit``).
-        trace: also give ||dL/dh[t]||.
+        trace: whether to return ||dL/dh[t]||, too.
+
+    Returns:
+        The gradients of the slots and of the state before the first step, and the norms.
     """
     steps, batch, _ = grad.shape
     plan, tiles, lstm = layer.plan, layer.plan.backward, layer.cell == "lstm"

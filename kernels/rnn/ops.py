@@ -1,6 +1,6 @@
 """The Triton recurrence as two torch operations, one for each direction, each on a whole layer and sequence.
 
-They are made for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
+They are registered with ``torch.library``, so torch.compile sees one node with known shapes and a known backward pass.
 """
 
 from functools import lru_cache
@@ -70,7 +70,12 @@ def recurrence_forward(
     save: bool,
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs [T, B, P] of P padded units, h(T), c(T), and for the backward pass c [T + 1, B, P] and gates [T, B, width]."""
+    """A layer over a whole sequence.
+
+    Returns:
+        The outputs [T, B, P] of P padded units, h(T) and c(T) [B, H], and for the backward pass c [T + 1, B, P] and gates
+        [T, B, width]; parts that do not exist are empty.
+    """
     steps, batch, _ = input.shape
     hidden = h0.shape[1]
     layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
@@ -141,9 +146,11 @@ def recurrence_backward(
     input_grad: bool,
     trace: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input, h0, c0, the two weights and the two biases, then the traced norms [T, B] and [T].
+    """The backward pass of ``recurrence_forward``.
 
-    What was not asked for or does not exist is empty.
+    Returns:
+        Gradients of input, h0, c0, the two weights and the two biases, then the traced norms [T, B] and [T]; empty if they were
+        not asked for or do not exist.
     """
     steps, batch, features = input.shape
     hidden = h0.shape[1]

@@ -103,9 +103,9 @@ GUESSED = {
 class Tiles:
     """One direction's tiles.
 
-    Rows of the batch, hidden units, rows of W in one product; how many tiles of the state requested before the first product
-    (``ahead``), warps a program, tiles under way in a loop over K (``stages``), how many programs share K and exchange parts of
-    sums (``parts``), and whether W is the product's first operand (``w_first``).
+    ``block_b`` rows of the batch, ``block_h`` hidden units, ``block_k`` rows of W in one product; ``ahead`` tiles of the state
+    requested before the first product, ``warps`` a program, ``stages`` tiles in flight in a loop over K, ``parts`` programs
+    that share K and exchange partial sums; ``w_first`` makes W the product's first operand.
     """
 
     block_b: int
@@ -147,7 +147,7 @@ class Sizes:
 
     @property
     def slots(self) -> int:
-        """Numbers a unit, which are the product's columns forward and its K backward."""
+        """Numbers a unit: the product's columns a unit in the forward pass, its K a unit in the backward pass."""
         return max(self.per_unit, self.k // self.hidden)
 
 
@@ -166,7 +166,7 @@ class Prediction:
 
 
 def padded(hidden: int) -> int:
-    """Hidden units in whole tiles: a power of two up to 256, beyond that a multiple of 64."""
+    """The padded number of hidden units: a power of two up to 256, beyond that a multiple of 64."""
     if hidden <= 256:
         return max(16, 1 << (hidden - 1).bit_length())
     return -(-hidden // 64) * 64
@@ -183,10 +183,10 @@ def predict(
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
         device: one of ``DEVICES``.
         exchange: one of ``EXCHANGES``.
-        tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
+        tf32: whether the library multiplies float32 as TF32, which is torch's default for cuDNN.
 
     Returns:
-        A ``Prediction`` for each strategy, forward and backward in microseconds; without times where no plan fits.
+        A ``Prediction`` for each strategy, forward and backward in microseconds; without times if no plan fits.
     """
     batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
@@ -347,7 +347,7 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
 
 
 def step_cycles(sizes: Sizes, tiles: Tiles) -> float:
-    """Cycles of a step beside what it waits for: as ``bench.ptx.cost`` counts them, without the latency of its loads."""
+    """Cycles of a step apart from its waits: as ``bench.ptx.cost`` counts them, without the latency of its loads."""
     k, columns = sizes.k // tiles.parts, tiles.block_h * sizes.per_unit * tiles.parts
     gates = tiles.block_b * tiles.block_h * sizes.slots / (32 * tiles.warps)
     rest = REST + GATE * gates + MEET * (tiles.parts > 1)
@@ -370,7 +370,7 @@ def _product(sizes: Sizes, tiles: Tiles) -> float:
 
 
 def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf32: bool) -> float:
-    """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
+    """Microseconds of a forward step of the library, which has a persistent kernel for a few sizes only."""
     persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
     if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
         return LIBRARY_PERSISTENT
@@ -391,17 +391,17 @@ def explain(
     tf32: bool = True,
     multiprocessors: int | None = None,
 ) -> None:
-    """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and which one runs.
+    """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and the plan that runs.
 
     Args:
         batch, steps, hidden: B, T, H.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32".
         device: "sm_80", "sm_90", "sm_100", a consumer GPU ("sm_86", "sm_89", "sm_120": times are guesses), or a ``Device``.
-        plan: one to ask for by name.
-        tf32: whether the library multiplies float32 as TF32, as torch lets cuDNN unless it is told otherwise.
-        multiprocessors: of this GPU, where it has not as many as the ``device`` of that name: 132 of an H100 SXM (sm_90), 82 of
-            an RTX 3090 (sm_86), 128 of an RTX 4090 (sm_89), 170 of an RTX 5090 (sm_120).
+        plan: a strategy by name; None for the cheapest.
+        tf32: whether the library multiplies float32 as TF32, which is torch's default for cuDNN.
+        multiprocessors: of this GPU, if it differs from the ``device`` of that name: 132 of an H100 SXM (sm_90), 82 of an RTX
+            3090 (sm_86), 128 of an RTX 4090 (sm_89), 170 of an RTX 5090 (sm_120).
 
     Raises:
         ValueError: for unknown names, for a plan that does not fit, and for fewer than one multiprocessor.
