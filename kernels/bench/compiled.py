@@ -1,6 +1,8 @@
-"""What the compiler makes of the scans, for GPUs that are not there; ``compiler`` runs this in a process of its own.
+"""Compiles the scans for GPUs that are not present, and reports what the machine code contains; ``compiler`` runs it in a
+process.
 
-Pointers are declared as aligned as they are at run time; without that another kernel is compiled than the one that runs.
+Pointers are declared with the alignment that they have at run time; otherwise another kernel would be compiled than the one
+that runs.
 """
 
 import re
@@ -34,7 +36,7 @@ IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms", "p_norms_after
 
 @dataclass(frozen=True)
 class Configuration:
-    """One kernel: what ``plan.choose`` gives for these sizes, in one direction."""
+    """One kernel: the plan that ``plan.choose`` returns for these sizes, in one direction."""
 
     device: str
     cell: str
@@ -49,10 +51,10 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
+    """Facts about a compiled kernel. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
 
-    ``spills`` are the accesses to registers' copies in memory within the loop over time. A stack without any holds what was put
-    aside around that loop, once a launch, which costs nothing.
+    ``spills`` are the accesses to spilled registers within the loop over time. A stack without any holds registers that are
+    spilled outside that loop, once a launch, which costs nothing.
     """
 
     shared: int
@@ -67,7 +69,7 @@ class Facts:
     allocated_before_loop: int
 
     def faults(self, device: plans.Device, strategy: str) -> list[str]:
-        """What is wrong with it; nothing for a kernel that may run."""
+        """The faults of this kernel, as sentences; none for a kernel that may run."""
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
             f"spills {self.spills} times a step, {self.stack} bytes": self.spills > SPILLS,
@@ -81,8 +83,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel for one device: bytes of shared memory and of a thread's stack, registers a thread, its machine code, and
-    what Triton made on the way, by name (``ttgir``, ``ptx``)."""
+    """A kernel for one device: bytes of shared memory, registers and bytes of stack a thread, its machine code, and Triton's
+    intermediate texts by name (``ttgir``, ``ptx``).
+    """
 
     shared: int
     registers: int
@@ -97,9 +100,15 @@ def compile_for(
     """Compile a Triton body.
 
     Args:
+        device: a name in ``plan.DEVICES``.
+        kernel: the body.
         types: of each argument, in order, as Triton writes them.
         constants: the values of those that are constexpr.
-        aligned: arguments that are multiples of 16, as the launcher sees of pointers from the allocator.
+        aligned: arguments that are multiples of 16, as the launcher finds pointers from the allocator.
+        options: launch options, such as ``num_warps``.
+
+    Returns:
+        The machine code, with its use of memory and registers.
     """
     at = {name: (index,) for index, name in enumerate(types)}
     attributes = {at[name]: [["tt.divisibility", 16]] for name in aligned}
@@ -112,7 +121,7 @@ def compile_for(
 
 
 def compile_here(configuration: Configuration) -> Facts:
-    """Compile in this process."""
+    """Compile a configuration in this process."""
 
     c, device = configuration, plans.DEVICES[configuration.device]
     plan = plans.choose(c.batch, STEPS, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)
@@ -162,17 +171,17 @@ def compile_here(configuration: Configuration) -> Facts:
 
 
 def held_before_loop(ttgir: str) -> int:
-    """Tiles of W that are loaded before the first loop, and there put into shared memory or, untouched, kept in registers."""
+    """The number of tiles of W that are loaded before the first loop and put into shared memory or kept in registers there."""
     before, _, within = ttgir.partition("scf.for")
     tiles = re.findall(r"(%[\w.]+) = tt\.load ", before)
     return sum(f"local_alloc {tile} " in before or f"local_alloc {tile} " not in within for tile in tiles)
 
 
 def spills_in_loops(code: str, depth: int) -> int:
-    """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
+    """Count loads and stores of spilled registers within at least ``depth`` nested loops of machine code.
 
-    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the
-    second over time (stepwise, where a launch is one step: over tiles of K).
+    A loop is the code between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the second
+    over time (stepwise, where a launch is one step: over tiles of K).
     """
     ends: dict[int, int] = {}
     spills = []

@@ -1,4 +1,6 @@
-"""What the compiler makes of the loss's bodies, for GPUs that are not there; ``compiler`` runs this in a process of its own."""
+"""Compiles the loss's bodies for GPUs that are not present, and reports what the machine code contains; ``compiler`` runs
+it.
+"""
 
 import re
 from collections import Counter
@@ -21,7 +23,7 @@ LEAST_WIDE_LOADS = {"rows_forward": 2, "rows_backward": 2, "tiles_forward": 4, "
 
 @dataclass(frozen=True)
 class Configuration:
-    """One body at a size: no class weights, no smoothing, no argmax. ``d`` is 0 for those on logits."""
+    """One body at a size, without class weights, smoothing and argmax. ``d`` is 0 for bodies on logits."""
 
     device: str
     body: str  # rows_forward, rows_backward, tiles_forward, tiles_combine, tiles_backward
@@ -33,8 +35,9 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``stack`` is in bytes, ``spills`` the accesses to it within loops, not around them; loads
-    are counts in the machine code."""
+    """Facts about a compiled body. ``stack`` is in bytes, ``spills`` are the accesses to it within loops; loads are counts in
+    the machine code.
+    """
 
     shared: int
     registers: int
@@ -45,7 +48,7 @@ class Facts:
     asserts: bool
 
     def faults(self, device: Device, body: str) -> list[str]:
-        """What is wrong with it; nothing for a kernel that may run."""
+        """The faults of this kernel, as sentences; none for a kernel that may run."""
         wide = LEAST_WIDE_LOADS.get(body, 0)
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
@@ -58,7 +61,7 @@ class Facts:
 
 
 def compile_here(configuration: Configuration) -> Facts:
-    """Compile in this process."""
+    """Compile a configuration in this process."""
 
     c = configuration
     function: Any = getattr(loss_rows if c.body.startswith("rows") else loss_tiles, c.body)
@@ -93,7 +96,7 @@ def compile_here(configuration: Configuration) -> Facts:
 
 
 def _constants(c: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Constexprs and launch options, as ``loss_launch`` chooses them."""
+    """Constexprs and launch options, as ``kernels/loss/launch.py`` chooses them."""
     fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None}
     fixed |= {"weight": None, "weight_total": None, "upstream_lse": None, "best_out": None, "bests": None}
     fixed |= {"weighteds": None, "seens": None, "b": None}

@@ -1,10 +1,10 @@
-"""Two numbers before any tuning, and a third: what no version can beat.
+"""Three lower bounds of a recurrent layer's time, to be known before any tuning.
 
 ``python -m recurrent_lm.kernels.bench.floor --help``; no GPU is needed.
 
 A recurrent layer, its input's product included, takes at least the time to move its bytes, the time to do its operations, and,
-where W_h is spread over programs, T exchanges of the state, which wait for each other. Rates are those of a datasheet until
-measured ones are given; that of the exchange is measured where ``studies constants`` recorded it, else an estimate.
+if W_h is spread over programs, T exchanges of the state, each of which waits for the one before. Rates are those of a datasheet
+unless measured ones are given; the exchange's time is measured if ``studies constants`` recorded it, otherwise an estimate.
 """
 
 import argparse
@@ -23,9 +23,9 @@ TERABYTES, TERAFLOPS = 3.35, 989.0  # a second, bfloat16 without sparsity: NVIDI
 
 @dataclass(frozen=True)
 class Floor:
-    """The least microseconds of a whole sequence, one layer with inputs as wide as its state.
+    """The least microseconds of a whole sequence, for one layer with inputs as wide as its state.
 
-    ``exchange`` is nan where W_h does not fit the programs together; ``measured`` says whether its constants were measured.
+    ``exchange`` is nan if W_h does not fit the programs together; ``measured`` says whether its constants were measured.
     """
 
     bytes: float
@@ -35,7 +35,7 @@ class Floor:
 
     @property
     def total(self) -> float:
-        """The largest of them; without an exchange the larger of the other two."""
+        """The largest of the three; without an exchange the larger of the other two."""
         return max(v for v in (self.bytes, self.operations, self.exchange) if not math.isnan(v))
 
 
@@ -57,9 +57,13 @@ def floor(
     the input and of the state; three times as many with a backward pass.
 
     Args:
-        batch, steps, hidden, cell, dtype: as of ``plan.predict``.
+        batch, steps, hidden, cell, dtype: as in ``plan.predict``.
         device: a name in ``plan.DEVICES``.
-        terabytes, teraflops: a second, that the device moves and does.
+        backward: whether to include the backward pass.
+        terabytes, teraflops: rates of the device, a second.
+
+    Returns:
+        The three bounds in microseconds.
     """
     size, gates = plans.BYTES[dtype], CELLS[cell].gates
     state, weights = steps * batch * hidden * size, 2 * gates * hidden * hidden * size

@@ -1,6 +1,6 @@
-"""Every kernel that the plans return, compiled and judged: ``python -m recurrent_lm.kernels.bench.sweep --help``.
+"""Compiles and checks every kernel that the plans return: ``python -m recurrent_lm.kernels.bench.sweep --help``.
 
-Writes reports/published/compile/, each row as it is known; a run with another version of Triton replaces its own rows only.
+Writes reports/published/compile/, row by row; a run with another version of Triton replaces only the rows of that version.
 """
 
 import argparse
@@ -36,9 +36,9 @@ MODULES = {"scans": compiled, "losses": compiled_loss}
 
 
 def scans(device: str) -> list[Configuration]:
-    """What the planner returns for a device, each strategy that fits and each direction, no kernel twice.
+    """The kernels that the planner returns for a device: each strategy that fits, each direction, no kernel twice.
 
-    The other exchange, the switches, float16, and cells that differ from rnn-tanh in their activation alone are compiled at
+    The other exchange, the switches, float16, and cells that differ from rnn-tanh only in their activation are compiled at
     ``TYPICAL`` sizes for one device.
     """
     sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
@@ -60,7 +60,7 @@ def scans(device: str) -> list[Configuration]:
 def _distinct(
     device: str, cell: str, dtype: str, sizes: Any, exchange: str = "sentinel", switch: str = "none"
 ) -> dict[Any, Configuration]:
-    """The first size of each kernel, by what tells kernels apart."""
+    """The first size of each distinct kernel, by the properties that distinguish kernels."""
     distinct: dict[Any, Configuration] = {}
     for batch, hidden in sizes:
         for c in configurations(device, cell, batch, hidden, dtype, exchange, switch):
@@ -74,7 +74,7 @@ def _distinct(
 def configurations(
     device: str, cell: str, batch: int, hidden: int, dtype: str, exchange: str = "sentinel", switch: str = "none"
 ) -> Iterator[Configuration]:
-    """Both directions of every strategy that the planner says fits a size."""
+    """Both directions of every strategy that fits a size, according to the planner."""
     predictions = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
     for strategy in plans.STRATEGIES:
         if predictions[strategy].plan is not None:
@@ -91,12 +91,12 @@ def losses(device: str) -> list[LossConfiguration]:
 
 
 def planned(table: str) -> list[Any]:
-    """All kernels of a table, of every device."""
+    """All kernels of a table ("scans" or "losses"), for every device."""
     return [c for device in plans.DEVICES for c in (scans if table == "scans" else losses)(device)]
 
 
 def faults(configuration: Any, facts: Any) -> list[str]:
-    """What is wrong with a kernel, a compiler that gave up included."""
+    """The faults of a kernel as sentences; a failure of the compiler is one."""
     if isinstance(facts, str):
         return [facts]
     name = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
@@ -104,10 +104,10 @@ def faults(configuration: Any, facts: Any) -> list[str]:
 
 
 class Table:
-    """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew.
+    """A CSV with a row for each kernel and version of Triton; the rows of the running version are written again.
 
     Args:
-        resume: of these, configurations whose rows are kept where they have no fault.
+        resume: configurations whose rows are kept if they have no fault.
     """
 
     def __init__(self, path: Path, triton: str, module: Any, resume: Iterable[Any] = ()) -> None:
@@ -134,6 +134,7 @@ class Table:
         return tuple(str(row[name]) for name in self.named)
 
     def add(self, configuration: Any, facts: Any) -> list[str]:
+        """Write a configuration's row; returns its faults."""
         wrong = faults(configuration, facts)
         row = {"triton": self.triton} | asdict(configuration) | ({} if isinstance(facts, str) else asdict(facts))
         with self.path.open("a", newline="") as file:
@@ -142,7 +143,7 @@ class Table:
 
 
 def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
-    """Each configuration with its facts, in order, compiled by so many servers side by side."""
+    """Compile configurations on ``at_once`` servers in parallel; yields each with its facts, in order."""
     with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
         free: SimpleQueue[Compiler] = SimpleQueue()
         for _ in range(at_once):
@@ -159,7 +160,7 @@ def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
 
 
 def main() -> int:
-    """Write the tables; 1 if a kernel has a fault."""
+    """Write the tables; returns 1 if a kernel has a fault."""
     parser = argparse.ArgumentParser(prog="python -m recurrent_lm.kernels.bench.sweep", description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", nargs="+", default=list(plans.DEVICES), choices=list(plans.DEVICES))
     parser.add_argument("--what", nargs="+", default=list(FILES), choices=list(FILES))
