@@ -1,4 +1,4 @@
-"""Run a layer's kernels on the PTX machine, or count what a step costs.
+"""Run a layer's kernels on the PTX machine, or count the cost of a step.
 
 ``python -m recurrent_lm.kernels.bench.ptx run LSTM --hidden 512``
 """
@@ -28,7 +28,7 @@ LONG = 100  # steps, as those of training
 
 
 def main() -> int:
-    """0 if all is right; 1 for numbers worse than 1.5 times those of eager torch, or a report of the machine."""
+    """Returns 0 if all is right; 1 for errors above 1.5 times those of eager torch, or for a fault."""
     parser = argparse.ArgumentParser(prog="python -m recurrent_lm.kernels.bench.ptx", description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("run", "count", "table"))
     parser.add_argument("cell", nargs="?", default="LSTM", choices=list(NAMES))

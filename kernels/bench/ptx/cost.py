@@ -1,7 +1,7 @@
-"""What a step of a scan costs a program: counted in the PTX of its launch, executed for one program alone.
+"""The cost of a step of a scan for one program, counted in the PTX of its launch, which is executed for that program alone.
 
-The program finds what it waits for: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left
-after its first round. So numbers are garbage, and counts are those of a step in which all others are in time.
+Nothing makes the program wait: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left after
+its first round. The numbers are therefore garbage, and the counts are those of a step in which all others are in time.
 """
 
 from collections import Counter
@@ -22,12 +22,12 @@ MORE = STEPS[1] - STEPS[0]
 
 @dataclass(frozen=True)
 class Step:
-    """A step of one program, of each of its batch tiles where it has several.
+    """The cost of a step of one program, summed over its batch tiles if it has several.
 
     ``instructions`` are of warps, by kind; ``look`` the barriers of each further look of the costliest poll; ``spills`` the
-    accesses to registers' copies in memory in the machine code of the loop over time, as ``bench.compiled`` counts them;
-    ``cycles`` those of a walk through it by a warp alone (``bench.walk``), of which ``waits`` were spent on what instruction's
-    result, and ``crowded`` with all warps' wavefronts, one a cycle.
+    accesses to spilled registers in the machine code of the loop over time, as ``bench.compiled`` counts them; ``cycles`` those
+    of one iteration by a single warp (``bench.walk``), of which ``waits`` were spent on the result of each opcode, and
+    ``crowded`` with all warps' wavefronts, one a cycle.
     """
 
     grid: tuple[int, int, int]
@@ -64,7 +64,7 @@ def executed(machine: Machine) -> Counter[str]:
 
 
 def steps_of(layer: Layer) -> dict[str, Step]:
-    """A step of each direction of a resident or cooperative layer, by the kernel's name."""
+    """The cost of a step of a resident or cooperative layer, for each direction, by the kernel's name."""
     launches: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
 
     def run(launch: Launch) -> None:

@@ -1,4 +1,4 @@
-"""Instructions of memory, of copies and of products: calls of what ``machine.Gang`` does."""
+"""Instructions of memory, copies and products, as calls of ``execution.Gang``."""
 
 import re
 
@@ -21,7 +21,7 @@ VECTOR = r"(?:\.v([24]))?\.(b|u|s(?=32|64))(8|16|32|64)"
 
 
 def _targets(t: Translator, ins: Instruction, operand: Operand, count: int, size: int, call: str) -> None:
-    """Assign what a load gives, [lanes] a number; registers wider than it are filled with zeros."""
+    """Assign the result of a load, [lanes] a number; registers wider than the number are filled with zeros."""
     items = t.items(operand)
     if len(items) != count:
         raise Refused(f"{len(items)} registers for {count} numbers")

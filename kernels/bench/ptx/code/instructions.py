@@ -1,4 +1,4 @@
-"""The instructions that the machine knows, each as the Python that does it."""
+"""The instructions that the machine knows, each as Python code."""
 
 import re
 
@@ -228,7 +228,7 @@ def divide(t: Translator, ins: Instruction, match: Match) -> None:
 
 @instruction(r"(ex2|lg2|sqrt|rsqrt|rcp)\.(?:approx|rn)(?:\.ftz)?\.f32")
 def special_function(t: Translator, ins: Instruction, match: Match) -> None:
-    """Exact here; the units of a GPU are off by some last places."""
+    """Exact here; a GPU's units differ in some last places."""
     a = t.read(ins.operands[1], "f4")
     forms = {"ex2": f"exp2({a})", "lg2": f"log2({a})", "sqrt": f"sqrt({a})", "rsqrt": f"f32(k1065353216_u4) / sqrt({a})",
              "rcp": f"f32(k1065353216_u4) / {a}"}  # fmt: skip

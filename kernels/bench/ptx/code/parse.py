@@ -1,6 +1,6 @@
-"""PTX text, as Triton emits it, to a list of instructions; anything else is refused by name.
+"""Parses PTX text, as Triton emits it, into a list of instructions; anything else is refused by name.
 
-One entry a module, no functions, no scopes of registers, no tables of branches.
+It accepts one entry a module, without functions, scopes of registers and tables of branches.
 """
 
 import re
@@ -11,7 +11,7 @@ SKIPPED = (".loc", ".file", ".version", ".target", ".address_size", ".pragma", "
 
 
 class Refused(Exception):
-    """What the machine does not execute; the message names it."""
+    """PTX that the machine does not execute; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,16 @@ WIDTHS = {"rs": 16, "r": 32, "f": 32, "rd": 64, "fd": 64, "p": 1}
 
 
 def width(register: str) -> int:
-    """Bits of a register, which its name's letters tell, as the compiler chooses them."""
+    """Bits of a register, from the letters of its name, as the compiler chooses them."""
     return WIDTHS[register.rstrip("0123456789")]
 
 
 def parse(text: str) -> Kernel:
-    """The one entry of a PTX module."""
+    """Parse the one entry of a PTX module.
+
+    Raises:
+        Refused: for text that is not known.
+    """
     kernel = Kernel()
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -112,7 +116,7 @@ def parse(text: str) -> Kernel:
 
 
 def _header(kernel: Kernel, line: str) -> bool:
-    """Take what stands before the code; whether this line begins it."""
+    """Parse a line before the code; returns whether this line begins the code."""
     if match := re.match(r"\.visible \.entry (\w+)\(", line):
         if kernel.name:
             raise Refused("a second entry")
@@ -146,7 +150,7 @@ def _instruction(text: str, line: int) -> Instruction:
 
 
 def _split(text: str) -> list[str]:
-    """Operands, separated by commas outside of braces and brackets."""
+    """Split operands at commas outside of braces and brackets."""
     items, depth, begin = [], 0, 0
     for i, c in enumerate(text):
         depth += (c in "{[") - (c in "}]")
