@@ -22,7 +22,7 @@ from recurrent_lm.kernels.rnn.cells import CELLS
 STEPS = 100
 SPILLS = 4  # a step: two registers put aside and read back from the nearest cache, some 20 ns of a microsecond or more
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
-SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction; the first of each is what training runs
+SWITCHES: dict[str, dict[str, Any]] = {  # options of a caller, by direction; the first of each are those of training
     "none": {"forward": {}, "backward": {}},
     "inference": {"forward": {"SAVE": False, "KEEP_GATES": False}},
     "reset": {"forward": {"RESET": True}, "backward": {"RESET": True}},
@@ -147,10 +147,10 @@ def compile_here(configuration: Configuration) -> Facts:
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     planned = -(-pieces // tiles.warps) * inner // 16
-    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
+    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of the clipped part, and of the other
         planned *= 2
     loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", compiled.code)
-    if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter: a number at a time, on purpose
+    if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter, are loaded one number at a time on purpose
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if c.switch == "clip norm":  # norms of two neighbouring rows; without the switch the state's loads are counted in full
         loads = [load for load in loads if ".64" not in load]

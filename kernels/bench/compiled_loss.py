@@ -54,7 +54,7 @@ class Facts:
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
             f"spills {self.spills} times a tile, {self.stack} bytes": self.spills > SPILLS,
             f"{self.loads_of_128_bits} loads of 128 bits instead of {wide}": self.loads_of_128_bits < wide,
-            # one logit of each row's class, and nothing else, by itself
+            # only the logit of each row's class is loaded by itself
             f"{self.loads_of_16_bits} loads of 16 bits": body in LEAST_WIDE_LOADS and self.loads_of_16_bits > 1,
         }
         return [fault for fault, is_wrong in wrong.items() if is_wrong]

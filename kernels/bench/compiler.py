@@ -60,7 +60,7 @@ class Compiler:
     def __exit__(self, *_: object) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.terminate()  # it has nothing to lose, and Python takes seconds to go by itself
+        self._server.terminate()  # it has no unsaved data, and Python takes seconds to end by itself
         self._server.wait()
         assert self._server.stdout is not None
         self._server.stdout.close()
@@ -128,5 +128,5 @@ def machine_code(cubin: bytes, option: str) -> str:
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # who asked has gone
+    with suppress(BrokenPipeError):  # the client has ended
         serve()

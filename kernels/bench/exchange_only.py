@@ -18,7 +18,7 @@ from recurrent_lm.kernels.rnn.exchange import arrive, gather, put
 
 WARPS = 4
 VECTOR = 16  # bytes that a thread loads at once
-AHEAD = 8  # such loads that it asks for before it uses the first
+AHEAD = 8  # such loads that a thread requests before it uses the first
 
 
 @triton.jit

@@ -46,7 +46,7 @@ class ExchangeRun:
         if self.exchange == "none":
             self.h.copy_(self.expected())
         else:
-            self.h.copy_(fresh("sentinel", *self.h.shape, like=self.h))  # of no use to a counter, and as good as any
+            self.h.copy_(fresh("sentinel", *self.h.shape, like=self.h))  # a counter needs no particular value
 
     def __call__(self) -> None:
         """Launch; call ``refill`` before."""

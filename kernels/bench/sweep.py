@@ -167,8 +167,8 @@ def main() -> int:
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
-    parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
-    parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
+    parser.add_argument("--resume", action="store_true", help="keep rows without faults; leave it out after a change of tiles")
+    parser.add_argument("--list", action="store_true", help="print the number of kernels, compile nothing")
     arguments = parser.parse_args()
     jobs: dict[str, list[Any]] = {table_name: [] for table_name in arguments.what}
     for device in arguments.devices:

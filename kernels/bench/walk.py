@@ -12,15 +12,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-LATENCY = {  # cycles until a result is there, by opcode; the first that fits
+LATENCY = {  # cycles until a result is ready, by opcode; the first prefix that fits
     "LDGSTS": 600, "LDG": 600, "LD.": 600, "ATOM": 600, "LDSM": 33, "LDS": 30, "STS": 30, "ST": 30, "SHFL": 24, "REDUX": 24,
     "RED": 600, "BAR": 20, "MUFU": 20, "S2R": 20, "S2UR": 20, "R2UR": 12, "HGMMA": 30, "MEMBAR": 600, "FENCE": 20, "LDC": 30,
     "ULDC": 12, "VOTE": 12, "IMAD": 8,
 }  # fmt: skip
 ENDS = ("BRA", "CALL", "EXIT", "RET")  # opcodes that end a block
 SHARED = ("LDS", "STS", "LDSM", "STSM")  # opcodes that take wavefronts of shared memory
-OTHER = 14  # of opcodes that LATENCY lacks
-READ = 12  # until a store or load has read its registers
+OTHER = 14  # cycles of opcodes that LATENCY lacks
+READ = 12  # cycles until a store or load has read its registers
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from recurrent_lm.kernels.loss.terms import (
 )
 
 ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
-LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
+LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about a core's share of the cache
 ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
-BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
+BLOCK = 2048  # classes whose gradient is computed in 16 bits at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
 
@@ -37,7 +37,7 @@ def negative_log_likelihood(
             torch.log_softmax(z, dim=1, out=z)
             if len(z) == len(x):
                 return F.nll_loss(z, target, ignore_index=ignore_index, reduction=reduction)
-        else:  # of which log_softmax would make copies: it gets the padding, too
+        else:  # log_softmax would copy a part of the buffer, so it gets the padding, too
             rows = z.as_strided((len(z), z.stride(0)), z.stride())
             rows[:, z.shape[1] :] = -torch.inf
             torch.log_softmax(rows, dim=1, out=rows)

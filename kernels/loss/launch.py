@@ -94,7 +94,7 @@ def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
     """The tile sizes for x [N, d], and the launch options that follow from them."""
     d = x.shape[1]
     tile = loss_plan.tiles(d, str(x.dtype).removeprefix("torch."))
-    # allow_tf32 raises where a program set this one instead
+    # allow_tf32 raises if a program has set this switch instead
     fast = x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     sizes = {"D": d, "BLOCK_N": tile.block_n, "BLOCK_V": tile.block_v, "BLOCK_D": tile.block_d}
     return tile, {
@@ -207,7 +207,7 @@ def chunked_gradients(
     d_w = torch.zeros(w.shape, dtype=dtype, device=x.device) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
     size = loss_plan.chunk_rows(n, v, x.element_size())
-    stride = triton.cdiv(v, 64) * 64  # each row begins where 128-bit loads may
+    stride = triton.cdiv(v, 64) * 64  # each row begins at an address that 128-bit loads allow
     buffer = x.new_empty(min(size, n), stride)
     if not x.is_cuda:
         buffer[:, v:] = 0  # oneDNN reads halves in pairs, one beyond an odd v

@@ -271,7 +271,7 @@ class _Total(FirstOrder):
 
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        # in place, as the weight's gradient is large and nobody else holds it
+        # in place, as the weight's gradient is large and has no other owner
         in_place = not (torch.is_grad_enabled() or batched_gradient(of_loss))
         return _backward_total(ctx, of_loss, in_place=in_place)
 

@@ -76,7 +76,7 @@ class Rows:
     loss: Tensor
     top: Tensor
     log_sum: Tensor
-    best: Tensor  # [0] where nobody asked
+    best: Tensor  # [0] if it was not asked for
 
     def part(self, rows: slice) -> "Rows":
         return Rows(self.loss[rows], self.top[rows], self.log_sum[rows], self.best[rows])

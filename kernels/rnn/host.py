@@ -138,7 +138,7 @@ def unrolled(
 
 def fused(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
     """ATen's fused recurrence, without resets: the outputs [T, B, H] and the final state."""
-    if cell == "lstm" and input.is_cpu and dtype_of_products(input) == torch.float16:  # which oneDNN refuses
+    if cell == "lstm" and input.is_cpu and dtype_of_products(input) == torch.float16:  # oneDNN refuses float16
         return unrolled(cell, input, state, weights, None, None)
     parameters = [w for w in weights if w is not None]
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
@@ -231,7 +231,8 @@ class Watch(torch.autograd.Function):
 
     @staticmethod
     def forward(cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)  # no views: these may be changed
+        # no views: the caller may change these in place
+        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -250,7 +251,7 @@ class Watch(torch.autograd.Function):
         with torch.no_grad(), without_autocast(tensors[0].device):
             kept = _scanned(cell, tensors, reset, halves)
         gradients = _gradients(cell, tensors, reset, kept, grads, None, halves, ctx.needs_input_grad[-len(tensors) :])
-        if torch.is_grad_enabled():  # whoever differentiates again needs the library's, whose history autograd knows
+        if torch.is_grad_enabled():  # a second derivative needs the library's gradients, whose history autograd knows
             return (None, None, None, *passed)
         return (None, None, None, *[None] * len(grads), *gradients)
 
@@ -331,7 +332,7 @@ def differentiable_gradients(
     """
     device = next(t for t in tensors if t is not None).device
     with torch.enable_grad(), without_autocast(device):
-        # Views, so that each argument has its own gradient where one tensor is given twice.
+        # Views, so that each argument has its own gradient if one tensor is passed twice.
         own = [None if t is None else t.view_as(t) for t in widened(tensors)]
         input, *weights = own[:5]
         output, final = unrolled(cell, input, tuple(own[5:]), Weights(*weights), reset, clip)  # type: ignore[arg-type]

@@ -28,8 +28,8 @@ from recurrent_lm.kernels.rnn.norms import vector_norm
 from recurrent_lm.kernels.rnn.trace import GradientTrace, step_norms
 from recurrent_lm.kernels.rnn.watched import Clip, clipped
 
-Masks = list[Tensor | None]  # of each step [B, 1], True where the state is zero before it; None where no row's is
-# (dL/dy, y) to dL/dx of y = s(x)
+Masks = list[Tensor | None]  # for each step [B, 1], True where the state is zero before it; None if no row is reset
+# dL/dx of y = s(x) from (dL/dy, y)
 through_sigmoid, through_tanh = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rnn-tanh": torch.tanh_, "rnn-relu": torch.relu_, "rnn-sigmoid": torch.sigmoid_, "rnn-identity": lambda x: x,
@@ -183,7 +183,7 @@ def _input_part(cell: str, input: Tensor, weights: Weights, out: Tensor | None =
     """x W_e plus the biases, for all steps: [T, B, slots * H]."""
     steps, batch, features = input.shape
     hidden = weights.hh.shape[1]
-    first = hidden if cell == "gru" else 0  # the GRU's slot a has no part of the input
+    first = hidden if cell == "gru" else 0  # the input does not contribute to the GRU's slot a
     z = input.new_empty(steps, batch, first + len(weights.ih)) if out is None else out
     bias_ih, bias_hh = weights.bias_ih, weights.bias_hh
     if cell == "gru":

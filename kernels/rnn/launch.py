@@ -20,7 +20,7 @@ from recurrent_lm.kernels.rnn.plan import Device, Plan, Tiles
 from recurrent_lm.kernels.rnn.scan import constants, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import products
 
-PROGRAMS_AT_ONCE = False  # whether something runs the interpreter's programs side by side, as a GPU does
+PROGRAMS_AT_ONCE = False  # whether the interpreter's programs run concurrently, as on a GPU
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -77,7 +77,7 @@ def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, colu
         return by_unit.reshape(units * slots, columns).contiguous()
     packed = rows.new_zeros(units, slots, columns)
     ends = [gate for gate in range(1, gates) if gate_slots[gate] > gate_slots[gate - 1] + 1] + [gates]
-    for first, end in pairwise([0, *ends]):  # slots that stand side by side are one copy
+    for first, end in pairwise([0, *ends]):  # adjacent slots are one copy
         packed[:hidden, gate_slots[first] : gate_slots[end - 1] + 1, :k] = by_unit[:, first:end]
     return packed.view(units * slots, columns)
 
@@ -189,7 +189,7 @@ def _grid(layer: Layer, tiles: Tiles, batch: int, like: Tensor) -> tuple[tuple[i
             f"plan 'cooperative' takes {blocks} programs that wait for each other, and the interpreter runs one after another, "
             "so this would never end; ask for 'resident' or 'stepwise', or use a GPU"
         )
-    # All programs must run at once: never more than multiprocessors, and the launch fails where they cannot.
+    # All programs must run at once: there are never more than multiprocessors, and the launch fails if they do not fit.
     device = device_limits(like.device.index if like.is_cuda else None)
     return (blocks, max(1, min(batch_tiles, device.multiprocessors // blocks))), {"launch_cooperative_grid": True}
 
@@ -297,7 +297,7 @@ def run_backward(
     norms = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
-    if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
+    if deferred and lstm:  # at the end no part of dL/dc can be clipped any more
         e, dc_alone, dc = fresh(plan.exchange, steps, batch, layer.width, like=grad), dc, torch.zeros_like(dc)
     switches = {"PADDED": layer.padded, "RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
     options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)

@@ -247,7 +247,7 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
     trace = tracing()
     gradients: list[Tensor] = []
     if differentiable is None or trace is not None:
-        # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
+        # The dtypes of the forward pass hold, also if the backward pass runs within autocast.
         with torch.no_grad(), without_autocast(hs.device):
             *gradients, hidden_norms, weight_norms = recurrence_backward(
                 grad_hs, grad_h, grad_c, *inputs, hs, cs, gates, how.cell, how.plan, how.exchange, how.precision,
@@ -311,7 +311,7 @@ def triton_recurrence(
             f"a step of {input.shape[1]:,} rows and {weight_hh.shape[1]} {cell} units is too large for the triton backend, "
             "which counts its numbers in 31 bits; split the batch, or use 'torch'"
         )
-    if not torch.compiler.is_compiling():  # refuses before anything runs; a compiled graph would trace the planner
+    if not torch.compiler.is_compiling():  # raises before any kernel runs; a compiled graph would trace the planner
         plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)
     c0 = state[1] if len(state) == 2 else None
     tensors = [input, *state, weight_ih, weight_hh, bias_ih, bias_hh]
@@ -341,7 +341,7 @@ def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: b
 def _library_takes_tf32() -> bool:
     try:
         return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:  # a program set this one instead, and then the former may not be read
+    except RuntimeError:  # if a program has set this switch, torch does not let the other one be read
         return bool(getattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32") == "tf32")
 
 

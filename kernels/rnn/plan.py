@@ -51,13 +51,11 @@ KB = 1024
 
 # Guesses, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
 LAUNCH = 6.0  # a launch from Python
-WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
+WAIT = {"sentinel": 0.7, "counter": 1.4}  # from a store to its arrival in another program
 CELL = 0.15  # stepwise: activations, and z and the gates to and from memory
 L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
 SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
-HMMA = (
-    8 / 1700
-)  # a warp's 16 x 8 x 16 product in 16 bits; with clocks, bandwidths, launches and the library all that is guessed
+HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits; a guess like clocks, bandwidths, launches and the library
 FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
 LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
 LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
@@ -65,13 +63,13 @@ BACKWARD = 1.55  # the library's backward step, in forward steps
 ESTIMATES = {"LAUNCH": LAUNCH, "WAIT.sentinel": WAIT["sentinel"], "WAIT.counter": WAIT["counter"], "L2_BYTES": L2_BYTES}
 
 
-# Cycles of a cooperative step beside what it waits for, counted in machine code (``bench.ptx``, Triton 3.9 on sm_90,
-# the loads' latencies taken off); ``tests/kernels/bench`` compares them with the count of today. The clock is a guess.
+# Cycles of a cooperative step apart from its waits, counted in machine code (``bench.ptx``, Triton 3.9 on sm_90,
+# the loads' latencies taken off); ``tests/kernels/bench`` compares them with today's count. The clock is a guess.
 CLOCK = 1755.0  # cycles a microsecond
-REST = 820.0  # addresses, the look at what was requested, staging, stores
+REST = 820.0  # addresses, the check of requested tiles, staging, stores
 GATE = 30.0  # an activation of each thread
 MEET = 120.0  # parts of sums
-DRAIN = 70.0  # a wgmma's wait and what begins the next
+DRAIN = 70.0  # the wait for a wgmma and the start of the next
 FMA_WAVEFRONTS = {4: 1 / 26, 8: 1 / 20.6}  # of shared memory a float32 product, by warps
 
 
@@ -251,7 +249,7 @@ def faster_than_library(
     return ours.total < theirs.total if training else ours.forward < theirs.forward
 
 
-# The best tiles of one direction, with the microseconds of a step; None where nothing fits
+# The best tiles of one direction, with the microseconds of a step; None if nothing fits
 
 Found = tuple[float, Tiles] | None
 
@@ -282,7 +280,7 @@ def _resident(sizes: Sizes, device: Device, _: str) -> Found:
 
 def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
     candidates = []
-    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, where several numbers a unit are gathered
+    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, if several numbers a unit are gathered
     for warps, block_b, block_h, parts, w_first in product((4, 8), (16, 32, 64), (8, 16, 32), shares, (False, True)):
         k, columns, blocks = sizes.k // parts, block_h * sizes.per_unit * parts, sizes.hidden // block_h
         if not 8 <= columns <= 64 or sizes.hidden % (block_h * parts) or blocks > device.multiprocessors:
@@ -296,14 +294,14 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         gates = block_b * block_h * sizes.slots / threads
         if gates > (8 if sizes.k > sizes.hidden else 16):
             continue
-        # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
+        # Sums live there, too; with them, those of wgmma for 64 rows, or for two groups of warps, spill.
         if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
             continue
         if k > 1024 and (w_first or gates > 8):  # more than eight tiles: rounds of requests that the compiler keeps all at once
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
-        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
+        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # some compilers widen these to 16
             continue
         # Sixteen rows of narrow tiles are fewer products than warps, which then multiply the same numbers.
         if sizes.bytes == 2 and not w_first and block_b // 16 * ceil(columns / 8) < warps:
@@ -318,7 +316,7 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         block_k = next((block for block in blocks_of_k if k % block == 0), None)
         if block_k is None:
             continue
-        if w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+        if w_first and device.name != "sm_90" and k > 6 * block_k:  # with tcgen05 fewer tiles fit than with wgmma
             continue
         # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
         # left of shared memory.
@@ -335,7 +333,7 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         tiles = Tiles(block_b, block_h, block_k, ahead, warps, parts=parts, w_first=w_first)
         batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        waits = 1 + 0.75 * (rounds - 1)  # counted: 900 cycles a further look
+        waits = 1 + 0.75 * (rounds - 1)  # counted: each further check takes 900 cycles
         traffic = block_b * k * sizes.bytes
         if parts > 1:  # the sums' parts, written and read
             waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4

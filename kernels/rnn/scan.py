@@ -188,8 +188,8 @@ def scan_forward(
         present = tl.minimum(rows, batch - 1)
         own = rows[:, None] * HIDDEN + units[None, :]
         slots = rows[:, None] * WIDTH + columns[None, :]
-        # z comes a step early, in words of 32 bits that are taken apart where they are used: for elements the compiler would
-        # wait at the end of the step before, and for what is requested in this step, before the product.
+        # z is requested a step early, in words of 32 bits that are unpacked where they are used. With elements the compiler
+        # would wait at the end of the step before; with a request in the same step, before the product.
         words = rows[:, None] * (WIDTH // PACK) + (tl.program_id(0) * (N // PACK) + tl.arange(0, N // PACK))[None, :]
         mask = live[:, None]
         h = tl.load(p_h0 + own, mask=mask, other=0)
@@ -212,7 +212,7 @@ def scan_forward(
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
-            if CELL == "gru":  # n, which the state's product has no part of
+            if CELL == "gru":  # n, to which the state's product does not contribute
                 acc = tl.where(columns[None, :] % SLOTS == 2, 0.0, acc)
             z_now = unpacked(z, dtype, PACK)
             to_come = rows[:, None] < tl.where(t + 1 < steps, batch, 0)
@@ -226,7 +226,7 @@ def scan_forward(
             put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
             if CELL == "lstm":
-                c = c.to(dtype).to(ACC)  # as a step from memory would find it
+                c = c.to(dtype).to(ACC)  # rounded as a step that reads c from memory has it
                 if SAVE:
                     tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
             if KEEP_GATES and SLOTS > 1:
@@ -274,7 +274,7 @@ def scan_backward(
     p_cs,  # [T + 1, B, HIDDEN]
     p_d,  # [T, B, width]: out, the gradients of the slots
     p_after,  # [B, width]: d of the step after the last
-    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, what passes by the product at the first
+    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, the part at the first step that bypasses the product
     p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
@@ -282,9 +282,9 @@ def scan_backward(
     p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
     p_norms,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
     p_norms_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
-    p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
+    p_e,  # [T, B, width]: out, the part of d that is not clipped
     p_e_after,  # [B, width]
-    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
+    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that is not clipped; p_dc then holds the rest
     steps,
     batch,
     hidden,
@@ -430,7 +430,7 @@ def scan_backward(
             d = gradient.to(dtype)
             put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
-            if TRACE and not DEFER:  # nobody waits for these
+            if TRACE and not DEFER:  # no program waits for these
                 tl.store(p_part + rows, norms_of(arrived, 1), mask=live)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
@@ -457,7 +457,7 @@ def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, *
         Keyword arguments of the launch.
     """
     if switches.get("CLIP") == "norm" and CELLS[cell].states == 2 and plan.strategy == "cooperative":
-        # Two products, of d and e: their tiles and sums spill unless fewer are under way and eight warps hold them.
+        # Two products, of d and e: their tiles and sums spill unless fewer are in flight and eight warps hold them.
         tiles = replace(tiles, ahead=max(1, tiles.ahead // 2), warps=8 if tiles.w_first else tiles.warps, w_first=False)
     return switches | {
         "CELL": cell,

@@ -26,12 +26,20 @@ from recurrent_lm.lm.training.step import Update
 if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
-WARM = 3  # updates before the recording: kernels are compiled, libraries set up, the optimizer makes what it remembers
-AHEAD = 1  # updates that run while one is looked at; a buffer on the host for each, and one more
+WARM = 3  # updates before the recording: they compile kernels, set up libraries and create the optimizer's state
+AHEAD = 1  # updates that run while one is read; the host has a buffer for each, and one more
 
 
 def check(config: RunConfig, processes: int) -> None:
-    """Refuse settings whose updates cannot be recorded."""
+    """Refuse settings whose updates cannot be recorded.
+
+    Args:
+        config: the run's settings.
+        processes: how many train together.
+
+    Raises:
+        InputError: names the setting that prevents it.
+    """
     if not config.machine.graph:
         return
     if not config.machine.device.startswith("cuda"):
@@ -128,7 +136,7 @@ class Graph:
             host.begins.copy_(torch.from_numpy(batch.begins))
             self._begins.copy_(host.begins, non_blocking=True)
         for mine, carried in zip(self._state, flatten(training.state), strict=True):
-            if mine is not carried:  # zero, or what a checkpoint or a shorter pass has left
+            if mine is not carried:  # zero, or the state of a checkpoint or of a shorter update
                 mine.copy_(carried.detach())
         training.state = unflatten(self._state, pairs=training.config.model.cell == "lstm")
         self._rate.fill_(training.at.lr)
@@ -166,7 +174,7 @@ class Graph:
                 self._update()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            self._training.journal.line(f"updates cannot be recorded as a CUDA graph ({reason}); going on without one")
+            self._training.journal.line(f"updates cannot be recorded as a CUDA graph ({reason}); continuing without one")
             return None
         return graph
 

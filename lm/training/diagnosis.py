@@ -49,7 +49,7 @@ def advice(config: RunConfig, quantity: str, step: int, lr: float, recent: Seque
     largest = max(recent, default=1.0)
     if kind == "none":
         clip = f"--clip norm:{1 if largest > 1 else largest / 10:.1g}"
-    else:  # below a threshold that no norm has reached another one may change nothing; no element is larger than the norm
+    else:  # a new threshold must be below the largest norm to have an effect; no element is larger than the norm
         clip = f"a threshold below {kind}:{min(threshold, largest):.3g}"
     mends = [f"a smaller --lr (it was {lr:g})", clip]
     if training.weight_decay * max(lr, 1) >= 1:  # decay alone moves a weight by its own size or more

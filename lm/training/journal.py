@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 DIVERGED = "diverged.json"
-LENGTHS = {"word": 60, "bpe": 90, "char": 300}  # tokens of a text that is kept, a few lines each
+LENGTHS = {"word": 60, "bpe": 90, "char": 300}  # tokens of a recorded text, a few lines
 TEMPERATURE = 0.8
 
 
@@ -60,7 +60,7 @@ class Journal:
         self._training = training
         self._logs: tuple[Log, ...] = ()
         self.marks: dict[str, Mark] = {}  # of the logs, as of the last checkpoint
-        self.latest: dict[str, Any] = {}  # what the last epoch has written, its text included
+        self.latest: dict[str, Any] = {}  # the last epoch's record, its text included
 
     @contextmanager
     def kept(self, quiet: bool) -> Iterator[None]:
@@ -69,7 +69,7 @@ class Journal:
             try:
                 self.open()
                 if self._logs:
-                    (self._training.path / DIVERGED).unlink(missing_ok=True)  # of a training that goes on now
+                    (self._training.path / DIVERGED).unlink(missing_ok=True)  # of a training that continues now
                 yield
             except Diverged as error:
                 self._diverged(error)
@@ -147,9 +147,9 @@ class Journal:
         return f"epoch {at.epoch + 1}: {figures(shown)} {clock(at.seconds)}"
 
     def text(self, improved: bool) -> None:
-        """Let the model that was validated write, and keep it: the same prompt and the same draws after every epoch.
+        """Let the validated model write a text, and record it: the same prompt and the same draws after every epoch.
 
-        The draws are of a generator of their own, and the carried state is not touched, so that no loss depends on it.
+        The draws come from a separate generator, and the carried state is not touched, so no loss depends on the text.
         """
         training = self._training
         if not (training.ranks.first and training.config.training.texts):
@@ -167,12 +167,12 @@ class Journal:
         self.latest |= {"prompt": record["prompt"], "text": sample.text}
 
     def _bits_per_byte(self, loss: float) -> float:
-        """Of the training text, from its mean loss in nats a token."""
+        """Bits per byte of the training text, from its mean loss in nats a token."""
         train = self._training.data.train
         return train.bits_per_byte(loss * len(train.ids))
 
     def _diverged(self, error: Diverged) -> None:
-        """Record what stopped being finite, and the norms before it."""
+        """Record the quantity that is not finite, and the norms before it."""
         training = self._training
         if training.ranks.first:
             record = {"step": training.at.step + 1, "epoch": training.at.epoch + 1, "what": error.what, "advice": error.advice}

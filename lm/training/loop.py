@@ -52,7 +52,7 @@ class Training:
         self.device = torch.device(config.machine.device)
         self.model = model.to(self.device)
         self.step = Step(self.model, config)
-        self.graph: Graph | None = None  # which makes the updates then
+        self.graph: Graph | None = None  # if there is one, it makes the updates
         self.batches = Batches(data.train.ids, config.batches.rows, config.batches.bptt)
         self.at = Position(lr=config.training.lr)
         self.state: State = self.model.zero_state(config.batches.rows)
@@ -60,8 +60,8 @@ class Training:
         self.journal = Journal(self)
         self.rollback = Rollback(self)
         self.fingerprint = data.fingerprint()
-        self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
-        self.notes: list[str] = []  # what whoever began or resumed it should know
+        self.files: dict[str, str] = {}  # {name: SHA-256} of the files written when the run was begun
+        self.notes: list[str] = []  # messages for the user who began or resumed it
         self.lock: BaseFileLock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
@@ -111,7 +111,7 @@ class Training:
                 self.train_epoch()
                 self.validate()
             except Diverged as error:
-                self.rollback.after(error)  # raises it again where there is no way back
+                self.rollback.after(error)  # raises it again if there is no good checkpoint
                 continue
             each_epoch(self)
 
@@ -188,7 +188,7 @@ class Training:
             self.journal.line(f"  {' '.join((training.sample + self.journal.latest.get('text', '')).split())}")
 
     def conclude(self) -> dict[str, Score]:
-        """Score the best model on both held-out splits and store the result."""
+        """Score the best model on both held-out splits, store the result and return it."""
         self.concluding = True
         if self.ranks.first:
             runs.load_weights(self.scored, checkpoint.load(self.path, "best"), self.path)
@@ -198,7 +198,7 @@ class Training:
         if self.at.rollbacks:
             result["rollbacks"] = self.at.rollbacks
         if self.files:
-            result["config"] = self.files["config.toml"]  # which tells it from another run's result
+            result["config"] = self.files["config.toml"]  # distinguishes it from another run's result
         if self.ranks.first:
             write_atomic(self.path / "result.json", json.dumps(sealed(result), indent=1).encode())
         return scores
@@ -244,7 +244,7 @@ class Training:
     def restore(self, saved: checkpoint.Checkpoint) -> None:
         """Return to a checkpoint."""
         journal.restore(self, saved)
-        self.graph = None  # it knows the optimizer's former tensors
+        self.graph = None  # it holds the optimizer's former tensors
 
     # -- how it may end early ---------------------------------------------------------------------------------------
 
@@ -283,5 +283,5 @@ class Training:
 
 
 def _counted(batch: Batch) -> int:
-    """Targets that count."""
+    """The number of targets that count."""
     return int((batch.targets >= 0).sum())

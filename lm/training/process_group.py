@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 LEAD, SPEAKER, SAID, HERE, MET = "lm/lead", "lm/speaker", "lm/said", "lm/here", "lm/met"  # keys in the store
-GRACE = 2.0  # seconds in which the first process may say what all know
+GRACE = 2.0  # seconds for the first process to print an error that all have
 PATIENCE = 10.0  # seconds to wait for the sentence of another process
 _current: Alone = ALONE
 
@@ -75,12 +75,20 @@ def _all_at(key: str, store: TCPStore, size: int) -> None:
     end = time.monotonic() + TIMEOUT.total_seconds()
     while (present := store.add(key, 0)) < size:
         if time.monotonic() > end:
-            raise InputError(f"only {present} of {size} processes have come; start the others, or fewer")
+            raise InputError(f"only {present} of {size} processes have joined; start the others, or fewer")
         time.sleep(0.02)
 
 
 def check(config: RunConfig, size: int = 0) -> None:
-    """Refuse settings that several processes cannot run: those that this one has joined, or ``size`` of them."""
+    """Refuse settings that several processes cannot run.
+
+    Args:
+        config: the run's settings.
+        size: the number of processes; 0 for those that this one has joined.
+
+    Raises:
+        InputError: names the setting that prevents it.
+    """
     size, rows, device = size or _current.size, config.batches.rows, config.machine.device
     if rows % size:
         raise InputError(
@@ -90,7 +98,7 @@ def check(config: RunConfig, size: int = 0) -> None:
     if size > 1 and ":" in device:
         raise InputError(f"--device {device} is one GPU, and there are {size} processes; with cuda each takes the next one")
     if size > 1 and (wish := config.training.on_divergence) != "stop":
-        raise InputError(f"--on-divergence {wish} goes with one process only; with several say stop")
+        raise InputError(f"--on-divergence {wish} works with one process only; with several, use stop")
 
 
 def lead(training: "Training") -> None:
@@ -144,7 +152,7 @@ def _take_device(config: RunConfig) -> None:
         local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= count:
             raise InputError(
-                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or say --device cpu"
+                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or use --device cpu"
             )
         torch.cuda.set_device(local)
 
@@ -181,12 +189,12 @@ def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterat
             _wait_until_said(_current, 0.0 if _current.first else GRACE)
         _say(_current, *ending)
         sys.stdout.flush()
-        os._exit(ending[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
+        os._exit(ending[1])  # exit at once: with the old handlers restored, a signal could change the exit code
 
 
 def _wait_until_said(ranks: Ranks, seconds: float) -> None:
     end = time.monotonic() + seconds
-    with suppress(RuntimeError):  # nobody can be asked any more
+    with suppress(RuntimeError):  # the store cannot be asked any more
         while time.monotonic() < end and not ranks.store.check([SAID]):
             time.sleep(0.02)
 
@@ -198,7 +206,7 @@ def _say(ranks: Ranks, message: str, code: int) -> None:
             _wait_until_said(ranks, PATIENCE)
             return
     except RuntimeError:
-        pass  # the store was kept by the process that ended, and nobody can be asked
+        pass  # the process that kept the store has ended
     print(f"lm: {message}", file=sys.stderr, flush=True)
     with suppress(RuntimeError):
         ranks.store.set(SAID, str(code))

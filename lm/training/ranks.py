@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.model import State
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=10)  # for a machine that is gone without a word; a process that ended is noticed at once
-BEAT = 1.0  # seconds between two words of the first rank to those that wait, however long its work takes
+TIMEOUT = timedelta(minutes=10)  # for a machine that does not answer; a process that ended is noticed at once
+BEAT = 1.0  # seconds between the first rank's messages to the waiting ones, however long its work takes
 SIGNALS = (2, 15)  # SIGINT, SIGTERM
 
 
@@ -119,7 +119,7 @@ class Ranks(Alone):
         return gathered
 
     def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
-        return torch.full_like(loss, 1 / whole)  # before the gradients are made: sums over all tokens overflow first
+        return torch.full_like(loss, 1 / whole)  # before the backward pass: gradients of sums over all tokens overflow earlier
 
     def reduce(self, model: "nn.Module", loss: "Tensor", targets: "Tensor", signum: int) -> "Tensor":
         parameters = [p for p in model.parameters() if p.grad is not None]

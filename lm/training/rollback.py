@@ -33,7 +33,7 @@ class Rollback:
     def updated(self, loss: float) -> None:
         """Note an update with a finite loss and gradient."""
         training, at = self._training, self._training.at
-        # Where every run has its checkpoint; one that was stopped has another, which must make no difference.
+        # Every run has a checkpoint here; a run that was stopped has more of them, which must make no difference.
         stored = at.batch == 0 or at.step % training.config.training.checkpoint_every == 0
         guessing = math.log(training.data.tokenizer.size)
         if self._on and stored and (loss <= guessing + 1 or not (training.path / "good.json").exists()):
@@ -63,7 +63,7 @@ class Rollback:
         log.close()
         training.journal.close()  # so that the marks of the good checkpoint are stored
         training.restore(good)
-        # A model that validated better stays the best one, also where the steps to it are taken back.
+        # A model that validated better stays the best one, even if the steps to it are undone.
         training.at.best_loss, training.at.best_epoch = at.best_loss, at.best_epoch
         training.at.lr, training.at.rollbacks = lr, count
         training.journal.marks[RECORD] = log.mark

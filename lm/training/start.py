@@ -85,7 +85,7 @@ def new_training(
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
     training.notes = advice.of_data(data, config.tokens)
-    with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
+    with training.signals():  # signals wait, so the folder exists with a checkpoint, or not at all
         _begin(training, path, files)
         begun(training.path)
     return training
@@ -144,7 +144,12 @@ def begin(
     given: Collection[str] | None,
     begun: Callable[[Path], object] = lambda folder: None,
 ) -> Training:
-    """``new_training`` with settings that suit little text in place of those that are not ``given``; None leaves all."""
+    """``new_training``, with settings that suit little text instead of the defaults.
+
+    Args:
+        config, path, begun: as in ``new_training``.
+        given: names of settings that the user chose, which stay; None keeps all settings.
+    """
     config, sentence = (config, "") if given is None else suited(config, given)
     training = new_training(config, path, begun)
     if sentence:
@@ -153,12 +158,16 @@ def begin(
 
 
 def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
-    """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
+    """Settings that suit little text instead of the defaults, and a sentence on them.
 
-    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
+    They were chosen for words (docs/little-text.md); the corpora that have names are larger.
 
     Args:
-        given: names of settings that somebody chose, which stay.
+        config: all settings of the run.
+        given: names of settings that the user chose, which stay.
+
+    Returns:
+        The settings, and the sentence; "" if nothing changes.
     """
     if config.tokens.kind != "word" or config.training.init_from or config.corpus.source in corpora.NAMES:
         return config, ""
@@ -265,7 +274,7 @@ def _prolong(training: Training, limits: dict[str, int]) -> None:
     rate = f"the learning rate is {at.lr:.3g}, where the schedule {wished.schedule} has brought it"
     training.notes.append(f"{path} goes on after {at.epoch} epochs and {at.step} updates; {rate}")
     if wished.patience and at.stalled >= wished.patience:
-        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience begins anew")
+        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience starts again")
         at.stalled = 0
 
 
@@ -302,7 +311,7 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -
     try:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
+        raise InputError(f"the checkpoint of {path} cannot be resumed ({error}); restore it from a copy") from None
     training.notes = [*runs.edited(path, saved.meta), *_check_logs(training), *_check_best(path)]
     return training
 

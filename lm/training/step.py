@@ -53,7 +53,7 @@ class Average:
         self.model = copy.deepcopy(model).requires_grad_(False)
 
     def update(self, model: LanguageModel, n: int | Tensor) -> None:
-        """Take in the weights that ``model`` has after an update which ``n`` others came before; a tensor is not read."""
+        """Add the weights of ``model`` to the average, after an update which ``n`` others came before; a tensor is not read."""
         averages, weights = ([p.detach() for p in m.parameters()] for m in (self.model, model))
         if isinstance(n, Tensor):
             share = 1 - (n / (10 + n)).clamp(max=self.keep)
@@ -88,18 +88,23 @@ class Step:
         counted: int = 0,
         signum: int = 0,
     ) -> tuple[Figures, State]:
-        """Update the model after ``n`` other updates; the figures, and the state after the last token.
+        """Update the model after ``n`` other updates.
 
         Args:
-            inputs: [k, L] ids; ``targets`` too, below 0 where one does not count.
-            reset: [k, L] bool, where the state is zero before that token; None for nowhere.
+            inputs: [k, L] ids.
+            targets: [k, L] ids; those below 0 do not count.
+            reset: [k, L] bool, True where the state is zero before that token; None for nowhere.
+            state: the carried state.
             lr: the learning rate; like ``n`` a scalar tensor for a recording, which is replayed with other values.
             judge: called with loss and norm before the weights move; it may raise.
             counted: with several processes, the targets of the whole batch that count, and the ``signum`` that has arrived.
+
+        Returns:
+            The figures, and the state after the last token.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
+        self.optimizer.zero_grad()  # before the loss, which allocates the decoder's gradient: two of them would be held
         loss, after = self.loss(inputs, targets, reset, detach(state))
         loss.backward(self.ranks.upstream(loss, counted))
         loss = self.ranks.reduce(self.model, loss.detach(), targets, signum)
@@ -107,7 +112,7 @@ class Step:
         bad = None if judge else not_finite(gradients)
         norm, clipped = clip(gradients, *self.clip, look=judge is not None)
         if judge:
-            loss = loss.cpu()  # once, before more work is queued that a later look would wait for
+            loss = loss.cpu()  # read now: a later read would wait for the work that is queued in between
             judge(float(loss), float(norm))
         self.optimizer.step()
         if self.average:

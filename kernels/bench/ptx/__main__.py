@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument("--device", default="sm_90", choices=("sm_80", "sm_90"))
     parser.add_argument("--plan", choices=plans.STRATEGIES, help="without, the planner's choice for a long sequence")
     parser.add_argument("--exchange", default="sentinel", choices=plans.EXCHANGES)
-    parser.add_argument("--reset", action="store_true", help="let states start anew in places")
-    parser.add_argument("--seed", type=int, default=0, help="of the order in which warps run and stores are seen")
-    parser.add_argument("--apart", action="store_true", help="each warp by itself; takes some five times as long")
+    parser.add_argument("--reset", action="store_true", help="reset states at some steps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order in which warps run and stores become visible")
+    parser.add_argument("--apart", action="store_true", help="run each warp by itself; takes about five times as long")
     a = parser.parse_args()
     if a.what == "table":
         print(f"{write(a.out, ['sm_80', 'sm_90'])} kernels in {a.out}")
@@ -56,7 +56,7 @@ def main() -> int:
 
 def run(layer: Layer, seed: int, apart: bool) -> int:
     deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = True  # by NaN: what was never written shows
+    deterministic.fill_uninitialized_memory = True  # filled with NaN, so that unwritten elements show
     torch.use_deterministic_algorithms(True)
 
     def one(launch: Launch) -> None:

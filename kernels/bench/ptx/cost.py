@@ -16,7 +16,7 @@ from recurrent_lm.kernels.bench.ptx.execution import Machine
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, parsed
 from recurrent_lm.kernels.bench.walk import walk
 
-STEPS = (2, 4)  # the difference is two steps: neither the first nor what stands before the loop
+STEPS = (2, 4)  # the difference is two steps, without the first one and the code before the loop
 MORE = STEPS[1] - STEPS[0]
 
 

@@ -23,7 +23,7 @@ from recurrent_lm.kernels.bench.ptx.counts import Counts
 from recurrent_lm.kernels.bench.ptx.global_memory import UNSIGNED, Fault, Global, Viewer
 from recurrent_lm.kernels.bench.ptx.shared_memory import Shared, first_lanes
 
-PATIENCE = 40  # rounds in which nothing changes, until that is a deadlock: a loop may count
+PATIENCE = 40  # rounds without a change that count as a deadlock: a loop may count first
 
 
 @dataclass
@@ -55,7 +55,8 @@ class Gang(Viewer):
         self.shared: Shared = machine.shared[program]
         self.thread = 32 * first + lanes
         self.entered = [0] * machine.code.blocks
-        self.looks: dict[int, tuple[bool, int]] = {}  # what each polling load saw last: of an acquire all, else up to a moment
+        # by line of a polling load: whether it saw all stores, and the moment up to which it saw them
+        self.looks: dict[int, tuple[bool, int]] = {}
         self.speed = machine.chance.choice((0.05, 0.3, 1.0, 1.0))
         self.copies: list[list[Copy]] = [[]]
         self.products: list[list[NDArray[Any]]] = [[]]
@@ -281,7 +282,7 @@ class Machine:
         proxied = any(ins.op.startswith("wgmma") for ins in kernel.instructions)
         self.shared = [Shared(shared, of_shared, proxied) for _ in range(self.programs)]
         self.counts = Counts(counting)
-        self.forced: dict[int, bool] = {}  # outcomes of branches, by line, whatever their predicates say
+        self.forced: dict[int, bool] = {}  # outcomes of branches, by line, that replace their predicates
         self.code: Program = translate(kernel, arguments(self.memory.bases), 32 * (warps if in_step else 1))
         size = warps if in_step else 1
         self.gangs = [[Gang(self, p, first, size) for first in range(0, warps, size)] for p in range(self.programs)]

@@ -159,7 +159,7 @@ def multiply_async(t: Translator, ins: Instruction, match: Match) -> None:
         raise Refused("operands of wgmma")
     turned_a, turned_b = ([0, *turned] if in_registers else turned) if expected else [0, 0]
     first = _values(t, a, 4) if in_registers else t.read(a, "u8")
-    fresh = isinstance(keep, Immediate) and not keep.bits  # then the registers may hold nothing yet
+    fresh = isinstance(keep, Immediate) and not keep.bits  # then the registers may be unwritten
     sums = f"[{', '.join([t.constant(0, 'u4')] * (columns // 2))}]" if fresh else _values(t, d, columns // 2)
     predicate = t.constant(keep.bits, "p") if isinstance(keep, Immediate) else t.read(keep, "p")
     call = (

@@ -9,7 +9,7 @@ Match = re.Match[str]
 INTEGER = "(u16|s16|b16|u32|s32|b32|u64|s64|b64)"
 ORDERS = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">", "hs": ">="}
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
-NEGATED = {"ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}  # true where NaN is: the opposite does not hold
+NEGATED = {"ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}  # true for NaN: the opposite comparison is false
 
 
 # Integers and bits

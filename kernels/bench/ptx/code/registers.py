@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 Lanes = NDArray[Any]
 u2, u4, u8 = np.dtype("u2"), np.dtype("u4"), np.dtype("u8")
 f2, f4, f8 = np.dtype("f2"), np.dtype("f4"), np.dtype("f8")
-NAN16 = 0x7FFF  # what a conversion to 16 bits makes of NaN
+NAN16 = 0x7FFF  # NaN after a conversion to 16 bits
 
 
 def f32(bits: Lanes) -> Lanes:

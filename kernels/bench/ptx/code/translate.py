@@ -31,9 +31,9 @@ from recurrent_lm.kernels.bench.ptx.code.parse import (
 from recurrent_lm.kernels.bench.ptx.counts import kind_of
 from recurrent_lm.kernels.bench.ptx.global_memory import SHARED
 
-END, BARRIER, STEP = -2, -1, 0  # where a generator stops; a line's number: before it looks at global memory
+END, BARRIER, STEP = -2, -1, 0  # a generator's yields; a line's number: before it reads global memory
 GARBAGE = 0xA5A5A5A5A5A5A5A5
-WORDS = {1: "p", 16: "u2", 32: "u4", 64: "u8"}  # what holds a register of so many bits
+WORDS = {1: "p", 16: "u2", 32: "u4", 64: "u8"}  # the type of a register with so many bits
 CODES = {"pred": "p", "f16": "f2", "bf16": "bf", "f32": "f4"} | {
     f"{kind}{8 * size}": f"{'i' if kind == 's' else 'u'}{size}" for kind in "usb" for size in (1, 2, 4, 8)
 }
@@ -127,7 +127,7 @@ class Translator:
             expression = f"({expression}).{'view' if BITS[code] == BITS[base] else 'astype'}({base})"
         if ins.guard:
             expression = f"where({self.guard(ins)}, {expression}, {operand.name})"
-            if operand.name not in self.written:  # in lanes without it there is anything at all
+            if operand.name not in self.written:  # lanes without it hold garbage
                 self.garbage[operand.name] = self.constant(GARBAGE, base)
         self.written.add(operand.name)
         self.emit(f"{operand.name} = {expression}")
