@@ -156,6 +156,10 @@ def compile_here(configuration: Configuration) -> Facts:
         loads = [load for load in loads if ".64" not in load]
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
+    elif tiles.parts > 1 and c.exchange == "sentinel" and c.switch != "clip norm":  # few numbers a thread of each part of a sum
+        narrow = [load for load in loads if ".128" not in load]
+        for load in narrow[: 2 * tiles.parts]:  # in the first look, and in those that repeat it
+            loads.remove(load)
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,

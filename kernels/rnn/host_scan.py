@@ -188,7 +188,7 @@ def _input_part(cell: str, input: Tensor, weights: Weights, out: Tensor | None =
     bias_ih, bias_hh = weights.bias_ih, weights.bias_hh
     if cell == "gru":
         z[..., :hidden] = 0 if bias_hh is None else bias_hh[2 * hidden :]
-    target = z.view(steps * batch, -1)[:, first:]
+    target = z.view(steps * batch, z.shape[2])[:, first:]
     x, w = input.reshape(steps * batch, features), weights.ih.t()
     if bias_ih is None or bias_hh is None:
         torch.mm(x, w, out=target)

@@ -26,6 +26,8 @@ from recurrent_lm.kernels.rnn.cells import put as put_slots
 from recurrent_lm.kernels.rnn.exchange import arrive, gather, meet, put, unpacked
 from recurrent_lm.kernels.rnn.plan import Plan, Tiles
 
+THREADS = tl.constexpr(256)  # of a program, at most
+
 
 @triton.jit
 def weight_tile(
@@ -258,8 +260,14 @@ def scale_of(norms, limit):
 
 @triton.jit
 def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.constexpr, EXCHANGE: tl.constexpr):
-    """``scale_of`` for each row, from the norms [BLOCKS, B] of its parts, which are exchanged with the tiles of a step."""
-    blocks = tl.arange(0, triton.next_power_of_2(BLOCKS))[:, None]
+    """``scale_of`` for each row, from the norms [BLOCKS, B] of its parts, which are exchanged with the tiles of a step.
+
+    The tile has at least one element a thread: several threads load the same element of a smaller one, perhaps at two moments,
+    and the check sees only one of them.
+    """
+    WHOLE: tl.constexpr = triton.next_power_of_2(BLOCKS)
+    LEAST: tl.constexpr = THREADS // rows.shape[0]
+    blocks = tl.arange(0, WHOLE if WHOLE > LEAST else LEAST)[:, None]
     mask = (blocks < BLOCKS) & live[None, :]
     norms = gather(p, blocks * batch + rows[None, :], mask, p_arrivals, target, EXCHANGE, 1, 0)
     return scale_of(norms_of(norms[0], 0), limit)

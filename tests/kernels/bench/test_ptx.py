@@ -82,6 +82,9 @@ QUICK = {
     "lstm counter": case("lstm", "cooperative", "float16", "sm_80", exchange="counter", tiles=NARROW, batch=20),
     "lstm resident": case("lstm", "resident", "float16", "sm_90", hidden=20),
     "lstm norm": case("lstm", "cooperative", "bfloat16", "sm_90", clip=["norm", 1.0], reset=True, tiles=NARROW, in_step=True),
+    "lstm norm of small tiles": case(
+        "lstm", "cooperative", "bfloat16", "sm_90", exchange="sentinel", clip=["norm", 1.0], tiles=NARROW
+    ),
     "gru parts": case("gru", "cooperative", "bfloat16", "sm_80", reset=True, tiles=NARROW, backward={"parts": 4}),
     "gru stepwise": case("gru", "stepwise", "bfloat16", "sm_90", steps=2, reset=True),
     "gru planned": case("gru", "cooperative", "bfloat16", "sm_90", hidden=128, in_step=True),
