@@ -84,6 +84,7 @@ def read_target(target, rows, live, ignore_index, V: tl.constexpr):
 
 @triton.jit
 def class_weight(weight, y, valid, like):
+    """The class weight of each row's target; 1 without weights."""
     return tl.full(y.shape, 1.0, like) if weight is None else tl.load(weight + y, mask=valid, other=0.0).to(like)
 
 

@@ -79,10 +79,12 @@ class Rows:
     best: Tensor  # [0] if it was not asked for
 
     def part(self, rows: slice) -> "Rows":
+        """The results of some rows, as views."""
         return Rows(self.loss[rows], self.top[rows], self.log_sum[rows], self.best[rows])
 
 
 def empty_rows(n: int, like: Tensor, best: bool) -> Rows:
+    """Allocate the results of n rows, on the device of ``like``; without ``best`` the argmax is empty."""
     loss, top, log_sum = (torch.empty(n, dtype=accumulator(like.dtype), device=like.device) for _ in range(3))
     return Rows(loss, top, log_sum, torch.empty(n if best else 0, dtype=torch.long, device=like.device))
 

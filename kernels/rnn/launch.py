@@ -118,14 +118,17 @@ class Layer:
 
     @property
     def slots(self) -> int:
+        """Slots of a unit."""
         return CELLS[self.cell].slots
 
     @property
     def width(self) -> int:
+        """Slots of all padded units."""
         return self.slots * self.plan.hidden
 
     @property
     def padded(self) -> bool:
+        """Whether there are units of padding."""
         return self.hidden != self.plan.hidden
 
 

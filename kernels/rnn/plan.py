@@ -160,6 +160,7 @@ class Prediction:
 
     @property
     def total(self) -> float:
+        """Microseconds of both directions; inf if the strategy does not fit."""
         return float("inf") if self.forward is None or self.backward is None else self.forward + self.backward
 
 

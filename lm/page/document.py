@@ -43,6 +43,7 @@ class Rounding:
 
     @property
     def cost(self) -> float:
+        """The increase by rounding, in bits per byte."""
         return self.after - self.before
 
 

@@ -228,6 +228,7 @@ class Training:
         return self.at.epoch >= training.epochs or over or bool(stalled)
 
     def out_of_steps(self) -> bool:
+        """Whether the limit of updates is reached."""
         return 0 < self.config.training.max_steps <= self.at.step
 
     def total_steps(self) -> int:

@@ -35,10 +35,12 @@ class Shown:
 
     @property
     def state(self) -> str:
+        """The state of the training in a word or two."""
         return told.state(self.history)
 
     @property
     def chosen(self) -> list[told.Text]:
+        """The texts that are always shown."""
         return told.chosen(self.texts)
 
 

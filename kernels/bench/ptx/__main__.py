@@ -55,6 +55,7 @@ def main() -> int:
 
 
 def run(layer: Layer, seed: int, apart: bool) -> int:
+    """Run a layer and print its errors; returns 1 if one is too large."""
     deterministic: Any = torch.utils.deterministic
     deterministic.fill_uninitialized_memory = True  # filled with NaN, so that unwritten elements show
     torch.use_deterministic_algorithms(True)
@@ -80,6 +81,7 @@ def run(layer: Layer, seed: int, apart: bool) -> int:
 
 
 def count(layer: Layer) -> int:
+    """Print the cost of a step of a layer."""
     for name, step in steps_of(layer).items():
         rows: dict[str, Any] = {"programs": step.grid[0] * step.grid[1], "warps": step.warps, "barriers": step.barriers}
         rows |= {kind: number for kind, number in step.instructions.items() if kind != "barriers"}

@@ -21,6 +21,7 @@ KINDS = {  # by the opcode's first part, or its first two
 
 
 def kind_of(instruction: Instruction) -> str:
+    """The kind under which an instruction is counted."""
     parts = instruction.parts
     for name in (".".join(parts[:2]), parts[0]):
         if name in KINDS:
