@@ -42,19 +42,19 @@ def scans(device: str) -> list[Configuration]:
     ``TYPICAL`` sizes for one device.
     """
     sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
-    configurations_of_plans: dict[Any, Configuration] = {}
+    distinct: dict[Any, Configuration] = {}
     for cell in CHOSEN_CELLS:
         for dtype in ("bfloat16", "float32"):
-            configurations_of_plans |= _distinct(device, cell, dtype, sizes)
+            distinct |= _distinct(device, cell, dtype, sizes)
     if device == TYPICAL_DEVICE:
         for cell in CHOSEN_CELLS:
-            configurations_of_plans |= _distinct(device, cell, "float16", TYPICAL)
-            configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
+            distinct |= _distinct(device, cell, "float16", TYPICAL)
+            distinct |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
             for switch in compiled.SWITCHES:
-                configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
+                distinct |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
         for cell in OTHER_CELLS:
-            configurations_of_plans |= _distinct(device, cell, "bfloat16", TYPICAL)
-    return list(configurations_of_plans.values())
+            distinct |= _distinct(device, cell, "bfloat16", TYPICAL)
+    return list(distinct.values())
 
 
 def _distinct(
@@ -170,23 +170,18 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true", help="keep rows without faults; leave it out after a change of tiles")
     parser.add_argument("--list", action="store_true", help="print the number of kernels, compile nothing")
     arguments = parser.parse_args()
-    jobs: dict[str, list[Any]] = {table_name: [] for table_name in arguments.what}
+    jobs: dict[str, list[Any]] = {kind: [] for kind in arguments.what}
     for device in arguments.devices:
         if "scans" in jobs:
             jobs["scans"] += [c for c in scans(device) if c.cell in arguments.cells]
         if "losses" in jobs:
             jobs["losses"] += losses(device)
-    print(", ".join(f"{len(todo)} {table_name}" for table_name, todo in jobs.items()), flush=True)
+    print(", ".join(f"{len(todo)} {kind}" for kind, todo in jobs.items()), flush=True)
     if arguments.list:
         return 0
     bad, begin = 0, time.monotonic()
-    for table_name, todo in jobs.items():
-        table = Table(
-            arguments.out / FILES[table_name],
-            version("triton"),
-            MODULES[table_name],
-            planned(table_name) if arguments.resume else (),
-        )
+    for kind, todo in jobs.items():
+        table = Table(arguments.out / FILES[kind], version("triton"), MODULES[kind], planned(kind) if arguments.resume else ())
         for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
             wrong = table.add(configuration, facts)
             bad += bool(wrong)

@@ -45,10 +45,10 @@ def check(config: RunConfig, processes: int) -> None:
     if not config.machine.device.startswith("cuda"):
         raise InputError("--graph is for a GPU, and this training is on the CPU; leave it out")
     if processes > 1:
-        raise InputError("--graph goes with one process only; leave it out")
+        raise InputError("--graph works with one process only; leave it out")
     if config.batches.state == "document" and config.machine.backend == "torch":
         raise InputError(
-            "--graph does not go with --state document on the torch backend, which looks where documents begin; "
+            "--graph does not work with --state document on the torch backend, which reads where documents begin; "
             "take --backend triton, or leave --graph out"
         )
 
