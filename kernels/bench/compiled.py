@@ -1,6 +1,8 @@
-"""What the compiler makes of the scans, for GPUs that are not there; ``compiler`` runs this in a process of its own.
+"""Compiles the scans for GPUs that are not present, and reports what the machine code contains; ``compiler`` runs it in a
+process.
 
-Pointers are declared as aligned as they are at run time; without that another kernel is compiled than the one that runs.
+Pointers are declared with the alignment that they have at run time; otherwise another kernel would be compiled than the one
+that runs.
 """
 
 import re
@@ -20,7 +22,7 @@ from recurrent_lm.kernels.rnn.cells import CELLS
 STEPS = 100
 SPILLS = 4  # a step: two registers put aside and read back from the nearest cache, some 20 ns of a microsecond or more
 POINTERS = {"float16": "*fp16", "bfloat16": "*bf16", "float32": "*fp32"}
-SWITCHES: dict[str, dict[str, Any]] = {  # what a caller turns on, by direction; the first of each is what training runs
+SWITCHES: dict[str, dict[str, Any]] = {  # options of a caller, by direction; the first of each are those of training
     "none": {"forward": {}, "backward": {}},
     "inference": {"forward": {"SAVE": False, "KEEP_GATES": False}},
     "reset": {"forward": {"RESET": True}, "backward": {"RESET": True}},
@@ -34,7 +36,7 @@ IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms", "p_norms_after
 
 @dataclass(frozen=True)
 class Configuration:
-    """One kernel: what ``plan.choose`` gives for these sizes, in one direction."""
+    """One kernel: the plan that ``plan.choose`` returns for these sizes, in one direction."""
 
     device: str
     cell: str
@@ -49,10 +51,10 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
+    """Facts about a compiled kernel. ``hmma``, ``loads`` and ``spills`` are counts in the machine code, ``stack`` is in bytes.
 
-    ``spills`` are the accesses to registers' copies in memory within the loop over time. A stack without any holds what was put
-    aside around that loop, once a launch, which costs nothing.
+    ``spills`` are the accesses to spilled registers within the loop over time. A stack without any holds registers that are
+    spilled outside that loop, once a launch, which costs nothing.
     """
 
     shared: int
@@ -67,7 +69,7 @@ class Facts:
     allocated_before_loop: int
 
     def faults(self, device: plans.Device, strategy: str) -> list[str]:
-        """What is wrong with it; nothing for a kernel that may run."""
+        """The faults of this kernel, as sentences; none for a kernel that may run."""
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
             f"spills {self.spills} times a step, {self.stack} bytes": self.spills > SPILLS,
@@ -81,8 +83,9 @@ class Facts:
 
 @dataclass(frozen=True)
 class Compiled:
-    """A kernel for one device: bytes of shared memory and of a thread's stack, registers a thread, its machine code, and
-    what Triton made on the way, by name (``ttgir``, ``ptx``)."""
+    """A kernel for one device: bytes of shared memory, registers and bytes of stack a thread, its machine code, and Triton's
+    intermediate texts by name (``ttgir``, ``ptx``).
+    """
 
     shared: int
     registers: int
@@ -97,22 +100,28 @@ def compile_for(
     """Compile a Triton body.
 
     Args:
+        device: a name in ``plan.DEVICES``.
+        kernel: the body.
         types: of each argument, in order, as Triton writes them.
         constants: the values of those that are constexpr.
-        aligned: arguments that are multiples of 16, as the launcher sees of pointers from the allocator.
+        aligned: arguments that are multiples of 16, as the launcher finds pointers from the allocator.
+        options: launch options, such as ``num_warps``.
+
+    Returns:
+        The machine code, with its use of memory and registers.
     """
     at = {name: (index,) for index, name in enumerate(types)}
     attributes = {at[name]: [["tt.divisibility", 16]] for name in aligned}
     source = ASTSource(kernel, types, {at[name]: value for name, value in constants.items()}, attributes)
-    made: Any = triton.compile(source, target=GPUTarget("cuda", int(device.removeprefix("sm_")), 32), options=options)
-    usage, code = (machine_code(made.asm["cubin"], what) for what in ("-res-usage", "-sass"))
-    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
-    assert found, usage
-    return Compiled(made.metadata.shared, int(found[1]), int(found[2]), code, made.asm)
+    binary: Any = triton.compile(source, target=GPUTarget("cuda", int(device.removeprefix("sm_")), 32), options=options)
+    usage, code = (machine_code(binary.asm["cubin"], option) for option in ("-res-usage", "-sass"))
+    match = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert match, usage
+    return Compiled(binary.metadata.shared, int(match[1]), int(match[2]), code, binary.asm)
 
 
 def compile_here(configuration: Configuration) -> Facts:
-    """Compile in this process."""
+    """Compile a configuration in this process."""
 
     c, device = configuration, plans.DEVICES[configuration.device]
     plan = plans.choose(c.batch, STEPS, c.hidden, c.cell, c.dtype, device, c.strategy, c.exchange)
@@ -131,17 +140,17 @@ def compile_here(configuration: Configuration) -> Facts:
     constants |= {name: 1 for name, value in integers.items() if value == 1}  # as the launcher has it
     types |= dict.fromkeys(constants, "constexpr")
     aligned = {name for name in names if name.startswith("p_") or integers.get(name, 1) % 16 == 0}
-    made = compile_for(c.device, kernel, {name: types[name] for name in names}, constants, aligned, options)
+    compiled = compile_for(c.device, kernel, {name: types[name] for name in names}, constants, aligned, options)
 
     slots = CELLS[c.cell].slots
     k, columns = plan.product(c.direction, slots)
     pieces = -(-tiles.block_b // 16) * -(-columns // 8)
     inner = tiles.block_k if c.strategy == "stepwise" else k  # the stepwise loop over K is a loop in the machine code, too
     planned = -(-pieces // tiles.warps) * inner // 16
-    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of what is clipped, and of what is not
+    if c.switch == "clip norm" and c.cell == "lstm" and c.strategy != "resident":  # of the clipped part, and of the other
         planned *= 2
-    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", made.code)
-    if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter: a number at a time, on purpose
+    loads = re.findall(r"LDG\.E[.\w]*STRONG[.\w]*", compiled.code)
+    if c.switch == "clip norm" or c.exchange == "counter":  # norms, and the counter, are loaded one number at a time on purpose
         loads = [load for load in loads if re.search(r"\.(U8|U16|64|128)\b", load)]
     if c.switch == "clip norm":  # norms of two neighbouring rows; without the switch the state's loads are counted in full
         loads = [load for load in loads if ".64" not in load]
@@ -152,31 +161,31 @@ def compile_here(configuration: Configuration) -> Facts:
         for load in narrow[: 2 * tiles.parts]:  # in the first look, and in those that repeat it
             loads.remove(load)
     return Facts(
-        shared=made.shared,
-        registers=made.registers,
-        stack=made.stack,
-        spills=spills_in_loops(made.code, depth=2),
-        hmma=len(re.findall(r"\bHMMA\.", made.code)),
+        shared=compiled.shared,
+        registers=compiled.registers,
+        stack=compiled.stack,
+        spills=spills_in_loops(compiled.code, depth=2),
+        hmma=len(re.findall(r"\bHMMA\.", compiled.code)),
         hmma_planned=planned if plans.BYTES[c.dtype] == 2 else 0,
         loads=len(loads),
         loads_of_128_bits=sum(".128" in load for load in loads),
         weight_tiles=k // tiles.block_k,
-        allocated_before_loop=held_before_loop(made.asm["ttgir"]),
+        allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
     )
 
 
 def held_before_loop(ttgir: str) -> int:
-    """Tiles of W that are loaded before the first loop, and there put into shared memory or, untouched, kept in registers."""
+    """The number of tiles of W that are loaded before the first loop and put into shared memory or kept in registers there."""
     before, _, within = ttgir.partition("scf.for")
     tiles = re.findall(r"(%[\w.]+) = tt\.load ", before)
     return sum(f"local_alloc {tile} " in before or f"local_alloc {tile} " not in within for tile in tiles)
 
 
 def spills_in_loops(code: str, depth: int) -> int:
-    """Loads and stores of spilled registers that stand in at least ``depth`` loops of machine code.
+    """Count loads and stores of spilled registers within at least ``depth`` nested loops of machine code.
 
-    A loop is what lies between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the
-    second over time (stepwise, where a launch is one step: over tiles of K).
+    A loop is the code between a branch backwards and its target. The outermost loop of a scan goes over batch tiles, the second
+    over time (stepwise, where a launch is one step: over tiles of K).
     """
     ends: dict[int, int] = {}
     spills = []

@@ -1,4 +1,6 @@
-"""What the compiler makes of the loss's bodies, for GPUs that are not there; ``compiler`` runs this in a process of its own."""
+"""Compiles the loss's bodies for GPUs that are not present, and reports what the machine code contains; ``compiler`` runs
+it.
+"""
 
 import re
 from collections import Counter
@@ -21,7 +23,7 @@ LEAST_WIDE_LOADS = {"rows_forward": 2, "rows_backward": 2, "tiles_forward": 4, "
 
 @dataclass(frozen=True)
 class Configuration:
-    """One body at a size: no class weights, no smoothing, no argmax. ``d`` is 0 for those on logits."""
+    """One body at a size, without class weights, smoothing and argmax. ``d`` is 0 for bodies on logits."""
 
     device: str
     body: str  # rows_forward, rows_backward, tiles_forward, tiles_combine, tiles_backward
@@ -33,8 +35,9 @@ class Configuration:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the compiler made of it. ``stack`` is in bytes, ``spills`` the accesses to it within loops, not around them; loads
-    are counts in the machine code."""
+    """Facts about a compiled body. ``stack`` is in bytes, ``spills`` are the accesses to it within loops; loads are counts in
+    the machine code.
+    """
 
     shared: int
     registers: int
@@ -45,20 +48,20 @@ class Facts:
     asserts: bool
 
     def faults(self, device: Device, body: str) -> list[str]:
-        """What is wrong with it; nothing for a kernel that may run."""
+        """The faults of this kernel, as sentences; none for a kernel that may run."""
         wide = LEAST_WIDE_LOADS.get(body, 0)
         wrong = {
             f"needs {self.shared} bytes of shared memory of {device.shared}": self.shared > device.shared,
             f"spills {self.spills} times a tile, {self.stack} bytes": self.spills > SPILLS,
             f"{self.loads_of_128_bits} loads of 128 bits instead of {wide}": self.loads_of_128_bits < wide,
-            # one logit of each row's class, and nothing else, by itself
+            # only the logit of each row's class is loaded by itself
             f"{self.loads_of_16_bits} loads of 16 bits": body in LEAST_WIDE_LOADS and self.loads_of_16_bits > 1,
         }
         return [fault for fault, is_wrong in wrong.items() if is_wrong]
 
 
 def compile_here(configuration: Configuration) -> Facts:
-    """Compile in this process."""
+    """Compile a configuration in this process."""
 
     c = configuration
     function: Any = getattr(loss_rows if c.body.startswith("rows") else loss_tiles, c.body)
@@ -76,24 +79,24 @@ def compile_here(configuration: Configuration) -> Facts:
         # pointers, and strides of rows where 16 divides V
         if types[name].startswith("*") or (name in ("row_stride", "grad_stride") and c.v % 16 == 0):
             aligned.append(name)
-    made = compile_for(c.device, function, types, fixed, aligned, options | {"debug": c.debug})
+    compiled = compile_for(c.device, function, types, fixed, aligned, options | {"debug": c.debug})
     widths: Counter[str] = Counter()
-    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", made.code):
+    for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", compiled.code):
         width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
         widths[width[0] if width else "32"] += 1
     return Facts(
-        shared=made.shared,
-        registers=made.registers,
-        stack=made.stack,
-        spills=spills_in_loops(made.code, depth=1),
+        shared=compiled.shared,
+        registers=compiled.registers,
+        stack=compiled.stack,
+        spills=spills_in_loops(compiled.code, depth=1),
         loads_of_128_bits=widths["128"],
         loads_of_16_bits=widths["U16"],
-        asserts="__assertfail" in made.asm["ptx"],
+        asserts="__assertfail" in compiled.asm["ptx"],
     )
 
 
 def _constants(c: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Constexprs and launch options, as ``loss_launch`` chooses them."""
+    """Constexprs and launch options, as ``kernels/loss/launch.py`` chooses them."""
     fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None}
     fixed |= {"weight": None, "weight_total": None, "upstream_lse": None, "best_out": None, "bests": None}
     fixed |= {"weighteds": None, "seens": None, "b": None}

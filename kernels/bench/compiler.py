@@ -1,8 +1,8 @@
-"""Compiles kernels for GPUs that are not there, each in a process of its own, because the compiler aborts on some inputs.
+"""Compiles kernels for GPUs that are not present, each in its own process, because the compiler aborts on some inputs.
 
-A server that has imported everything forks for each kernel: a crash ends that kernel alone, and nobody waits for imports. What
-it compiles comes from a module with ``Configuration``, ``Facts`` and ``compile_here``: ``compiled`` or ``compiled_loss``.
-Needs Triton, not torch.
+A server imports everything once and forks for each kernel: a crash ends only that kernel, and no kernel waits for imports. The
+configurations come from a module with ``Configuration``, ``Facts`` and ``compile_here``: ``compiled`` or ``compiled_loss``. The
+server needs Triton, not torch.
 """
 
 import json
@@ -46,7 +46,7 @@ class Compiler:
         return self
 
     def __call__(self, configuration: Any) -> Any:
-        """The ``Facts`` of a ``Configuration``; where compiling failed, the line that says what failed."""
+        """The ``Facts`` of a ``Configuration``; if it cannot be compiled, the compiler's error as one line."""
         assert self._server.stdin is not None
         assert self._server.stdout is not None
         module = type(configuration).__module__
@@ -54,20 +54,20 @@ class Compiler:
         answer = self._server.stdout.readline()
         if not answer:
             raise RuntimeError(f"the compiling process of {self.python} ended; can it import triton?")
-        said = json.loads(answer)
-        return said if isinstance(said, str) else import_module(module).Facts(**said)
+        reply = json.loads(answer)
+        return reply if isinstance(reply, str) else import_module(module).Facts(**reply)
 
     def __exit__(self, *_: object) -> None:
         assert self._server.stdin is not None
         self._server.stdin.close()
-        self._server.terminate()  # it has nothing to lose, and Python takes seconds to go by itself
+        self._server.terminate()  # it has no unsaved data, and Python takes seconds to end by itself
         self._server.wait()
         assert self._server.stdout is not None
         self._server.stdout.close()
 
 
 def serve() -> None:
-    """Answer each line of the standard input by one of JSON: facts, or the sentence of a failure."""
+    """Answer each line of the standard input with a line of JSON: facts, or a sentence on the failure."""
     import_module("triton.compiler")
     import_module("recurrent_lm.kernels.bench.compiled")
     import_module("recurrent_lm.kernels.bench.compiled_loss")
@@ -85,25 +85,26 @@ def serve() -> None:
             else:
                 code = os.waitstatus_to_exitcode(status)
                 ended = "" if code > 0 else f"ended by {signal.Signals(-code).name}: "
-                lines = [said.strip() for said in complained.read().splitlines() if said.strip()] or ["nothing was said"]
+                texts = (text.strip() for text in complained.read().splitlines())
+                lines = [text for text in texts if text] or ["no message"]
                 print(json.dumps(ended + _sentence(lines)), flush=True)
 
 
 def _sentence(lines: list[str]) -> str:
-    """Of what a failing compiler says, the line that says what failed."""
+    """The line of a failing compiler's output that names the failure."""
     telling = [line for line in lines if re.search(r"Assertion|LLVM ERROR|error:|ptxas fatal", line)]
     return (telling[0] if telling else lines[-1])[:300]
 
 
 def _compile(module: str, values: dict[str, Any], told: int, complained: int) -> None:
-    """In the fork: print the facts, or die."""
+    """In the forked process: print the facts, or exit with an error."""
     os.dup2(told, 1)
     os.dup2(complained, 2)
     signal.alarm(SECONDS)
     code = 1
     try:
-        room = import_module(module)
-        print(json.dumps(asdict(room.compile_here(room.Configuration(**values)))), flush=True)
+        subject = import_module(module)
+        print(json.dumps(asdict(subject.compile_here(subject.Configuration(**values)))), flush=True)
         code = 0
     except BaseException as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
@@ -111,16 +112,21 @@ def _compile(module: str, values: dict[str, Any], told: int, complained: int) ->
         os._exit(code)
 
 
-def machine_code(cubin: bytes, what: str) -> str:
-    """What cuobjdump, which comes with Triton, says of a cubin: ``-sass`` or ``-res-usage``."""
+def machine_code(cubin: bytes, option: str) -> str:
+    """The output of cuobjdump, which comes with Triton, for a cubin.
+
+    Args:
+        cubin: the compiled kernel.
+        option: ``-sass`` for the machine code, ``-res-usage`` for registers and memory.
+    """
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        return subprocess.run([tool, what, file.name], check=True, capture_output=True, text=True).stdout
+        return subprocess.run([tool, option, file.name], check=True, capture_output=True, text=True).stdout
 
 
 if __name__ == "__main__":
-    with suppress(BrokenPipeError):  # who asked has gone
+    with suppress(BrokenPipeError):  # the client has ended
         serve()

@@ -1,4 +1,4 @@
-"""What a step's exchange alone takes, by the measured constants: no cooperative plan of these tiles can be faster."""
+"""The time of a step's exchange alone, from the measured constants: no cooperative plan with these tiles can be faster."""
 
 from math import ceil, nan
 

@@ -1,12 +1,12 @@
-"""Nothing but the exchange: a recurrence whose step is one sum, to measure what a cooperative step cannot go below.
+"""The exchange alone: a recurrence whose step is one sum, to measure the lower bound of a cooperative step.
 
     h[0] = x
     h[t] = x + mean(h[t-1]) / 2        t = 1 .. T-1        x = 0, 1/N, .. (N-1)/N for N elements
 
-Each program owns a slice of the state, stores it, and gathers the whole state of the step before, with the very functions of
+Each program owns a slice of the state, stores it, and gathers the whole state of the step before with the functions of
 ``exchange.py`` that the scans use. The sum makes each step wait for every element, as a product would. With EXCHANGE "none" it
-waits for nobody and reads what is there: on a buffer that an exchange has filled that is the same computation, and its time is
-that of loads from L2.
+reads the buffer without waiting: on a buffer that an exchange has filled this is the same computation, and its time is that of
+loads from L2.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ from recurrent_lm.kernels.rnn.exchange import arrive, gather, put
 
 WARPS = 4
 VECTOR = 16  # bytes that a thread loads at once
-AHEAD = 8  # such loads that it asks for before it uses the first
+AHEAD = 8  # such loads that a thread requests before it uses the first
 
 
 @triton.jit
 def put_slice(p_now, added, elements, own_elements, p_arrivals, SLICE: tl.constexpr, EXCHANGE: tl.constexpr):
-    """Store x + ``added`` in this program's elements of a step, and say so."""
+    """Store x + ``added`` in this program's elements of a step, and signal that they are stored."""
     for first in range(0, own_elements, SLICE):
         inner = first + tl.arange(0, SLICE)
         own = tl.program_id(0) * own_elements + inner
@@ -72,7 +72,9 @@ class Slices:
 
 
 def slices(programs: int, elements: int, element_bytes: int) -> Slices:
-    """The slices of a state, a power of two of elements; whole vectors of 16 bytes each, so that the last ones may be empty."""
+    """The slices of a state whose elements are a power of two: whole vectors of 16 bytes, so that the last slices may be
+    empty.
+    """
     vector = VECTOR // element_bytes
     own = -(-elements // (programs * vector)) * vector
     block = min(elements, WARPS * 32 * vector)

@@ -1,4 +1,4 @@
-"""Runs the exchange alone: buffers, the launch, and what must come out."""
+"""Runs the exchange alone: buffers, the launch, and the expected result."""
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ class ExchangeRun:
     """``steps`` steps in which ``programs`` programs exchange a state of ``state_bytes`` bytes.
 
     Args:
-        exchange: one of ``plan.EXCHANGES``, or "none" to load without waiting from what ``filled`` has put there.
+        exchange: one of ``plan.EXCHANGES``, or "none" to load the expected state, which ``refill`` stores, without waiting.
         state_bytes: a power of two; each program reads so many each step and writes its part of them.
 
     Raises:
@@ -41,15 +41,15 @@ class ExchangeRun:
         self.arrivals = torch.zeros(1, dtype=torch.int32, device=device)
 
     def refill(self) -> None:
-        """Make ready for another call; "none" finds what an exchange would have left."""
+        """Prepare the buffers for another call; for "none" they get the result of an exchange."""
         self.arrivals.zero_()
         if self.exchange == "none":
             self.h.copy_(self.expected())
         else:
-            self.h.copy_(fresh("sentinel", *self.h.shape, like=self.h))  # of no use to a counter, and as good as any
+            self.h.copy_(fresh("sentinel", *self.h.shape, like=self.h))  # a counter needs no particular value
 
     def __call__(self) -> None:
-        """Launch; ``refill`` comes before."""
+        """Launch; call ``refill`` before."""
         sizes = slices(self.programs, self.elements, self.h.element_size())
         exchange_only[(self.programs, 1)](
             self.h, self.arrivals, self.steps, self.elements, sizes.own,
@@ -58,7 +58,7 @@ class ExchangeRun:
         )  # fmt: skip
 
     def expected(self) -> Tensor:
-        """h [T, elements] as float64 has it, in the state's dtype."""
+        """h [T, elements], computed in float64, in the state's dtype."""
         x = torch.arange(self.elements, dtype=torch.float64, device=self.h.device) / self.elements
         added = [torch.zeros_like(x.mean())]
         for _ in range(self.steps - 1):
@@ -66,6 +66,8 @@ class ExchangeRun:
         return (x + torch.stack(added)[:, None]).to(self.h.dtype)
 
     def error(self) -> float:
-        """The largest distance of an element from what is expected; inf for what was never written. h is below 2."""
+        """The largest difference of an element from the expected one; inf for an element that was never written. h is below
+        2.
+        """
         distance = (self.h.double() - self.expected().double()).abs().max()
         return float(distance) if bool(distance.isfinite()) else float("inf")

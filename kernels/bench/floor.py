@@ -1,10 +1,10 @@
-"""Two numbers before any tuning, and a third: what no version can beat.
+"""Three lower bounds of a recurrent layer's time, to be known before any tuning.
 
 ``python -m recurrent_lm.kernels.bench.floor --help``; no GPU is needed.
 
 A recurrent layer, its input's product included, takes at least the time to move its bytes, the time to do its operations, and,
-where W_h is spread over programs, T exchanges of the state, which wait for each other. Rates are those of a datasheet until
-measured ones are given; that of the exchange is measured where ``studies constants`` recorded it, else an estimate.
+if W_h is spread over programs, T exchanges of the state, each of which waits for the one before. Rates are those of a datasheet
+unless measured ones are given; the exchange's time is measured if ``studies constants`` recorded it, otherwise an estimate.
 """
 
 import argparse
@@ -23,9 +23,9 @@ TERABYTES, TERAFLOPS = 3.35, 989.0  # a second, bfloat16 without sparsity: NVIDI
 
 @dataclass(frozen=True)
 class Floor:
-    """The least microseconds of a whole sequence, one layer with inputs as wide as its state.
+    """The least microseconds of a whole sequence, for one layer with inputs as wide as its state.
 
-    ``exchange`` is nan where W_h does not fit the programs together; ``measured`` says whether its constants were measured.
+    ``exchange`` is nan if W_h does not fit the programs together; ``measured`` says whether its constants were measured.
     """
 
     bytes: float
@@ -35,7 +35,7 @@ class Floor:
 
     @property
     def total(self) -> float:
-        """The largest of them; without an exchange the larger of the other two."""
+        """The largest of the three; without an exchange the larger of the other two."""
         return max(v for v in (self.bytes, self.operations, self.exchange) if not math.isnan(v))
 
 
@@ -57,9 +57,13 @@ def floor(
     the input and of the state; three times as many with a backward pass.
 
     Args:
-        batch, steps, hidden, cell, dtype: as of ``plan.predict``.
+        batch, steps, hidden, cell, dtype: as in ``plan.predict``.
         device: a name in ``plan.DEVICES``.
-        terabytes, teraflops: a second, that the device moves and does.
+        backward: whether to include the backward pass.
+        terabytes, teraflops: rates of the device, a second.
+
+    Returns:
+        The three bounds in microseconds.
     """
     size, gates = plans.BYTES[dtype], CELLS[cell].gates
     state, weights = steps * batch * hidden * size, 2 * gates * hidden * hidden * size
@@ -67,12 +71,12 @@ def floor(
     if backward:
         moved += 4 * state + 2 * weights
     done = 2.0 * steps * batch * gates * hidden * 2 * hidden * (3 if backward else 1)
-    found = exchange_floor(batch, hidden, cell, dtype, device)
-    measured = not math.isnan(found[0])
+    waits = exchange_floor(batch, hidden, cell, dtype, device)
+    measured = not math.isnan(waits[0])
     if not measured:
         fits = plans.predict(batch, steps, hidden, cell, dtype, plans.DEVICES[device])["cooperative"].plan is not None
-        found = (plans.WAIT["sentinel"],) * 2 if fits else (math.nan,) * 2
-    exchange = steps * (found[0] + (found[1] if backward else 0.0))
+        waits = (plans.WAIT["sentinel"],) * 2 if fits else (math.nan,) * 2
+    exchange = steps * (waits[0] + (waits[1] if backward else 0.0))
     return Floor(moved / terabytes / 1e6, done / teraflops / 1e6, exchange, measured)
 
 
@@ -90,17 +94,17 @@ def main() -> None:
     arguments = parser.parse_args()
     terabytes, teraflops = arguments.terabytes or TERABYTES, arguments.teraflops or TERAFLOPS
     how = (arguments.cell, arguments.dtype, arguments.device)
-    said = "measured" if arguments.terabytes and arguments.teraflops else "of the H100's datasheet unless given"
+    origin = "measured" if arguments.terabytes and arguments.teraflops else "of the H100's datasheet unless given"
     print(f"{how[0]}, {how[1]}, {how[2]}, T = {arguments.steps}; microseconds a step, forward | forward and backward")
-    print(f"{terabytes} TB/s and {teraflops} TFLOP/s, {said}; * an estimate: the wait alone")
+    print(f"{terabytes} TB/s and {teraflops} TFLOP/s, {origin}; * an estimate: the wait alone")
     print("predicted is what the planner expects of the recurrence without the input's product\n")
     print(f"{'B':>4} {'H':>5}  {'bytes':>15}  {'operations':>15}  {'exchange':>16}  {'floor':>15}  {'predicted':>17}")
     for batch in BATCHES:
         for hidden in HIDDEN:
             sizes = (batch, arguments.steps, hidden)
             pair = [floor(*sizes, *how, backward, terabytes, teraflops) for backward in (False, True)]
-            found = plans.predict(batch, arguments.steps, hidden, *how[:2], plans.DEVICES[how[2]])
-            best = min(found.values(), key=lambda p: p.total)
+            predictions = plans.predict(batch, arguments.steps, hidden, *how[:2], plans.DEVICES[how[2]])
+            best = min(predictions.values(), key=lambda p: p.total)
             columns = [
                 " | ".join(f"{getattr(f, name) / arguments.steps:6.2f}" for f in pair)
                 for name in ("bytes", "operations", "exchange", "total")
@@ -114,5 +118,5 @@ if __name__ == "__main__":
     try:
         main()
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads it has enough
+    except BrokenPipeError:  # the reader of the pipe has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,6 +1,6 @@
-"""Every kernel that the plans return, compiled and judged: ``python -m recurrent_lm.kernels.bench.sweep --help``.
+"""Compiles and checks every kernel that the plans return: ``python -m recurrent_lm.kernels.bench.sweep --help``.
 
-Writes reports/published/compile/, each row as it is known; a run with another version of Triton replaces its own rows only.
+Writes reports/published/compile/, row by row; a run with another version of Triton replaces only the rows of that version.
 """
 
 import argparse
@@ -36,78 +36,78 @@ MODULES = {"scans": compiled, "losses": compiled_loss}
 
 
 def scans(device: str) -> list[Configuration]:
-    """What the planner returns for a device, each strategy that fits and each direction, no kernel twice.
+    """The kernels that the planner returns for a device: each strategy that fits, each direction, no kernel twice.
 
-    The other exchange, the switches, float16, and cells that differ from rnn-tanh in their activation alone are compiled at
+    The other exchange, the switches, float16, and cells that differ from rnn-tanh only in their activation are compiled at
     ``TYPICAL`` sizes for one device.
     """
     sizes = [(batch, hidden) for hidden in HIDDEN for batch in BATCHES]
-    found: dict[Any, Configuration] = {}
+    distinct: dict[Any, Configuration] = {}
     for cell in CHOSEN_CELLS:
         for dtype in ("bfloat16", "float32"):
-            found |= _distinct(device, cell, dtype, sizes)
+            distinct |= _distinct(device, cell, dtype, sizes)
     if device == TYPICAL_DEVICE:
         for cell in CHOSEN_CELLS:
-            found |= _distinct(device, cell, "float16", TYPICAL)
-            found |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
+            distinct |= _distinct(device, cell, "float16", TYPICAL)
+            distinct |= _distinct(device, cell, "bfloat16", TYPICAL, exchange="counter")
             for switch in compiled.SWITCHES:
-                found |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
+                distinct |= _distinct(device, cell, "bfloat16", TYPICAL, switch=switch)
         for cell in OTHER_CELLS:
-            found |= _distinct(device, cell, "bfloat16", TYPICAL)
-    return list(found.values())
+            distinct |= _distinct(device, cell, "bfloat16", TYPICAL)
+    return list(distinct.values())
 
 
 def _distinct(
     device: str, cell: str, dtype: str, sizes: Any, exchange: str = "sentinel", switch: str = "none"
 ) -> dict[Any, Configuration]:
-    """The first size of each kernel, by what tells kernels apart."""
-    found: dict[Any, Configuration] = {}
+    """The first size of each distinct kernel, by the properties that distinguish kernels."""
+    distinct: dict[Any, Configuration] = {}
     for batch, hidden in sizes:
         for c in configurations(device, cell, batch, hidden, dtype, exchange, switch):
             plan = plans.choose(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], c.strategy, exchange)
             tiles = plan.forward if c.direction == "forward" else plan.backward
             if plan.exchange == exchange or exchange == "sentinel":
-                found.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
-    return found
+                distinct.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
+    return distinct
 
 
 def configurations(
     device: str, cell: str, batch: int, hidden: int, dtype: str, exchange: str = "sentinel", switch: str = "none"
 ) -> Iterator[Configuration]:
-    """Both directions of every strategy that the planner says fits a size."""
-    found = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
+    """Both directions of every strategy that fits a size, according to the planner."""
+    predictions = plans.predict(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], exchange)
     for strategy in plans.STRATEGIES:
-        if found[strategy].plan is not None:
+        if predictions[strategy].plan is not None:
             for direction in compiled.SWITCHES[switch]:
                 yield Configuration(device, cell, batch, hidden, dtype, strategy, direction, exchange, switch)
 
 
 def losses(device: str) -> list[LossConfiguration]:
     """The bodies of the losses for language models' vocabularies and widths."""
-    found = [LossConfiguration(device, body, v, d, dtype)
+    kinds = [LossConfiguration(device, body, v, d, dtype)
              for dtype in ("bfloat16", "float32") for body in BODIES for v in VOCABULARIES
              for d in (WIDTHS if body.startswith("tiles") and dtype == "bfloat16" else (512,))]  # fmt: skip
-    return found + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
+    return kinds + [LossConfiguration(device, body, 32_000, 512, "float16") for body in BODIES]
 
 
-def planned(what: str) -> list[Any]:
-    """All kernels of a table, of every device."""
-    return [c for device in plans.DEVICES for c in (scans if what == "scans" else losses)(device)]
+def planned(table: str) -> list[Any]:
+    """All kernels of a table ("scans" or "losses"), for every device."""
+    return [c for device in plans.DEVICES for c in (scans if table == "scans" else losses)(device)]
 
 
 def faults(configuration: Any, facts: Any) -> list[str]:
-    """What is wrong with a kernel, a compiler that gave up included."""
+    """The faults of a kernel as sentences; a failure of the compiler is one."""
     if isinstance(facts, str):
         return [facts]
-    what = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
-    return facts.faults(plans.DEVICES[configuration.device], what)
+    name = configuration.strategy if isinstance(configuration, Configuration) else configuration.body
+    return facts.faults(plans.DEVICES[configuration.device], name)
 
 
 class Table:
-    """A CSV with a row a kernel and version of Triton; the rows of the version that runs are made anew.
+    """A CSV with a row for each kernel and version of Triton; the rows of the running version are written again.
 
     Args:
-        resume: of these, configurations whose rows are kept where they have no fault.
+        resume: configurations whose rows are kept if they have no fault.
     """
 
     def __init__(self, path: Path, triton: str, module: Any, resume: Iterable[Any] = ()) -> None:
@@ -134,6 +134,7 @@ class Table:
         return tuple(str(row[name]) for name in self.named)
 
     def add(self, configuration: Any, facts: Any) -> list[str]:
+        """Write a configuration's row; returns its faults."""
         wrong = faults(configuration, facts)
         row = {"triton": self.triton} | asdict(configuration) | ({} if isinstance(facts, str) else asdict(facts))
         with self.path.open("a", newline="") as file:
@@ -142,7 +143,7 @@ class Table:
 
 
 def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
-    """Each configuration with its facts, in order, compiled by so many servers side by side."""
+    """Compile configurations on ``at_once`` servers in parallel; yields each with its facts, in order."""
     with ExitStack() as stack, ThreadPoolExecutor(at_once) as pool:
         free: SimpleQueue[Compiler] = SimpleQueue()
         for _ in range(at_once):
@@ -159,28 +160,28 @@ def compile_all(todo: list[Any], at_once: int = 1) -> Iterator[tuple[Any, Any]]:
 
 
 def main() -> int:
-    """Write the tables; 1 if a kernel has a fault."""
+    """Write the tables; returns 1 if a kernel has a fault."""
     parser = argparse.ArgumentParser(prog="python -m recurrent_lm.kernels.bench.sweep", description=__doc__.partition("\n")[0])
     parser.add_argument("--devices", nargs="+", default=list(plans.DEVICES), choices=list(plans.DEVICES))
     parser.add_argument("--what", nargs="+", default=list(FILES), choices=list(FILES))
     parser.add_argument("--cells", nargs="+", default=list(CELLS), choices=list(CELLS), help="of the scans")
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
-    parser.add_argument("--resume", action="store_true", help="keep rows without faults; after a change of tiles, run anew")
-    parser.add_argument("--list", action="store_true", help="print how many there are, compile nothing")
+    parser.add_argument("--resume", action="store_true", help="keep rows without faults; leave it out after a change of tiles")
+    parser.add_argument("--list", action="store_true", help="print the number of kernels, compile nothing")
     arguments = parser.parse_args()
-    jobs: dict[str, list[Any]] = {what: [] for what in arguments.what}
+    jobs: dict[str, list[Any]] = {kind: [] for kind in arguments.what}
     for device in arguments.devices:
         if "scans" in jobs:
             jobs["scans"] += [c for c in scans(device) if c.cell in arguments.cells]
         if "losses" in jobs:
             jobs["losses"] += losses(device)
-    print(", ".join(f"{len(todo)} {what}" for what, todo in jobs.items()), flush=True)
+    print(", ".join(f"{len(todo)} {kind}" for kind, todo in jobs.items()), flush=True)
     if arguments.list:
         return 0
     bad, begin = 0, time.monotonic()
-    for what, todo in jobs.items():
-        table = Table(arguments.out / FILES[what], version("triton"), MODULES[what], planned(what) if arguments.resume else ())
+    for kind, todo in jobs.items():
+        table = Table(arguments.out / FILES[kind], version("triton"), MODULES[kind], planned(kind) if arguments.resume else ())
         for configuration, facts in compile_all([c for c in todo if c not in table], arguments.jobs):
             wrong = table.add(configuration, facts)
             bad += bool(wrong)

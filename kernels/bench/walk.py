@@ -1,9 +1,10 @@
-"""Cycles of one walk through the loop over time, from machine code: stall counts, scoreboards and assumed latencies.
+"""Cycles of one iteration of the loop over time, from machine code: stall counts, scoreboards and assumed latencies.
 
-A warp issues in order. Each instruction of the machine code carries how many cycles the next one stalls, the scoreboard that it
-sets until its result is there, another until its operands are read, and those that it waits for first. One warp walks from the
-head of the loop over time to its end, alone on its scheduler; a loop within (a poll) is left at the first chance, as if
-everything that is polled were there. What the hardware adds is not in the code and assumed: ``LATENCY`` and ``INTERVAL``.
+A warp issues in order. Each instruction of the machine code carries the number of cycles that the next one stalls, the
+scoreboard that it sets until its result is ready, another until its operands are read, and those that it waits for first. One
+warp goes from the head of the loop over time to its end, alone on its scheduler; an inner loop (a poll) is left at the first
+opportunity, as if all polled values had arrived. Delays of the hardware are not in the code and assumed: ``LATENCY`` and
+``INTERVAL``.
 """
 
 import re
@@ -11,20 +12,20 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-LATENCY = {  # cycles until a result is there, by opcode; the first that fits
+LATENCY = {  # cycles until a result is ready, by opcode; the first prefix that fits
     "LDGSTS": 600, "LDG": 600, "LD.": 600, "ATOM": 600, "LDSM": 33, "LDS": 30, "STS": 30, "ST": 30, "SHFL": 24, "REDUX": 24,
     "RED": 600, "BAR": 20, "MUFU": 20, "S2R": 20, "S2UR": 20, "R2UR": 12, "HGMMA": 30, "MEMBAR": 600, "FENCE": 20, "LDC": 30,
     "ULDC": 12, "VOTE": 12, "IMAD": 8,
 }  # fmt: skip
 ENDS = ("BRA", "CALL", "EXIT", "RET")  # opcodes that end a block
 SHARED = ("LDS", "STS", "LDSM", "STSM")  # opcodes that take wavefronts of shared memory
-OTHER = 14  # of opcodes that LATENCY lacks
-READ = 12  # until a store or load has read its registers
+OTHER = 14  # cycles of opcodes that LATENCY lacks
+READ = 12  # cycles until a store or load has read its registers
 
 
 @dataclass(frozen=True)
 class Instruction:
-    """One line: where, what, and its control bits. ``target`` is that of a branch."""
+    """One line: its address, its operation and its control bits. ``target`` is that of a branch."""
 
     at: int
     op: str
@@ -39,7 +40,7 @@ class Instruction:
 
 @dataclass
 class Walk:
-    """``cycles`` of the whole, and of them those waited by opcode; ``path``: each instruction, and when it is issued."""
+    """``cycles`` in total, and ``waits``, the cycles waited by opcode; ``path``: each instruction with its time of issue."""
 
     cycles: int
     instructions: int
@@ -50,7 +51,7 @@ class Walk:
 def parse(code: str) -> list[Instruction]:
     """The instructions of ``cuobjdump -sass``, in order."""
     lines = [line for line in code.splitlines() if "/* 0x" in line]
-    found = []
+    instructions = []
     for first, second in zip(lines[::2], lines[1::2], strict=True):
         at = re.match(r"\s*/\*([0-9a-f]{4,})\*/\s+(.*?)\s*;", first)
         assert at, first
@@ -62,7 +63,7 @@ def parse(code: str) -> list[Instruction]:
             r"(?:BRA|CALL\.REL)\b.*?(0x[0-9a-f]+)", body
         )  # some compilers leave a loop by a call that never returns
         sets, releases = control >> 5 & 7, control >> 8 & 7
-        found.append(
+        instructions.append(
             Instruction(
                 int(at[1], 16), body.split()[0], text, guard is not None,
                 int(jump[1], 16) if jump else None, control & 15,
@@ -70,11 +71,11 @@ def parse(code: str) -> list[Instruction]:
                 tuple(i for i in range(6) if control >> 11 >> i & 1),
             )
         )  # fmt: skip
-    return found
+    return instructions
 
 
 def blocks_of(code: list[Instruction]) -> tuple[dict[int, list[Instruction]], dict[int, list[int]]]:
-    """Basic blocks by address, and where each leads."""
+    """Basic blocks by address, and the addresses of the blocks that may follow each."""
     starts = {code[0].at} | {i.target for i in code if i.target is not None}
     starts |= {code[n + 1].at for n, i in enumerate(code[:-1]) if i.op.split(".")[0] in ENDS}
     blocks: dict[int, list[Instruction]] = {}
@@ -97,11 +98,11 @@ def blocks_of(code: list[Instruction]) -> tuple[dict[int, list[Instruction]], di
 
 
 def components(nodes: set[int], leads: dict[int, list[int]]) -> list[set[int]]:
-    """Strongly connected components that hold a circle."""
+    """Strongly connected components that contain a cycle."""
     index: dict[int, int] = {}
     low: dict[int, int] = {}
     stack: list[int] = []
-    found = []
+    circles = []
 
     def visit(n: int) -> None:
         index[n] = low[n] = len(index)
@@ -118,27 +119,30 @@ def components(nodes: set[int], leads: dict[int, list[int]]) -> list[set[int]]:
             of = set(stack[stack.index(n) :])
             del stack[stack.index(n) :]
             if len(of) > 1 or n in leads[n]:
-                found.append(of)
+                circles.append(of)
 
     for n in sorted(nodes):
         if n not in index:
             visit(n)
-    return found
+    return circles
 
 
 def head_of(loop: set[int], leads: dict[int, list[int]]) -> int:
-    """The block by which a loop is entered."""
+    """The block through which a loop is entered."""
     entries = {m for n, to in leads.items() if n not in loop for m in to if m in loop}
     return min(entries or loop)
 
 
 def size(nodes: set[int], blocks: dict[int, list[Instruction]]) -> int:
+    """The number of instructions of some blocks."""
     return sum(len(blocks[n]) for n in nodes)
 
 
 def path_of(loop: set[int], head: int, blocks: dict[int, list[Instruction]], leads: dict[int, list[int]]) -> list[int]:
-    """Blocks from the head to the end of one walk: no loop within twice, or at all if it can be left out; else the longer
-    way."""
+    """Blocks from the head to the end of one iteration.
+
+    An inner loop is left out if possible and otherwise passed once; between other branches the longer one is taken.
+    """
     inner = {
         n: loop_
         for loop_ in components(loop - {head}, {n: [m for m in to if m != head] for n, to in leads.items()})
@@ -166,17 +170,20 @@ def path_of(loop: set[int], head: int, blocks: dict[int, list[Instruction]], lea
         memo[n] = result
         return result
 
-    found = best(head, frozenset())
-    assert found
-    return found[1]
+    longest = best(head, frozenset())
+    assert longest
+    return longest[1]
 
 
 def latency(op: str) -> int:
+    """Assumed cycles until the result of an opcode is ready."""
     return next((cycles for name, cycles in LATENCY.items() if op.startswith(name)), OTHER)
 
 
 def interval(op: str) -> int:
-    """Cycles from one wgmma to the next: by what it reads of shared memory, 128 bytes a cycle, or by 2048 products a cycle."""
+    """Cycles from one wgmma to the next: limited by its reads of shared memory, 128 bytes a cycle, or by 2048 products a
+    cycle.
+    """
     shape = re.search(r"64x(\d+)x(\d+)", op)
     assert shape, op
     columns, k = int(shape[1]), int(shape[2])
@@ -185,7 +192,16 @@ def interval(op: str) -> int:
 
 
 def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
-    """One walk through the loop over time, the ``depth``-th from outside, of a kernel; ``wavefronts`` as of ``timed``."""
+    """One iteration of the loop over time in a kernel's machine code.
+
+    Args:
+        code: the output of ``cuobjdump -sass``.
+        depth: the nesting level of the loop over time, from outside.
+        wavefronts: as in ``timed``.
+
+    Returns:
+        Its cycles, with the path.
+    """
     blocks, leads = blocks_of(parse(code))
     nodes = set(blocks)
     for level in range(depth):
@@ -200,10 +216,14 @@ def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
 
 
 def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
-    """Cycles of a path that follows itself: of its second time.
+    """Cycles of a path that repeats: of its second iteration.
 
     Args:
+        path: the instructions in order.
         wavefronts: of shared memory, of all warps on this path; one a cycle, spread evenly over its instructions.
+
+    Returns:
+        Its cycles, the waits and the times of issue.
     """
     shared = sum(i.op.startswith(SHARED) for i in path)
     each = wavefronts / shared if shared else 0.0
@@ -214,21 +234,21 @@ def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
         start, waits = now, defaultdict[str, float](float)
         shown = []
         for i in path:
-            ready, what = now, ""
+            ready, awaited = now, ""
             for board in i.waits:
                 for at, name in pending.pop(board, []):
                     if at > ready:
-                        ready, what = at, name
+                        ready, awaited = at, name
             drain = re.search(r"DEPBAR\.LE (gsb0|SB(\d)), 0x([0-9a-f]+)", i.text)
             if drain and drain[2]:
                 of = sorted(pending[int(drain[2])])
                 for at, name in of[: max(0, len(of) - int(drain[3], 16))]:
                     if at > ready:
-                        ready, what = at, name
+                        ready, awaited = at, name
             elif drain and products + latency("HGMMA") > ready:
-                ready, what = products + latency("HGMMA"), "HGMMA"
-            if what:
-                waits[what] += ready - now
+                ready, awaited = products + latency("HGMMA"), "HGMMA"
+            if awaited:
+                waits[awaited] += ready - now
             now = ready
             shown.append((round(now - start), i))
             result = now

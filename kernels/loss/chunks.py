@@ -1,4 +1,4 @@
-"""The decoder's loss in chunks of rows by torch's own functions: softmax and gradients while a chunk's logits are at hand."""
+"""The decoder's loss in chunks of rows by torch's own functions: softmax and gradients while a chunk's logits are in memory."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -20,9 +20,9 @@ from recurrent_lm.kernels.loss.terms import (
 )
 
 ROWS = 512  # of a chunk at least: fewer make slow products, and each chunk reads and writes a float32 gradient of the weight
-LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about what stays in a core's share of the cache
+LOGITS = 2_560_000  # of a chunk if ROWS allow: 10 MB in float32, about a core's share of the cache
 ALIGNED = 16  # a chunk's rows begin at multiples of 64 bytes (32 if unpadded): MKL's product is then 1.6 times as fast (EPYC)
-BLOCK = 2048  # classes whose gradient is made in halves at a time, before it is added in float32
+BLOCK = 2048  # classes whose gradient is computed in 16 bits at a time, before it is added in float32
 LOG2_E = 1.4426950408889634
 
 
@@ -30,14 +30,14 @@ LOG2_E = 1.4426950408889634
 def negative_log_likelihood(
     x: Tensor, w: Tensor, bias: Tensor | None, target: Tensor, ignore_index: int, reduction: str
 ) -> Tensor:
-    """-log P(target) and nothing else, by torch.nn's kernels in place: ``torch_chunks`` makes sixty calls a chunk."""
+    """-log P(target) without options, by torch.nn's kernels in place: ``torch_chunks`` makes sixty calls a chunk."""
     losses = []
     for part, z, _ in _logits(x, w, bias, x.dtype):
         if z.is_contiguous():
             torch.log_softmax(z, dim=1, out=z)
             if len(z) == len(x):
                 return F.nll_loss(z, target, ignore_index=ignore_index, reduction=reduction)
-        else:  # of which log_softmax would make copies: it gets the padding, too
+        else:  # log_softmax would copy a part of the buffer, so it gets the padding, too
             rows = z.as_strided((len(z), z.stride(0)), z.stride())
             rows[:, z.shape[1] :] = -torch.inf
             torch.log_softmax(rows, dim=1, out=rows)
@@ -131,7 +131,7 @@ def torch_chunks(
 
 
 class NegativeLogLikelihood(FirstOrder):
-    """``negative_log_likelihood``, which takes no gradients, as what refuses the other derivatives by name."""
+    """``negative_log_likelihood``, which has no gradients, as a function that refuses other derivatives by name."""
 
     forward = staticmethod(negative_log_likelihood)
 
@@ -141,7 +141,9 @@ class NegativeLogLikelihood(FirstOrder):
 
 
 def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Rows, their logits, which the next rows' will overwrite, and the same room in the dtype of the product."""
+    """For each chunk: its rows, their logits, which the next chunk overwrites, and the same memory in the dtype of the
+    product.
+    """
     logits, products = _buffers(len(x), len(w), acc, x.dtype, x.device)
     size = max(1, len(logits))
     for begin in range(0, len(x), size):
@@ -159,11 +161,12 @@ def _logits(x: Tensor, w: Tensor, bias: Tensor | None, acc: torch.dtype) -> Iter
 
 
 def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Room for the logits of a chunk, and for what products of ``dtype`` read and write: the same room if that is theirs.
+    """Memory for the logits of a chunk, and for the inputs and results of products in ``dtype``: the same memory if that is
+    their dtype.
 
-    Chunks are of one size but for the last, which may be a few rows shorter. Those with two rooms have half of ROWS at least.
-    The padding behind each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply what stands there by zeros of their
-    own, and a NaN left there by other work would reach the result.
+    Chunks have one size, except that the last may be a few rows shorter. With two buffers a chunk has at least half of ROWS.
+    The padding of each row is 0: oneDNN's bfloat16 products on CPUs with AMX multiply it by zeros, and a NaN there would reach
+    the result.
     """
     chunks = max(1, -(-n // max(1, ROWS if dtype == acc else ROWS // 2, LOGITS // v)))
     rows, stride = -(-n // chunks), v if 2 * v % ALIGNED == 0 else -(-v // ALIGNED) * ALIGNED
@@ -177,6 +180,6 @@ def _buffers(n: int, v: int, acc: torch.dtype, dtype: torch.dtype, device: torch
 
 
 def _counts(target: Tensor, ignore_index: int, v: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """How often each row counts: once, not at all, or nan where its target is no class; and targets that may be looked up."""
+    """The weight of each row (1, 0 if ignored, nan if its target is no class), and targets that are safe as indices."""
     counted, index = target != ignore_index, target.clamp(0, v - 1)
     return counted.to(dtype).masked_fill_(counted & (index != target), torch.nan), index

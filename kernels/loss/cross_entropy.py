@@ -1,4 +1,4 @@
-"""Softmax cross-entropy on logits that exist: one pass over them forward, one backward, in their own storage where asked."""
+"""Softmax cross-entropy on existing logits: one pass over them forward, one backward, in their own storage if asked."""
 
 from functools import partial
 from typing import Any, Unpack, overload
@@ -32,7 +32,7 @@ from recurrent_lm.kernels.loss.terms import (
 
 
 class RowOptions(Options, total=False):
-    """Keywords of ``cross_entropy`` that say nothing about what it returns."""
+    """Keywords of ``cross_entropy`` that do not change what it returns."""
 
     ignore_index: int
     inplace_backward: bool
@@ -150,7 +150,7 @@ def _make_rows(
     best: bool,
     inplace: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Losses [N], log-sum-exp [N], the two numbers it is the sum of, and the best class [N] if asked for."""
+    """Losses [N], log-sum-exp [N], the two numbers [N] whose sum it is, and the best class [N] if asked for."""
 
     check_classes(target, ignore_index, logits.shape[1])
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
@@ -215,13 +215,13 @@ def backward_inplace(
     z_loss: float,
     softcap: float | None,
 ) -> None:
-    """``cross_entropy_backward`` over the logits."""
+    """``cross_entropy_backward``, written over the logits."""
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     _write(logits, logits, target, weight, top, log_sum, Upstream(upstream, upstream_lse), terms)
 
 
 def _readable(logits: Tensor) -> Tensor:
-    """The Triton bodies read rows whose columns stand side by side."""
+    """Logits whose columns are adjacent, as the Triton bodies need them."""
     return logits if logits.stride(1) == 1 or logits.shape[1] == 1 else logits.contiguous()
 
 

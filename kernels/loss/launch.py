@@ -1,6 +1,6 @@
-"""Launches of the loss's Triton bodies, and the walks over pieces that keep the logits from existing.
+"""Launches of the loss's Triton bodies, and the loops over pieces of logits that avoid storing all of them.
 
-Everything here is deterministic: programs write to places of their own, and pieces are summed in a fixed order. Nothing waits
+Everything here is deterministic: each program writes to its own place, and pieces are summed in a fixed order. Nothing waits
 for the device. Arguments are checked elsewhere.
 """
 
@@ -21,7 +21,19 @@ FUSION = {"enable_fp_fusion": True}  # the default changes between versions of T
 def rows_loss(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, best: bool, rows: Rows | None = None
 ) -> Rows:
-    """The loss of each row of logits [N, V], in one pass over them; in ``rows`` if given."""
+    """The loss of each row of logits, in one pass over them.
+
+    Args:
+        logits: [N, V].
+        target: [N] class indices.
+        weight: [V] class weights, or None.
+        terms: the options of the loss.
+        best: whether to return the argmax, too.
+        rows: memory for the results; None allocates it.
+
+    Returns:
+        Losses, log-sum-exp and argmax, [N] each.
+    """
     n, v = logits.shape
     rows = empty_rows(n, logits, best) if rows is None else rows
     if n:
@@ -45,7 +57,17 @@ def rows_gradient(
     of: Upstream,
     terms: Terms,
 ) -> None:
-    """Write dL / d logits to ``grad`` [N, V], which may be ``logits``; ``of.loss`` must be there."""
+    """Write dL / d logits to ``grad`` [N, V], which may be ``logits``.
+
+    Args:
+        logits: [N, V].
+        grad: [N, V], overwritten.
+        target: [N] class indices.
+        weight: [V] class weights, or None.
+        top, log_sum: [N], whose sum is the log-sum-exp.
+        of: dL / d loss [N], which must be given, and dL / d lse.
+        terms: the options of the loss.
+    """
     n, v = logits.shape
     if n:
         tile = loss_plan.row_tiles(v)
@@ -58,18 +80,21 @@ def rows_gradient(
 
 
 def weight_total(weight: Tensor | None, terms: Terms) -> Tensor | None:
+    """The sum of the class weights, a scalar; None if no term needs it."""
     return weight.sum() if weight is not None and terms.label_smoothing > 0 else None
 
 
 def strides(of: Upstream) -> tuple[int, int]:
+    """The strides of dL / d loss and dL / d lse; 0 for one that is None."""
     assert of.loss is not None
     return of.loss.stride(0), 0 if of.lse is None else of.lse.stride(0)
 
 
 def tiling(x: Tensor) -> tuple[loss_plan.Tiles, dict[str, Any]]:
+    """The tile sizes for x [N, d], and the launch options that follow from them."""
     d = x.shape[1]
     tile = loss_plan.tiles(d, str(x.dtype).removeprefix("torch."))
-    # allow_tf32 raises where a program set this one instead
+    # allow_tf32 raises if a program has set this switch instead
     fast = x.is_cuda and x.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
     sizes = {"D": d, "BLOCK_N": tile.block_n, "BLOCK_V": tile.block_v, "BLOCK_D": tile.block_d}
     return tile, {
@@ -114,7 +139,7 @@ def cut_loss(decoded: Decoded, terms: Terms, best: bool) -> Rows:
 def cut_gradients(
     decoded: Decoded, top: Tensor, log_sum: Tensor, of: Upstream, terms: Terms, need: tuple[bool, bool, bool]
 ) -> Gradients:
-    """Gradients of x, w and b where needed: logits are made again piece by piece, see ``loss_plan.cut_walk``."""
+    """Gradients of x, w and b where needed: logits are computed again piece by piece, see ``loss_plan.cut_walk``."""
     x, w, b, target, weight = decoded
     n, d = x.shape
     v, total = len(w), weight_total(weight, terms)
@@ -182,7 +207,7 @@ def chunked_gradients(
     d_w = torch.zeros(w.shape, dtype=dtype, device=x.device) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
     size = loss_plan.chunk_rows(n, v, x.element_size())
-    stride = triton.cdiv(v, 64) * 64  # each row begins where 128-bit loads may
+    stride = triton.cdiv(v, 64) * 64  # each row begins at an address that 128-bit loads allow
     buffer = x.new_empty(min(size, n), stride)
     if not x.is_cuda:
         buffer[:, v:] = 0  # oneDNN reads halves in pairs, one beyond an odd v
@@ -208,7 +233,7 @@ def chunked_gradients(
 
 
 def add_product(sums: Tensor, a: Tensor, b: Tensor) -> None:
-    """sums += a b, the product of halves not rounded before it is added."""
+    """sums += a b; the product of 16-bit numbers is not rounded before the addition."""
     if sums.dtype == a.dtype:
         sums.addmm_(a, b)
     elif sums.is_cuda:

@@ -1,8 +1,8 @@
 """Decoder and softmax cross-entropy in one: a [N, V] tensor of logits never exists, only chunks of rows, or tiles.
 
-With torch, the gradients of a mean or a sum are made while a chunk's softmax is at hand, so each logit is computed once: three
+With torch, the gradients of a mean or a sum are computed together with a chunk's softmax, so each logit is computed once: three
 products of N V d instead of four, and a peak of one chunk instead of several N x V. Softmax, loss and the accumulated weight
-gradient are float32 whatever the products use. What Triton does is in ``plan``.
+gradient are float32 whatever the dtype of the products. ``plan`` describes the strategies of Triton.
 """
 
 from typing import Any, Unpack, overload
@@ -34,7 +34,7 @@ from recurrent_lm.kernels.loss.terms import (
 
 
 class LinearOptions(Options, total=False):
-    """Keywords of ``linear_cross_entropy`` that say nothing about what it returns."""
+    """Keywords of ``linear_cross_entropy`` that do not change what it returns."""
 
     ignore_index: int | None
     linear_bias: Tensor | None

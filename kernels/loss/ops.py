@@ -1,10 +1,9 @@
-"""The linear loss as torch operations: one that makes gradients in the forward pass, one that waits for each row's factor.
+"""The linear loss as torch operations: one computes gradients in the forward pass, the other waits for each row's factor.
 
-``recurrent_lm::linear_cross_entropy`` gives a mean or a sum, its gradients already made, in chunks of rows.
-``recurrent_lm::linear_cross_entropy_rows`` gives each row's loss and log-sum-exp, and makes the logits
-again in the backward pass.
-``run_total`` and ``run_rows`` call them within torch.compile; elsewhere they call autograd functions of the same bodies, which
-know ``torch.func`` and refuse by name what they cannot do.
+``recurrent_lm::linear_cross_entropy`` returns a mean or a sum, with its gradients, in chunks of rows.
+``recurrent_lm::linear_cross_entropy_rows`` returns each row's loss and log-sum-exp, and computes the logits again in the
+backward pass. ``run_total`` and ``run_rows`` call them within torch.compile; elsewhere they call autograd functions with the
+same bodies, which support ``torch.func`` and refuse by name the derivatives that they lack.
 """
 
 from typing import Any
@@ -50,7 +49,7 @@ def _make_total(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The loss, lse and argmax [N], and gradients that ``rest`` divides; what was not asked for is empty.
+    """The loss, lse and argmax [N], and gradients that ``rest`` divides; parts that were not asked for are empty.
 
     A mean's gradients are divided by its count in two parts: within each row by a number from 1 to 2, before the products, and
     by ``rest``, a power of two, after them, which rounds nothing and loses no small numbers. In float16 the first part is 1:
@@ -118,7 +117,7 @@ def _backward_total(ctx: Any, of_loss: Tensor | None, *_: Any, in_place: bool = 
 
 
 class _Divided(GradientsOnly):
-    """The gradients of ``_make_total``, times dL / d loss over what is left of the count, in their parameters' dtypes."""
+    """The gradients of ``_make_total``, times dL / d loss and divided by the rest of the count, in their parameters' dtypes."""
 
     @staticmethod
     def forward(
@@ -156,7 +155,7 @@ def _make_single(
     strategy: str,
     best: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Losses and lse [N], the two numbers lse is the sum of, and the argmax [N] if asked for."""
+    """Losses and lse [N], the two numbers [N] whose sum lse is, and the argmax [N] if asked for."""
     every = check_classes(target, ignore_index, len(linear_weight))
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     decoded = Decoded(input, linear_weight, linear_bias, target, weight)
@@ -205,7 +204,9 @@ def _make_gradients(
     need_weight: bool,
     need_bias: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of input, weight and bias from dL / d losses [N] and dL / d lse [N]; what was not asked for is empty."""
+    """Gradients of input, weight and bias from dL / d losses [N] and dL / d lse [N]; those that were not asked for are
+    empty.
+    """
     terms, need = Terms(ignore_index, label_smoothing, z_loss, softcap), (need_input, need_weight, need_bias)
     decoded, of = Decoded(input, linear_weight, linear_bias, target, weight), Upstream(upstream, upstream_lse)
     if strategy == "cut":
@@ -270,7 +271,7 @@ class _Total(FirstOrder):
 
     @staticmethod
     def backward(ctx: Any, of_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
-        # in place, as the weight's gradient is large and nobody else holds it
+        # in place, as the weight's gradient is large and has no other owner
         in_place = not (torch.is_grad_enabled() or batched_gradient(of_loss))
         return _backward_total(ctx, of_loss, in_place=in_place)
 

@@ -1,7 +1,7 @@
-"""Which way the fused loss goes and in what pieces: pure functions of sizes, no GPU and no torch needed.
+"""Chooses the strategy of the fused loss and the sizes of its pieces: pure functions of sizes, without GPU or torch.
 
-Two strategies for the loss of N rows over V classes from d features. "cut" makes tiles of logits on the chip and keeps their
-log-sum-exp; the backward pass makes the logits again, a buffer of at most 1% of N x V x 4 bytes at a time. "chunked" makes the
+Two strategies for the loss of N rows over V classes from d features. "cut" computes tiles of logits on the chip and keeps their
+log-sum-exp; the backward pass computes the logits again, into a buffer of at most 1% of N x V x 4 bytes. "chunked" computes the
 logits of some rows in a buffer, and their gradients at once, in the forward pass. In products of N V d multiply-adds: cut 1
 without gradients, 4 or 5 with them; chunked 3.
 """
@@ -16,8 +16,8 @@ WHAT = {
 STRATEGIES = tuple(WHAT)
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 HALVES = ("float16", "bfloat16")
-SHARE = 0.01  # of N x V x 4 bytes: what "cut" may use beyond the gradients
-BUFFER = 2**28  # bytes; a chunk this small needs no second thought
+SHARE = 0.01  # of N x V x 4 bytes: the memory of "cut" beyond the gradients
+BUFFER = 2**28  # bytes; chunks up to this size need not be split
 LARGEST_BUFFER = 2**30  # bytes
 ROWS = 2048  # a float32 gradient of the weight is read and written once a chunk: a seventh of the time at 2048 rows
 MULTIPROCESSORS = 132
@@ -45,7 +45,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class LossPlan:
-    """What runs, why, and the bytes it needs beyond the gradients."""
+    """The strategy that runs, the reason for it, and the bytes it needs beyond the gradients."""
 
     strategy: str
     why: str
@@ -54,13 +54,13 @@ class LossPlan:
 
 
 def row_tiles(v: int) -> RowTiles:
-    """One row of up to 4,096 columns at a time, or several short rows."""
+    """The tile of a program for rows of V columns: one row, up to 4,096 columns at a time, or several short rows."""
     block = min(4096, max(16, _power_of_two(v)))
     return RowTiles(max(1, 2048 // block), block, 8 if block == 4096 else 4)
 
 
 def tiles(d: int, dtype: str) -> Tiles:
-    """Sizes that keep accumulators in registers and a pipeline of tiles in 163 KB of shared memory."""
+    """Sizes for d features that keep accumulators in registers and a pipeline of tiles in 163 KB of shared memory."""
     depth = max(16, min(64, _power_of_two(d)))
     if dtype in HALVES:
         return Tiles(128, 128, depth, 8, 3)
@@ -68,20 +68,20 @@ def tiles(d: int, dtype: str) -> Tiles:
 
 
 def column_range(n: int, v: int, tile: Tiles, multiprocessors: int = MULTIPROCESSORS) -> int:
-    """Columns a program of ``tiles_forward`` walks: enough programs for four waves, but never less than 1,024 columns."""
+    """The columns of one program of ``tiles_forward``: few enough for four waves of programs, but at least 1,024 columns."""
     parts = max(1, min(-(-4 * multiprocessors * tile.block_n // max(n, 1)), v // 1024))
     return -(-v // (parts * tile.block_v)) * tile.block_v
 
 
 def chunk_rows(n: int, v: int, itemsize: int) -> int:
-    """Rows of a chunk: all where they fit 256 MB, else 2,048, at most 1 GB of logits; a multiple of 128."""
+    """The rows of a chunk: all if they fit 256 MB, otherwise 2,048, at most 1 GB of logits; a multiple of 128."""
     fit = max(BUFFER // (v * itemsize), min(ROWS, LARGEST_BUFFER // (v * itemsize)))
     return max(n, 1) if fit >= n else max(128, fit // 128 * 128)
 
 
 @dataclass(frozen=True)
 class CutWalk:
-    """How ``cut`` walks the logits backward: pieces of all rows and some columns, or, for the input, of some rows as well."""
+    """The pieces of ``cut``'s backward pass: all rows and some columns, or, for the input, some rows and some columns."""
 
     columns: int
     rows: int  # of the input's gradient summed at a time; all of them if one walk serves both gradients
@@ -96,9 +96,9 @@ class CutWalk:
 def cut_walk(n: int, v: int, d: int, dtype: str) -> CutWalk:
     """Pieces whose gradient, with the input's gradient in float32 beside it, takes at most 1% of N x V x 4 bytes.
 
-    A piece of all rows gives the weight's gradient of its columns at once, while the input's is summed over all pieces. Where
-    float32 sums for all rows do not fit, a second walk makes the logits once more for some rows at a time. Pieces are never
-    narrower than 16 columns or rows, so that tiny problems may take more than 1%.
+    A piece of all rows gives the weight's gradient of its columns at once, while the input's is summed over all pieces. If
+    float32 sums for all rows do not fit, a second pass computes the logits once more for some rows at a time. Pieces have at
+    least 16 columns and 16 rows, so tiny problems may take more than 1%.
     """
     itemsize, sums = ITEMSIZE[dtype], 4 * d if dtype in HALVES else 0
     n = max(n, 1)
@@ -115,13 +115,17 @@ def cut_walk(n: int, v: int, d: int, dtype: str) -> CutWalk:
 def choose_loss_plan(
     n: int, v: int, d: int, dtype: str, *, gradients: bool = True, single: bool = False, strategy: str | None = None
 ) -> LossPlan:
-    """The strategy for N rows, V classes and d features, and why.
+    """Choose the strategy for N rows, V classes and d features.
 
     Args:
+        n, v, d: rows, classes and features.
         dtype: of the products, as in "bfloat16".
         gradients: whether any will be asked for.
         single: whether single losses or log-sum-exps are differentiated (``reduction="none"``, ``return_lse``).
-        strategy: "cut" or "chunked" if the caller wants it so.
+        strategy: "cut" or "chunked" to ask for one by name.
+
+    Returns:
+        The strategy, the reason for it, and its memory.
 
     Raises:
         ValueError: for an unknown strategy or dtype, and without classes.
@@ -156,7 +160,7 @@ def choose_loss_plan(
 
 
 def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: Any) -> str:
-    """Explain which strategy ``linear_cross_entropy`` takes, and what each costs.
+    """Explain the strategy that ``linear_cross_entropy`` takes, and the cost of each.
 
     Args:
         n, v, d: rows, classes and features.
@@ -171,10 +175,10 @@ def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16"
     """
     plan, whole = choose_loss_plan(n, v, d, dtype, **how), _size(n * v * ITEMSIZE[dtype])
     lines = [f"N = {n:,} rows, V = {v:,} classes, d = {d:,} features in {dtype}: the logits alone would be {whole}"]
-    for strategy, what in WHAT.items():
+    for strategy, description in WHAT.items():
         one = choose_loss_plan(n, v, d, dtype, **how | {"strategy": strategy})
         work = f"{one.products} product{'s' * (one.products > 1)} of N V d"
-        lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {what}")
+        lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {description}")
     return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 

@@ -1,6 +1,6 @@
-"""Softmax cross-entropy on rows of logits: two Triton bodies, one a direction, and the pieces the tiles share.
+"""Softmax cross-entropy on rows of logits: two Triton bodies, one for each direction, and the functions that the tiles share.
 
-With z the logits, capped to c tanh(l / c) where asked, and w the class weights, a row's loss is
+With z the logits, capped to c tanh(l / c) if asked, and w the class weights, a row's loss is
 
     (1 - e) w[y] (lse - z[y])  +  e / V sum_v w[v] (lse - z[v])  +  k lse^2        e: smoothing, k: z_loss
 
@@ -25,18 +25,21 @@ def tanh(x):
 
 @triton.jit
 def capped(logits, SOFTCAP: tl.constexpr):
+    """c tanh(logits / c) with c = SOFTCAP; the logits themselves if SOFTCAP is None."""
     return logits if SOFTCAP is None else SOFTCAP * tanh(logits / SOFTCAP)
 
 
 @triton.jit
 def finite(top):
-    """What to subtract before exp: the largest logit, or 0 where all of them are -inf."""
+    """The number to subtract before exp: the largest logit, or 0 if all are -inf."""
     return tl.where(top == float("-inf"), 0.0, top)
 
 
 @triton.jit
 def summarise(z, weights, inside, SMOOTHING: tl.constexpr):
-    """Of a tile [R, C]: the largest z, sum exp(z - largest), and for smoothing sum w (z - largest) and sum w; each [R]."""
+    """Summarise a tile [R, C]: the largest z, sum exp(z - largest), and for smoothing sum w (z - largest) and sum w; each
+    [R].
+    """
     top = tl.max(z, axis=1)
     base = finite(top)
     rest = z - base[:, None]
@@ -50,7 +53,7 @@ def summarise(z, weights, inside, SMOOTHING: tl.constexpr):
 
 @triton.jit
 def merge(a_top, a_total, a_weighted, a_seen, b_top, b_total, b_weighted, b_seen, SMOOTHING: tl.constexpr):
-    """The summary of two sets of columns from the summary of each."""
+    """The summary of two sets of columns, from the summary of each."""
     top = tl.maximum(a_top, b_top)
     base = finite(top)
     total = a_total * tl.exp(a_top - base) + b_total * tl.exp(b_top - base)
@@ -69,7 +72,9 @@ def first_of(z, top, columns):
 
 @triton.jit
 def read_target(target, rows, live, ignore_index, V: tl.constexpr):
-    """The class of each row, whether it counts, and whether it is a class; a row that counts and is none gets NaN."""
+    """The class of each row, whether the row counts, and whether its target is a class; a row that counts without one gets
+    NaN.
+    """
     y = tl.load(target + rows, mask=live, other=0).to(tl.int64)
     counted = live & (y != ignore_index)
     valid = counted & (y >= 0) & (y < V)
@@ -79,6 +84,7 @@ def read_target(target, rows, live, ignore_index, V: tl.constexpr):
 
 @triton.jit
 def class_weight(weight, y, valid, like):
+    """The class weight of each row's target; 1 without weights."""
     return tl.full(y.shape, 1.0, like) if weight is None else tl.load(weight + y, mask=valid, other=0.0).to(like)
 
 
@@ -105,7 +111,7 @@ def row_factors(
     upstream, upstream_lse, weight, weight_total, rows, live, y, counted, valid, base, rest, upstream_stride, lse_stride,
     V: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr,
 ):  # fmt: skip
-    """A, B and C of each row (see the top of the file); 0 where it does not count, NaN where its target is no class."""
+    """A, B and C of each row (see the top of the file); 0 if the row does not count, NaN if its target is no class."""
     g = tl.load(upstream + rows * upstream_stride, mask=live, other=0.0).to(base.dtype)
     g = tl.where(counted, tl.where(valid, g, float("nan")), 0.0)
     onehot = g * (1.0 - SMOOTHING) * class_weight(weight, y, valid, base.dtype)

@@ -1,4 +1,4 @@
-"""What the loss of a row is made of, the sentences for arguments that do not fit, and the textbook in plain torch."""
+"""The terms of a row's loss, the checks of its arguments, and the textbook form in plain torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Terms:
-    """The options that every loss here has; see ``kernels.cross_entropy``."""
+    """The options that all losses here share; see ``kernels.cross_entropy``."""
 
     ignore_index: int = -100
     label_smoothing: float = 0.0
@@ -30,12 +30,12 @@ class Terms:
 
     @property
     def plain(self) -> bool:
-        """Whether a row's loss is nothing but lse - z[y], class weights aside."""
+        """Whether a row's loss is just lse - z[y], class weights aside."""
         return self.label_smoothing == 0 and self.z_loss == 0 and self.softcap is None
 
 
 class Options(TypedDict, total=False):
-    """Keywords of both public losses that say nothing about what they return."""
+    """Keywords of both public losses that do not change what they return."""
 
     reduction: str
     label_smoothing: float
@@ -45,7 +45,7 @@ class Options(TypedDict, total=False):
 
 
 class Metrics(NamedTuple):
-    """What the model thought of each row, [N] each, without gradients; of ignored rows as well, which are never hits."""
+    """Figures of each row, [N] each, without gradients. Ignored rows have them, too, and are never hits."""
 
     lse: Tensor  # log-sum-exp of the (capped) logits
     argmax: Tensor  # the first of the most probable classes
@@ -71,37 +71,39 @@ class Upstream(NamedTuple):
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
+    """The results of each row, [N] each: its loss, its log-sum-exp as the sum of two parts, its best class."""
 
     loss: Tensor
     top: Tensor
     log_sum: Tensor
-    best: Tensor  # [0] where nobody asked
+    best: Tensor  # [0] if it was not asked for
 
     def part(self, rows: slice) -> "Rows":
+        """The results of some rows, as views."""
         return Rows(self.loss[rows], self.top[rows], self.log_sum[rows], self.best[rows])
 
 
 def empty_rows(n: int, like: Tensor, best: bool) -> Rows:
+    """Allocate the results of n rows, on the device of ``like``; without ``best`` the argmax is empty."""
     loss, top, log_sum = (torch.empty(n, dtype=accumulator(like.dtype), device=like.device) for _ in range(3))
     return Rows(loss, top, log_sum, torch.empty(n if best else 0, dtype=torch.long, device=like.device))
 
 
 def accumulator(dtype: torch.dtype) -> torch.dtype:
-    """float32, or float64 for float64."""
+    """The dtype of sums: float32, or float64 for float64."""
     return torch.promote_types(torch.float32, dtype)
 
 
 def constants(terms: Terms, v: int) -> dict[str, Any]:
-    """What the Triton bodies are compiled with."""
+    """The constexprs of the Triton bodies."""
     return {"V": v, "SMOOTHING": terms.label_smoothing, "Z_LOSS": terms.z_loss, "SOFTCAP": terms.softcap}
 
 
 def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, weight: Tensor | None) -> None:
-    """Shapes, types and ranges of everything but the logits.
+    """Check shapes, types and ranges of everything but the logits.
 
     Raises:
-        ValueError: naming the argument, what it must be and what it is.
+        ValueError: names the argument, its requirement and its value.
     """
     if v < 1:
         raise ValueError("there must be at least one class")
@@ -126,10 +128,10 @@ def check_terms(terms: Terms, reduction: str, n: int, v: int, target: Tensor, we
 
 
 def check_devices(device: torch.device, **others: Tensor | None) -> None:
-    """All tensors on one device.
+    """Check that all tensors are on one device.
 
     Raises:
-        ValueError: naming the argument that is elsewhere.
+        ValueError: names the argument that is on another device.
     """
     for name, other in others.items():
         if other is not None and other.device != device:
@@ -137,13 +139,13 @@ def check_devices(device: torch.device, **others: Tensor | None) -> None:
 
 
 def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
-    """Each target is a class or ``ignore_index``. Looks on CPU only: elsewhere looking would stop the queue.
+    """Check that each target is a class or ``ignore_index``, on a CPU only: reading a GPU's numbers would stop its queue.
 
     Returns:
         Whether all rows are known to count.
 
     Raises:
-        IndexError: naming a target that is neither.
+        IndexError: names a target that is neither.
     """
     if target.device.type != "cpu" or not len(target):
         return False
@@ -157,7 +159,7 @@ def check_classes(target: Tensor, ignore_index: int, v: int) -> bool:
 
 
 def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dtype: torch.dtype) -> Tensor:
-    """What a mean divides by: how many rows count, or the sum of their class weights, as in torch. A scalar."""
+    """The divisor of a mean: the number of rows that count, or the sum of their class weights, as in torch. A scalar."""
     counted = target != ignore_index
     if weight is None:
         return counted.count_nonzero().to(dtype)
@@ -165,7 +167,7 @@ def divisor(target: Tensor, weight: Tensor | None, ignore_index: int, v: int, dt
 
 
 def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, v: int, reduction: str) -> Tensor:
-    """Losses [N] to the mean, the sum, or themselves. A mean with class weights is right without ``z_loss`` alone."""
+    """Reduce losses [N] to their mean or sum, or return them. A mean with class weights is right only without ``z_loss``."""
     if reduction == "none":
         return losses
     total = losses.sum()
@@ -173,7 +175,7 @@ def reduce(losses: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, 
 
 
 def z_penalty(lse: Tensor, target: Tensor, terms: Terms, reduction: str) -> Tensor:
-    """k lse^2 of the rows that count, and 0 of the others; a mean is over those rows, whatever their class weights."""
+    """k lse^2 of the rows that count, 0 for the others; a mean is over the counted rows, whatever their class weights."""
     counted = target != terms.ignore_index
     penalties = terms.z_loss * torch.where(counted, lse, 0.0).square()
     if reduction == "none":
@@ -184,9 +186,9 @@ def z_penalty(lse: Tensor, target: Tensor, terms: Terms, reduction: str) -> Tens
 def textbook(
     logits: Tensor, target: Tensor, weight: Tensor | None, terms: Terms, reduction: str, with_lse: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] in torch's own functions: the reference of all tests.
+    """Loss, log-sum-exp [N] (or [0]) and capped logits [N, V] by torch's own functions: the reference of all tests.
 
-    All in the dtype of ``accumulator``.
+    All results have the dtype of ``accumulator``.
     """
     z = logits.to(accumulator(logits.dtype))
     if terms.softcap is not None:
@@ -201,7 +203,7 @@ def textbook(
 def results(
     loss: Tensor, lse: Tensor, best: Tensor, target: Tensor, terms: Terms, return_lse: bool, return_metrics: bool
 ) -> Tensor | tuple[Any, ...]:
-    """The loss alone, or a tuple of it with what else was asked for."""
+    """The loss, or a tuple that begins with it."""
     metrics = None
     if return_metrics:
         metrics = Metrics(lse.detach(), best, (best == target) & (target != terms.ignore_index))
@@ -213,10 +215,10 @@ FORWARD_MODE = "the fused cross-entropy has no forward-mode derivative (jvp); us
 
 
 def check_forward_mode(*tensors: Tensor | None) -> None:
-    """Refuse forward mode within torch.compile, whose operations would give tangents of 0.
+    """Refuse forward mode within torch.compile, where the operations would return tangents of 0.
 
     Raises:
-        RuntimeError: where a tensor has a tangent, or may have one: of an argument of the compiled function none is seen.
+        RuntimeError: if a tensor has a tangent or may have one; tangents of a compiled function's arguments cannot be seen.
     """
     if torch.compiler.is_compiling():
         if forward_ad._current_level >= 0:
@@ -227,7 +229,7 @@ def check_forward_mode(*tensors: Tensor | None) -> None:
 
 
 class FirstOrder(torch.autograd.Function):
-    """A loss whose gradient is a function of its own: reverse mode alone, and one batch of rows alone."""
+    """A loss whose gradient is a separate function: it supports reverse mode only, and no ``vmap``."""
 
     @staticmethod
     def jvp(ctx: Any, *_: Any) -> Any:
@@ -239,11 +241,11 @@ class FirstOrder(torch.autograd.Function):
 
 
 class GradientsOnly(torch.autograd.Function):
-    """Gradients that cannot be differentiated again. Many at once (``jacrev``) are made one after the other."""
+    """Gradients that cannot be differentiated again. A batch of them (``jacrev``) is computed one after the other."""
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        """Keep nothing: there is no next derivative."""
+        """Keep nothing, because there is no next derivative."""
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -265,12 +267,14 @@ def one_by_one(function: Callable[..., tuple[Tensor, ...]], info: Any, in_dims: 
 
 
 def batched_gradient(*upstream: Tensor | None) -> bool:
-    """Whether ``autograd.grad(is_grads_batched=True)`` asks, which knows ``vmap`` of operations, not of autograd functions."""
+    """Whether the caller is ``autograd.grad(is_grads_batched=True)``, whose ``vmap`` works on operations, not autograd
+    functions.
+    """
     return any(g is not None and torch._C._functorch.is_legacy_batchedtensor(g) for g in upstream)
 
 
 def without_autocast(function: Callable[P, R]) -> Callable[P, R]:
-    """A function of a tensor and more whose products keep the dtype that they are asked for, also where autocast is on."""
+    """Wrap a function whose first argument is a tensor, so that autocast does not change the dtype of its products."""
 
     @wraps(function)
     def run(*arguments: P.args, **how: P.kwargs) -> R:

@@ -1,8 +1,9 @@
-"""Log-sum-exp and gradient of logits that never leave the chip: tiles of x W^T + b, made where they are used.
+"""Log-sum-exp and gradient of logits that never leave the chip: tiles of x W^T + b, computed where they are used.
 
-``tiles_forward`` gives each program some rows and a range of columns; it walks the range tile by tile and keeps, for each row,
-only the summary of ``loss_rows``. ``tiles_combine`` merges the ranges in a fixed order, so the result is the same each time.
-``tiles_backward`` makes a tile again and stores its gradient in a buffer of bounded size. Nothing here imports torch.
+``tiles_forward`` gives each program some rows and a range of columns; the program goes through the range tile by tile and
+keeps, for each row, only the summary of ``rows``. ``tiles_combine`` merges the ranges in a fixed order, so results are
+reproducible. ``tiles_backward`` computes a tile again and stores its gradient in a buffer of bounded size. Nothing here imports
+torch.
 """
 
 import triton
@@ -26,7 +27,7 @@ def logits_tile(
     x, w, b, rows, columns, n, end, ACC: tl.constexpr, D: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """z [BLOCK_N, BLOCK_V] for rows of x [N, D] and of w [V, D], both contiguous; anything past row n and column ``end``."""
+    """z [BLOCK_N, BLOCK_V] for rows of x [N, D] and of w [V, D], both contiguous; undefined beyond row n and column ``end``."""
     k = tl.arange(0, BLOCK_D)
     x_tile = x + rows.to(tl.int64)[:, None] * D + k[None, :]
     w_tile = w + columns.to(tl.int64)[None, :] * D + k[:, None]
@@ -51,7 +52,9 @@ def tiles_forward(
     V: tl.constexpr, D: tl.constexpr, RANGE: tl.constexpr, SMOOTHING: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The summary [S, N] of each range of RANGE columns; z of the target, or 0 where it is elsewhere, in ``chosens``."""
+    """Store the summary [S, N] of each range of RANGE columns, and in ``chosens`` z of the target, or 0 if it is in another
+    range.
+    """
     tl.static_assert(RANGE % BLOCK_V == 0, "a range of columns holds whole tiles")
     acc: tl.constexpr = tops.dtype.element_ty
     rows = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
@@ -97,7 +100,7 @@ def tiles_combine(
     target, weight, tops, totals, chosens, weighteds, bests, seens, loss, top_out, log_sum, best_out, n, ignore_index,
     V: tl.constexpr, PARTS: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, BLOCK_N: tl.constexpr,
 ):  # fmt: skip
-    """loss, top, log_sum and argmax [N] from the summaries [S, N], range after range."""
+    """Store loss, top, log_sum and argmax [N] from the summaries [S, N], range after range."""
     acc: tl.constexpr = loss.dtype.element_ty
     rows = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     live = rows < n
@@ -136,7 +139,7 @@ def tiles_backward(
     V: tl.constexpr, D: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, SOFTCAP: tl.constexpr,
     BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """dL / d logits of rows first .. n - 1 and columns left .. end - 1, in ``grad`` [n - first, end - left]."""
+    """Store dL / d logits of rows first .. n - 1 and columns left .. end - 1 in ``grad`` [n - first, end - left]."""
     acc: tl.constexpr = top.dtype.element_ty
     rows = first + tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = left + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)

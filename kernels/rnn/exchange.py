@@ -1,26 +1,26 @@
-"""How the state of a step travels between the programs of one launch.
+"""The exchange of a step's state between the programs of one launch.
 
-Every program owns some hidden units, and each step needs those of all. A step's tile is written once, into its own place
-of the sequence's buffer, so there is nothing to take turns over; a reader only has to know when the writing is done.
+Every program owns some hidden units, and each step needs those of all programs. A step's tile is written once, into its own
+place of the sequence's buffer, so no place is reused; a reader only has to know when the tile is complete.
 
-``sentinel``: the buffer starts as ones in every bit, and a reader loads until no element is all ones. The data are their
-own flag. The ordering is right because nothing is concluded from one element about another: each element is one aligned
-word of 2, 4 or 8 bytes, which is written and read whole and changes once, so whatever is not all ones is the final value. No
-fence is needed, as no second address is involved. The loads are volatile: each goes to L2, the one place where the
-multiprocessors meet. A NaN of all ones is stored as another NaN, so that a diverged model ends instead of hanging. What was
-there before the launch, whose ``target`` is 0, is not waited for: it may hold any NaN.
+``sentinel``: the buffer starts as ones in every bit, and a reader loads until no element is all ones, so the data are their own
+flag. The ordering is right because no element says anything about another: each element is one aligned word of 2, 4 or 8 bytes,
+which is written and read whole and changes once, so a value that is not all ones is the final one. No fence is needed, as no
+second address is involved. The loads are volatile: each goes to L2, the memory that all multiprocessors share. A NaN of all
+ones is stored as another NaN, so that a diverged model ends instead of hanging. Values from before the launch, whose ``target``
+is 0, are not waited for: they may hold any NaN.
 
-``counter``: programs count their arrivals per batch tile, and step t waits for t times the number of programs. All threads'
-stores stand before the barrier, the barrier before thread 0's releasing add, that before the acquiring add that sees the
-full count, and the readers' loads behind a second barrier: a chain of happens-before from every store to every load.
-The first barrier is not implied: some versions of Triton let thread 0 arrive while other warps still store.
+``counter``: programs count their arrivals per batch tile, and step t waits for t times the number of programs. The chain of
+happens-before runs from every store to every load: all threads' stores, a barrier, thread 0's releasing add, the acquiring add
+that reads the full count, a second barrier, the readers' loads. The first barrier is not implied: some versions of Triton let
+thread 0 arrive while other warps still store.
 
-Parts of a sum (``meet``) go through two places in turn, so what is found there may be two steps old. With ``sentinel`` the
-lowest bit of each number tells: it is that of the step's lap, 1 for steps 0 and 1, 0 for steps 2 and 3, and so on. Two
-places are enough. To write at step s, a program has read numbers of step s - 1; whoever wrote those had met its whole group
-before, which between them had read every number of step s - 2; and each of these was made from parts that its writer had
-read at step s - 2. So those parts have been read before their place is written again. Each of these things needs the value
-of the one before, so no fence is needed here either.
+Parts of a sum (``meet``) use two places in turn, so a place may hold a value from two steps ago. With ``sentinel`` the lowest
+bit of each number tells them apart: it is that of the step's lap, 1 for steps 0 and 1, 0 for steps 2 and 3, and so on. Two
+places are enough. To write at step s, a program has read numbers of step s - 1. The writers of those had completed ``meet``
+with their whole groups before, and the groups together had read every number of step s - 2; each of these was computed from
+parts that its writer had read at step s - 2. So those parts have been read before their place is written again. Each of these
+events needs the value of the one before, so no fence is needed here either.
 """
 
 import triton
@@ -29,7 +29,7 @@ import triton.language as tl
 
 @triton.jit
 def as_bits(p):
-    """The same address as one of integers: comparing integers is exact where comparing NaNs is not."""
+    """The same address as a pointer to integers: comparing integers is exact, comparing NaNs is not."""
     if p.dtype.element_ty.primitive_bitwidth == 16:
         return p.to(tl.pointer_type(tl.int16), bitcast=True)
     elif p.dtype.element_ty.primitive_bitwidth == 32:
@@ -40,7 +40,7 @@ def as_bits(p):
 
 @triton.jit
 def unpacked(words, dtype: tl.constexpr, PACK: tl.constexpr):
-    """The elements of words that hold PACK of them: [.., N] to [.., N * PACK]."""
+    """The elements of words that hold PACK of them each: [.., N] to [.., N * PACK]."""
     if PACK == 2:
         return tl.interleave(words.to(tl.int16), (words >> 16).to(tl.int16)).to(dtype, bitcast=True)
     else:
@@ -49,7 +49,7 @@ def unpacked(words, dtype: tl.constexpr, PACK: tl.constexpr):
 
 @triton.jit
 def put(p, offsets, value, mask, EXCHANGE: tl.constexpr):
-    """Store a tile for the other programs. ``arrive`` comes after the last tile of a step."""
+    """Store a tile for the other programs; ``arrive`` must follow the last tile of a step."""
     if EXCHANGE == "sentinel":
         p_bits = as_bits(p)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
@@ -60,7 +60,7 @@ def put(p, offsets, value, mask, EXCHANGE: tl.constexpr):
 
 @triton.jit
 def arrive(p_arrivals, EXCHANGE: tl.constexpr):
-    """Say that this program's tiles of the step are stored."""
+    """Signal that this program has stored its tiles of the step."""
     if EXCHANGE == "counter":
         tl.debug_barrier()
         tl.atomic_add(p_arrivals, 1, sem="release", scope="gpu")
@@ -79,12 +79,12 @@ def _request(p, offsets, mask, COUNT: tl.constexpr, STRIDE: tl.constexpr):
 
 @triton.jit
 def _missing(tiles, COUNT: tl.constexpr, PACK: tl.constexpr):
-    """Whether any element is all ones: 1 or 0. The tiles meet element by element first: one reduction a look."""
+    """1 if any element is all ones, otherwise 0. The tiles are combined element by element first, so there is one reduction."""
     if PACK == 2:  # a half of ones is one of zeros in the complement, which alone borrows from its highest bit
-        found = (~tiles[0] - 0x10001) & tiles[0]
+        borrows = (~tiles[0] - 0x10001) & tiles[0]
         for k in tl.static_range(1, COUNT):
-            found |= (~tiles[k] - 0x10001) & tiles[k]
-        missing = (found & -0x7FFF8000) != 0
+            borrows |= (~tiles[k] - 0x10001) & tiles[k]
+        missing = (borrows & -0x7FFF8000) != 0
     else:
         missing = tiles[0] == -1
         for k in tl.static_range(1, COUNT):
@@ -104,10 +104,10 @@ def gather(
     STRIDE: tl.constexpr,
     PACK: tl.constexpr = 1,
 ):
-    """COUNT tiles, STRIDE elements apart, as soon as all of them are written; all are requested before any is used.
+    """Load COUNT tiles, STRIDE elements apart, as soon as all of them are written; all are requested before any is used.
 
-    ``target`` is the number of arrivals to wait for. Without an exchange nothing is waited for. With a PACK of 2, for a
-    sentinel of 16 bits, ``offsets`` are those of words of two elements, which are compared at once.
+    ``target`` is the number of arrivals to wait for; without an exchange there is no wait. With a PACK of 2, for a sentinel of
+    16 bits, ``offsets`` count words of two elements, which are compared at once.
     """
     if EXCHANGE == "sentinel":
         p_bits = p.to(tl.pointer_type(tl.int32), bitcast=True) if PACK == 2 else as_bits(p)
@@ -144,14 +144,14 @@ def meet(
     EXCHANGE: tl.constexpr,
     STACKED: tl.constexpr = False,
 ):
-    """The sum of a group's PARTS values [rows, all_units], of which this program gets its ``units`` of the rows ``present``.
+    """Add the values [rows, all_units] of a group's PARTS programs; each program gets its ``units`` of the rows ``present``.
 
-    ``p`` is [2, batch, PARTS, UNITS]. A value comes in the accumulator's type and loses its last bit.
-    STACKED loads the parts as one tile: a tile of fewer numbers than threads is loaded twice, by threads that may see different
-    steps of it, and the look hears of one.
+    ``p`` is [2, batch, PARTS, UNITS]. A value has the accumulator's type and loses its last bit. STACKED loads the parts as one
+    tile: a tile with fewer numbers than threads is loaded twice, by threads that may see different steps of it, and the check
+    sees only one of the loads.
     """
     p_now = p + (step % 2) * batch * PARTS * UNITS
-    there = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
+    place = rows[:, None] * (PARTS * UNITS) + part * UNITS + all_units[None, :]
     here = present[:, None] * (PARTS * UNITS) + units[None, :]
     COUNT: tl.constexpr = 1 if STACKED else PARTS
     if STACKED:
@@ -161,7 +161,7 @@ def meet(
         lap = (step // 2 + 1) % 2
         p_bits = as_bits(p_now)
         bits = value.to(p_bits.dtype.element_ty, bitcast=True)
-        tl.store(p_bits + there, (bits & -2) | lap, mask=mask)
+        tl.store(p_bits + place, (bits & -2) | lap, mask=mask)
         met = _request(p_bits, here, None, COUNT, UNITS)
         while _of_another_lap(met, lap, COUNT) > 0:
             met = _request(p_bits, here, None, COUNT, UNITS)
@@ -170,7 +170,7 @@ def meet(
             total += (met[k] & -2).to(p.dtype.element_ty, bitcast=True)
         return tl.sum(total, axis=0) if STACKED else total
     else:
-        tl.store(p_now + there, value, mask=mask)
+        tl.store(p_now + place, value, mask=mask)
         arrive(p_arrivals, EXCHANGE)
         met = gather(p_now, here, None, p_arrivals, (step + 1) * PARTS, EXCHANGE, COUNT, UNITS)
         total = met[0]

@@ -1,12 +1,12 @@
-"""The recurrence without Triton: unrolled under autograd (``eager``), or by whatever is fastest on this device (``torch``).
+"""The recurrence without Triton: unrolled under autograd (``eager``), or by the fastest code of the device (``torch``).
 
-On a CPU that is the scan of ``host_scan.py``, except for an LSTM that nothing is done to on the way, which oneDNN fuses. On
-other devices ATen's fused recurrences run as far as they go. Which way a call takes depends on what surrounds it, too:
+On a CPU ``torch`` is the scan of ``host_scan.py``, except for an LSTM without resets and clipping, which oneDNN fuses. On other
+devices it is ATen's fused recurrences, for the options that they have. The path also depends on the caller:
 
     torch.func and forward mode   unrolled: every transform knows its operations
     torch.compile, torch.export   one operation, so that no length of sequence is compiled anew
     torch.jit.trace               ATen's operation alone, which a saved program can hold
-    a second derivative           the first one is made once more, unrolled
+    a second derivative           the first one is computed again, unrolled
 """
 
 from collections.abc import Sequence
@@ -29,39 +29,51 @@ ATEN = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru
 
 
 def transformed() -> bool:
-    """Whether torch.func or forward-mode differentiation is at work."""
+    """Whether torch.func or forward-mode differentiation is active."""
     return bool(torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0)
 
 
 def traced() -> bool:
-    """Whether torch.jit.trace is at work."""
+    """Whether torch.jit.trace is active."""
     return bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def under_autocast(device: torch.device) -> bool:
-    """Whether autocast is on for tensors of this device; some devices, as "meta", know none."""
+    """Whether autocast is on for tensors of this device; some device types, such as "meta", have none."""
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
 def dtype_of_products(input: Tensor) -> torch.dtype:
-    """Autocast's dtype where that is on, which leaves float64 alone; otherwise the input's. Results have it, too."""
+    """Dtype of products and results: autocast's if it is on (float64 is left alone), otherwise the input's."""
     if input.dtype == torch.float64 or not under_autocast(input.device):
         return input.dtype
     return torch.get_autocast_dtype(input.device.type)
 
 
 def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """For backward passes, whose dtypes are those of the forward pass wherever they run."""
+    """A context for backward passes, whose dtypes are those of the forward pass wherever they run."""
     return torch.autocast(device.type, enabled=False) if under_autocast(device) else nullcontext()
 
 
 def host_recurrence(
     cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, clip: Clip | None, backend: str
 ) -> tuple[Tensor, State]:
-    """``kernels.recurrence`` by the ``eager`` or the ``torch`` backend; shapes are checked there.
+    """``kernels.recurrence`` by the ``eager`` or the ``torch`` backend, with shapes already checked.
+
+    Args:
+        cell: a key of ``CELLS``.
+        input: [T, B, I].
+        state: h [B, H], and c for an LSTM.
+        weights: as in torch.nn: weight_ih [G * H, I], weight_hh [G * H, H], and their biases or None.
+        reset: [T, B] bool, True where the state is zero before the step; None for nowhere.
+        clip: recurrent clipping, or None.
+        backend: "eager" or "torch".
+
+    Returns:
+        The outputs [T, B, H] and the final state.
 
     Raises:
-        NotImplementedError: for a gradient trace under torch.func, and under torch.jit.trace for what only a loop can do.
+        NotImplementedError: for a gradient trace under torch.func, and under torch.jit.trace for options that need a loop.
     """
     if transformed():
         if tracing() is not None:
@@ -101,7 +113,15 @@ def unrolled(
     clip: Clip | None,
     record: StepRecord | None = None,
 ) -> tuple[Tensor, State]:
-    """The textbook, step by step; a gradient trace goes into ``record``."""
+    """The equations step by step under autograd.
+
+    Args:
+        cell, input, state, weights, reset, clip: as in ``host_recurrence``.
+        record: receives the norms of the backward pass; None without a gradient trace.
+
+    Returns:
+        The outputs [T, B, H] and the final state.
+    """
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     z = F.linear(input, weight_ih, bias_ih)
     watched = torch.is_grad_enabled() and record is not None
@@ -117,8 +137,8 @@ def unrolled(
 
 
 def fused(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Tensor, State]:
-    """ATen's recurrence."""
-    if cell == "lstm" and input.is_cpu and dtype_of_products(input) == torch.float16:  # which oneDNN refuses
+    """ATen's fused recurrence, without resets: the outputs [T, B, H] and the final state."""
+    if cell == "lstm" and input.is_cpu and dtype_of_products(input) == torch.float16:  # oneDNN refuses float16
         return unrolled(cell, input, state, weights, None, None)
     parameters = [w for w in weights if w is not None]
     # has_biases, num_layers, dropout, train, bidirectional, batch_first
@@ -133,7 +153,7 @@ def fused(cell: str, input: Tensor, state: State, weights: Weights) -> tuple[Ten
 
 
 def library_is_faster(cell: str, input: Tensor, reset: Tensor | None, clip: Clip | None) -> bool:
-    """Whether ATen's fused recurrence can do this and should: on a CPU for oneDNN's LSTM alone."""
+    """Whether ATen's fused recurrence has these options and is the faster choice: on a CPU only oneDNN's LSTM is."""
     if clip is not None or cell not in ATEN:
         return False
     fused_here = (torch.float32, torch.bfloat16) if torch.backends.mkldnn.enabled else ()
@@ -141,7 +161,9 @@ def library_is_faster(cell: str, input: Tensor, reset: Tensor | None, clip: Clip
 
 
 def between_resets(cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None) -> tuple[Tensor, State]:
-    """``fused`` up to the next reset, zero those rows, go on: documents are long, so resets are rare."""
+    """``fused`` with resets: run up to the next reset, zero those rows, and continue. Documents are long, so resets are
+    rare.
+    """
     if reset is None:
         return fused(cell, input, state, weights)
     starts = [t for t in reset.any(dim=1).nonzero().flatten().tolist() if t > 0]
@@ -178,7 +200,7 @@ def _by_scan(
 
 
 def asks_for_gradients(tensors: Sequence[Tensor | None]) -> bool:
-    """Whether autograd will come back to any of them."""
+    """Whether autograd will need the gradient of any of these tensors."""
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
@@ -188,7 +210,7 @@ def halves(input: Tensor) -> bool:
 
 
 def widened(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """All in the widest of their dtypes, at least float32: under autocast an input may be of halves, the weights of float32."""
+    """All tensors in the widest of their dtypes, at least float32: under autocast an input may have 16 bits, and weights 32."""
     dtype = reduce(torch.promote_types, [t.dtype for t in tensors if t is not None], torch.float32)
     return [None if t is None else t.to(dtype) for t in tensors]
 
@@ -202,14 +224,15 @@ def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, 
 
 
 class Watch(torch.autograd.Function):
-    """A library's results as they are; inside ``trace_gradients`` the scan makes the gradients, and the library's are left out.
+    """Identity on a library's results; inside ``trace_gradients`` its backward pass replaces the library's by the scan's.
 
     ``apply(cell, reset, halves, *results, *tensors)``: the output and the final states, then the tensors of ``Scan``.
     """
 
     @staticmethod
     def forward(cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)  # no views: these may be changed
+        # no views: the caller may change these in place
+        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -228,13 +251,13 @@ class Watch(torch.autograd.Function):
         with torch.no_grad(), without_autocast(tensors[0].device):
             kept = _scanned(cell, tensors, reset, halves)
         gradients = _gradients(cell, tensors, reset, kept, grads, None, halves, ctx.needs_input_grad[-len(tensors) :])
-        if torch.is_grad_enabled():  # whoever differentiates again needs the library's, whose history autograd knows
+        if torch.is_grad_enabled():  # a second derivative needs the library's gradients, whose history autograd knows
             return (None, None, None, *passed)
         return (None, None, None, *[None] * len(grads), *gradients)
 
 
 class Scan(torch.autograd.Function):
-    """A layer by ``host_scan``: output, final states, and what it keeps. ``apply(cell, reset, clip, halves, *tensors)``.
+    """A layer by ``host_scan``: output, final states, and its ``Kept``. ``apply(cell, reset, clip, halves, *tensors)``.
 
     ``tensors`` are input, weight_ih, weight_hh, bias_ih, bias_hh and the states before the first step.
     """
@@ -280,13 +303,13 @@ def _gradients(
     halves: bool,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """``scan_backward``'s, each in its tensor's dtype."""
+    """The gradients of ``scan_backward``, each in its tensor's dtype."""
     with torch.no_grad(), without_autocast(kept.hs.device):
         input, *weights = widened(tensors)[:5]
         upstream = [None if g is None else g.to(kept.hs.dtype) for g in grads]
         own = Weights(*weights)  # type: ignore[arg-type]
-        found = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
-        return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+        gradients = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
+        return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, tensors, strict=True)]
 
 
 def differentiable_gradients(
@@ -297,13 +320,19 @@ def differentiable_gradients(
     clip: Clip | None,
     needed: tuple[bool, ...],
 ) -> list[Tensor | None]:
-    """The gradients of ``gradients_by_hand`` through the unrolled layer, which can be differentiated again.
+    """The gradients of the unrolled layer, which can be differentiated again.
 
-    ``needed`` are those of ``tensors`` that ask for one.
+    Args:
+        tensors: input, weight_ih, weight_hh, bias_ih, bias_hh and the states before the first step.
+        grads: of the output and of the final states; None for zero.
+        needed: for each of ``tensors``, whether its gradient is asked for.
+
+    Returns:
+        A gradient for each of ``tensors``, or None.
     """
     device = next(t for t in tensors if t is not None).device
     with torch.enable_grad(), without_autocast(device):
-        # Views, so that each argument has its own gradient where one tensor is given twice.
+        # Views, so that each argument has its own gradient if one tensor is passed twice.
         own = [None if t is None else t.view_as(t) for t in widened(tensors)]
         input, *weights = own[:5]
         output, final = unrolled(cell, input, tuple(own[5:]), Weights(*weights), reset, clip)  # type: ignore[arg-type]
@@ -316,8 +345,8 @@ def differentiable_gradients(
             [r for r, _ in results], wanted, [g for _, g in results], create_graph=torch.is_grad_enabled(), allow_unused=True
         )
     )
-    found = [next(gradients) if n and o is not None else None for o, n in zip(own, needed, strict=True)]
-    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(found, tensors, strict=True)]
+    filled = [next(gradients) if n and o is not None else None for o, n in zip(own, needed, strict=True)]
+    return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(filled, tensors, strict=True)]
 
 
 # One operation under torch.compile and torch.export, which would unroll the loop
@@ -349,7 +378,7 @@ def host_forward(
     limit: float,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs [T, B, H], h(T) and c(T) [B, H], and with ``save`` a ``Kept``; empty where there is none."""
+    """The outputs [T, B, H], h(T) and c(T) [B, H], and with ``save`` a ``Kept``; parts that do not exist are empty."""
     state, weights = (h0,) if c0 is None else (h0, c0), Weights(weight_ih, weight_hh, bias_ih, bias_hh)
     if not save and library_is_faster(cell, input, reset, None):
         output, final = between_resets(cell, input, state, weights, reset)
@@ -394,7 +423,7 @@ def host_backward(
     clip: str,
     limit: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input, h0, c0, the two weights and the two biases; empty where there is no such argument."""
+    """The gradients of input, h0, c0, the two weights and the two biases; empty for an argument that is None."""
     tensors = [input, weight_ih, weight_hh, bias_ih, bias_hh, h0, *([] if c0 is None else [c0])]
     grads = (grad_output, grad_h, *([] if c0 is None else [grad_c]))
     how = (None if clip == "none" else (clip, limit), halves(input), [t is not None for t in tensors])

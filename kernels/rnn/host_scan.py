@@ -1,19 +1,19 @@
-"""The recurrence on a CPU with its backward pass written out: as few torch calls a step as the equations need.
+"""The recurrence on a CPU with a hand-written backward pass, with as few torch calls a step as the equations need.
 
-A step of 20 rows and 200 units multiplies for 10 to 30 microseconds, and each call of torch costs one or two, so calls are
-counted. Buffers of the whole sequence are made once, and every call writes into its place in them:
+A step of 20 rows and 200 units multiplies for 10 to 30 microseconds, and each call of torch costs one or two, so the number of
+calls matters. Buffers of the whole sequence are allocated once, and every call writes into its place in them:
 
-    h[t] = cell(z[t] + h[t-1] W_h)           one product a step, added into z[t] where it stands
-    d[t] = F[t] dh[t]                        F, the cell's derivative, is made for all t before the loop
-    dh[t-1] += d[t] W_h                      one product a step, added into the gradient that comes from above
-    dW_h = sum_t h[t-1]^T d[t]               one product after the loop, and so for x, W_e and b
+    h[t] = cell(z[t] + h[t-1] W_h)           one product a step, added into z[t] in place
+    d[t] = F[t] dh[t]                        F, the cell's derivative, is computed for all t before the loop
+    dh[t-1] += d[t] W_h                      one product a step, added into the gradient from the layer above
+    dW_h = sum_t h[t-1]^T d[t]               one product after the loop; likewise for x, W_e and b
 
-Afterwards all dh[t] and d[t] stand in their buffers, so a gradient trace costs its norms alone. The equations are those of
-``cells.py``. Going forward, W_h is transposed once: MKL multiplies few rows by a matrix 1.3 to 1.8 times as fast if that need
-not be read by columns.
+Afterwards the buffers hold all dh[t] and d[t], so a gradient trace costs only its norms. The equations are those of
+``cells.py``. W_h is transposed once before the forward loop: MKL multiplies few rows by a matrix 1.3 to 1.8 times as fast if it
+does not have to read the matrix by columns.
 
-Slots are blocks of H columns: one of an Elman cell, the LSTM's i, f, g, o, and the GRU's a, r, u, n, where a = h W_n + b_n is
-what the reset gate acts on. So the GRU's state reaches the first three and its input the last three, each with one product.
+Slots are blocks of H columns: one for an Elman cell, i, f, g, o for the LSTM, and a, r, u, n for the GRU, where the reset gate
+multiplies a = h W_n + b_n. The GRU's state thus reaches the first three and its input the last three, each with one product.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,8 +28,8 @@ from recurrent_lm.kernels.rnn.norms import vector_norm
 from recurrent_lm.kernels.rnn.trace import GradientTrace, step_norms
 from recurrent_lm.kernels.rnn.watched import Clip, clipped
 
-Masks = list[Tensor | None]  # of each step [B, 1], True where the state is zero before it; None where no row's is
-# (dL/dy, y) to dL/dx of y = s(x)
+Masks = list[Tensor | None]  # for each step [B, 1], True where the state is zero before it; None if no row is reset
+# dL/dx of y = s(x) from (dL/dy, y)
 through_sigmoid, through_tanh = torch.ops.aten.sigmoid_backward.grad_input, torch.ops.aten.tanh_backward.grad_input
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "rnn-tanh": torch.tanh_, "rnn-relu": torch.relu_, "rnn-sigmoid": torch.sigmoid_, "rnn-identity": lambda x: x,
@@ -40,8 +40,8 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def bfloat16_operands(on: bool) -> Iterator[None]:
     """Let oneDNN read float32 operands of large products as bfloat16, which CPUs with AMX multiply several times as fast.
 
-    Sums and results stay float32. A CPU without such instructions multiplies float32 as ever. The switch is the process's: a
-    thread that multiplies meanwhile does so with the same precision.
+    Sums and results stay float32. CPUs without such instructions multiply in float32 as before. The switch belongs to the
+    process: products of other threads during the block have the same precision.
     """
     switch: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = switch.fp32_precision
@@ -55,10 +55,10 @@ def bfloat16_operands(on: bool) -> Iterator[None]:
 
 
 class Kept(NamedTuple):
-    """A layer's states and gates, empty where its cell has none.
+    """A layer's states and gates; ``cs`` and ``gates`` are empty for cells without them.
 
-    ``hs`` and ``cs`` [T + 1, B, H] begin with the state before the first step. ``gates`` [T, B, slots * H] are those after
-    their activations.
+    ``hs`` and ``cs`` [T + 1, B, H] begin with the state before the first step. ``gates`` [T, B, slots * H] are values after the
+    activations.
     """
 
     hs: Tensor
@@ -71,10 +71,18 @@ class Kept(NamedTuple):
 
 
 def scan_forward(cell: str, input: Tensor, state: State, weights: Weights, reset: Tensor | None, halves: bool = False) -> Kept:
-    """All steps of a layer, without autograd; arguments of one dtype, shaped as those of ``kernels.recurrence``.
+    """All steps of a layer, without autograd.
 
     Args:
+        cell: a key of ``CELLS``.
+        input: [T, B, I]; all tensors have its dtype.
+        state: h [B, H], and c for an LSTM.
+        weights: as in torch.nn.
+        reset: [T, B] bool, True where the state is zero before the step; None for nowhere.
         halves: whether products over all steps may read float32 operands as bfloat16; sums, states and gates are float32.
+
+    Returns:
+        The states and gates that the backward pass needs.
     """
     steps = len(input)
     hs = input.new_empty(steps + 1, *state[0].shape)
@@ -99,13 +107,18 @@ def scan_backward(
     trace: GradientTrace | None,
     needed: Sequence[bool],
 ) -> list[Tensor | None]:
-    """The gradients of input, weight_ih, weight_hh, bias_ih, bias_hh and the states, None for what is not ``needed``.
+    """The gradients of a layer.
 
     Args:
-        grads: of the output and of the final states, None for zero.
+        cell, input, weights, reset, halves: as in ``scan_forward``.
+        kept: its result.
+        grads: of the output [T, B, H] and of the final states [B, H]; None for zero.
         clip: recurrent clipping.
-        halves: as for ``scan_forward``.
-        trace: gets this layer's norms.
+        trace: receives this layer's norms.
+        needed: for each gradient, whether it is asked for.
+
+    Returns:
+        Gradients of input, weight_ih, weight_hh, bias_ih, bias_hh and the states; None for those that are not ``needed``.
     """
     hs, hidden = kept.hs[:-1], kept.hs.shape[2]
     dhs = torch.zeros_like(kept.hs) if grads[0] is None else torch.cat([torch.zeros_like(hs[:1]), grads[0]])
@@ -142,13 +155,13 @@ def scan_backward(
 
 
 def _by_slots(cell: str, weight: Tensor) -> Tensor:
-    """Rows of W_h in the order of the slots that they reach: the GRU's n, r, u instead of r, u, n."""
+    """Rows of W_h in the order of their slots: for the GRU n, r, u instead of r, u, n."""
     hidden = weight.shape[1]
     return torch.cat([weight[2 * hidden :], weight[: 2 * hidden]]) if cell == "gru" else weight
 
 
 def _from_slots(cell: str, gradient: Tensor) -> Tensor:
-    """The inverse, of a matrix or a bias."""
+    """The inverse of ``_by_slots``, for a matrix or a bias."""
     hidden = len(gradient) // 3
     return torch.cat([gradient[hidden:], gradient[:hidden]]) if cell == "gru" else gradient.clone()
 
@@ -167,10 +180,10 @@ def _zeroed(x: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _input_part(cell: str, input: Tensor, weights: Weights, out: Tensor | None = None) -> Tensor:
-    """x W_e and the biases, for all steps, [T, B, slots * H]."""
+    """x W_e plus the biases, for all steps: [T, B, slots * H]."""
     steps, batch, features = input.shape
     hidden = weights.hh.shape[1]
-    first = hidden if cell == "gru" else 0  # the GRU's slot a has no part of the input
+    first = hidden if cell == "gru" else 0  # the input does not contribute to the GRU's slot a
     z = input.new_empty(steps, batch, first + len(weights.ih)) if out is None else out
     bias_ih, bias_hh = weights.bias_ih, weights.bias_hh
     if cell == "gru":
@@ -190,7 +203,7 @@ def _input_part(cell: str, input: Tensor, weights: Weights, out: Tensor | None =
 
 
 def _elman(hs: Tensor, w: Tensor, masks: Masks, activate: Callable[[Tensor], Tensor]) -> Kept:
-    """``hs`` holds the sums of the input where h belongs."""
+    """``hs`` [T + 1, B, H] holds the input's part of the sums in the place of h, which replaces it."""
     h, *zs = hs.unbind(0)
     for z, mask in zip(zs, masks, strict=True):
         h = activate(z.addmm_(_zeroed(h, mask), w))
@@ -236,7 +249,7 @@ def _parts(hidden: int, *slots: tuple[int, int]) -> list[slice]:
 
 
 def _elman_slope(cell: str, h: Tensor) -> Tensor:
-    """The derivative of the activation, known from its value."""
+    """The derivative of the activation, computed from its value."""
     if cell == "rnn-tanh":
         return torch.addcmul(h.new_ones(()), h, h, value=-1)
     if cell == "rnn-sigmoid":
@@ -245,7 +258,7 @@ def _elman_slope(cell: str, h: Tensor) -> Tensor:
 
 
 def _elman_backward(dhs: Tensor, d: Tensor, w: Tensor, masks: Masks, clip: Clip | None, whole: bool) -> None:
-    """``d`` [T, B, H] begins as the slopes."""
+    """``d`` [T, B, H] holds the slopes on entry, and the gradients of the slots on exit."""
     for dh, before, now, mask in _backwards(dhs, whole, masks, d):
         _limit(dh, clip)
         now.mul_(dh)
@@ -254,7 +267,7 @@ def _elman_backward(dhs: Tensor, d: Tensor, w: Tensor, masks: Masks, clip: Clip 
 
 
 def _gru_factors(gates: Tensor, h: Tensor) -> Tensor:
-    """What dL/dh[t] is multiplied by to become the gradients of a, r, u and n, [T, B, 4 * H]."""
+    """The factors of dL/dh[t] that give the gradients of a, r, u and n: [T, B, 4 * H]."""
     hidden, factors = h.shape[2], torch.empty_like(gates)
     (a, r, u, n), (d_a, d_r, d_u, d_n) = gates.split(hidden, 2), factors.split(hidden, 2)
     through_tanh(torch.sub(h.new_ones(()), u, out=d_n), n, grad_input=d_n)
@@ -265,7 +278,7 @@ def _gru_factors(gates: Tensor, h: Tensor) -> Tensor:
 
 
 def _gru_backward(dhs: Tensor, d: Tensor, u: Tensor, w: Tensor, masks: Masks, clip: Clip | None, whole: bool) -> None:
-    """``d`` [T, B, 4 * H] begins as ``_gru_factors``."""
+    """``d`` [T, B, 4 * H] holds ``_gru_factors`` on entry, and the gradients of the slots on exit."""
     slots, hidden = d.unflatten(2, (4, -1)), dhs.shape[2]
     for dh, before, now, aru, keep, mask in _backwards(dhs, whole, masks, slots, d[..., : 3 * hidden], u):
         _limit(dh, clip)
@@ -275,7 +288,9 @@ def _gru_backward(dhs: Tensor, d: Tensor, u: Tensor, w: Tensor, masks: Masks, cl
 
 
 def _lstm_factors(gates: Tensor, c_before: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
-    """What dL/dc[t], for o dL/dh[t], is multiplied by to become the gradients of the gates; and dL/dh[t] to reach dL/dc[t]."""
+    """The factors of dL/dc[t] (for o, of dL/dh[t]) that give the gradients of the gates: [T, B, 4 * H]; and the factor of
+    dL/dh[t] in dL/dc[t]: [T, B, H].
+    """
     hidden, factors, bounded = c.shape[2], torch.empty_like(gates), torch.tanh(c)
     (i, f, g, o), (d_i, d_f, d_g, d_o) = gates.split(hidden, 2), factors.split(hidden, 2)
     through_sigmoid(g, i, grad_input=d_i)
@@ -288,7 +303,9 @@ def _lstm_factors(gates: Tensor, c_before: Tensor, c: Tensor) -> tuple[Tensor, T
 def _lstm_backward(
     dhs: Tensor, dc: Tensor, d: Tensor, to_c: Tensor, f: Tensor, w: Tensor, masks: Masks, clip: Clip | None, whole: bool
 ) -> None:
-    """``d`` [T, B, 4 * H] and ``to_c`` begin as ``_lstm_factors``; ``dc`` [B, H] goes from the last state to the first."""
+    """``d`` [T, B, 4 * H] and ``to_c`` hold ``_lstm_factors`` on entry, ``d`` the gradients of the slots on exit; ``dc`` [B, H]
+    is dL/dc of the last state on entry, of the first on exit.
+    """
     slots = d.unflatten(2, (4, -1))
     for dh, before, now, ifg, o, reach, keep, mask in _backwards(
         dhs, whole, masks, d, slots[:, :, :3], slots[:, :, 3], to_c, f
@@ -307,7 +324,7 @@ def _lstm_backward(
 def _backwards(dhs: Tensor, whole: bool, masks: Masks, *others: Tensor) -> Iterator[tuple[Any, ...]]:
     """(dL/dh[t], dL/dh[t-1], the others at t, the mask) from the last step to the first.
 
-    Unless the gradient of the first state is needed too, ``whole``, nothing is before the first step.
+    Unless ``whole``, which asks for the gradient of the first state too, dL/dh[t-1] is None at the first step.
     """
     at = list(dhs.unbind(0))
     before = [at[0] if whole else None, *at[1:-1]]

@@ -1,6 +1,6 @@
-"""Buffers and launches of the scans: packs what torch.nn holds for ``scan.py``, runs a plan, and unpacks.
+"""Buffers and launches of the scans: packs torch.nn's weights for ``scan.py``, runs a plan, and unpacks the results.
 
-Everything here is padded and packed; nothing checks its arguments again.
+Arguments are already checked; tensors here are padded and packed.
 """
 
 from dataclasses import dataclass, replace
@@ -20,18 +20,18 @@ from recurrent_lm.kernels.rnn.plan import Device, Plan, Tiles
 from recurrent_lm.kernels.rnn.scan import constants, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import products
 
-PROGRAMS_AT_ONCE = False  # whether something runs the interpreter's programs side by side, as a GPU does
+PROGRAMS_AT_ONCE = False  # whether the interpreter's programs run concurrently, as on a GPU
 INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 @cache
 def device_limits(index: int | None) -> Device:
-    """What the device of this index holds; of the interpreter (None) it is assumed to hold what sm_90 does."""
+    """Limits of the device with this index; the interpreter (None) has those of sm_90."""
     if index is None:
         return replace(plans.DEVICES["sm_90"], name="the interpreter")
-    found = triton.runtime.driver.active.utils.get_device_properties(index)
+    limits = triton.runtime.driver.active.utils.get_device_properties(index)
     major, minor = torch.cuda.get_device_capability(index)
-    return Device(f"sm_{major}{minor}", found["max_shared_mem"], found["multiprocessor_count"], major in (9, 10))
+    return Device(f"sm_{major}{minor}", limits["max_shared_mem"], limits["multiprocessor_count"], major in (9, 10))
 
 
 def name_of(dtype: torch.dtype) -> str:
@@ -40,10 +40,10 @@ def name_of(dtype: torch.dtype) -> str:
 
 
 def plan_for(batch: int, steps: int, hidden: int, cell: str, tensor: Tensor, strategy: str | None, exchange: str) -> Plan:
-    """``plan.choose`` for the device and dtype of a tensor.
+    """``plan.choose`` for a tensor's device and dtype.
 
-    The interpreter runs programs one after another, so an exchange between them would never end: no plan that needs one is
-    taken there, and one that is asked for by name is refused when it is launched.
+    The interpreter runs programs one after another, so an exchange between them would never end: no such plan is chosen there,
+    and one that is asked for by name is refused at its launch.
     """
     device = device_limits(tensor.device.index if tensor.is_cuda else None)
     sizes = (batch, steps, hidden, cell, name_of(tensor.dtype), device)
@@ -59,7 +59,17 @@ _choose = lru_cache(maxsize=4096)(plans.choose)  # a search takes longer than a 
 
 
 def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, columns: int) -> Tensor:
-    """[G * H, K] to [units * slots, columns]; gate k becomes slot ``gate_slots[k]`` of each unit, the rest zero."""
+    """Pack rows as torch.nn has them into slots of padded units.
+
+    Args:
+        rows: [G * H, K].
+        gate_slots: gate k becomes slot ``gate_slots[k]`` of each unit.
+        slots: slots a unit; those without a gate are zero.
+        units, columns: padded sizes.
+
+    Returns:
+        [units * slots, columns].
+    """
     gates, (length, k) = len(gate_slots), rows.shape
     hidden = length // gates
     by_unit = rows.reshape(gates, hidden, k).transpose(0, 1)
@@ -67,19 +77,21 @@ def pack(rows: Tensor, gate_slots: tuple[int, ...], slots: int, units: int, colu
         return by_unit.reshape(units * slots, columns).contiguous()
     packed = rows.new_zeros(units, slots, columns)
     ends = [gate for gate in range(1, gates) if gate_slots[gate] > gate_slots[gate - 1] + 1] + [gates]
-    for first, end in pairwise([0, *ends]):  # slots that stand side by side are one copy
+    for first, end in pairwise([0, *ends]):  # adjacent slots are one copy
         packed[:hidden, gate_slots[first] : gate_slots[end - 1] + 1, :k] = by_unit[:, first:end]
     return packed.view(units * slots, columns)
 
 
 def unpack(packed: Tensor, gate_slots: tuple[int, ...], slots: int, hidden: int, columns: int) -> Tensor:
-    """The inverse of ``pack``."""
+    """The inverse of ``pack``: [units * slots, columns] to [G * H, K]."""
     units = packed.view(-1, slots, packed.shape[-1])[:hidden, :, :columns]
     return torch.cat([units[:, slot] for slot in gate_slots]).contiguous()
 
 
 def padded_state(state: Tensor, units: int) -> Tensor:
-    """[B, H] to [B, units], contiguous: the same tensor where it is so already, for whoever only reads it."""
+    """[B, H] to [B, units], contiguous; returns the tensor itself if it already has this form, so callers must not write to
+    it.
+    """
     return state.contiguous() if state.shape[-1] == units else pad(state, units)
 
 
@@ -106,19 +118,22 @@ class Layer:
 
     @property
     def slots(self) -> int:
+        """Slots of a unit."""
         return CELLS[self.cell].slots
 
     @property
     def width(self) -> int:
+        """Slots of all padded units."""
         return self.slots * self.plan.hidden
 
     @property
     def padded(self) -> bool:
+        """Whether there are units of padding."""
         return self.hidden != self.plan.hidden
 
 
 def pack_layer(cell: str, plan: Plan, weights: Weights, biases: bool = True) -> Layer:
-    """Weights as torch.nn has them to a ``Layer``; without ``biases`` none, which most of the backward pass has no use for."""
+    """Pack torch.nn's weights into a ``Layer``; most of the backward pass has no use for the biases, and packs none."""
     kind, units, features = CELLS[cell], plan.hidden, weights.ih.shape[1]
     bias = None
     if not biases or weights.bias_ih is None or weights.bias_hh is None:
@@ -133,7 +148,15 @@ def pack_layer(cell: str, plan: Plan, weights: Weights, biases: bool = True) -> 
 
 
 def input_part(layer: Layer, input: Tensor) -> Tensor:
-    """z [T, B, width]: one product for all steps; a new tensor."""
+    """The input's part of the sums, with the biases: one product for all steps.
+
+    Args:
+        layer: the packed weights.
+        input: [T, B, I].
+
+    Returns:
+        z [T, B, width], a new tensor.
+    """
     steps, batch, features = input.shape
     z = F.linear(input.reshape(steps * batch, features), layer.u, layer.bias).view(steps, batch, layer.width)
     for slot in set(range(layer.slots)) - set(CELLS[layer.cell].input_slots):  # zero times an infinite input is NaN
@@ -144,7 +167,7 @@ def input_part(layer: Layer, input: Tensor) -> Tensor:
 
 
 def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
-    """A buffer that programs write once: all ones where that says that nothing was written yet."""
+    """A buffer that programs write once, filled with ones in every bit where that means "not written yet"."""
     buffer = like.new_empty(size)
     if exchange == "sentinel":
         buffer.view(INTEGERS[buffer.element_size()]).fill_(-1)
@@ -152,7 +175,9 @@ def fresh(exchange: str, *size: int, like: Tensor) -> Tensor:
 
 
 def _arrivals(plan: Plan, count: int, like: Tensor) -> Tensor:
-    """Counters; none where no program counts, though the kernels' signature has them."""
+    """Zeroed counters for an exchange that counts arrivals; otherwise one unused element, which the kernels' signature
+    requires.
+    """
     if plan.exchange == "counter":
         return torch.zeros(count, dtype=torch.int32, device=like.device)
     return like.new_empty(1, dtype=torch.int32)
@@ -167,7 +192,7 @@ def _grid(layer: Layer, tiles: Tiles, batch: int, like: Tensor) -> tuple[tuple[i
             f"plan 'cooperative' takes {blocks} programs that wait for each other, and the interpreter runs one after another, "
             "so this would never end; ask for 'resident' or 'stepwise', or use a GPU"
         )
-    # All programs must run at once: never more than multiprocessors, and the launch fails where they cannot.
+    # All programs must run at once: there are never more than multiprocessors, and the launch fails if they do not fit.
     device = device_limits(like.device.index if like.is_cuda else None)
     return (blocks, max(1, min(batch_tiles, device.multiprocessors // blocks))), {"launch_cooperative_grid": True}
 
@@ -182,13 +207,20 @@ def run_forward(
     precision: str = "ieee",
     keep_gates: bool = True,
 ) -> Tensor:
-    """Run ``scan_forward``; z becomes the gates if ``save`` and ``keep_gates``. Returns h(1) .. h(T) as [T, B, P].
+    """Run ``scan_forward``; z becomes the gates if ``save`` and ``keep_gates``.
 
     Args:
+        layer: the packed weights and the plan.
         z: [T, B, width].
         h0: [B, P].
-        cs: [T + 1, B, P], or [1, B, P] without ``save``; holds c before the first step. Anything for cells without c.
-        reset: [T, B] bool.
+        cs: [T + 1, B, P], or [1, B, P] without ``save``; holds c before the first step. Unused for cells without c.
+        reset: [T, B] bool, or None.
+        save: whether a backward pass will need c of all steps.
+        precision: of float32 products, as ``tl.dot`` names it.
+        keep_gates: whether it will need the gates, too.
+
+    Returns:
+        h(1) .. h(T) as [T, B, P].
     """
     steps, batch, _ = z.shape
     tiles, units = layer.plan.forward, layer.plan.hidden
@@ -217,7 +249,7 @@ def run_forward(
 
 @dataclass(frozen=True)
 class Backward:
-    """What ``run_backward`` gives: d [T, B, width], dL/dh before the first step, dL/dc [B, P], norms of dL/dh[t]."""
+    """Results of ``run_backward``: d [T, B, width], dL/dh before the first step, dL/dc [B, P], norms of dL/dh[t]."""
 
     d: Tensor
     dh: Tensor
@@ -245,13 +277,17 @@ def run_backward(
     """Run ``scan_backward``.
 
     Args:
+        layer: the packed weights and the plan.
         grad: [T, B, P], dL/d outputs, contiguous.
-        gates: [T, B, width]; with ``recompute`` the sums before them. Anything for Elman cells.
+        gates: [T, B, width]; with ``recompute`` the sums before them. Unused for Elman cells.
         h0, hs, cs: as in ``run_forward``.
         dh, dc: [B, P] in the accumulator's type, dL/d final state; overwritten.
-        reset: [T, B] bool.
+        reset: [T, B] bool, or None.
         clip: "none", "value" (each element of dL/dh[t] to [-limit, limit]) or "norm" (each row's norm to ``limit``).
-        trace: also give ||dL/dh[t]||.
+        trace: whether to return ||dL/dh[t]||, too.
+
+    Returns:
+        The gradients of the slots and of the state before the first step, and the norms.
     """
     steps, batch, _ = grad.shape
     plan, tiles, lstm = layer.plan, layer.plan.backward, layer.cell == "lstm"
@@ -264,7 +300,7 @@ def run_backward(
     norms = fresh(plan.exchange if deferred else "none", steps, grid[0], batch, like=dh) if trace or deferred else dh
     none_after = dh.new_zeros(grid[0], batch) if deferred else dh
     e, dc_alone = d, dc
-    if deferred and lstm:  # at the end all of dL/dc is out of reach of clipping
+    if deferred and lstm:  # at the end no part of dL/dc can be clipped any more
         e, dc_alone, dc = fresh(plan.exchange, steps, batch, layer.width, like=grad), dc, torch.zeros_like(dc)
     switches = {"PADDED": layer.padded, "RESET": reset is not None, "RECOMPUTE": recompute, "CLIP": clip, "TRACE": trace}
     options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)

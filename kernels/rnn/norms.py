@@ -1,8 +1,8 @@
-"""Euclidean norms of gradients that explode or vanish: right where the squares of their elements are no floats.
+"""Euclidean norms of gradients that explode or vanish, right also where squares of elements overflow or underflow.
 
 The square of a float32 above 1.8e19 is inf, one below 1e-19 loses digits and below 2.6e-23 all of them. Where such squares can
-matter, the numbers are divided by the largest of them first, as BLAS's ``nrm2`` does. Elsewhere the norm is the plain one, bit
-for bit. Halves are squared and summed as float32. No number is read back, so a CUDA graph can record all of this.
+matter, numbers are first divided by the largest one, as BLAS's ``nrm2`` does. Elsewhere the norm is the plain one, bit for bit.
+16-bit numbers are squared and summed in float32. No number is read back, so a CUDA graph can record all of this.
 """
 
 import math
@@ -32,9 +32,14 @@ def vector_norm(x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bo
 def scaled_norm(
     x: Tensor, dim: int | tuple[int, ...] | None = None, keepdim: bool = False, most: float = math.inf
 ) -> tuple[Tensor, Tensor | None]:
-    """(||s x||, s) with ||x|| = ||s x|| / s; s is 1 where the plain norm of x is right and at most ``most``.
+    """Norm of s x, and s, with ||x|| = ||s x|| / s.
 
-    s is None where it is 1 for all rows: known on the CPU alone, where a look does not wait for anything.
+    Args:
+        x, dim, keepdim: as in ``vector_norm``.
+        most: s is 1 where the plain norm of x is right and at most this.
+
+    Returns:
+        (||s x||, s); s is None if it is 1 for all rows, which is known on a CPU only, where looking waits for nothing.
     """
     x = widened(x)
     plain = torch.linalg.vector_norm(x, dim=dim, keepdim=keepdim)
@@ -83,14 +88,14 @@ def total_norm_on_host(tensors: list[Tensor]) -> float:
 
 
 def widened(x: Tensor) -> Tensor:
-    """Halves as float32, anything else as it is."""
+    """16-bit numbers as float32, others unchanged."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def _bounds(count: int, dtype: torch.dtype, most: float) -> tuple[float, float]:
-    """Between them a plain norm of ``count`` elements is right.
+    """The bounds between which a plain norm of ``count`` elements is right.
 
-    Below, what the squares lose under the smallest normal number is more than the rounding of their sum; above, it is inf.
+    Below, squares lose more under the smallest normal number than their sum's rounding; above, the norm is inf.
     """
     limits = torch.finfo(dtype)
     return math.sqrt(count * limits.tiny / limits.eps), min(most, limits.max)

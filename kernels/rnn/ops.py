@@ -1,6 +1,6 @@
-"""The Triton recurrence as two torch operations, one a direction: a whole layer over a whole sequence each.
+"""The Triton recurrence as two torch operations, one for each direction, each on a whole layer and sequence.
 
-Written for ``torch.library``, so that torch.compile sees one node with known shapes and a known backward pass.
+They are registered with ``torch.library``, so torch.compile sees one node with known shapes and a known backward pass.
 """
 
 from functools import lru_cache
@@ -70,7 +70,12 @@ def recurrence_forward(
     save: bool,
     recompute: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Outputs [T, B, P] of P padded units, h(T), c(T), and for the backward pass c [T + 1, B, P] and gates [T, B, width]."""
+    """A layer over a whole sequence.
+
+    Returns:
+        The outputs [T, B, P] of P padded units, h(T) and c(T) [B, H], and for the backward pass c [T + 1, B, P] and gates
+        [T, B, width]; parts that do not exist are empty.
+    """
     steps, batch, _ = input.shape
     hidden = h0.shape[1]
     layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
@@ -141,9 +146,11 @@ def recurrence_backward(
     input_grad: bool,
     trace: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of input, h0, c0, the two weights and the two biases, then the traced norms [T, B] and [T].
+    """The backward pass of ``recurrence_forward``.
 
-    What was not asked for or does not exist is empty.
+    Returns:
+        Gradients of input, h0, c0, the two weights and the two biases, then the traced norms [T, B] and [T]; empty if they were
+        not asked for or do not exist.
     """
     steps, batch, features = input.shape
     hidden = h0.shape[1]
@@ -240,7 +247,7 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
     trace = tracing()
     gradients: list[Tensor] = []
     if differentiable is None or trace is not None:
-        # The dtypes of the forward pass hold, also where the backward pass runs within autocast.
+        # The dtypes of the forward pass hold, also if the backward pass runs within autocast.
         with torch.no_grad(), without_autocast(hs.device):
             *gradients, hidden_norms, weight_norms = recurrence_backward(
                 grad_hs, grad_h, grad_c, *inputs, hs, cs, gates, how.cell, how.plan, how.exchange, how.precision,
@@ -254,7 +261,7 @@ def _backward(ctx: Any, grad_hs: Tensor, grad_h: Tensor, grad_c: Tensor, *_: Ten
 
 
 def _differentiable(ctx: Any, inputs: list[Any], grad_hs: Tensor | None, *grads: Tensor | None) -> list[Tensor | None]:
-    """Gradients that may be differentiated again, which the operation's are not."""
+    """Gradients that can be differentiated again, unlike the operation's."""
     input, h0, c0, *weights, reset = inputs
     states = [h0] if c0 is None else [h0, c0]
     outer = None if grad_hs is None else grad_hs[..., : h0.shape[1]]
@@ -285,10 +292,10 @@ def triton_recurrence(
     clip: tuple[str, float] | None = None,
     recompute: bool = False,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """``kernels.recurrence`` by the Triton scans; shapes are checked there.
+    """``kernels.recurrence`` by the Triton scans, with shapes already checked.
 
     Raises:
-        ValueError: for a dtype that they do not multiply, and for a plan that does not fit.
+        ValueError: for a dtype that the scans cannot multiply, and for a plan that does not fit.
     """
     dtype = dtype_of_products(input)
     if under_autocast(input.device):
@@ -304,7 +311,7 @@ def triton_recurrence(
             f"a step of {input.shape[1]:,} rows and {weight_hh.shape[1]} {cell} units is too large for the triton backend, "
             "which counts its numbers in 31 bits; split the batch, or use 'torch'"
         )
-    if not torch.compiler.is_compiling():  # refuses before anything runs; a compiled graph would trace the planner
+    if not torch.compiler.is_compiling():  # raises before any kernel runs; a compiled graph would trace the planner
         plan_for(input.shape[1], input.shape[0], weight_hh.shape[1], cell, input, plan, exchange)
     c0 = state[1] if len(state) == 2 else None
     tensors = [input, *state, weight_ih, weight_hh, bias_ih, bias_hh]
@@ -315,12 +322,14 @@ def triton_recurrence(
 
 
 def too_large(cell: str, input: Tensor, weight_hh: Tensor) -> bool:
-    """Whether offsets within a step, which the scans hold in 32 bits, would not fit."""
+    """Whether offsets within a step exceed the 32 bits that the scans use."""
     return bool(input.shape[1] * CELLS[cell].slots * padded(weight_hh.shape[1]) >= 2**31)
 
 
 def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: bool) -> bool:
-    """Whether a CUDA sequence, with its backward pass if ``training``, is predicted to run faster here than in the library."""
+    """Whether this project's kernels are predicted to run a CUDA sequence (with its backward pass if ``training``) faster
+    than the library.
+    """
     dtype = dtype_of_products(input)
     if dtype not in DTYPES or too_large(cell, input, weight_hh):
         return False
@@ -332,7 +341,7 @@ def better_than_library(cell: str, input: Tensor, weight_hh: Tensor, training: b
 def _library_takes_tf32() -> bool:
     try:
         return bool(torch.backends.cudnn.allow_tf32)
-    except RuntimeError:  # a program set this one instead, and then the former may not be read
+    except RuntimeError:  # if a program has set this switch, torch does not let the other one be read
         return bool(getattr(torch.backends.cudnn.rnn, "fp32_precision", "tf32") == "tf32")
 
 

@@ -1,8 +1,8 @@
-"""Which plan runs a recurrence: a pure function of sizes and of what the device holds. No GPU is needed to call it.
+"""The choice of a recurrence's plan: a pure function of sizes and of the device's limits, which needs no GPU.
 
-Each strategy's best tiles are found by a small model of the time of a step, and the cheapest strategy is taken, the library's
-own kernels included. The constants of the model are estimates where ``measured.json`` has none that were measured; they decide
-between strategies, no more.
+A small model of the time of a step finds each strategy's best tiles, and the cheapest strategy is taken, the library's own
+kernels included. The model's constants are estimates unless ``measured.json`` has measured ones; they only decide between
+strategies.
 """
 
 import json
@@ -34,9 +34,9 @@ def constant(device: str, name: str, estimate: float) -> float:
 
 
 def measured(device: str) -> dict[str, Any]:
-    """All that was measured on a device of this name; empty if nothing was."""
-    found: dict[str, Any] = _read().get(device, {})
-    return found
+    """Everything measured on a device of this name; empty if nothing was."""
+    constants: dict[str, Any] = _read().get(device, {})
+    return constants
 
 
 @cache
@@ -51,13 +51,11 @@ KB = 1024
 
 # Guesses, in microseconds unless said otherwise, for a clock of about 1.7 GHz.
 LAUNCH = 6.0  # a launch from Python
-WAIT = {"sentinel": 0.7, "counter": 1.4}  # store, then load elsewhere until it is there
+WAIT = {"sentinel": 0.7, "counter": 1.4}  # from a store to its arrival in another program
 CELL = 0.15  # stepwise: activations, and z and the gates to and from memory
 L2_BYTES = 5.3e6  # bytes a microsecond that all programs together load from L2
 SHARED_BYTES = 213e3  # bytes a microsecond that a program reads from shared memory
-HMMA = (
-    8 / 1700
-)  # a warp's 16 x 8 x 16 product in 16 bits; with clocks, bandwidths, launches and the library all that is guessed
+HMMA = 8 / 1700  # a warp's 16 x 8 x 16 product in 16 bits; a guess like clocks, bandwidths, launches and the library
 FMA = 128 * 1700  # float32 products a microsecond and multiprocessor
 LIBRARY_STEP = 3.0  # a step of the library: a product and an elementwise kernel
 LIBRARY_PERSISTENT = 2.0  # of its persistent kernel
@@ -65,20 +63,21 @@ BACKWARD = 1.55  # the library's backward step, in forward steps
 ESTIMATES = {"LAUNCH": LAUNCH, "WAIT.sentinel": WAIT["sentinel"], "WAIT.counter": WAIT["counter"], "L2_BYTES": L2_BYTES}
 
 
-# Cycles of a cooperative step beside what it waits for, counted in machine code (``bench.ptx``, Triton 3.9 on sm_90,
-# the loads' latencies taken off); ``tests/kernels/bench`` compares them with the count of today. The clock is a guess.
+# Cycles of a cooperative step apart from its waits, counted in machine code (``bench.ptx``, Triton 3.9 on sm_90,
+# the loads' latencies taken off); ``tests/kernels/bench`` compares them with today's count. The clock is a guess.
 CLOCK = 1755.0  # cycles a microsecond
-REST = 820.0  # addresses, the look at what was requested, staging, stores
+REST = 820.0  # addresses, the check of requested tiles, staging, stores
 GATE = 30.0  # an activation of each thread
 MEET = 120.0  # parts of sums
-DRAIN = 70.0  # a wgmma's wait and what begins the next
+DRAIN = 70.0  # the wait for a wgmma and the start of the next
 FMA_WAVEFRONTS = {4: 1 / 26, 8: 1 / 20.6}  # of shared memory a float32 product, by warps
 
 
 @dataclass(frozen=True)
 class Device:
-    """What a plan depends on: shared memory a program may use, in bytes, the number of multiprocessors, and whether four warps
-    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100)."""
+    """The limits that a plan depends on: bytes of shared memory a program, number of multiprocessors, and whether four warps
+    together multiply 64 rows from shared memory (wgmma; tcgen05 on sm_100).
+    """
 
     name: str
     shared: int
@@ -102,9 +101,9 @@ GUESSED = {
 class Tiles:
     """One direction's tiles.
 
-    Rows of the batch, hidden units, rows of W in one product; how many tiles of the state requested before the first product
-    (``ahead``), warps a program, tiles under way in a loop over K (``stages``), how many programs share K and exchange parts of
-    sums (``parts``), and whether W is the product's first operand (``w_first``).
+    ``block_b`` rows of the batch, ``block_h`` hidden units, ``block_k`` rows of W in one product; ``ahead`` tiles of the state
+    requested before the first product, ``warps`` a program, ``stages`` tiles in flight in a loop over K, ``parts`` programs
+    that share K and exchange partial sums; ``w_first`` makes W the product's first operand.
     """
 
     block_b: int
@@ -119,7 +118,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Plan:
-    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` "none" unless cooperative."""
+    """How one sequence runs: ``hidden`` is the padded number of units, ``exchange`` is "none" unless cooperative."""
 
     strategy: str
     exchange: str
@@ -128,7 +127,7 @@ class Plan:
     backward: Tiles
 
     def product(self, direction: str, slots: int) -> tuple[int, int]:
-        """K and the number of columns of W in what a program multiplies each step."""
+        """K, and the number of columns of W that a program multiplies each step."""
         if direction == "forward":
             return self.hidden, self.forward.block_h * slots
         return self.hidden * slots // self.backward.parts, self.backward.block_h * self.backward.parts
@@ -136,7 +135,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the model of one direction needs: the product is [batch, k] x [k, per_unit * hidden]."""
+    """Sizes for the model of one direction: the product is [batch, k] x [k, per_unit * hidden]."""
 
     batch: int
     hidden: int
@@ -146,13 +145,13 @@ class Sizes:
 
     @property
     def slots(self) -> int:
-        """Numbers a unit, which are the product's columns forward and its K backward."""
+        """Numbers a unit: the product's columns a unit in the forward pass, its K a unit in the backward pass."""
         return max(self.per_unit, self.k // self.hidden)
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """A strategy's predicted time in microseconds for a whole sequence, forward and backward; None where it does not fit."""
+    """Predicted microseconds of a strategy for a whole sequence, forward and backward; None if it does not fit."""
 
     strategy: str
     forward: float | None
@@ -161,11 +160,12 @@ class Prediction:
 
     @property
     def total(self) -> float:
+        """Microseconds of both directions; inf if the strategy does not fit."""
         return float("inf") if self.forward is None or self.backward is None else self.forward + self.backward
 
 
 def padded(hidden: int) -> int:
-    """Hidden units in whole tiles: a power of two up to 256, beyond that a multiple of 64."""
+    """The padded number of hidden units: a power of two up to 256, beyond that a multiple of 64."""
     if hidden <= 256:
         return max(16, 1 << (hidden - 1).bit_length())
     return -(-hidden // 64) * 64
@@ -182,27 +182,27 @@ def predict(
         dtype: "float16", "bfloat16" or "float32" ("float64" for the interpreter).
         device: one of ``DEVICES``.
         exchange: one of ``EXCHANGES``.
-        tf32: whether the library multiplies float32 as TF32, which torch lets cuDNN do unless it is told otherwise.
+        tf32: whether the library multiplies float32 as TF32, which is torch's default for cuDNN.
 
     Returns:
-        A ``Prediction`` for each strategy, forward and backward in microseconds; without times where no plan fits.
+        A ``Prediction`` for each strategy, forward and backward in microseconds; without times if no plan fits.
     """
     batch, slots, size, units = max(batch, 1), CELLS[cell].slots, BYTES[dtype], padded(hidden)
     directions = (Sizes(batch, units, units, slots, size), Sizes(batch, units, units * slots, 1, size))
     launch = constant(device.name, "LAUNCH", LAUNCH)
-    found = {}
+    predictions = {}
     for strategy, best in (("resident", _resident), ("cooperative", _cooperative), ("stepwise", _stepwise)):
         forward, backward = (best(sizes, device, exchange) for sizes in directions)
         if forward is None or backward is None:
-            found[strategy] = Prediction(strategy, None, None, None)
+            predictions[strategy] = Prediction(strategy, None, None, None)
             continue
         plan = Plan(strategy, exchange if strategy == "cooperative" else "none", units, forward[1], backward[1])
         launches = launch * (steps if strategy == "stepwise" else 1)
         first, second = (launches + steps * us for us in (forward[0], backward[0]))
-        found[strategy] = Prediction(strategy, first, second, plan)
+        predictions[strategy] = Prediction(strategy, first, second, plan)
     step = _library(batch, hidden, cell, dtype, device, tf32)
-    found["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
-    return found
+    predictions["torch"] = Prediction("torch", launch + steps * step, launch + steps * step * BACKWARD, None)
+    return predictions
 
 
 def choose(
@@ -215,19 +215,19 @@ def choose(
     strategy: str | None = None,
     exchange: str = "sentinel",
 ) -> Plan:
-    """The cheapest plan among the Triton strategies, or the one asked for; arguments as ``predict``.
+    """The cheapest plan among the Triton strategies, or the one asked for; arguments as in ``predict``.
 
     Raises:
-        ValueError: for an unknown name, and for a strategy that cannot fit the device, with those that can.
+        ValueError: for an unknown name, and for a strategy that does not fit the device; names those that do.
     """
     if strategy is not None and strategy not in STRATEGIES:
         raise ValueError(f"plan must be one of {', '.join(STRATEGIES)}, not {strategy!r}")
     if exchange not in EXCHANGES:
         raise ValueError(f"exchange must be one of {', '.join(EXCHANGES)}, not {exchange!r}")
-    found = predict(batch, steps, hidden, cell, dtype, device, exchange)
-    fitting = {name: prediction.plan for name, prediction in found.items() if prediction.plan is not None}
+    predictions = predict(batch, steps, hidden, cell, dtype, device, exchange)
+    fitting = {name: prediction.plan for name, prediction in predictions.items() if prediction.plan is not None}
     if strategy is None:
-        return fitting[min(fitting, key=lambda name: found[name].total)]
+        return fitting[min(fitting, key=lambda name: predictions[name].total)]
     if strategy not in fitting:
         weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] // KB
         raise ValueError(
@@ -241,17 +241,16 @@ def choose(
 def faster_than_library(
     batch: int, steps: int, hidden: int, cell: str, dtype: str, device: Device, training: bool = True, tf32: bool = False
 ) -> bool:
-    """Whether the Triton strategy that ``choose`` takes is predicted to beat the library's kernels, with its backward pass
-    if ``training``; ``tf32`` as of ``predict``."""
-    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
-    ours = found[choose(batch, steps, hidden, cell, dtype, device).strategy]
-    theirs = found["torch"]
+    """Whether the chosen Triton strategy is predicted to beat the library's kernels, with its backward pass if ``training``."""
+    predictions = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    ours = predictions[choose(batch, steps, hidden, cell, dtype, device).strategy]
+    theirs = predictions["torch"]
     assert ours.forward is not None
     assert theirs.forward is not None
     return ours.total < theirs.total if training else ours.forward < theirs.forward
 
 
-# The best tiles of one direction, with the microseconds of a step; None where nothing fits
+# The best tiles of one direction, with the microseconds of a step; None if nothing fits
 
 Found = tuple[float, Tiles] | None
 
@@ -281,8 +280,8 @@ def _resident(sizes: Sizes, device: Device, _: str) -> Found:
 
 
 def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
-    found = []
-    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, where several numbers a unit are gathered
+    candidates = []
+    shares = (1, sizes.slots) if sizes.k > sizes.hidden else (1,)  # of K, if several numbers a unit are gathered
     for warps, block_b, block_h, parts, w_first in product((4, 8), (16, 32, 64), (8, 16, 32), shares, (False, True)):
         k, columns, blocks = sizes.k // parts, block_h * sizes.per_unit * parts, sizes.hidden // block_h
         if not 8 <= columns <= 64 or sizes.hidden % (block_h * parts) or blocks > device.multiprocessors:
@@ -296,14 +295,14 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         gates = block_b * block_h * sizes.slots / threads
         if gates > (8 if sizes.k > sizes.hidden else 16):
             continue
-        # So do the sums, and those of wgmma for 64 rows, or for two groups of warps, spill beside them.
+        # Sums live there, too; with them, those of wgmma for 64 rows, or for two groups of warps, spill.
         if (parts > 1 and block_b > 32) or (w_first and (block_b, warps, columns, sizes.bytes) != (16, 4, 64, 2)):
             continue
         if k > 1024 and (w_first or gates > 8):  # more than eight tiles: rounds of requests that the compiler keeps all at once
             continue
         if not device.wgmma and (w_first or block_b > 32):  # eight warps of 16 rows each share no columns
             continue
-        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # made 16 by some compiler
+        if not device.wgmma and sizes.slots == 1 and sizes.bytes == 2 and columns < 16:  # some compilers widen these to 16
             continue
         # Sixteen rows of narrow tiles are fewer products than warps, which then multiply the same numbers.
         if sizes.bytes == 2 and not w_first and block_b // 16 * ceil(columns / 8) < warps:
@@ -318,13 +317,13 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         block_k = next((block for block in blocks_of_k if k % block == 0), None)
         if block_k is None:
             continue
-        if w_first and device.name != "sm_90" and k > 6 * block_k:  # tcgen05 leaves room for fewer than wgmma
+        if w_first and device.name != "sm_90" and k > 6 * block_k:  # with tcgen05 fewer tiles fit than with wgmma
             continue
         # All tiles of the state at once, but no more than a quarter of the registers (an eighth beside many gates) and what is
         # left of shared memory.
         tile, weights = block_b * block_k * sizes.bytes, k * columns * sizes.bytes
-        room = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
-        ahead = min(room // tile, k // block_k)
+        free = min(threads * (64 if gates <= 8 else 32) * 4, device.shared - weights - 2 * KB)
+        ahead = min(free // tile, k // block_k)
         narrow = sizes.bytes == 2 and parts > 1 and block_b * columns * 4 < threads * 16
         rounds = ceil(k / (block_k * max(ahead, 1)))
         if rounds > 1 and sizes.bytes == 4:  # a second round spills
@@ -335,19 +334,19 @@ def _cooperative(sizes: Sizes, device: Device, exchange: str) -> Found:
         tiles = Tiles(block_b, block_h, block_k, ahead, warps, parts=parts, w_first=w_first)
         batch_tiles = ceil(sizes.batch / block_b)
         at_once = min(batch_tiles, device.multiprocessors // blocks)
-        waits = 1 + 0.75 * (rounds - 1)  # counted: 900 cycles a further look
+        waits = 1 + 0.75 * (rounds - 1)  # counted: each further check takes 900 cycles
         traffic = block_b * k * sizes.bytes
         if parts > 1:  # the sums' parts, written and read
             waits, traffic = waits + 1, traffic + 2 * block_b * columns * 4
         wait = constant(device.name, f"WAIT.{exchange}", WAIT[exchange])
         step = wait * waits + at_once * blocks * traffic / constant(device.name, "L2_BYTES", L2_BYTES)
         step += step_cycles(sizes, tiles) / CLOCK
-        found.append((ceil(batch_tiles / at_once) * step, tiles))
-    return min(found, key=lambda f: f[0]) if found else None
+        candidates.append((ceil(batch_tiles / at_once) * step, tiles))
+    return min(candidates, key=lambda f: f[0]) if candidates else None
 
 
 def step_cycles(sizes: Sizes, tiles: Tiles) -> float:
-    """Cycles of a step beside what it waits for: as ``bench.ptx.cost`` counts them, without the latency of its loads."""
+    """Cycles of a step apart from its waits: as ``bench.ptx.cost`` counts them, without the latency of its loads."""
     k, columns = sizes.k // tiles.parts, tiles.block_h * sizes.per_unit * tiles.parts
     gates = tiles.block_b * tiles.block_h * sizes.slots / (32 * tiles.warps)
     rest = REST + GATE * gates + MEET * (tiles.parts > 1)
@@ -370,7 +369,7 @@ def _product(sizes: Sizes, tiles: Tiles) -> float:
 
 
 def _library(batch: int, hidden: int, cell: str, dtype: str, device: Device, tf32: bool) -> float:
-    """Microseconds of a forward step of the library, which has a persistent kernel for few sizes only."""
+    """Microseconds of a forward step of the library, which has a persistent kernel for a few sizes only."""
     persistent = dtype == "float16" and cell != "gru" and hidden <= 1024 and hidden % 128 == 0
     if persistent and batch % 8 == 0 and batch <= 128 and cell not in ("rnn-sigmoid", "rnn-identity"):
         return LIBRARY_PERSISTENT
@@ -391,17 +390,17 @@ def explain(
     tf32: bool = True,
     multiprocessors: int | None = None,
 ) -> None:
-    """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and which one runs.
+    """Print the predicted time of each plan for a sequence of [steps, batch] and ``hidden`` units, and the plan that runs.
 
     Args:
         batch, steps, hidden: B, T, H.
         cell: a key of ``kernels.CELLS``.
         dtype: "float16", "bfloat16" or "float32".
         device: "sm_80", "sm_90", "sm_100", a consumer GPU ("sm_86", "sm_89", "sm_120": times are guesses), or a ``Device``.
-        plan: one to ask for by name.
-        tf32: whether the library multiplies float32 as TF32, as torch lets cuDNN unless it is told otherwise.
-        multiprocessors: of this GPU, where it has not as many as the ``device`` of that name: 132 of an H100 SXM (sm_90), 82 of
-            an RTX 3090 (sm_86), 128 of an RTX 4090 (sm_89), 170 of an RTX 5090 (sm_120).
+        plan: a strategy by name; None for the cheapest.
+        tf32: whether the library multiplies float32 as TF32, which is torch's default for cuDNN.
+        multiprocessors: of this GPU, if it differs from the ``device`` of that name: 132 of an H100 SXM (sm_90), 82 of an RTX
+            3090 (sm_86), 128 of an RTX 4090 (sm_89), 170 of an RTX 5090 (sm_120).
 
     Raises:
         ValueError: for unknown names, for a plan that does not fit, and for fewer than one multiprocessor.
@@ -418,7 +417,7 @@ def explain(
     for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, BYTES)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
-    found = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
+    predictions = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
     chosen = choose(batch, steps, hidden, cell, dtype, device, plan)
     weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] / KB
     sizes = f"B = {batch}, T = {steps}, H = {hidden} (padded to {chosen.hidden})"
@@ -428,7 +427,7 @@ def explain(
     if source == "guessed":
         print(f"  a guess: of {device.name} only limits are known ({device.shared // KB} KB a program, ", end="")
         print(f"{device.multiprocessors} multiprocessors); no kernel was compiled for it or run on it")
-    for prediction in sorted(found.values(), key=lambda p: p.total):
+    for prediction in sorted(predictions.values(), key=lambda p: p.total):
         if prediction.forward is None or prediction.backward is None:
             print(f"  {prediction.strategy:12} does not fit")
             continue

@@ -1,14 +1,14 @@
-"""A recurrence over a whole sequence in one body a direction.
+"""A recurrence over a whole sequence, as one Triton body for each direction.
 
     forward    h[t] = cell(z[t] + h[t-1] W)              t = 0 .. T-1
     backward   d[t] = cell'(dh[t] + d[t+1] W^T)          t = T-1 .. 0
 
-z and d hold ``slots`` (see ``cells.py``), a unit's adjacent; ``width`` is their number, SLOTS * HIDDEN. W is packed the
-same way: its rows are slots, its columns units, [width, HIDDEN]. HIDDEN is padded to whole tiles with weights of zero, so no
-product needs a mask. Rows of the batch are masked. Where there is padding (PADDED), sums of padded units are set to zero,
-because zero times an infinity is NaN and would reach all units a step later.
+z and d hold ``slots`` (see ``cells.py``); the slots of a unit are adjacent, and ``width`` is SLOTS * HIDDEN. W is packed the
+same way: [width, HIDDEN], its rows are slots and its columns units. HIDDEN is padded to whole tiles with weights of zero, so
+products need no masks. Rows of the batch are masked. With padding (PADDED), sums of padded units are set to zero, because zero
+times an infinity is NaN and would reach all units a step later.
 
-Plans differ in where W and the neighbours' units come from:
+Plans differ in the place of W and in the way that units reach other programs:
 
 ``stepwise``     one step a launch, W read from memory tile by tile
 ``resident``     one program a batch tile owns all units: W stays on chip, and the state never leaves the registers
@@ -39,7 +39,7 @@ def weight_tile(
     BLOCK_K: tl.constexpr,
     W_FIRST: tl.constexpr,
 ):
-    """Tile k of W: [BLOCK_K, columns], turned if W_FIRST."""
+    """Load tile k of W: [BLOCK_K, columns], transposed if W_FIRST."""
     at = k * BLOCK_K + tl.arange(0, BLOCK_K)
     if W_FIRST:
         return tl.load(p_w + at[None, :] * K_STRIDE + columns[:, None] * COLUMN_STRIDE)
@@ -57,7 +57,7 @@ def resident_weights(
     BLOCK_K: tl.constexpr,
     W_FIRST: tl.constexpr,
 ):
-    """All tiles of W, as a tuple: loaded before the loop over time, they stay on chip."""
+    """Load all tiles of W before the loop over time, as a tuple that stays on chip."""
     tiles = ()
     for k in tl.static_range(TILES):
         tiles = tiles + (weight_tile(p_w, k, columns, K_STRIDE, COLUMN_STRIDE, BLOCK_K, W_FIRST),)
@@ -91,11 +91,11 @@ def product(
     ACC: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """[BLOCK_B, N]: K numbers a row of the step before, PITCH apart at ``p_before``, times N of the COLUMNS of W.
+    """Multiply the state of the step before by N columns of W: [BLOCK_B, K] x [K, N].
 
-    ``own`` is that step's tile in registers, which in the resident plan is all of it. ``present`` are the rows of the
-    exchange: in place of those behind the batch its last one, which costs neither masks nor registers that are cleared first.
-    Nobody reads their sums.
+    ``p_before`` points to K numbers a row, rows PITCH apart; COLUMNS is the number of columns of the whole W. ``own`` is that
+    step's tile in registers, which in the resident plan is all of it. ``present`` are the rows that the exchange reads: rows
+    beyond the batch are replaced by its last row, which needs no masks and no cleared registers. Their sums are never stored.
     """
     PACK: tl.constexpr = 2 if EXCHANGE == "sentinel" and own.dtype.primitive_bitwidth == 16 else 1  # elements a polled word
     if PLAN == "resident":
@@ -129,7 +129,7 @@ def product(
 
 @triton.jit
 def sum_of(z, acc, SLOTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr):
-    """z + acc, added slot by slot: so the product's layout gives way to that of loads and stores, once, before the sum."""
+    """z + acc, slot by slot: the layout of the product is converted to that of loads and stores once, before the sum."""
     if SLOTS == 1:
         return z + acc
     else:
@@ -190,8 +190,8 @@ def scan_forward(
         present = tl.minimum(rows, batch - 1)
         own = rows[:, None] * HIDDEN + units[None, :]
         slots = rows[:, None] * WIDTH + columns[None, :]
-        # z comes a step early, in words of 32 bits that are taken apart where they are used: for elements the compiler would
-        # wait at the end of the step before, and for what is requested in this step, before the product.
+        # z is requested a step early, in words of 32 bits that are unpacked where they are used. With elements the compiler
+        # would wait at the end of the step before; with a request in the same step, before the product.
         words = rows[:, None] * (WIDTH // PACK) + (tl.program_id(0) * (N // PACK) + tl.arange(0, N // PACK))[None, :]
         mask = live[:, None]
         h = tl.load(p_h0 + own, mask=mask, other=0)
@@ -214,7 +214,7 @@ def scan_forward(
             )  # fmt: skip
             if RESET:
                 acc = tl.where(keep[:, None], acc, 0.0)
-            if CELL == "gru":  # n, which the state's product has no part of
+            if CELL == "gru":  # n, to which the state's product does not contribute
                 acc = tl.where(columns[None, :] % SLOTS == 2, 0.0, acc)
             z_now = unpacked(z, dtype, PACK)
             to_come = rows[:, None] < tl.where(t + 1 < steps, batch, 0)
@@ -228,7 +228,7 @@ def scan_forward(
             put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
             if CELL == "lstm":
-                c = c.to(dtype).to(ACC)  # as a step from memory would find it
+                c = c.to(dtype).to(ACC)  # rounded as a step that reads c from memory has it
                 if SAVE:
                     tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
             if KEEP_GATES and SLOTS > 1:
@@ -239,7 +239,7 @@ def scan_forward(
 
 @triton.jit
 def norms_of(x, AXIS: tl.constexpr):
-    """The norms along an axis, also where the squares of its elements are no float32.
+    """Norms along an axis, right also where squares of elements overflow or underflow float32.
 
     Rows that are that large or small are first multiplied by a power of two: no other row changes, and no digit is lost.
     """
@@ -253,17 +253,17 @@ def norms_of(x, AXIS: tl.constexpr):
 
 @triton.jit
 def scale_of(norms, limit):
-    """What brings rows of these norms to a norm of at most ``limit``."""
+    """The factors that bring rows of these norms to a norm of at most ``limit``."""
     above = norms > limit
     return tl.where(above, limit / tl.where(above, norms, 1.0), 1.0)
 
 
 @triton.jit
 def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.constexpr, EXCHANGE: tl.constexpr):
-    """``scale_of`` each row, from the norms [BLOCKS, B] of its parts, which came with the tiles of a step.
+    """``scale_of`` for each row, from the norms [BLOCKS, B] of its parts, which are exchanged with the tiles of a step.
 
-    The tile has at least one element a thread: of a smaller one several threads load the same element, perhaps at two moments,
-    and the look hears of one.
+    The tile has at least one element a thread: several threads load the same element of a smaller one, perhaps at two moments,
+    and the check sees only one of them.
     """
     WHOLE: tl.constexpr = triton.next_power_of_2(BLOCKS)
     LEAST: tl.constexpr = THREADS // rows.shape[0]
@@ -282,7 +282,7 @@ def scan_backward(
     p_cs,  # [T + 1, B, HIDDEN]
     p_d,  # [T, B, width]: out, the gradients of the slots
     p_after,  # [B, width]: d of the step after the last
-    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, what passes by the product at the first
+    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, the part at the first step that bypasses the product
     p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
@@ -290,9 +290,9 @@ def scan_backward(
     p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
     p_norms,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
     p_norms_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
-    p_e,  # [T, B, width]: out, the part of d that clipping leaves alone
+    p_e,  # [T, B, width]: out, the part of d that is not clipped
     p_e_after,  # [B, width]
-    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that clipping leaves alone; p_dc then holds the other
+    p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that is not clipped; p_dc then holds the rest
     steps,
     batch,
     hidden,
@@ -318,13 +318,13 @@ def scan_backward(
 ):
     """Grid: (blocks of hidden units, batch tiles or fewer).
 
-    Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is
-    linear in dh, up to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it,
-    and whoever reads both scales the product: s * (d W^T) + e W^T. One exchange, as without clipping.
+    Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is linear in dh, up
+    to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it, and every reader scales
+    the product: s * (d W^T) + e W^T. That takes one exchange a step, as without clipping.
 
-    A row of d has SLOTS * HIDDEN numbers, and every program reading all of them takes longer than its product. With PARTS > 1
-    that many programs make a group: each reads one part of them and multiplies it for the units of the whole group, and the
-    parts of the sums meet in a second, smaller exchange.
+    A row of d has SLOTS * HIDDEN numbers; loading all of them in every program takes longer than the product. With PARTS > 1
+    that many programs form a group: each loads one part of the row and multiplies it for the units of the whole group, and a
+    second, smaller exchange adds the parts of the sums.
     """
     WIDTH: tl.constexpr = SLOTS * HIDDEN
     DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
@@ -438,7 +438,7 @@ def scan_backward(
             d = gradient.to(dtype)
             put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
-            if TRACE and not DEFER:  # nobody waits for these
+            if TRACE and not DEFER:  # no program waits for these
                 tl.store(p_part + rows, norms_of(arrived, 1), mask=live)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
@@ -452,9 +452,20 @@ def scan_backward(
 
 
 def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:
-    """The constexprs of one direction, and the launch options that the compiler takes."""
+    """The constexprs and launch options of one direction.
+
+    Args:
+        cell: a key of ``CELLS``.
+        plan, tiles: the plan, and its tiles for this direction.
+        dtype: "float16", "bfloat16", "float32" or "float64".
+        precision: of float32 products, as ``tl.dot`` names it.
+        switches: the remaining constexprs, such as RESET.
+
+    Returns:
+        Keyword arguments of the launch.
+    """
     if switches.get("CLIP") == "norm" and CELLS[cell].states == 2 and plan.strategy == "cooperative":
-        # Two products, of d and e: their tiles and sums spill unless fewer are under way and eight warps hold them.
+        # Two products, of d and e: their tiles and sums spill unless fewer are in flight and eight warps hold them.
         tiles = replace(tiles, ahead=max(1, tiles.ahead // 2), warps=8 if tiles.w_first else tiles.warps, w_first=False)
     return switches | {
         "CELL": cell,

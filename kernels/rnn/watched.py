@@ -1,6 +1,6 @@
 """Recurrent clipping, and the gradient trace of a recurrence that is unrolled under autograd.
 
-Every step's h and W_h pass through a node that clips and writes down the gradient that autograd brings.
+Every step's h and W_h pass through a node that clips and records the gradient that autograd computes there.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ Clip = tuple[str, float]  # ("value", c): each element to [-c, c]; ("norm", c): 
 
 
 def clipped(gradient: Tensor, clip: Clip | None) -> Tensor:
-    """dL/dh[t], [B, H], after clipping. A NaN stays one."""
+    """dL/dh[t], [B, H], after clipping; NaN stays NaN."""
     if clip is None:
         return gradient
     kind, limit = clip
@@ -47,14 +47,14 @@ class ClipOnce(torch.autograd.Function):
 
 
 class StepRecord:
-    """One layer's norms while autograd walks backward through its steps."""
+    """One layer's norms, filled while autograd walks backward through its steps."""
 
     def __init__(self, steps: int, batch: int, like: Tensor) -> None:
         self.size, self.like = (steps, batch), like.detach()
         self.trace: GradientTrace | None = None
 
     def layer(self, trace: GradientTrace) -> LayerTrace:
-        """This layer's entry in the trace; the first call makes it."""
+        """This layer's entry in the trace, created by the first call."""
         if self.trace is not trace:
             self.trace = trace
             wide = torch.promote_types(self.like.dtype, torch.float32)
@@ -64,7 +64,7 @@ class StepRecord:
 
 
 class WatchHidden(torch.autograd.Function):
-    """h[t] as it is; backward clips dL/dh[t] and writes its norms down if there is a record."""
+    """Identity on h[t]; its backward pass clips dL/dh[t] and records its norms."""
 
     generate_vmap_rule = True
 
@@ -94,7 +94,7 @@ class WatchHidden(torch.autograd.Function):
 
 
 class WatchWeight(torch.autograd.Function):
-    """W_h as step t uses it; backward writes the norm of that step's part of its gradient down."""
+    """Identity on W_h as step t uses it; its backward pass records the norm of that step's part of the gradient."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, t: int, record: StepRecord) -> Tensor:

@@ -1,4 +1,4 @@
-"""A page that holds a model: one HTML file with the rounded weights, the tokenizer, and the script that runs them."""
+"""Builds a page that contains a model: one HTML file with the rounded weights, the tokenizer, and the script that runs them."""
 
 import base64
 import gzip
@@ -26,11 +26,11 @@ from recurrent_lm.lm.text.corpora import EMBEDDED
 from recurrent_lm.lm.text.data import Data
 
 SCRIPTS = ("weights.js", "model.js", "tokens.js", "drawing.js", "reading.js", "view.js")
-TEMPERATURE = 0.8  # that the page begins with, and of the texts whose copying is counted
-TEXTS = 20  # that are written behind each prompt for that; of fewer a single long copy would change the share
+TEMPERATURE = 0.8  # the page's first setting, also of the texts whose copying is counted
+TEXTS = 20  # written after each prompt for that count; with fewer, a single long copy would change the share
 TOKENS = {"word": 100, "bpe": 150, "char": 600}  # of each such text: about a hundred words
 PROMPTS, PROMPT_WORDS = 4, 3  # beginnings of sentences of the held-out text
-SENTENCE = re.compile(r"(?<=[a-z]{3}[.!?] )[A-Z][^.!?\n]{20,}")  # not behind "Mr."
+SENTENCE = re.compile(r"(?<=[a-z]{3}[.!?] )[A-Z][^.!?\n]{20,}")  # not after "Mr."
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,15 @@ class Rounding:
 
     @property
     def cost(self) -> float:
+        """The increase by rounding, in bits per byte."""
         return self.after - self.before
 
 
 @dataclass(frozen=True)
 class Copied:
-    """Of ``ngrams`` 5-grams in ``texts`` texts that the model wrote, ``share`` stand in the training text; ``longest`` words in
-    a row do. ``held_out`` is the share of the validation text, which is nobody's copy."""
+    """Copying in ``texts`` texts of the model: ``share`` of their ``ngrams`` 5-grams occur in the training text, and at most
+    ``longest`` words in a row do. ``held_out`` is the share for the validation text, which nobody copied.
+    """
 
     texts: int
     ngrams: int
@@ -60,7 +62,7 @@ class Copied:
 
 @dataclass(frozen=True)
 class Page:
-    """The ``html`` and what was measured for it; None without the training text."""
+    """The ``html``, and its measurements, which are None without the training text."""
 
     html: str
     parameters: int
@@ -101,7 +103,7 @@ def model_page(run: Run, data: Data | None, *, int8: bool = False, title: str = 
 
 
 def render(about: dict[str, Any], tokenizer: dict[str, Any], packed: Packed) -> str:
-    """One HTML text. Its security policy lets no script run but its own, and nothing be fetched."""
+    """Render the page as one HTML text. Its security policy allows no other script and no request."""
     script = "\n".join(_asset(name) for name in SCRIPTS)
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
     told = {"about": about, "tokenizer": tokenizer, "tensors": packed.tensors}
@@ -117,7 +119,7 @@ def render(about: dict[str, Any], tokenizer: dict[str, Any], packed: Packed) -> 
 
 
 def rounded_model(run: Run, packed: Packed) -> LanguageModel:
-    """The run's model with the weights that the page computes with."""
+    """The run's model with the rounded weights, as the page computes."""
     model = LanguageModel(run.tokenizer.size, run.config.model)
     weights = unpack(packed)
     if run.config.model.tie:
@@ -127,7 +129,7 @@ def rounded_model(run: Run, packed: Packed) -> LanguageModel:
 
 
 def held_out_prompts(data: Data, run: Run) -> tuple[str, ...]:
-    """The first words of sentences from all over the validation text, where the model knows each of them."""
+    """The first words of sentences from the whole validation text, all of them known to the model."""
     texts = [piece.text for piece in data.corpus.splits()["valid"]]
     begins = [" ".join(m[0].split()[:PROMPT_WORDS]) for text in texts for m in SENTENCE.finditer(text)]
     known = [begin for begin in dict.fromkeys(begins) if not run.tokenizer.unknown(begin) and begin[-1].isalpha()]
@@ -136,7 +138,7 @@ def held_out_prompts(data: Data, run: Run) -> tuple[str, ...]:
 
 
 def subject(corpus: CorpusConfig) -> str:
-    """The text that a model has read, for a heading."""
+    """The name of the text that a model was trained on, for a heading."""
     if corpus.train_file:
         return Path(corpus.train_file).parent.resolve().name
     return EMBEDDED.get(corpus.source) or Path(corpus.source).stem

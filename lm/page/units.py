@@ -1,4 +1,5 @@
-"""What single units of a character model tell: how well the state of each separates quotations, line ends, capitals, places.
+"""Scores single units of a character model: how well each separates quotations, line ends, capitals and places in a word or
+line.
 
 A unit's state is h, or tanh(c) in an LSTM, as Karpathy et al. 2015 coloured it ("Visualizing and understanding recurrent
 networks").
@@ -19,18 +20,19 @@ from recurrent_lm.lm.text.tokenizer import EOS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ROWS, STEPS = 32, 600  # at most: parts of the text read side by side, counted characters of each
+ROWS, STEPS = 32, 600  # at most: parts of the text that are read in parallel, counted characters of each
 WARM_UP = 50  # uncounted characters before each part
-FEW = 20  # characters with a property, and without it, below which nothing is said of it
+FEW = 20  # a property is scored only with at least this many characters that have it, and that lack it
 LARGE = 99.0  # percentile of a unit's |state| that gets the full colour
 OPENING, CLOSING, STRAIGHT = "“«„", "”»", '"'
 
 
 @dataclass(frozen=True)
 class Units:
-    """``scores``: for each property a number in [0, 1] a unit, layer by layer; ``scale`` [units]: its largest usual state.
+    """``scores``: for each property a number in [0, 1] for each unit, layer by layer; ``scale`` [units]: its largest usual
+    state.
 
-    A score is |2 AUC - 1| of telling the characters with the property from the others (0 tells nothing, 1 all), or the
+    A score is |2 AUC - 1| of separating the characters with the property from the others (0: not at all, 1: completely), or the
     absolute rank correlation with a place.
     """
 
@@ -42,8 +44,12 @@ def probe(model: LanguageModel, ids: "NDArray[np.int32]", characters: list[str])
     """Read a text and score every unit.
 
     Args:
+        model: the model of characters.
         ids: [T], the tokens of a text.
-        characters: [T], the character that each token stands for, "" where it is none.
+        characters: [T], the character of each token, "" if it is none.
+
+    Returns:
+        A score for each property and unit, [layers * h] each.
     """
     rows = min(max(len(ids) // (4 * WARM_UP), 1), ROWS)
     length = min(STEPS, max((len(ids) - 1) // rows - WARM_UP, 1))
@@ -128,6 +134,6 @@ PROPERTIES = {
 
 
 def characters_of(ids: "NDArray[np.int32]", show: Callable[[int], str]) -> list[str]:
-    """What each token of a character model stands for; "" for <eos> and half-bytes."""
+    """The character of each token of a character model; "" for <eos> and parts of characters."""
     names = [show(int(i)) for i in ids]
     return [name if len(name) == 1 and i != EOS else "" for i, name in zip(ids, names, strict=True)]

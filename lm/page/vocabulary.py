@@ -1,7 +1,7 @@
-"""A tokenizer for a page: its types, and the character classes that it cuts text with.
+"""Describes a tokenizer to a page: its types, and the character classes by which it cuts text.
 
-Browsers know another version of Unicode than Python, the ``regex`` package and the ``tokenizers`` library, which differ
-among themselves. So each class of characters that cutting depends on is asked of the library that cuts, and listed.
+Browsers know another version of Unicode than Python, the ``regex`` package and the ``tokenizers`` library, which differ among
+themselves. Each class of characters is therefore taken from the library that cuts with it, and listed.
 """
 
 import json
@@ -30,10 +30,10 @@ SIGMA = "Σ"  # the one letter whose lower case depends on its neighbours
 
 
 def for_page(tokenizer: Tokenizer) -> dict[str, Any]:
-    """All that a page needs to give the ids that ``tokenizer.encode`` gives, and the texts of ids.
+    """Everything that a page needs to encode text as ``tokenizer.encode`` does, and to decode ids.
 
     Raises:
-        InputError: for byte pairs that this program did not make.
+        InputError: for byte pairs that another program made.
     """
     data = tokenizer.to_json()
     told: dict[str, Any] = {"kind": tokenizer.kind, "never": list(tokenizer.never)}
@@ -70,7 +70,7 @@ def _pieces() -> tuple[str, dict[str, Ranges]]:
 
 @lru_cache(1)
 def _first_pieces() -> tuple[str, dict[str, Ranges]]:
-    """The same of ``words.FIRST_PIECE``, whose classes are Python's own."""
+    """The same for ``words.FIRST_PIECE``, whose classes are Python's own."""
     pattern = FIRST_PIECE.pattern
     classes: dict[str, Ranges] = {"space": _space()}
     for source, name in ((r"\s", "S"), (r"\w", "W"), (r"\d", "D")):
@@ -80,15 +80,15 @@ def _first_pieces() -> tuple[str, dict[str, Ranges]]:
 
 
 def _space() -> Ranges:
-    """What ``str.isspace`` and ``str.split`` take for white space."""
+    """The white space of ``str.isspace`` and ``str.split``."""
     return _ranges(c for c in CODE_POINTS if chr(c).isspace())
 
 
 @lru_cache(1)
 def _lower() -> dict[str, Any]:
-    """``str.lower``: what changes, and what a final sigma depends on (Unicode's rule Final_Sigma)."""
+    """``str.lower``: the changed characters, and the classes that decide on a final sigma (Unicode's rule Final_Sigma)."""
     changes = {c: low for c in CODE_POINTS if (low := chr(c).lower()) != chr(c)}
-    # Behind a cased letter sigma is final; behind what is ignored it is as behind the character before that.
+    # After a cased letter a sigma is final; ignored characters between them do not change that.
     final = "ς"
     cased = {c for c in CODE_POINTS if (chr(c) + SIGMA).lower().endswith(final)}
     ignored = (c for c in CODE_POINTS if c not in cased and ("a" + chr(c) + SIGMA).lower().endswith(final))
@@ -99,7 +99,7 @@ def _lower() -> dict[str, Any]:
 def _byte_pairs(model: dict[str, Any]) -> dict[str, Any]:
     """Tokens in bytes, merges as pairs of ids by rank, and the classes by which byte-level byte pairs cut text."""
     if _settings(model) != _settings(build(["ab"], TokensConfig(kind="bpe")).to_json()["model"]):
-        raise InputError("the byte pairs of this run cut text in another way than this version; train the run anew")
+        raise InputError("the byte pairs of this run cut text differently from this version; train the run again")
     vocabulary = model["model"]["vocab"]
     merges = [pair.split(" ") if isinstance(pair, str) else pair for pair in model["model"]["merges"]]
     told: dict[str, Any] = {"tokens": sorted(vocabulary, key=vocabulary.get), "longest": LONGEST_PIECE}
@@ -108,7 +108,7 @@ def _byte_pairs(model: dict[str, Any]) -> dict[str, Any]:
 
 
 def _settings(model: dict[str, Any]) -> dict[str, Any]:
-    """All of a tokenizers model but what it learned, as the library of today writes it."""
+    """A tokenizers model without its learned parts, as today's version of the library writes it."""
     written: dict[str, Any] = json.loads(Library.from_str(json.dumps(model)).to_str())
     return written | {"model": {k: v for k, v in written["model"].items() if k not in ("vocab", "merges")}}
 
@@ -125,7 +125,7 @@ def _byte_level() -> dict[str, Ranges]:
 
 
 def _matches(pattern: Any) -> Ranges:
-    """The code points of which a pattern for a run of characters consists."""
+    """The code points that a pattern for a run of characters accepts."""
     spans = (match.span() for match in pattern.finditer(EVERY))
     return _ranges(chain.from_iterable(CODE_POINTS[a:b] for a, b in spans))
 
@@ -141,7 +141,7 @@ def _ranges(code_points: Iterable[int]) -> Ranges:
 
 
 def _short(ranges: Ranges) -> str:
-    """Distances from bound to bound, in base 36."""
+    """Differences between successive bounds, in base 36."""
     bounds = [0, *chain.from_iterable(ranges)]
     return " ".join(_base36(b - a) for a, b in pairwise(bounds))
 

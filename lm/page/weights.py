@@ -4,8 +4,8 @@ A tensor's value is its code times a scale. float16 has one power of two for the
 weight to [2^14, 2^15): nothing overflows, and weights keep 11 significant bits down to 2^-28 of the largest. int8 has one
 float32 a row, the row's largest weight / 127; vectors stay float16.
 
-The bytes of float16 stand in two planes, all low ones before all high ones, since the high ones (sign, exponent, two bits)
-repeat and gzip then takes a fifth off.
+The bytes of float16 are stored in two planes, first all low bytes, then all high bytes: the high ones (sign, exponent, two
+bits) repeat, so gzip saves a fifth.
 """
 
 import math
@@ -27,7 +27,7 @@ CODES = 127  # of int8, on each side of zero
 
 @dataclass(frozen=True)
 class Packed:
-    """``tensors`` say name, shape, kind and, for float16, scale, in the order in which ``data`` holds them."""
+    """``tensors`` give name, shape, kind and, for float16, scale, in the order in which ``data`` holds them."""
 
     tensors: list[dict[str, Any]]
     data: bytes
@@ -48,7 +48,7 @@ def pack(weights: dict[str, Tensor], int8: bool = False) -> Packed:
     for name, weight in weights.items():
         values = weight.detach().cpu().float().numpy()
         if not np.isfinite(values).all():
-            raise InputError(f"the model's {name} holds inf or nan, which no page can show; train the run anew")
+            raise InputError(f"the model's {name} holds inf or nan, which a page cannot show; train the run again")
         told = {"name": name, "shape": list(values.shape)}
         if int8 and values.ndim == 2:
             codes, scales = _int8(values)

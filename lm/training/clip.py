@@ -13,14 +13,20 @@ from recurrent_lm import kernels
 
 
 def clip(gradients: list[Tensor], kind: str, threshold: float, look: bool = True) -> tuple[Tensor, Tensor]:
-    """Clip in place; the norm before clipping (float64) and whether anything was changed, as scalars.
+    """Clip in place.
 
     ``norm`` is Algorithm 1 of Pascanu, Mikolov & Bengio 2013 over all gradients together: if ||g|| >= threshold then
     g <- threshold / ||g|| g. ``value`` limits every element to [-threshold, threshold]. ``none`` only measures.
 
     Args:
-        look: read the norm and what follows from it, to leave out passes that would change nothing; a norm that is not
-            finite then leaves the gradients as they are. False, for a CUDA graph, reads no number of a GPU.
+        gradients: tensors of any shape, changed in place.
+        kind: "norm", "value" or "none".
+        threshold: of the norm or of an element.
+        look: read the norm, to leave out passes that would change nothing; a norm that is not finite then leaves the gradients
+            as they are. False, for a CUDA graph, reads no number of a GPU.
+
+    Returns:
+        The norm before clipping in float64, and whether anything was changed, as scalars.
     """
     norm = _scalar(kernels.total_norm_on_host(gradients)) if look else kernels.total_norm(gradients)
     if kind == "none" or (look and not norm.isfinite()):
@@ -41,12 +47,12 @@ def clip(gradients: list[Tensor], kind: str, threshold: float, look: bool = True
 
 
 def not_finite(gradients: list[Tensor]) -> Tensor:
-    """How many elements of each gradient are inf or NaN, [number of gradients] in float64; nothing is read back."""
+    """Number of elements of each gradient that are inf or NaN, [gradients] in float64, without reading a number back."""
     return torch.stack(torch._foreach_norm(torch._foreach_mul(gradients, 0.0), 0, dtype=torch.float64))
 
 
 def _tiny(gradients: list[Tensor]) -> float:
-    """The smallest factor that keeps its digits in the type that each gradient is multiplied in."""
+    """The smallest factor that keeps its digits in each gradient's type of multiplication."""
     return max((torch.finfo(torch.promote_types(g.dtype, torch.float32)).tiny for g in gradients), default=0.0)
 
 
@@ -55,7 +61,7 @@ def _scalar(number: float) -> Tensor:
 
 
 def _multiply(gradients: list[Tensor], factor: Tensor) -> None:
-    """In place, halves as float32: torch would round the factor to a half first."""
+    """Multiply in place, 16-bit numbers in float32: torch would round the factor to 16 bits first."""
     for dtype in dict.fromkeys(g.dtype for g in gradients):
         those = [g for g in gradients if g.dtype == dtype]
         if dtype.itemsize > 2:

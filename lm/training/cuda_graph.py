@@ -1,13 +1,13 @@
-"""A training's updates as one CUDA graph: all that the GPU does in an update is recorded once, then replayed by one launch.
+"""A training's updates as one CUDA graph: the GPU's work of an update is recorded once and replayed by one launch.
 
-An update of a small model is some hundred kernels, each shorter than its launch by the host. Recorded, they follow each
-other without the host. Kernels know their tensors by address, so what differs between updates lies in buffers that stay:
-tokens [k, L], targets [k, L], where documents begin, the carried state, the learning rate, the number of updates. Nothing
-in an update may depend on a number that the host would have to wait for: the update (``step.py``) is made without a judge,
-and loss and norm are read while the next one already runs. So a divergence is noticed one update late, when the weights are
-spoilt; the checkpoints are not.
+An update of a small model is about a hundred kernels, each shorter than its launch. Recorded, they follow each other without
+the host. Kernels address tensors in memory, so everything that differs between updates lies in buffers that stay in place:
+tokens [k, L], targets [k, L], beginnings of documents, the carried state, the learning rate, the number of updates. No part of
+an update may depend on a number that the host waits for: the update (``step.py``) has no judge, and loss and norm are read
+while the next one runs. A divergence is therefore noticed one update late, when the weights are spoilt and the checkpoints are
+not.
 
-The first updates, and an epoch's last one where it is shorter than L, run without the graph.
+The first updates, and an epoch's last one if it is shorter than L, run without the graph.
 """
 
 from collections import deque
@@ -26,29 +26,37 @@ from recurrent_lm.lm.training.step import Update
 if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
-WARM = 3  # updates before the recording: kernels are compiled, libraries set up, the optimizer makes what it remembers
-AHEAD = 1  # updates that run while one is looked at; a buffer on the host for each, and one more
+WARM = 3  # updates before the recording: they compile kernels, set up libraries and create the optimizer's state
+AHEAD = 1  # updates that run while one is read; the host has a buffer for each, and one more
 
 
 def check(config: RunConfig, processes: int) -> None:
-    """Refuse settings whose updates cannot be recorded."""
+    """Refuse settings whose updates cannot be recorded.
+
+    Args:
+        config: the run's settings.
+        processes: how many train together.
+
+    Raises:
+        InputError: names the setting that prevents it.
+    """
     if not config.machine.graph:
         return
     if not config.machine.device.startswith("cuda"):
         raise InputError("--graph is for a GPU, and this training is on the CPU; leave it out")
     if processes > 1:
-        raise InputError("--graph goes with one process only; leave it out")
+        raise InputError("--graph works with one process only; leave it out")
     if config.batches.state == "document" and config.machine.backend == "torch":
         raise InputError(
-            "--graph does not go with --state document on the torch backend, which looks where documents begin; "
+            "--graph does not work with --state document on the torch backend, which reads where documents begin; "
             "take --backend triton, or leave --graph out"
         )
 
 
 class Graph:
-    """The updates of one training on one device; made anew when its optimizer is restored.
+    """The updates of one training on one device; a restored optimizer needs a new graph.
 
-    On a CPU there is nothing to record: the same work is done in the same buffers, one update after the other.
+    On a CPU nothing is recorded: the same work is done in the same buffers, one update after the other.
     """
 
     def __init__(self, training: "Training") -> None:
@@ -74,16 +82,16 @@ class Graph:
 
     @property
     def ahead(self) -> int:
-        """Updates that run already and have not been looked at; the weights are that much further than the training's step."""
+        """Number of updates that were begun and not read; the weights are that far ahead of the training's step."""
         return len(self._waiting)
 
     @property
     def recorded(self) -> bool:
-        """Whether updates are replayed by now."""
+        """Whether updates are being replayed."""
         return self._graph is not None
 
     def updates(self) -> Iterator[tuple[Batch, Update]]:
-        """The rest of the running epoch's updates, in order, each with its batch.
+        """Make the remaining updates of the epoch in order, each with its batch.
 
         No update runs ahead of one after which a checkpoint is due, nor after a signal, so that weights and step agree there.
         """
@@ -96,7 +104,7 @@ class Graph:
             yield batch, read()
 
     def _next(self) -> Batch | None:
-        """The batch that may be begun now."""
+        """The next batch, if it may begin now."""
         training, at = self._training, self._training.at
         before, settings = at.step + self.ahead, training.config.training
         if at.batch + self.ahead >= len(training.batches) or 0 < settings.max_steps <= before:
@@ -112,9 +120,9 @@ class Graph:
         return batch.inputs.shape == self._tokens.shape[1:]
 
     def begin(self, batch: Batch, before: int) -> Callable[[], Update]:
-        """Begin an update that ``before`` others came before; what waits for it and gives its figures.
+        """Begin an update after ``before`` others; returns a function that waits for it and returns its figures.
 
-        At most ``AHEAD`` others may not have been waited for.
+        At most ``AHEAD`` others may be unread.
         """
         training = self._training
         if not self._fits(batch):
@@ -128,7 +136,7 @@ class Graph:
             host.begins.copy_(torch.from_numpy(batch.begins))
             self._begins.copy_(host.begins, non_blocking=True)
         for mine, carried in zip(self._state, flatten(training.state), strict=True):
-            if mine is not carried:  # zero, or what a checkpoint or a shorter pass has left
+            if mine is not carried:  # zero, or the state of a checkpoint or of a shorter update
                 mine.copy_(carried.detach())
         training.state = unflatten(self._state, pairs=training.config.model.cell == "lstm")
         self._rate.fill_(training.at.lr)
@@ -144,7 +152,7 @@ class Graph:
         return Update(loss, norm, bool(clipped))
 
     def _run(self) -> None:
-        """The update, recorded or not."""
+        """Run the update, recorded or not."""
         if self._side is None:
             self._update()
             return
@@ -160,18 +168,18 @@ class Graph:
         torch.cuda.current_stream().wait_stream(self._side)
 
     def _record(self, graph: torch.cuda.CUDAGraph) -> torch.cuda.CUDAGraph | None:
-        """The update as a graph, without doing it; None, and a line for people, where it cannot be recorded."""
+        """Record the update without running it; None, and a line for the user, if it cannot be recorded."""
         try:
             with torch.cuda.graph(graph):
                 self._update()
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
-            self._training.journal.line(f"updates cannot be recorded as a CUDA graph ({reason}); going on without one")
+            self._training.journal.line(f"updates cannot be recorded as a CUDA graph ({reason}); continuing without one")
             return None
         return graph
 
     def _update(self) -> None:
-        """The update, from the buffers to the buffers."""
+        """The update from buffers to buffers."""
         training = self._training
         inputs, targets = self._tokens
         figures, after = training.step(inputs, targets, self._begins, training.state, self._rate, self._count)
@@ -183,7 +191,7 @@ class Graph:
 
 
 class _Host:
-    """What one update is given and gives, in memory of the host that a GPU copies from and to by itself."""
+    """An update's inputs and results in pinned memory of the host."""
 
     def __init__(self, size: tuple[int, int], results: int, cuda: bool) -> None:
         self.tokens = torch.zeros(2, *size, dtype=torch.long, pin_memory=cuda)

@@ -1,4 +1,4 @@
-"""A divergence in sentences: which parameter's gradient is not finite, and which settings can help."""
+"""Explains a divergence: which parameter's gradient is not finite, and which settings can help."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,23 +14,27 @@ def first_not_finite(model: nn.Module, counts: Iterable[float] | None = None) ->
     """The first parameter, in the model's order, whose gradient has elements that are inf or NaN.
 
     Args:
-        counts: such elements of each gradient, where they were counted before (``not_finite``).
+        model: the model with its gradients.
+        counts: such elements of each gradient, if they were counted before (``not_finite``).
+
+    Returns:
+        Its name, the number of such elements, and the number of elements; None if all are finite.
     """
     having = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
     if counts is None and having:
-        found: Tensor = not_finite([g for _, g in having])
-        counts = found.tolist()
+        counted: Tensor = not_finite([g for _, g in having])
+        counts = counted.tolist()
     named = zip(having, counts or (), strict=False)
     return next(((name, int(count), g.numel()) for (name, g), count in named if count), None)
 
 
-def advice(config: RunConfig, what: str, step: int, lr: float, recent: Sequence[float]) -> str:
-    """What may help against a divergence after ``step`` updates, the last of which had gradients of the norms ``recent``.
+def advice(config: RunConfig, quantity: str, step: int, lr: float, recent: Sequence[float]) -> str:
+    """Settings that may help against a divergence after ``step`` updates, the last of which had the gradient norms ``recent``.
 
-    Before the first update the weights are those that were drawn, so neither the rate nor clipping has done anything yet.
+    Before the first update the weights are the initial ones, so neither the rate nor clipping can be the cause.
     """
     model, training = config.model, config.training
-    gradient = what == "gradient"
+    gradient = quantity == "gradient"
     shorter = [f"a smaller --bptt (it was {config.batches.bptt})"] if gradient and config.batches.bptt > 1 else []
     gated = ["--cell lstm"] if gradient and model.cell.startswith("rnn-") else []
     if not step:
@@ -45,7 +49,7 @@ def advice(config: RunConfig, what: str, step: int, lr: float, recent: Sequence[
     largest = max(recent, default=1.0)
     if kind == "none":
         clip = f"--clip norm:{1 if largest > 1 else largest / 10:.1g}"
-    else:  # below a threshold that no norm has reached another one may change nothing; no element is larger than the norm
+    else:  # a new threshold must be below the largest norm to have an effect; no element is larger than the norm
         clip = f"a threshold below {kind}:{min(threshold, largest):.3g}"
     mends = [f"a smaller --lr (it was {lr:g})", clip]
     if training.weight_decay * max(lr, 1) >= 1:  # decay alone moves a weight by its own size or more

@@ -1,7 +1,7 @@
-"""What a training writes down: steps.jsonl, epochs.jsonl, samples.jsonl, its lines on the screen, and checkpoints.
+"""The records of a training: steps.jsonl, epochs.jsonl, samples.jsonl, its lines on the screen, and its checkpoints.
 
 A checkpoint holds everything that the next update depends on: the position, the weights, the optimizer's tensors, the carried
-state and torch's random state; and how far each log counts, so that what a crash leaves behind that is cut off.
+state, torch's random state, and the length of each log, so that records after a crash can be cut off.
 """
 
 import json
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 DIVERGED = "diverged.json"
-LENGTHS = {"word": 60, "bpe": 90, "char": 300}  # tokens of a text that is kept, a few lines each
+LENGTHS = {"word": 60, "bpe": 90, "char": 300}  # tokens of a recorded text, a few lines
 TEMPERATURE = 0.8
 
 
 @dataclass
 class Position:
-    """Where a training stands; ``batch`` is the next pass of the running epoch."""
+    """The position of a training; ``batch`` is the next batch of the running epoch."""
 
     lr: float
     step: int = 0
@@ -54,22 +54,22 @@ class Position:
 
 
 class Journal:
-    """The logs and the display of one training; of several processes the first one's."""
+    """The logs and the display of one training; with several processes, of the first."""
 
     def __init__(self, training: "Training") -> None:
         self._training = training
         self._logs: tuple[Log, ...] = ()
         self.marks: dict[str, Mark] = {}  # of the logs, as of the last checkpoint
-        self.latest: dict[str, Any] = {}  # what the last epoch has written, its text included
+        self.latest: dict[str, Any] = {}  # the last epoch's record, its text included
 
     @contextmanager
     def kept(self, quiet: bool) -> Iterator[None]:
-        """Logs and display are open meanwhile."""
+        """Keep logs and display open during the block."""
         with Display(self._training.total_steps(), self._training.at.step, "step", quiet) as self._display:
             try:
                 self.open()
                 if self._logs:
-                    (self._training.path / DIVERGED).unlink(missing_ok=True)  # of a training that goes on now
+                    (self._training.path / DIVERGED).unlink(missing_ok=True)  # of a training that continues now
                 yield
             except Diverged as error:
                 self._diverged(error)
@@ -78,7 +78,7 @@ class Journal:
                 self.close()
 
     def open(self) -> None:
-        """The logs, cut back to where the training stands."""
+        """Open the logs, cut back to the training's position."""
         training = self._training
         if training.ranks.first:
             names = ("steps.jsonl", "epochs.jsonl", "samples.jsonl")[: 3 if training.config.training.texts else 2]
@@ -87,23 +87,23 @@ class Journal:
                 self._logs += (Log(training.path / name, key, last, self.marks.get(name)),)
 
     def close(self) -> None:
-        """Close the logs; checkpoints until ``open`` leave their marks as they are."""
+        """Close the logs; checkpoints until ``open`` keep their marks."""
         for log in self._logs:
             log.close()
         self._logs = ()
 
     def sync(self) -> None:
-        """Let the logs reach the disk, and mark where they end."""
+        """Flush the logs to the disk and mark their ends."""
         for log in self._logs:
             log.sync()
             self.marks[log.name] = log.mark
 
     def line(self, text: str) -> None:
-        """A line for people."""
+        """Print a line."""
         self._display.line(text)
 
     def step(self, update: Update, tokens: int) -> None:
-        """Record the update that has brought the training where it stands."""
+        """Record the last update."""
         if not self._training.ranks.first:
             return
         at = self._training.at
@@ -120,7 +120,7 @@ class Journal:
         self._display.show(at.step, f"epoch {at.epoch + 1} {figures(shown)}")
 
     def epoch(self, score: Score, improved: bool) -> str:
-        """Record the running epoch with its validation; its line for people."""
+        """Record the running epoch with its validation, and print its line."""
         at = self._training.at
         train_loss, speed = at.nats / max(at.tokens, 1), at.tokens / max(at.seconds, 1e-9)
         record = {
@@ -147,9 +147,9 @@ class Journal:
         return f"epoch {at.epoch + 1}: {figures(shown)} {clock(at.seconds)}"
 
     def text(self, improved: bool) -> None:
-        """Let the model that was validated write, and keep it: the same prompt and the same draws after every epoch.
+        """Let the validated model write a text, and record it: the same prompt and the same draws after every epoch.
 
-        The draws are of a generator of their own, and the carried state is not touched, so that no loss depends on it.
+        The draws come from a separate generator, and the carried state is not touched, so no loss depends on the text.
         """
         training = self._training
         if not (training.ranks.first and training.config.training.texts):
@@ -167,12 +167,12 @@ class Journal:
         self.latest |= {"prompt": record["prompt"], "text": sample.text}
 
     def _bits_per_byte(self, loss: float) -> float:
-        """Of the training text, from its mean loss in nats a token."""
+        """Bits per byte of the training text, from its mean loss in nats a token."""
         train = self._training.data.train
         return train.bits_per_byte(loss * len(train.ids))
 
     def _diverged(self, error: Diverged) -> None:
-        """Record what stopped being finite, and the norms before it."""
+        """Record the quantity that is not finite, and the norms before it."""
         training = self._training
         if training.ranks.first:
             record = {"step": training.at.step + 1, "epoch": training.at.epoch + 1, "what": error.what, "advice": error.advice}
@@ -181,7 +181,7 @@ class Journal:
 
 
 def save(training: "Training", best: bool) -> None:
-    """A checkpoint of where the training stands; each of several ranks gives its part of the carried state."""
+    """Save a checkpoint of the training; each of several ranks contributes its part of the carried state."""
     training.journal.sync()
     training.ranks.check_same(training.model)
     state = {f"carried.{i}": t for i, t in enumerate(training.ranks.whole(flatten(training.state)))}
@@ -205,7 +205,7 @@ def save(training: "Training", best: bool) -> None:
 
 
 def restore(training: "Training", saved: checkpoint.Checkpoint) -> None:
-    """Let the training stand where a checkpoint stood."""
+    """Return the training to a checkpoint."""
     if average := training.step.average:
         runs.load_weights(average.model, saved, training.path)
         saved = replace(saved, groups=saved.groups | {"model": saved.groups["moving"]})

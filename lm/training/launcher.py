@@ -1,7 +1,7 @@
-"""``lm train --processes N``: torch's launcher starts the N processes of one training on this machine, and ends them together.
+"""``lm train --processes N``: torch's launcher starts the N processes of one training on this machine and ends them together.
 
-Each is this command line once more, with its rank in its environment (``base/launched.py``). Across machines torchrun does
-the same; it ends a failure with a traceback and exit code 1, where this gives the program's sentence and exit code alone.
+Each runs this command line with its rank in its environment (``base/launched.py``). Across machines torchrun does the same; it
+ends a failure with a traceback and exit code 1, while this module returns only the program's sentence and exit code.
 """
 
 import logging
@@ -15,10 +15,17 @@ from recurrent_lm.lm.base.errors import InputError
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:
-    """Run ``lm`` with ``arguments`` in so many processes to their end; the exit code, 128 + n where signal n ended them.
+    """Run ``lm`` in several processes.
+
+    Args:
+        processes: how many.
+        arguments: the command line.
+
+    Returns:
+        The exit code; 128 + n if signal n ended them.
 
     Raises:
-        InputError: where they cannot be started.
+        InputError: if they cannot be started.
     """
     os.environ.update(environment(dict(os.environ)))
     os.environ.setdefault("LOGLEVEL", "CRITICAL")  # of some of torch's elastic, read when that is loaded

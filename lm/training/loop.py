@@ -1,8 +1,8 @@
 """Training: truncated backpropagation through time with carried state, as one readable loop.
 
-Each update (``step.py``) reads one [k, L] batch, goes on from the state that the batch before it left, and sends gradients
-back through these L steps only. Everything that the next update depends on is in ``Position``, the model, the optimizer, the
-carried state and torch's random state; a checkpoint (``journal.py``) holds exactly these.
+Each update (``step.py``) reads one [k, L] batch, continues from the state of the batch before it, and backpropagates through
+these L steps only. The next update depends on ``Position``, the model, the optimizer, the carried state and torch's random
+state; a checkpoint (``journal.py``) holds exactly these.
 """
 
 import json
@@ -41,10 +41,10 @@ from recurrent_lm.lm.training.step import Step, Update
 
 
 class Training:
-    """One training of one model; ``run`` ends it, or saves it and raises ``Stopped`` or ``Diverged``.
+    """One training of one model; ``run`` finishes it, or saves it and raises ``Stopped`` or ``Diverged``.
 
     Args:
-        why: the reason for the precision, for people to read.
+        why: the reason for the precision, for people.
     """
 
     def __init__(self, config: RunConfig, data: Data, path: Path, model: LanguageModel, why: str = "") -> None:
@@ -52,7 +52,7 @@ class Training:
         self.device = torch.device(config.machine.device)
         self.model = model.to(self.device)
         self.step = Step(self.model, config)
-        self.graph: Graph | None = None  # which makes the updates then
+        self.graph: Graph | None = None  # if there is one, it makes the updates
         self.batches = Batches(data.train.ids, config.batches.rows, config.batches.bptt)
         self.at = Position(lr=config.training.lr)
         self.state: State = self.model.zero_state(config.batches.rows)
@@ -60,25 +60,33 @@ class Training:
         self.journal = Journal(self)
         self.rollback = Rollback(self)
         self.fingerprint = data.fingerprint()
-        self.files: dict[str, str] = {}  # {name: SHA-256} of what was written when the run was begun
-        self.notes: list[str] = []  # what whoever began or resumed it should know
+        self.files: dict[str, str] = {}  # {name: SHA-256} of the files written when the run was begun
+        self.notes: list[str] = []  # messages for the user who began or resumed it
         self.lock: BaseFileLock | None = None  # on the run folder, until ``run`` has ended
         self.signum = 0
         self.concluding = False
 
     @property
     def ranks(self) -> Alone:
-        """With several processes, those that have the other rows."""
+        """The processes that share the rows."""
         return self.step.ranks
 
     # -- the loop ---------------------------------------------------------------------------------------------------
 
     def run(self, quiet: bool = False, each_epoch: "Callable[[Training], None] | None" = None) -> dict[str, Score]:
-        """Train until the settings say so; the best model's scores on the validation and the test split.
+        """Train until the settings' limits.
 
         Args:
-            each_epoch: called before the first update and after each epoch's validation. It must leave the model, the
-                carried state and torch's random numbers as they are.
+            quiet: print nothing.
+            each_epoch: called before the first update and after each epoch's validation. It must not change the model, the
+                carried state or torch's random numbers.
+
+        Returns:
+            The best model's scores on the validation and the test split.
+
+        Raises:
+            Stopped: after a signal, saved.
+            Diverged: if a loss or gradient is not finite.
         """
         try:
             with self.signals():
@@ -103,12 +111,12 @@ class Training:
                 self.train_epoch()
                 self.validate()
             except Diverged as error:
-                self.rollback.after(error)  # raises it again where there is no way back
+                self.rollback.after(error)  # raises it again if there is no good checkpoint
                 continue
             each_epoch(self)
 
     def train_epoch(self) -> None:
-        """The rest of the running epoch."""
+        """Make the remaining updates of the running epoch."""
         at, config = self.at, self.config
         if at.batch == 0 and config.batches.state != "never":
             self.state = self.ranks.part(self.model.zero_state(config.batches.rows))
@@ -131,13 +139,13 @@ class Training:
                 self.save()
 
     def _updates(self) -> Iterator[tuple[Batch, Update]]:
-        """One update after the other, each with its batch."""
+        """Make one update after the other, each with its batch."""
         while self.at.batch < len(self.batches) and not self.out_of_steps():
             batch = self.batches[self.at.batch]
             yield batch, self.update(batch)
 
     def update(self, batch: Batch) -> Update:
-        """One update, looked at before the weights move; its figures."""
+        """Make one update, checked before the weights move; returns its figures."""
         mine = batch.part(self.ranks.rows(self.config.batches.rows))
         inputs = torch.from_numpy(mine.inputs).to(self.device, torch.long)
         targets = torch.from_numpy(mine.targets).to(self.device)
@@ -148,10 +156,10 @@ class Training:
         return Update(float(figures.loss), float(figures.norm), bool(figures.clipped))
 
     def judge(self, loss: float, norm: float, counts: Sequence[float] | None = None) -> None:
-        """Raise ``Diverged`` at what is no loss or no gradient; otherwise remember the norm.
+        """Raise ``Diverged`` for a loss or norm that is not finite; otherwise remember the norm.
 
         Args:
-            counts: how many elements of each parameter's gradient are not finite, where that gradient is gone already.
+            counts: non-finite elements of each parameter's gradient, if the gradient is gone already.
         """
         if not loss < EXPLODED:
             raise self.diverged("loss", loss)
@@ -160,7 +168,7 @@ class Training:
         self.recent.append(norm)
 
     def validate(self) -> None:
-        """Score the validation split, move the learning rate, keep the best, and begin the next epoch."""
+        """Score the validation split, update the learning rate, keep the best model, and begin the next epoch."""
         at, training = self.at, self.config.training
         score = self.score("valid", training.valid_rows)
         if not score.loss < EXPLODED:
@@ -180,7 +188,7 @@ class Training:
             self.journal.line(f"  {' '.join((training.sample + self.journal.latest.get('text', '')).split())}")
 
     def conclude(self) -> dict[str, Score]:
-        """Score the best model on both held-out splits and store the result."""
+        """Score the best model on both held-out splits, store the result and return it."""
         self.concluding = True
         if self.ranks.first:
             runs.load_weights(self.scored, checkpoint.load(self.path, "best"), self.path)
@@ -190,18 +198,18 @@ class Training:
         if self.at.rollbacks:
             result["rollbacks"] = self.at.rollbacks
         if self.files:
-            result["config"] = self.files["config.toml"]  # which tells it from another run's result
+            result["config"] = self.files["config.toml"]  # distinguishes it from another run's result
         if self.ranks.first:
             write_atomic(self.path / "result.json", json.dumps(sealed(result), indent=1).encode())
         return scores
 
     @property
     def scored(self) -> LanguageModel:
-        """The model that is validated and kept: the average of the weights where there is one, from the first update on."""
+        """The model that is validated and kept: the average of the weights if there is one."""
         return self.step.average.model if self.step.average and self.at.step else self.model
 
     def score(self, split: str, rows: int = 1) -> Score:
-        """The scored model's loss on a split, by the first rank; a signal in between stops the training."""
+        """The scored model's loss on a split, computed by the first rank; a signal meanwhile stops the training."""
         resets, backend = self.config.batches.state == "document", self.config.machine.backend
         stream = getattr(self.data, split)
 
@@ -213,35 +221,36 @@ class Training:
     # -- when it ends, and what is kept -----------------------------------------------------------------------------
 
     def finished(self) -> bool:
-        """No epochs, no steps, or no patience left."""
+        """Whether the limit of epochs, updates or patience is reached."""
         training = self.config.training
         stalled = training.patience and self.at.stalled >= training.patience
         over = self.out_of_steps() and self.at.epoch > 0 and self.at.batch == 0
         return self.at.epoch >= training.epochs or over or bool(stalled)
 
     def out_of_steps(self) -> bool:
+        """Whether the limit of updates is reached."""
         return 0 < self.config.training.max_steps <= self.at.step
 
     def total_steps(self) -> int:
-        """Updates if nothing ends the training early."""
+        """Updates of the whole training unless it ends early."""
         steps = self.config.training.epochs * len(self.batches)
         return min(steps, self.config.training.max_steps or steps)
 
     def save(self, best: bool = False) -> None:
-        """Store everything that the next update depends on."""
+        """Save everything that the next update depends on."""
         if not all(bool(p.isfinite().all()) for p in self.model.parameters()):
             raise self.diverged("weights", math.nan)
         journal.save(self, best)
 
     def restore(self, saved: checkpoint.Checkpoint) -> None:
-        """Stand where a checkpoint stood."""
+        """Return to a checkpoint."""
         journal.restore(self, saved)
-        self.graph = None  # it knows the optimizer's former tensors
+        self.graph = None  # it holds the optimizer's former tensors
 
     # -- how it may end early ---------------------------------------------------------------------------------------
 
     def signals(self) -> AbstractContextManager[None]:
-        """Let SIGINT and SIGTERM be noticed after the running update instead of in its middle."""
+        """Note SIGINT and SIGTERM in the block and react after the running update."""
 
         def note(signum: int, frame: FrameType | None) -> None:
             self.signum = signum
@@ -253,7 +262,9 @@ class Training:
             self._stop()
 
     def _stop(self) -> None:
-        """Save and leave. In the middle of a validation ``batch`` is at the epoch's end, so a resume validates again."""
+        """Save and raise ``Stopped``. During a validation ``batch`` is at the epoch's end, so that a resumed run validates
+        again.
+        """
         if not self.concluding:  # then the model holds the best weights, and everything is saved already
             self.save()
         raise Stopped(self.ranks.agreed(self.signum), f"stopped after step {self.at.step}, all saved; {self._go_on()}")
@@ -261,17 +272,17 @@ class Training:
     def _go_on(self) -> str:
         return f"go on with: {shlex.join(['lm', 'resume', str(self.path)])}"
 
-    def diverged(self, what: str, value: float, counts: Sequence[float] | None = None) -> Diverged:
-        """The error of a number that is not finite, with its place and what may help."""
+    def diverged(self, quantity: str, value: float, counts: Sequence[float] | None = None) -> Diverged:
+        """The error for a quantity that is not finite, with its step and advice."""
         at = self.at
-        bad = first_not_finite(self.model, counts) if what == "gradient" else None
+        bad = first_not_finite(self.model, counts) if quantity == "gradient" else None
         where = f"; {bad[1]:,} of the {bad[2]:,} elements of {bad[0]} are inf or nan" if bad else ""
         return Diverged(
-            f"the {what} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1}{where})",
-            f"{advice(self.config, what, at.step, at.lr, self.recent)}. The last good checkpoint in {self.path} is intact",
+            f"the {quantity} became {value:.4g} at step {at.step + 1} (epoch {at.epoch + 1}{where})",
+            f"{advice(self.config, quantity, at.step, at.lr, self.recent)}. The last good checkpoint in {self.path} is intact",
         )
 
 
 def _counted(batch: Batch) -> int:
-    """Targets that count."""
+    """The number of targets that count."""
     return int((batch.targets >= 0).sum())

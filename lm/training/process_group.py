@@ -1,8 +1,8 @@
-"""How the processes that torch's launcher has started begin one training together, and speak with one voice.
+"""Several processes of torch's launcher begin one training together and print each message once.
 
-The first process does what one process does, and sends its settings, streams and first checkpoint to the others, which read
-no file. What ends them all is said once: whoever comes first claims the right to speak in the store that torchrun keeps, and
-the others end when it is said.
+The first process works as a single process does and sends its settings, streams and first checkpoint to the others, which read
+no file. An error that ends all is printed once: the first process to claim it in torchrun's store prints it, and the others end
+afterwards.
 """
 
 import os
@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.training.loop import Training
 
 LEAD, SPEAKER, SAID, HERE, MET = "lm/lead", "lm/speaker", "lm/said", "lm/here", "lm/met"  # keys in the store
-GRACE = 2.0  # seconds in which the first process may say what all know
+GRACE = 2.0  # seconds for the first process to print an error that all have
 PATIENCE = 10.0  # seconds to wait for the sentence of another process
 _current: Alone = ALONE
 
 
 def current() -> Alone:
-    """The ranks that this process has joined."""
+    """The ranks that this process belongs to."""
     return _current
 
 
 def join() -> Alone:
-    """Meet the other processes, where torchrun has started several.
+    """Meet the other processes, if torchrun has started several.
 
     Raises:
-        InputError: where they cannot meet.
+        InputError: if they cannot meet.
     """
     global _current
     rank, size = place()
@@ -70,17 +70,25 @@ def join() -> Alone:
 
 
 def _all_at(key: str, store: TCPStore, size: int) -> None:
-    """Wait until all processes have come here; in Python, so that a signal can end it."""
+    """Wait until all processes are here; in Python, so that a signal can interrupt it."""
     store.add(key, 1)
     end = time.monotonic() + TIMEOUT.total_seconds()
-    while (there := store.add(key, 0)) < size:
+    while (present := store.add(key, 0)) < size:
         if time.monotonic() > end:
-            raise InputError(f"only {there} of {size} processes have come; start the others, or fewer")
+            raise InputError(f"only {present} of {size} processes have joined; start the others, or fewer")
         time.sleep(0.02)
 
 
 def check(config: RunConfig, size: int = 0) -> None:
-    """Refuse what several processes, those that this one has joined or ``size``, cannot do together."""
+    """Refuse settings that several processes cannot run.
+
+    Args:
+        config: the run's settings.
+        size: the number of processes; 0 for those that this one has joined.
+
+    Raises:
+        InputError: names the setting that prevents it.
+    """
     size, rows, device = size or _current.size, config.batches.rows, config.machine.device
     if rows % size:
         raise InputError(
@@ -90,14 +98,14 @@ def check(config: RunConfig, size: int = 0) -> None:
     if size > 1 and ":" in device:
         raise InputError(f"--device {device} is one GPU, and there are {size} processes; with cuda each takes the next one")
     if size > 1 and (wish := config.training.on_divergence) != "stop":
-        raise InputError(f"--on-divergence {wish} goes with one process only; with several say stop")
+        raise InputError(f"--on-divergence {wish} works with one process only; with several, use stop")
 
 
 def lead(training: "Training") -> None:
-    """Let the others take over a training that stands at its last checkpoint; from here on each has its own rows.
+    """Send a training at its last checkpoint to the other processes; from here on each has its own rows.
 
     Raises:
-        InputError: where one of them cannot.
+        InputError: if one of them cannot build it.
     """
     ranks = _current
     if not isinstance(ranks, Ranks):
@@ -112,10 +120,10 @@ def lead(training: "Training") -> None:
 
 
 def follow(assemble: "Callable[[RunConfig, Data, Path, str], Training]") -> "Training":
-    """The training that the first process sends, on this one.
+    """Build the training that the first process sends.
 
     Raises:
-        InputError: the first error of any process in making it.
+        InputError: the first error of any process.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # as SIGTERM: until there is a training, a signal ends the process at once
     ranks = join()
@@ -144,15 +152,15 @@ def _take_device(config: RunConfig) -> None:
         local, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
         if local >= count:
             raise InputError(
-                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or say --device cpu"
+                f"this machine has {count} CUDA devices for {local + 1} processes or more; start {count}, or use --device cpu"
             )
         torch.cuda.set_device(local)
 
 
 def _settle(ranks: Ranks, error: str) -> None:
-    """The same error on all ranks, if any has one."""
-    if found := next(filter(None, ranks.collect(error)), ""):
-        raise InputError(found)
+    """Raise the same error on all ranks, if any has one."""
+    if message := next(filter(None, ranks.collect(error)), ""):
+        raise InputError(message)
 
 
 def _divide(training: "Training", ranks: Ranks) -> None:
@@ -164,29 +172,29 @@ def _divide(training: "Training", ranks: Ranks) -> None:
 
 @contextmanager
 def one_voice(sentence: Callable[[Exception], tuple[str, int] | None]) -> Iterator[None]:
-    """Say once what ends all processes, and end with its exit code; with one process nothing is done here.
+    """Print an error that ends all processes once, and end with its exit code; does nothing with one process.
 
     Args:
-        sentence: what to say of an error and its exit code; None for an error that is none of the user's.
+        sentence: returns an error's message and exit code; None for a program's fault.
     """
     try:
         yield
     except Exception as error:
-        said = sentence(error)
-        if not isinstance(_current, Ranks) or not said:
+        ending = sentence(error)
+        if not isinstance(_current, Ranks) or not ending:
             raise
         for number in (signal.SIGINT, signal.SIGTERM):  # torchrun ends the survivors with SIGTERM
             signal.signal(number, signal.SIG_IGN)
         if isinstance(error, (Stopped, Diverged)):  # as on all ranks: the first one's words come after its last line
             _wait_until_said(_current, 0.0 if _current.first else GRACE)
-        _say(_current, *said)
+        _say(_current, *ending)
         sys.stdout.flush()
-        os._exit(said[1])  # at once, as nothing is left to do: the old handlers would let a signal change the exit code
+        os._exit(ending[1])  # exit at once: with the old handlers restored, a signal could change the exit code
 
 
 def _wait_until_said(ranks: Ranks, seconds: float) -> None:
     end = time.monotonic() + seconds
-    with suppress(RuntimeError):  # nobody can be asked any more
+    with suppress(RuntimeError):  # the store cannot be asked any more
         while time.monotonic() < end and not ranks.store.check([SAID]):
             time.sleep(0.02)
 
@@ -198,12 +206,12 @@ def _say(ranks: Ranks, message: str, code: int) -> None:
             _wait_until_said(ranks, PATIENCE)
             return
     except RuntimeError:
-        pass  # the store was kept by the process that ended, and nobody can be asked
+        pass  # the process that kept the store has ended
     print(f"lm: {message}", file=sys.stderr, flush=True)
     with suppress(RuntimeError):
         ranks.store.set(SAID, str(code))
 
 
 def wait_for_the_first() -> None:
-    """For a process that finds the command line wrong: the first one says so, and torchrun then ends this one."""
+    """Wait until torchrun ends this process: the command line is wrong, and the first process reports that."""
     time.sleep(PATIENCE)

@@ -1,15 +1,15 @@
-"""One training on several processes: the k rows of a batch are divided over them, everything else is the same in each.
+"""One training on several processes, which divide the k rows of a batch and are equal in everything else.
 
-Each process (rank) reads its k / N rows and carries their state. A step moves one buffer of 4 (P + 4) bytes, P being the
-number of parameters: a rank's part of the mean loss's gradient, the sum of its losses, the number of its tokens, and
-whether SIGINT or SIGTERM has arrived. A ring sends and receives 2 (N - 1) / N of that at each rank. After it every rank holds
-the same mean gradient over the tokens of the whole batch, clips it by its own norm and makes the same update; so the weights
-stay the same bit by bit, which is checked at each checkpoint. All ranks draw the dropout masks of all rows and use their own,
-so neither losses nor checkpoints depend on N but for the order of float32 sums.
+Each process (rank) reads its k / N rows and carries their state. An update exchanges one buffer of 4 (P + 4) bytes, P being the
+number of parameters: a rank's part of the mean loss's gradient, the sum of its losses, the number of its tokens, and whether
+SIGINT or SIGTERM has arrived. A ring sends and receives 2 (N - 1) / N of that at each rank. Afterwards every rank has the same
+mean gradient over the tokens of the whole batch, clips it by its own norm and makes the same update; the weights stay equal bit
+by bit, which is checked at each checkpoint. All ranks draw the dropout masks of all rows and use their own, so losses and
+checkpoints depend on N only through the order of float32 sums.
 
-The first rank alone prepares the text, makes the run folder, validates, logs and writes; its checkpoints are those of one
-process. Gradients travel by NCCL between GPUs, all else by gloo on the CPU. On GPUs this has never run: there a rank that waits
-for one that has ended is expected to be ended by torchrun after 30 seconds, without a sentence of its own.
+Only the first rank prepares the text, makes the run folder, validates, logs and writes; its checkpoints are those of one
+process. Gradients travel by NCCL between GPUs, everything else by gloo on the CPU. This has never run on GPUs: there torchrun
+is expected to end a rank that waits for a dead one after 30 seconds, without a sentence.
 """
 
 import time
@@ -30,17 +30,17 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.model import State
 
 T = TypeVar("T")
-TIMEOUT = timedelta(minutes=10)  # for a machine that is gone without a word; a process that ended is noticed at once
-BEAT = 1.0  # seconds between two words of the first rank to those that wait, however long its work takes
+TIMEOUT = timedelta(minutes=10)  # for a machine that does not answer; a process that ended is noticed at once
+BEAT = 1.0  # seconds between the first rank's messages to the waiting ones, however long its work takes
 SIGNALS = (2, 15)  # SIGINT, SIGTERM
 
 
 class Lost(InputError):
-    """Another process of this training has ended, or does not answer any more."""
+    """Another process of this training has ended or does not answer."""
 
 
 class Alone:
-    """One process: each exchange gives back what went in. ``Ranks`` is the same for several."""
+    """A single process: each exchange returns its input. ``Ranks`` is the same for several."""
 
     rank, size = 0, 1
     reduction = "mean"  # of the loss that ``reduce`` takes
@@ -51,7 +51,7 @@ class Alone:
         return self.rank == 0
 
     def rows(self, k: int) -> slice:
-        """Which of k rows are this rank's."""
+        """This rank's part of the k rows."""
         return slice(None)
 
     def part(self, state: "State") -> "State":
@@ -59,34 +59,34 @@ class Alone:
         return state
 
     def whole(self, tensors: "list[Tensor]") -> "list[Tensor]":
-        """The carried state of all k rows, from that of this rank's: [1, k / N, H] tensors to [1, k, H]."""
+        """The carried state of all k rows, from this rank's: [1, k / N, H] tensors to [1, k, H]."""
         return tensors
 
     def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
-        """What a rank's loss counts for in the mean over the ``whole`` batch's tokens, for its backward pass."""
+        """The factor of a rank's loss in its backward pass, for the mean over the tokens of the ``whole`` batch."""
         return None
 
     def reduce(self, model: "nn.Module", loss: "Tensor", targets: "Tensor", signum: int) -> "Tensor":
-        """Make each gradient that of the mean loss over the tokens of all ranks, and give that loss, a scalar.
+        """Replace each gradient by that of the mean loss over the tokens of all ranks, and return that loss, a scalar.
 
-        Several ranks read the sums at once, and with them a signal that one of them has got.
+        With several ranks this also exchanges signals.
         """
         return loss
 
     def agree(self, signum: int) -> int:
-        """The signal that some rank has got, or 0; the same on all ranks. Each rank gives its own."""
+        """The signal that any rank has received, or 0; equal on all ranks."""
         return signum
 
     def agreed(self, signum: int) -> int:
-        """What the last ``reduce`` or ``agree`` found, with no exchange."""
+        """The result of the last ``reduce`` or ``agree``, without an exchange."""
         return signum
 
     def by_first(self, work: Callable[[Callable[[], None]], T], between: Callable[[], None]) -> T:
-        """What ``work`` gives, done by the first rank alone; ``between``, which it calls now and then, may raise to stop."""
+        """The result of ``work`` on the first rank; it calls ``between`` now and then, which may raise to stop."""
         return work(between)
 
     def check_same(self, model: "nn.Module") -> None:
-        """Refuse to go on where the weights are not the same bits on all ranks."""
+        """Refuse to continue if the weights differ between ranks in any bit."""
 
 
 ALONE = Alone()
@@ -119,7 +119,7 @@ class Ranks(Alone):
         return gathered
 
     def upstream(self, loss: "Tensor", whole: int) -> "Tensor | None":
-        return torch.full_like(loss, 1 / whole)  # before the gradients are made: sums over all tokens overflow first
+        return torch.full_like(loss, 1 / whole)  # before the backward pass: gradients of sums over all tokens overflow earlier
 
     def reduce(self, model: "nn.Module", loss: "Tensor", targets: "Tensor", signum: int) -> "Tensor":
         parameters = [p for p in model.parameters() if p.grad is not None]
@@ -168,21 +168,21 @@ class Ranks(Alone):
     def check_same(self, model: "nn.Module") -> None:
         bits = [int(p.detach().view(torch.int32).sum(dtype=torch.int64)) for p in model.parameters()]
         sums = self.collect(bits)
-        if other := [rank for rank, found in enumerate(sums) if found != sums[0]]:
+        if other := [rank for rank, checksum in enumerate(sums) if checksum != sums[0]]:
             raise InputError(
                 f"rank {other[0]} no longer has the same weights as rank 0; the last checkpoint is intact. Train on machines "
                 "with the same processors and the same versions of everything"
             )
 
     def send(self, thing: T | None) -> T:
-        """What the first rank gives, on every rank."""
+        """The first rank's value, on every rank."""
 
         box: list[Any] = [thing]
         self._exchange(dist.broadcast_object_list, box, src=0, device=torch.device("cpu"))
         return box[0]
 
     def collect(self, thing: T) -> list[T]:
-        """What each rank gives, on every rank."""
+        """Each rank's value, on every rank."""
 
         box: list[Any] = [None] * self.size
         self._exchange(dist.all_gather_object, box, thing)

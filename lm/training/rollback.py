@@ -1,13 +1,12 @@
-"""Divergence undone: back to the last good checkpoint, and on from there with half the learning rate.
+"""Undoes a divergence: returns to the last good checkpoint and continues with half the learning rate.
 
-A checkpoint is good once an update has gone well from it: its loss was no worse than that of guessing, log |V| nats a
-token and one more, and its gradient was finite. ``good.json`` names it. Weights that are finite but spoilt already, so that
-the next loss explodes at whatever rate, are therefore never gone back to. The first checkpoint needs a finite update only.
+A checkpoint is good once the update after it had a finite gradient and a loss of at most log |V| + 1 nats a token, one more
+than guessing. ``good.json`` names it. Weights that are finite but already spoilt, so that the next loss explodes at any rate,
+are therefore never returned to. The first checkpoint needs a finite update only.
 
-What the update depends on is restored, the random state included, so a rollback repeats bit for bit where the run does. The
-steps that it takes back leave the logs; ``rollbacks.jsonl`` keeps a record of them. The checkpoint that is gone back to is
-stored again with its new rate before the logs are cut, so a run that is killed in between goes on from before the rollback or
-after it.
+Everything that the update depends on is restored, random state included, so a rollback repeats bit for bit where the run does.
+The undone steps leave the logs; ``rollbacks.jsonl`` records them. The checkpoint is stored again with its new rate before the
+logs are cut, so a run that is killed in between continues from before the rollback or after it.
 """
 
 import math
@@ -25,27 +24,26 @@ RECORD = "rollbacks.jsonl"
 
 
 class Rollback:
-    """What a training does about divergence, if its settings say rollback; otherwise nothing."""
+    """Reacts to divergence as the settings say: roll back, or do nothing."""
 
     def __init__(self, training: "Training") -> None:
         self._training = training
         self._on = training.config.training.on_divergence == "rollback"
 
     def updated(self, loss: float) -> None:
-        """An update with a finite loss and gradient was made from where the training still stands."""
+        """Note an update with a finite loss and gradient."""
         training, at = self._training, self._training.at
-        # Where every run has its checkpoint; one that was stopped has another, which must make no difference.
+        # Every run has a checkpoint here; a run that was stopped has more of them, which must make no difference.
         stored = at.batch == 0 or at.step % training.config.training.checkpoint_every == 0
         guessing = math.log(training.data.tokenizer.size)
         if self._on and stored and (loss <= guessing + 1 or not (training.path / "good.json").exists()):
             checkpoint.keep_as_good(training.path)
 
     def after(self, error: Diverged) -> None:
-        """Stand at the last good checkpoint, with half its rate, and half again for each time that it was gone back to.
+        """Return to the last good checkpoint with half of its rate, and half again for each earlier return to it.
 
         Raises:
-            Diverged: the error itself, where the settings say stop, where no update has gone well yet, and after ``MOST``
-                rollbacks.
+            Diverged: the error itself, if the settings say stop, no update has been good yet, or ``MOST`` rollbacks were made.
         """
         training, at = self._training, self._training.at
         if not self._on:
@@ -65,7 +63,7 @@ class Rollback:
         log.close()
         training.journal.close()  # so that the marks of the good checkpoint are stored
         training.restore(good)
-        # A model that validated better stays the best one, also where the steps to it are taken back.
+        # A model that validated better stays the best one, even if the steps to it are undone.
         training.at.best_loss, training.at.best_epoch = at.best_loss, at.best_epoch
         training.at.lr, training.at.rollbacks = lr, count
         training.journal.marks[RECORD] = log.mark

@@ -1,4 +1,4 @@
-"""A training put together: from settings to a new run folder, or from a run folder back to where it stood."""
+"""Builds a training: from settings into a new run folder, or from a run folder at its last checkpoint."""
 
 import json
 import shlex
@@ -85,7 +85,7 @@ def new_training(
     files = {"config.toml": config.to_toml(), "tokens.json": json.dumps(data.tokenizer.to_json())}
     files["about.json"] = json.dumps(about, indent=1)
     training.notes = advice.of_data(data, config.tokens)
-    with training.signals():  # noted, so that the folder is there with a checkpoint, or not at all
+    with training.signals():  # signals wait, so the folder exists with a checkpoint, or not at all
         _begin(training, path, files)
         begun(training.path)
     return training
@@ -144,7 +144,12 @@ def begin(
     given: Collection[str] | None,
     begun: Callable[[Path], object] = lambda folder: None,
 ) -> Training:
-    """``new_training`` with settings that suit little text in place of those that are not ``given``; None leaves all."""
+    """``new_training``, with settings that suit little text instead of the defaults.
+
+    Args:
+        config, path, begun: as in ``new_training``.
+        given: names of settings that the user chose, which stay; None keeps all settings.
+    """
     config, sentence = (config, "") if given is None else suited(config, given)
     training = new_training(config, path, begun)
     if sentence:
@@ -153,12 +158,16 @@ def begin(
 
 
 def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
-    """Settings that suit little text in place of the defaults, and a sentence that says so; "" where nothing changes.
+    """Settings that suit little text instead of the defaults, and a sentence on them.
 
-    They were chosen for words (docs/little-text.md), and on the corpora that have names there is more text.
+    They were chosen for words (docs/little-text.md); the corpora that have names are larger.
 
     Args:
-        given: names of settings that somebody chose, which stay.
+        config: all settings of the run.
+        given: names of settings that the user chose, which stay.
+
+    Returns:
+        The settings, and the sentence; "" if nothing changes.
     """
     if config.tokens.kind != "word" or config.training.init_from or config.corpus.source in corpora.NAMES:
         return config, ""
@@ -174,7 +183,7 @@ def suited(config: RunConfig, given: Collection[str]) -> tuple[RunConfig, str]:
 
 
 def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None:
-    """Make the run folder, claim it, and write its files and the first checkpoint; an error takes all of it away again."""
+    """Create and lock the run folder, and write its files and the first checkpoint; an error removes all of it again."""
     was_there = path is not None and path.exists()
     config = training.config
     folder = runs.create(path, f"{training.data.corpus.name}-{config.tokens.kind}-{config.model.cell}")
@@ -200,14 +209,19 @@ def _begin(training: Training, path: Path | None, files: dict[str, str]) -> None
 
 
 def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Training:
-    """A training where its last checkpoint left it, on its own device or another.
+    """Continue a training from its last checkpoint.
 
     Args:
-        corpus: where its text is now, if it was moved; the run remembers it.
-        limits: new ``epochs``, ``max_steps`` or ``patience``. With them a finished run goes on, too; the run remembers them.
+        path: the run folder.
+        device: another device than before; "" keeps it.
+        corpus: where the text is now, if it was moved; the run remembers it.
+        limits: new ``epochs``, ``max_steps`` or ``patience``, with which a finished run continues, too; the run remembers them.
+
+    Returns:
+        The training at that checkpoint.
 
     Raises:
-        InputError: when it is finished, damaged, or being trained by somebody else; nothing is changed then.
+        InputError: if it is finished, damaged, or being trained by another process; nothing is changed then.
     """
     config, tokenizer = runs.read_settings(path)
     if (path / "result.json").exists() and not limits:
@@ -242,13 +256,13 @@ def resume(path: Path, device: str = "", corpus: str = "", **limits: int) -> Tra
 
 
 def _prolong(training: Training, limits: dict[str, int]) -> None:
-    """Let new limits take effect: a patience that has run out begins anew, everything else goes on.
+    """Apply new limits: a patience that has run out starts again, everything else continues.
 
-    No schedule knows how long the training will be: each follows the epochs done and the validation loss. So the learning
-    rate goes on from where it stands, as it would have in a longer training.
+    No schedule depends on the length of the training: each follows the finished epochs and the validation loss. The learning
+    rate therefore continues as it would have in a longer training.
 
     Raises:
-        InputError: where the limits leave nothing to train.
+        InputError: if the limits leave nothing to train.
     """
     at, path, wished = training.at, training.path, training.config.training
     if at.epoch >= wished.epochs:
@@ -260,14 +274,14 @@ def _prolong(training: Training, limits: dict[str, int]) -> None:
     rate = f"the learning rate is {at.lr:.3g}, where the schedule {wished.schedule} has brought it"
     training.notes.append(f"{path} goes on after {at.epoch} epochs and {at.step} updates; {rate}")
     if wished.patience and at.stalled >= wished.patience:
-        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience begins anew")
+        training.notes.append(f"{at.stalled} epochs without a better validation loss have ended it; patience starts again")
         at.stalled = 0
 
 
 def _remember(training: Training, config: RunConfig) -> None:
-    """Store changed settings and the checkpoint that counts on them.
+    """Store changed settings, then the checkpoint that refers to them.
 
-    In this order a crash leaves a run that is finished as before, or one that goes on with the new settings.
+    In this order a crash leaves a run that is finished as before, or one that continues with the new settings.
     """
     text = config.to_toml().encode()
     write_atomic(training.path / "config.toml", text)
@@ -277,7 +291,7 @@ def _remember(training: Training, config: RunConfig) -> None:
 
 
 def follow() -> Training:
-    """The training that the first of several processes has begun or resumed, on this one."""
+    """On another process than the first: build the training that the first process has begun or resumed."""
     return processes.follow(_assemble)
 
 
@@ -297,16 +311,16 @@ def _restored(config: RunConfig, tokenizer: Tokenizer, path: Path, place: str) -
     try:
         training.restore(saved)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the checkpoint of {path} cannot be resumed from ({error}); restore it from a copy") from None
+        raise InputError(f"the checkpoint of {path} cannot be resumed ({error}); restore it from a copy") from None
     training.notes = [*runs.edited(path, saved.meta), *_check_logs(training), *_check_best(path)]
     return training
 
 
 def _check_best(path: Path) -> list[str]:
-    """A sentence where the best checkpoint is damaged: a training can go on from its last one, but not end without a best.
+    """A sentence if the best checkpoint is damaged: a training can continue from its last one, but needs a best one at the end.
 
     Raises:
-        InputError: where no checkpoint can take its place.
+        InputError: if no checkpoint can replace it.
     """
     if (path / "best.json").is_dir():
         raise InputError(f"{path / 'best.json'} is a folder, where the best checkpoint's pointer should be; remove it")
@@ -318,39 +332,47 @@ def _check_best(path: Path) -> list[str]:
 
 
 def _check_logs(training: Training) -> list[str]:
-    """Refuse logs that are damaged; sentences on those that are gone, whose record begins anew."""
-    said = []
+    """Refuse damaged logs; returns sentences on missing ones, which start again."""
+    notes = []
     for name, mark in list(training.journal.marks.items()):
         file = training.path / name
         if not file.exists() and mark["bytes"]:
-            said.append(f"{file} is gone, so it holds no record of what was trained before step {training.at.step + 1}")
+            notes.append(f"{file} is gone, so it holds no record of what was trained before step {training.at.step + 1}")
             del training.journal.marks[name]
         elif file.exists():
             logs.check(file, mark)
-    return said
+    return notes
 
 
 def _checked_result(file: Path) -> dict[str, Any]:
     try:
         return unseal(file.read_bytes())
     except (ValueError, OSError) as error:
-        what = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"{file} is damaged ({what}); remove it, and lm resume scores the finished model again") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"{file} is damaged ({reason}); remove it, and lm resume scores the finished model again") from None
 
 
 def _assemble(config: RunConfig, data: Data, path: Path, why: str) -> Training:
-    """Model and optimizer, or a sentence where memory does not suffice for them."""
+    """Build model and optimizer; an allocation that fails becomes an ``InputError``."""
     with resources.enough_memory(config, data.tokenizer.size, len(data.train.ids)):
         model = LanguageModel(data.tokenizer.size, config.model, config.machine.backend)
         return Training(config, data, path, model, why)
 
 
 def inherit(config: RunConfig, given: dict[str, Any], named: Collection[str] = (), file: Path | None = None) -> RunConfig:
-    """For ``--init-from``: the other run's tokens and model are taken over; what contradicts them is refused.
+    """For ``--init-from``: take over the other run's tokens and model, and refuse settings that contradict them.
 
     Args:
-        given: settings that the command line gives, by name.
-        named: names of the settings that the settings ``file`` gives.
+        config: the settings so far.
+        given: settings of the command line, by name.
+        named: names of the settings in ``file``.
+        file: a settings file, named in errors.
+
+    Returns:
+        The settings with the other run's tokens and model.
+
+    Raises:
+        InputError: for a setting that contradicts the other run.
     """
     path = config.training.init_from
     if not path:
@@ -382,7 +404,7 @@ def _as_flag(f: Field[Any], value: object) -> str:
 
 
 def _absolute(config: RunConfig) -> RunConfig:
-    """Paths that mean the same from any folder, so that config.toml does too."""
+    """Paths that are valid in any folder, so that config.toml is, too."""
     paths = {}
     for name in ("source", "train_file", "valid_file", "test_file"):
         value = getattr(config.corpus, name)

@@ -1,8 +1,8 @@
 """One update of truncated backpropagation through time, on tensors.
 
-The plain loop, several processes and the CUDA graph all make this update; they differ in when they read its numbers. With a
-``judge`` the loss and the norm are read before the weights move, so that a divergence leaves them as they were. Without one
-no number is read back: a GPU can be a whole update ahead, or replay a recording.
+The plain loop, several processes and the CUDA graph share this update; they differ in when they read its numbers. With a
+``judge`` the loss and the norm are read before the weights move, so that a divergence leaves the weights as they were. Without
+one no number is read back: a GPU can run a whole update ahead, or replay a recording.
 """
 
 import copy
@@ -21,7 +21,7 @@ from recurrent_lm.lm.training.ranks import ALONE, Alone
 
 
 class Update(NamedTuple):
-    """Numbers of one update: the mean loss in nats a token, the gradient's norm before clipping, whether it was clipped."""
+    """The numbers of one update: mean loss in nats a token, gradient norm before clipping, whether it was clipped."""
 
     loss: float
     norm: float
@@ -29,8 +29,9 @@ class Update(NamedTuple):
 
 
 class Figures(NamedTuple):
-    """The same as scalars on the device: the norm in float64; without a judge also how many elements of each parameter's
-    gradient are inf or NaN, [parameters] float64."""
+    """The same numbers as scalars on the device, the norm in float64; without a judge also the number of inf or NaN elements of
+    each parameter's gradient, [parameters] float64.
+    """
 
     loss: Tensor
     norm: Tensor
@@ -39,12 +40,12 @@ class Figures(NamedTuple):
 
 
 class Average:
-    """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of any one update.
+    """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of a single update.
 
-    With a rate that is still high the weights wander around a minimum; their average is near its middle. AWD-LSTM's NT-ASGD
-    (Merity et al. 2018) averages the end of a training for the same reason. ``model`` is a copy of a model whose weights
-    follow ``a <- keep a + (1 - keep) w``. As long as that is less, n / (10 + n) is kept at the update after n others: nothing
-    of the initial weights, and little of the early ones, which a slow average would remember too long.
+    While the rate is high the weights move around a minimum; their average is near its middle. AWD-LSTM's NT-ASGD (Merity et
+    al. 2018) averages the end of a training for the same reason. The copy ``model`` has the weights a, which follow
+    ``a <- keep a + (1 - keep) w``. At update n, ``keep`` is at most n / (10 + n): a slow average would otherwise remember the
+    initial weights too long.
     """
 
     def __init__(self, model: LanguageModel, keep: float) -> None:
@@ -52,7 +53,7 @@ class Average:
         self.model = copy.deepcopy(model).requires_grad_(False)
 
     def update(self, model: LanguageModel, n: int | Tensor) -> None:
-        """Take in the weights that ``model`` has after an update which ``n`` others came before; a tensor is not read."""
+        """Add the weights of ``model`` to the average, after an update which ``n`` others came before; a tensor is not read."""
         averages, weights = ([p.detach() for p in m.parameters()] for m in (self.model, model))
         if isinstance(n, Tensor):
             share = 1 - (n / (10 + n)).clamp(max=self.keep)
@@ -87,18 +88,23 @@ class Step:
         counted: int = 0,
         signum: int = 0,
     ) -> tuple[Figures, State]:
-        """Update the model after ``n`` other updates; the figures, and the state after the last token.
+        """Update the model after ``n`` other updates.
 
         Args:
-            inputs: [k, L] ids; ``targets`` too, below 0 where one does not count.
-            reset: [k, L] bool, where the state is zero before that token; None for nowhere.
+            inputs: [k, L] ids.
+            targets: [k, L] ids; those below 0 do not count.
+            reset: [k, L] bool, True where the state is zero before that token; None for nowhere.
+            state: the carried state.
             lr: the learning rate; like ``n`` a scalar tensor for a recording, which is replayed with other values.
             judge: called with loss and norm before the weights move; it may raise.
             counted: with several processes, the targets of the whole batch that count, and the ``signum`` that has arrived.
+
+        Returns:
+            The figures, and the state after the last token.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        self.optimizer.zero_grad()  # before the loss, which makes the decoder's gradient: two of them would be held
+        self.optimizer.zero_grad()  # before the loss, which allocates the decoder's gradient: two of them would be held
         loss, after = self.loss(inputs, targets, reset, detach(state))
         loss.backward(self.ranks.upstream(loss, counted))
         loss = self.ranks.reduce(self.model, loss.detach(), targets, signum)
@@ -106,7 +112,7 @@ class Step:
         bad = None if judge else not_finite(gradients)
         norm, clipped = clip(gradients, *self.clip, look=judge is not None)
         if judge:
-            loss = loss.cpu()  # once, before more work is queued that a later look would wait for
+            loss = loss.cpu()  # read now: a later read would wait for the work that is queued in between
             judge(float(loss), float(norm))
         self.optimizer.step()
         if self.average:
@@ -114,7 +120,7 @@ class Step:
         return Figures(loss, norm, clipped, bad), detach(after)
 
     def loss(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """The loss of [k, n] tokens, a mean in nats or with several processes a sum, and the state after them."""
+        """The loss of [k, n] tokens (a mean in nats, with several processes a sum), and the state after them."""
         hidden, after = in_halves(self.model, inputs, state, reset) if self.halves else self.model(inputs, state, reset)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),

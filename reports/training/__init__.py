@@ -1,4 +1,4 @@
-"""How models learnt: one page of a training, or of several side by side, made once or while they go on."""
+"""How models learn: a page of one training, or of several side by side, built once or repeatedly while they run."""
 
 from recurrent_lm.reports.training.asked import Models as Models
 from recurrent_lm.reports.training.watch import place_of as place_of

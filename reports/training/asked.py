@@ -1,4 +1,4 @@
-"""What a trained model answers when a page is made: the next word after some prompts, and how far back its gradient reaches."""
+"""Answers of a trained model when a page is built: the next word after some prompts, and the reach of its gradient."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +12,9 @@ TOP = 8  # bars of a distribution
 
 @dataclass(frozen=True)
 class Bars:
-    """P(v | prompt): (word, probability, width of its bar in percent), the likeliest first; what <unk> holds; the entropy."""
+    """P(v | prompt): (word, probability, width of its bar in percent), most probable first; the probability of <unk>; the
+    entropy.
+    """
 
     prompt: str
     words: list[tuple[str, float, float]] = field(default_factory=list)
@@ -23,7 +25,7 @@ class Bars:
 
 @dataclass(frozen=True)
 class Answers:
-    """A model's answers; ``lags`` are (lag, norm), or there is a sentence that says why there are none."""
+    """A model's answers; ``lags`` are (lag, norm), or ``problem`` says why there are none."""
 
     bars: list[Bars] = field(default_factory=list)
     lags: list[tuple[int, float]] = field(default_factory=list)
@@ -31,16 +33,16 @@ class Answers:
 
 
 class Models:
-    """Models of runs, asked once for each of their checkpoints: a page that is written anew does not ask again."""
+    """Models of runs, asked once for each of their checkpoints: a page that is written again does not ask again."""
 
     def __init__(self) -> None:
         self._bars: dict[tuple[Path, str, bytes], Bars] = {}
         self._lags: dict[tuple[Path, bytes], tuple[list[tuple[int, float]], str]] = {}
 
     def answers(self, history: History, prompts: list[str]) -> Answers:
-        """What the best model of a run answers so far; nothing before its first epoch has ended.
+        """The answers of a run's best model; empty before the first epoch has ended.
 
-        The gradient is looked at once the training has ended, so that looking does not slow it down.
+        The gradient is computed after the end of the training, so that it does not slow the training down.
         """
         if not history.epochs:
             return Answers()
@@ -72,9 +74,9 @@ class Models:
 
 def _bars(run: lm.Run, prompt: str) -> Bars:
     try:
-        found = lm.next_token(run, prompt)
+        distribution = lm.next_token(run, prompt)
     except InputError as error:
         return Bars(prompt, problem=str(error))
-    likely = found.top(TOP)
+    likely = distribution.top(TOP)
     words = [(word, p, 100 * p / max(likely[0].probability, 1e-300)) for word, p, _, _ in likely]
-    return Bars(prompt, words, found.unknown, found.bits)
+    return Bars(prompt, words, distribution.unknown, distribution.bits)

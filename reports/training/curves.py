@@ -1,4 +1,4 @@
-"""The curves of a training as numbers for the page's script: few enough to draw, and no NaN, which JSON lacks."""
+"""The curves of a training as numbers for the page's script: few enough to draw, and without NaN, which JSON lacks."""
 
 import math
 from collections.abc import Iterable
@@ -7,16 +7,19 @@ from typing import Any
 from recurrent_lm.lm import History
 
 MOST = 400  # points of a curve; a screen shows no more
-SHARE_OF = 20  # updates at least of which a point gives the share that was clipped
+SHARE_OF = 20  # a point of the share of clipped updates covers at least this many
 Number = float | None
 
 
 def curves(history: History) -> dict[str, Any]:
-    """{"steps": [[update, loss, norm, largest norm, rate], ..], "clipped": [[update, percent], ..], "epochs": [..], ..}.
+    """The curves of a training.
 
-    Losses are in nats a token. ``bits`` = [a, b] makes bits a byte of the training text of one: a loss + b; None for runs of
-    older versions, whose logs do not tell b. Each of the steps stands for some updates in a row: the means of loss and norm,
-    and the last update's number and rate.
+    Losses are in nats a token. Each of the steps is a group of consecutive updates: the means of loss and norm, and the last
+    update's number and rate. ``bits`` = [a, b] converts a loss to bits a byte of the training text: a loss + b; it is None for
+    runs of older versions, whose logs do not contain b.
+
+    Returns:
+        {"steps": [[update, loss, norm, largest norm, rate], ..], "clipped": [[update, percent], ..], "epochs": [..], ..}.
     """
     steps = history.steps
     size = max(1, math.ceil(len(steps) / MOST))
@@ -37,7 +40,7 @@ def _parts(records: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]
 
 
 def _together(records: list[dict[str, Any]]) -> list[Number]:
-    """Some updates in a row as one point."""
+    """Some consecutive updates as one point."""
     last, norms = records[-1], [r["grad_norm"] for r in records]
     tokens = sum(r["tokens"] for r in records)
     loss = sum(r["loss"] * r["tokens"] for r in records) / max(tokens, 1)
@@ -49,7 +52,9 @@ def _clipped(records: list[dict[str, Any]]) -> list[Number]:
 
 
 def _bits(history: History) -> list[Number] | None:
-    """Bits a byte are those of the tokens' loss and a constant: what the unknown words of the training text cost to spell."""
+    """Bits a byte are proportional to the tokens' loss, plus a constant: the cost of spelling the training text's unknown
+    words.
+    """
     try:
         corpus, last = history.about["corpus"], history.epochs[-1]
         a = corpus["tokens"]["train"] / max(corpus["bytes"]["train"], 1) / math.log(2)
@@ -59,10 +64,10 @@ def _bits(history: History) -> list[Number] | None:
 
 
 def number(value: float) -> Number:
-    """Six digits that count, or None for what is not finite."""
+    """A number with six significant digits; None if it is not finite."""
     return float(f"{value:.6g}") if math.isfinite(value) else None
 
 
 def numbers(values: Iterable[float]) -> list[Number]:
-    """Each as ``number`` has it."""
+    """``number`` of each value."""
     return [number(value) for value in values]

@@ -1,4 +1,4 @@
-"""What a page tells of trainings in words and tables: the answer, what differs, texts, and where one diverged."""
+"""Words and tables of a page on trainings: the answer, the differing settings, texts, and divergences."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from typing import Any
 from recurrent_lm.lm import History, RunConfig
 
 TEXTS = (1, 3)  # epochs whose texts are always shown, beside that of the best
-ELSEWHERE = ("threads", "device", "run", "source", "train_file", "valid_file", "test_file")  # told among the facts, or nowhere
+ELSEWHERE = ("threads", "device", "run", "source", "train_file", "valid_file", "test_file")  # among the facts, or not shown
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a model wrote after an epoch, behind a prompt."""
+    """A text that a model wrote after an epoch, to continue a prompt."""
 
     epoch: int
     prompt: str
@@ -23,7 +23,7 @@ class Text:
 
 
 def labels(paths: list[Path]) -> list[str]:
-    """The shortest ends of the paths by which they can be told apart."""
+    """The shortest ends of the paths that distinguish them."""
     for n in count(1):
         ends = ["/".join(path.absolute().parts[-n:]) for path in paths]
         if len(set(ends)) == len(ends) or n > max(len(path.absolute().parts) for path in paths):
@@ -32,28 +32,28 @@ def labels(paths: list[Path]) -> list[str]:
 
 
 def answer(histories: list[History], names: list[str]) -> str:
-    """Which model predicts best, one sentence for each text that there are models of."""
+    """The models in the order of their predictions, one sentence for each text."""
     by_text: dict[str, list[tuple[float, str]]] = defaultdict(list)
     waiting = [name for history, name in zip(histories, names, strict=True) if not history.best]
     for history, name in zip(histories, names, strict=True):
         if best := history.best:
             figures = f"{best['valid_bits_per_byte']:.3f} bits a byte (perplexity {best['valid_perplexity']:,.1f})"
-            said = f"{name} {figures} after epoch {best['epoch']} of {len(history.epochs)}"
-            by_text[corpus_of(history)].append((best["valid_bits_per_byte"], said))
-    sentences = [f"On {text}: {'; '.join(said for _, said in sorted(found))}." for text, found in by_text.items()]
+            sentence = f"{name} {figures} after epoch {best['epoch']} of {len(history.epochs)}"
+            by_text[corpus_of(history)].append((best["valid_bits_per_byte"], sentence))
+    sentences = [f"On {text}: {'; '.join(sentence for _, sentence in sorted(models))}." for text, models in by_text.items()]
     if waiting:
         sentences.append(f"{', '.join(waiting)}: no epoch has ended yet.")
     return " ".join(sentences)
 
 
 def corpus_of(history: History) -> str:
-    """The corpus's name, and whether stage directions were left out, which makes it another text."""
+    """The corpus's name; stage directions left out make it another text, so this is part of it."""
     name = str(history.about.get("corpus", {}).get("name", "an unknown text"))
     return name if history.config.corpus.stage_directions else f"{name} without stage directions"
 
 
 def state(history: History) -> str:
-    """How far a training is."""
+    """The state of a training in a word or two."""
     if history.running:
         return "goes on"
     if history.result:
@@ -62,7 +62,9 @@ def state(history: History) -> str:
 
 
 def differences(histories: list[History]) -> list[tuple[str, list[str]]]:
-    """(section.setting, its value in each run) of the settings that differ; of one run those that are not the defaults."""
+    """(section.setting, its value in each run) of the settings that differ; for a single run, of those that are not the
+    defaults.
+    """
     usual, rows = RunConfig(), []
     for section, f in RunConfig.settings():
         values = [getattr(getattr(h.config, section), f.name) for h in histories]
@@ -121,21 +123,21 @@ _FACTS = {
 
 
 def texts(history: History) -> list[Text]:
-    """What the model wrote after each epoch, the first epoch first."""
+    """The texts that the model wrote after each epoch, in order."""
     best = history.best["epoch"] if history.best else 0
     return [Text(r["epoch"], r["prompt"], r["text"], r["epoch"] == best) for r in history.samples]
 
 
 def chosen(written: list[Text]) -> list[Text]:
-    """Those that are always shown."""
+    """The texts that are always shown."""
     return [text for text in written if text.best or text.epoch in TEXTS]
 
 
 def troubles(history: History) -> list[tuple[str, list[float]]]:
-    """(what stopped being finite, the gradient norms of the updates before), of each rollback and of the end."""
+    """(the quantity that was not finite, the gradient norms of the updates before), for each rollback and for the end."""
     records = [*history.rollbacks, *([history.diverged] if history.diverged else [])]
-    found = []
+    rows = []
     for record in records:
         back = f"; back to update {record['back_to_step']} at rate {record['next_lr']:.3g}" if "back_to_step" in record else ""
-        found.append((f"{record['what']}{back}. {record.get('advice', '')}".strip(), list(record["grad_norms"])))
-    return found
+        rows.append((f"{record['what']}{back}. {record.get('advice', '')}".strip(), list(record["grad_norms"])))
+    return rows

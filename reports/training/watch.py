@@ -1,4 +1,4 @@
-"""The page of some trainings: made once, or again and again while they go on."""
+"""The page of some trainings: built once, or repeatedly while they run."""
 
 import json
 import math
@@ -20,7 +20,7 @@ from recurrent_lm.reports.training.curves import curves, numbers
 
 PACKAGE = "recurrent_lm.reports.training"
 LECTURE = "the students opened their"  # the lecture's own question
-EVERY = 3.0  # seconds between two looks at what a training has written, and between two reloads of the page
+EVERY = 3.0  # seconds between two looks at the logs, and between two reloads of the page
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,17 @@ class Shown:
 
     @property
     def state(self) -> str:
+        """The state of the training in a word or two."""
         return told.state(self.history)
 
     @property
     def chosen(self) -> list[told.Text]:
+        """The texts that are always shown."""
         return told.chosen(self.texts)
 
 
 def place_of(runs: list[Path]) -> Path:
-    """Where the page goes if nobody says: into the run's folder, or into the one that holds all runs."""
+    """The default place of the page: the run's folder, or the folder that holds all runs."""
     if len(runs) == 1:
         return runs[0] / "training.html"
     folders = [run.parent for run in runs]
@@ -53,14 +55,20 @@ def place_of(runs: list[Path]) -> Path:
 
 
 def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, refresh: bool = False) -> list[History]:
-    """Make the page of some runs; what it is of.
+    """Write the page of some runs.
 
     Args:
+        runs: their folders.
+        out: the HTML file.
         prompts: for the bars of the next word; without any, the prompts of the runs' own texts and the lecture's.
-        refresh: let the page load itself anew every ``EVERY`` seconds.
+        models: asks the models, and remembers their answers.
+        refresh: let the page reload itself every ``EVERY`` seconds.
+
+    Returns:
+        The history of each run.
 
     Raises:
-        InputError: when a run is not there or damaged, or the place cannot be written or holds another program's file.
+        InputError: if a run is missing or damaged, or the place cannot be written or holds another program's file.
     """
     histories = [history(run) for run in runs]
     check_place(out)
@@ -113,42 +121,45 @@ def watch(
     show: Callable[[str], object] | None = None,
     wait: Callable[[float], None] = time.sleep,
 ) -> None:
-    """Make the page whenever a training has written something, until all of them have ended; Ctrl-C ends it, too.
+    """Write the page whenever a training has written something, until all of them have ended; Ctrl-C ends it, too.
 
-    A run that is not there yet is waited for. The last page does not load itself anew.
+    It waits for runs that do not exist yet. The last page does not reload itself.
 
     Args:
-        show: called with the page's address once it is there, to open it.
+        runs, out, prompts: as in ``write_page``.
+        tell: prints a line.
+        show: called with the page's address once it exists, to open it.
+        wait: sleeps for some seconds.
     """
     check_place(out)
-    models, said = Models(), False
+    models, reported = Models(), False
     before: tuple[object, ...] | None = None
-    there: list[Path] = []
+    existing: list[Path] = []
     try:
         while True:
-            there = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
-            if there and (now := _state(there)) != before:
-                written = write_page(there, out, prompts, models, refresh=True)
-                if not said:
-                    said = True
-                    tell(f"page: {out}; it is written anew while the training goes on, Ctrl-C ends that")
+            existing = [run for run in runs if (run / "best.json").exists() or (run / "last.json").exists()]
+            if existing and (now := _state(existing)) != before:
+                written = write_page(existing, out, prompts, models, refresh=True)
+                if not reported:
+                    reported = True
+                    tell(f"page: {out}; it is written again while the training runs; Ctrl-C ends that")
                     if show:
                         show(out.absolute().as_uri())
                 before = now
-                if len(there) == len(runs) and not any(h.running for h in written):
+                if len(existing) == len(runs) and not any(h.running for h in written):
                     break
-            elif not there and before is None:
+            elif not existing and before is None:
                 tell(f"waiting for {', '.join(map(str, runs))}; Ctrl-C ends that")
                 before = ()
             wait(EVERY)
     except KeyboardInterrupt:
         tell("")
-    if there:
-        write_page(there, out, prompts, models)
+    if existing:
+        write_page(existing, out, prompts, models)
 
 
 def _state(runs: list[Path]) -> tuple[object, ...]:
-    """What tells whether something was written since: the sizes of the logs, and how each training is."""
+    """A value that changes when a run has written something: the sizes of the logs, and whether each training runs."""
     logs = [run / name for run in runs for name in ("steps.jsonl", "epochs.jsonl", "samples.jsonl", "result.json")]
     sizes = [file.stat().st_size if file.exists() else 0 for file in logs]
     return (*sizes, *(history(run).running for run in runs))

@@ -1,4 +1,4 @@
-"""Run a layer's kernels on the PTX machine, or count what a step costs.
+"""Run a layer's kernels on the PTX machine, or count the cost of a step.
 
 ``python -m recurrent_lm.kernels.bench.ptx run LSTM --hidden 512``
 """
@@ -28,7 +28,7 @@ LONG = 100  # steps, as those of training
 
 
 def main() -> int:
-    """0 if all is right; 1 for numbers worse than 1.5 times those of eager torch, or a report of the machine."""
+    """Returns 0 if all is right; 1 for errors above 1.5 times those of eager torch, or for a fault."""
     parser = argparse.ArgumentParser(prog="python -m recurrent_lm.kernels.bench.ptx", description=__doc__.partition("\n")[0])
     parser.add_argument("what", choices=("run", "count", "table"))
     parser.add_argument("cell", nargs="?", default="LSTM", choices=list(NAMES))
@@ -40,9 +40,9 @@ def main() -> int:
     parser.add_argument("--device", default="sm_90", choices=("sm_80", "sm_90"))
     parser.add_argument("--plan", choices=plans.STRATEGIES, help="without, the planner's choice for a long sequence")
     parser.add_argument("--exchange", default="sentinel", choices=plans.EXCHANGES)
-    parser.add_argument("--reset", action="store_true", help="let states start anew in places")
-    parser.add_argument("--seed", type=int, default=0, help="of the order in which warps run and stores are seen")
-    parser.add_argument("--apart", action="store_true", help="each warp by itself; takes some five times as long")
+    parser.add_argument("--reset", action="store_true", help="reset states at some steps")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the order in which warps run and stores become visible")
+    parser.add_argument("--apart", action="store_true", help="run each warp by itself; takes about five times as long")
     a = parser.parse_args()
     if a.what == "table":
         print(f"{write(a.out, ['sm_80', 'sm_90'])} kernels in {a.out}")
@@ -55,8 +55,9 @@ def main() -> int:
 
 
 def run(layer: Layer, seed: int, apart: bool) -> int:
+    """Run a layer and print its errors; returns 1 if one is too large."""
     deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = True  # by NaN: what was never written shows
+    deterministic.fill_uninitialized_memory = True  # filled with NaN, so that unwritten elements show
     torch.use_deterministic_algorithms(True)
 
     def one(launch: Launch) -> None:
@@ -80,6 +81,7 @@ def run(layer: Layer, seed: int, apart: bool) -> int:
 
 
 def count(layer: Layer) -> int:
+    """Print the cost of a step of a layer."""
     for name, step in steps_of(layer).items():
         rows: dict[str, Any] = {"programs": step.grid[0] * step.grid[1], "warps": step.warps, "barriers": step.barriers}
         rows |= {kind: number for kind, number in step.instructions.items() if kind != "barriers"}

@@ -1,4 +1,4 @@
-"""A recurrent layer through the project's own launches, forward and backward, and its errors to float64."""
+"""A recurrent layer through the project's own launches, forward and backward, and its errors against float64."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +17,9 @@ from recurrent_lm.kernels.rnn.trace import trace_gradients
 
 @dataclass(frozen=True)
 class Layer:
-    """What runs; ``tiles``, ``forward`` and ``backward`` replace fields of the plan's ``Tiles``, for both directions or one."""
+    """A layer to run; ``tiles``, ``forward`` and ``backward`` replace fields of the plan's ``Tiles``, for both directions or
+    one.
+    """
 
     cell: str
     hidden: int
@@ -41,7 +43,7 @@ class Layer:
         return replace(plan, forward=replace(plan.forward, **forward), backward=replace(plan.backward, **backward))
 
     def values(self) -> tuple[list[Tensor], Tensor | None]:
-        """Input, state and weights in the dtype, and where the state starts anew."""
+        """Random input, state and weights in the dtype, and the steps at which the state is reset, or None."""
         torch.manual_seed(self.seed)
         kind, (steps, batch, hidden) = CELLS[self.cell], (self.steps, self.batch, self.hidden)
         shapes = [(steps, batch, 3), *[(batch, hidden)] * kind.states]
@@ -52,7 +54,7 @@ class Layer:
         return [v.to(getattr(torch, self.dtype)) for v in values], reset
 
     def run(self, function: Any, dtype: torch.dtype, **options: Any) -> list[Tensor]:
-        """Outputs, final states, and the gradients of all that was given, by an implementation in a dtype."""
+        """Outputs, final states and the gradients of all arguments, by an implementation in a dtype."""
         values, reset = self.values()
         leaves = [v.to(dtype, copy=True).requires_grad_() for v in values]
         states = CELLS[self.cell].states
@@ -63,7 +65,7 @@ class Layer:
         return [t.detach() for t in (output, *final, *torch.autograd.grad(loss, leaves))]
 
     def launch(self, run: Callable[[Launch], None]) -> list[Tensor]:
-        """As ``run``, by the kernels, whose launches go to ``run``."""
+        """As ``run``, by the kernels; their launches go to ``run``."""
         ops: Any = recurrent_lm.kernels.rnn.ops
         plan_for = ops.plan_for
         ops.plan_for = lambda *sizes: self.with_tiles(plan_for(*sizes))
@@ -79,17 +81,17 @@ class Layer:
             ops.plan_for = plan_for
 
     def errors(self, run: Callable[[Launch], None]) -> tuple[list[float], list[float]]:
-        """Of each output and gradient the error to float64, and that of eager torch in the same dtype."""
+        """The error of each output and gradient against float64, and that of eager torch in the same dtype."""
         ours = self.launch(run)
         eager = {"backend": "eager", "clip_recurrent": self.clip}
         truth, theirs = (self.run(recurrence, dtype, **eager) for dtype in (torch.float64, getattr(torch, self.dtype)))
-        first, second = ([relative(a, b) for a, b in zip(found, truth, strict=True)] for found in (ours, theirs))
+        first, second = ([relative(a, b) for a, b in zip(results, truth, strict=True)] for results in (ours, theirs))
         return first, second
 
 
-def relative(found: Tensor, truth: Tensor) -> float:
-    """The norm of the difference to that of the truth; inf where one alone is NaN."""
-    if not torch.equal(found.isnan(), truth.isnan()):
+def relative(result: Tensor, truth: Tensor) -> float:
+    """The norm of the difference divided by that of the truth; inf if only one of them is NaN."""
+    if not torch.equal(result.isnan(), truth.isnan()):
         return float("inf")
-    found, truth = found.double().nan_to_num(0.0), truth.nan_to_num(0.0)
-    return float((found - truth).norm() / truth.norm().clamp(min=1e-30))
+    result, truth = result.double().nan_to_num(0.0), truth.nan_to_num(0.0)
+    return float((result - truth).norm() / truth.norm().clamp(min=1e-30))

@@ -1,7 +1,7 @@
-"""What a step of a scan costs a program: counted in the PTX of its launch, executed for one program alone.
+"""The cost of a step of a scan for one program, counted in the PTX of its launch, which is executed for that program alone.
 
-The program finds what it waits for: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left
-after its first round. So numbers are garbage, and counts are those of a step in which all others are in time.
+Nothing makes the program wait: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left after
+its first round. The numbers are therefore garbage, and the counts are those of a step in which all others are in time.
 """
 
 from collections import Counter
@@ -16,18 +16,18 @@ from recurrent_lm.kernels.bench.ptx.execution import Machine
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, parsed
 from recurrent_lm.kernels.bench.walk import walk
 
-STEPS = (2, 4)  # the difference is two steps: neither the first nor what stands before the loop
+STEPS = (2, 4)  # the difference is two steps, without the first one and the code before the loop
 MORE = STEPS[1] - STEPS[0]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step of one program, of each of its batch tiles where it has several.
+    """The cost of a step of one program, summed over its batch tiles if it has several.
 
     ``instructions`` are of warps, by kind; ``look`` the barriers of each further look of the costliest poll; ``spills`` the
-    accesses to registers' copies in memory in the machine code of the loop over time, as ``bench.compiled`` counts them;
-    ``cycles`` those of a walk through it by a warp alone (``bench.walk``), of which ``waits`` were spent on what instruction's
-    result, and ``crowded`` with all warps' wavefronts, one a cycle.
+    accesses to spilled registers in the machine code of the loop over time, as ``bench.compiled`` counts them; ``cycles`` those
+    of one iteration by a single warp (``bench.walk``), of which ``waits`` were spent on the result of each opcode, and
+    ``crowded`` with all warps' wavefronts, one a cycle.
     """
 
     grid: tuple[int, int, int]
@@ -64,19 +64,19 @@ def executed(machine: Machine) -> Counter[str]:
 
 
 def steps_of(layer: Layer) -> dict[str, Step]:
-    """A step of each direction of a resident or cooperative layer, by the kernel's name."""
-    found: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
+    """The cost of a step of a resident or cooperative layer, for each direction, by the kernel's name."""
+    launches: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
 
     def run(launch: Launch) -> None:
         machine = alone(launch)
-        found.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
+        launches.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
 
     for steps in STEPS:
         replace(layer, steps=steps).launch(run)
     costs = {}
-    for name, ((launch, few, before), (_, many, after)) in found.items():
+    for name, ((launch, few, before), (_, many, after)) in launches.items():
         instructions = {kind: (many[kind] - few[kind]) / MORE for kind in sorted(many) if many[kind] > few[kind]}
-        memory = {what: (number - asdict(before)[what]) / MORE for what, number in asdict(after).items()}
+        memory = {access: (number - asdict(before)[access]) / MORE for access, number in asdict(after).items()}
         loops = polls(parsed(launch.ptx))
         look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
         code = machine_code(launch.cubin, "-sass")

@@ -20,7 +20,7 @@ LAYER = ("device", "cell", "batch", "hidden", "dtype", "plan", "exchange")
 
 
 def layers(devices: list[str], sizes: Any = compile_sweep.TYPICAL) -> Iterator[Layer]:
-    """Resident and cooperative plans of the cells that the planner may choose, by both exchanges."""
+    """Resident and cooperative plans, by both exchanges, of the cells that the planner may choose."""
     for device in devices:
         for cell in compile_sweep.CHOSEN_CELLS:
             for dtype in ("bfloat16", "float32"):
@@ -33,7 +33,7 @@ def layers(devices: list[str], sizes: Any = compile_sweep.TYPICAL) -> Iterator[L
 
 
 def row(layer: Layer, kernel: str, step: Step) -> dict[str, Any]:
-    """A line of the table: numbers are those of ``Step``."""
+    """A row of the table; its numbers are those of ``Step``."""
     cells: dict[str, Any] = {"triton": version("triton")} | {name: getattr(layer, name) for name in LAYER}
     cells |= {"kernel": kernel, "programs": step.grid[0] * step.grid[1], "warps": step.warps, "barriers": step.barriers}
     cells |= {"barriers_a_look": step.look, "spills": step.spills} | asdict(step.memory)
@@ -41,7 +41,7 @@ def row(layer: Layer, kernel: str, step: Step) -> dict[str, Any]:
 
 
 def write(path: Path, devices: list[str]) -> int:
-    """Write the table, each line as it is known; the number of lines."""
+    """Write the table, row by row; returns the number of rows."""
     count = 0
     with path.open("w", newline="") as file:
         writer: csv.DictWriter[str] | None = None

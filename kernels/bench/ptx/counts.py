@@ -1,4 +1,4 @@
-"""What a launch costs in the terms of the machine: instructions by kind, shared-memory wavefronts, sectors of global memory."""
+"""Counts the cost of a launch: instructions by kind, wavefronts of shared memory, sectors of global memory."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ KINDS = {  # by the opcode's first part, or its first two
 
 
 def kind_of(instruction: Instruction) -> str:
+    """The kind under which an instruction is counted."""
     parts = instruction.parts
     for name in (".".join(parts[:2]), parts[0]):
         if name in KINDS:
@@ -41,8 +42,9 @@ WHAT = ("wavefronts", "least", "operands", "loaded", "stored")
 
 @dataclass(frozen=True)
 class Total:
-    """Of a launch, all warps together. ``wavefronts`` are of shared memory, ``least`` what they were without bank conflicts,
-    ``operands`` those of wgmma besides; ``loaded`` and ``stored`` are sectors of 32 bytes of global memory."""
+    """The counts of a launch, all warps together. ``wavefronts`` are of shared memory, ``least`` would remain without bank
+    conflicts, ``operands`` are those of wgmma; ``loaded`` and ``stored`` are sectors of 32 bytes of global memory.
+    """
 
     wavefronts: float
     least: float
@@ -52,24 +54,27 @@ class Total:
 
 
 class Counts:
-    """Adds up by line of the PTX; does nothing unless ``on``, as it takes longer than the accesses themselves."""
+    """Adds up by line of the PTX; does nothing unless ``on``, as counting takes longer than the accesses themselves."""
 
     def __init__(self, on: bool) -> None:
         self.on = on
         self.by_line: dict[str, dict[int, float]] = {name: defaultdict(float) for name in WHAT}
 
-    def sectors(self, line: int, what: str, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None = None) -> None:
-        """Distinct sectors of 32 bytes that each warp's access touches."""
+    def sectors(self, line: int, access: str, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None = None) -> None:
+        """Count the distinct sectors of 32 bytes that each warp's access touches."""
         if not self.on:
             return
         for warp in range(0, len(address), 32):
             part = address[warp : warp + 32]
             if guard is not None:
                 part = part[guard[warp : warp + 32]]
-            self.by_line[what][line] += len(np.unique(part // np.uint64(32)))
+            self.by_line[access][line] += len(np.unique(part // np.uint64(32)))
 
     def wavefronts(self, line: int, address: NDArray[Any], bytes: int, guard: NDArray[Any] | None) -> None:
-        """An access of 8 bytes a lane goes by half a warp, one of 16 by a quarter; each bank gives one word a wavefront."""
+        """Count an access to shared memory.
+
+        8 bytes a lane go by half a warp, 16 by a quarter; each bank delivers one word a wavefront.
+        """
         if not self.on:
             return
         group = 32 if bytes <= 4 else 16 if bytes == 8 else 8
@@ -82,13 +87,13 @@ class Counts:
                 self._banks(line, words.ravel())
 
     def rows(self, line: int, rows: NDArray[Any]) -> None:
-        """ldmatrix and stmatrix: a wavefront a matrix, if its rows lie in different banks."""
+        """Count ldmatrix or stmatrix: one wavefront a matrix, if its rows lie in different banks."""
         if self.on:
             for matrix in rows.reshape(-1, 8):
                 self._banks(line, ((matrix.astype("i8") // 4)[:, None] + np.arange(4)).ravel())
 
     def product(self, line: int, own: int, common: int) -> None:
-        """wgmma reads without conflicts, by the asynchronous proxy: ``own`` bytes a warp, ``common`` ones once for four."""
+        """Count a wgmma, which reads without conflicts: ``own`` bytes for each warp, ``common`` bytes once for four warps."""
         if self.on:
             self.by_line["operands"][line] += own / 128 + common / 512
 

@@ -1,8 +1,8 @@
 """Runs all warps of all programs of a launch, in an order and at speeds that a seed decides.
 
-A gang is some warps of a program that go in step: one each, or, to be quick, all of a program's. Its code is a Python generator
-(``translate.py``) that stops where others may come between: at barriers, before stores to global memory, atomics and volatile
-loads.
+A gang is a set of warps of one program that run in step: a single warp, or, for speed, all warps of the program. Its code is a
+Python generator (``translate.py``) that yields at the points where other gangs may run: at barriers, before stores to global
+memory, atomics and volatile loads.
 """
 
 import random
@@ -23,12 +23,12 @@ from recurrent_lm.kernels.bench.ptx.counts import Counts
 from recurrent_lm.kernels.bench.ptx.global_memory import UNSIGNED, Fault, Global, Viewer
 from recurrent_lm.kernels.bench.ptx.shared_memory import Shared, first_lanes
 
-PATIENCE = 40  # rounds in which nothing changes, until that is a deadlock: a loop may count
+PATIENCE = 40  # rounds without a change that count as a deadlock: a loop may count first
 
 
 @dataclass
 class Copy:
-    """A cp.async under way: where to, [numbers, lanes], and whose it is."""
+    """An unfinished cp.async: its destination, [numbers, lanes], and its owner."""
 
     index: NDArray[Any]
     data: NDArray[Any]
@@ -38,7 +38,7 @@ class Copy:
 
 
 class Gang(Viewer):
-    """Warps in step; what their code calls."""
+    """Warps in step, with the functions that their code calls."""
 
     def __init__(self, machine: "Machine", program: int, first: int, warps: int) -> None:
         lanes = np.arange(32 * warps)
@@ -55,7 +55,8 @@ class Gang(Viewer):
         self.shared: Shared = machine.shared[program]
         self.thread = 32 * first + lanes
         self.entered = [0] * machine.code.blocks
-        self.looks: dict[int, tuple[bool, int]] = {}  # what each polling load saw last: of an acquire all, else up to a moment
+        # by line of a polling load: whether it saw all stores, and the moment up to which it saw them
+        self.looks: dict[int, tuple[bool, int]] = {}
         self.speed = machine.chance.choice((0.05, 0.3, 1.0, 1.0))
         self.copies: list[list[Copy]] = [[]]
         self.products: list[list[NDArray[Any]]] = [[]]
@@ -184,7 +185,7 @@ class Gang(Viewer):
         self.copies.append([])
 
     def wait_copies(self, line: int, left: int | None) -> None:
-        """All groups but the last ``left`` have landed; None: what was not committed, too."""
+        """Finish all groups but the last ``left``; with None also copies that are not committed."""
         groups = self.copies if left is None else self.copies[: max(0, len(self.copies) - 1 - left)]
         for copy in (copy for group in groups for copy in group):
             self.shared.views[4][copy.index] = copy.data
@@ -198,7 +199,21 @@ class Gang(Viewer):
         self, line: int, kind: str, columns: int, a: list[Lanes] | Lanes, b: Lanes, d: list[Lanes],
         keep: NDArray[Any], turned_a: bool, turned_b: bool,
     ) -> list[Lanes]:  # fmt: skip
-        """wgmma; each warp's 16 rows by itself. ``keep``: whether d is added to. The registers of d."""
+        """wgmma, for each warp's 16 rows separately.
+
+        Args:
+            line: of the PTX.
+            kind: dtype of the operands.
+            columns: of B.
+            a: registers of A, or its descriptor.
+            b: the descriptor of B.
+            d: registers of the sums.
+            keep: whether d is added to the product.
+            turned_a, turned_b: whether the operand is transposed in memory.
+
+        Returns:
+            The new registers of d.
+        """
         size, k = (4, 8) if kind == "tf32" else (2, 16)
         reads, tops = [], []
         for warp in range(self.warps):
@@ -249,8 +264,8 @@ class Machine:
 
     Args:
         arguments: integers, addresses among them as ``Global`` places them once ``buffers`` are known, in the entry's order.
-        in_step: whether all warps of a program are one gang; quick, and blind to what only their order would show.
-        ordered: whether volatile loads must be ordered, too; by itself, where the kernel has atomics.
+        in_step: whether all warps of a program are one gang; fast, but races between warps are not found.
+        ordered: whether volatile loads must be ordered, too; None: if the kernel has atomics.
     """
 
     def __init__(
@@ -267,7 +282,7 @@ class Machine:
         proxied = any(ins.op.startswith("wgmma") for ins in kernel.instructions)
         self.shared = [Shared(shared, of_shared, proxied) for _ in range(self.programs)]
         self.counts = Counts(counting)
-        self.forced: dict[int, bool] = {}  # outcomes of branches, by line, whatever their predicates say
+        self.forced: dict[int, bool] = {}  # outcomes of branches, by line, that replace their predicates
         self.code: Program = translate(kernel, arguments(self.memory.bases), 32 * (warps if in_step else 1))
         size = warps if in_step else 1
         self.gangs = [[Gang(self, p, first, size) for first in range(0, warps, size)] for p in range(self.programs)]
@@ -278,7 +293,15 @@ class Machine:
         return program % x, program // x % y, program // (x * y)
 
     def run(self, at_once: int | None = None, programs: list[int] | None = None) -> None:
-        """To the end: all programs, or some, at most so many at a time, in any order. Raises Fault for what none may do."""
+        """Run programs to their end in a random order.
+
+        Args:
+            at_once: the most programs that run at a time; None for all.
+            programs: their numbers; None for all.
+
+        Raises:
+            Fault: for an error of the kernel.
+        """
         waiting = list(range(self.programs)) if programs is None else list(programs)
         self.chance.shuffle(waiting)
         running: list[Gang] = []
@@ -311,7 +334,7 @@ class Machine:
         self.memory.all_arrive()
 
     def _catch_up(self, gang: Gang) -> None:
-        """Let it see more of what others have stored."""
+        """Let a gang see more of the stores of others."""
         clock = gang.clock.copy()
         clock[-1] = self.chance.randint(int(clock[-1]) + 1, self.memory.now)
         gang.clock = clock
@@ -341,7 +364,7 @@ class Machine:
             g.barriers += 1
 
     def _parked(self, gang: Gang) -> bool:
-        """Whether it would look at memory that is as it saw it."""
+        """Whether the gang would poll memory that has not changed since its last look."""
         look = gang.looks.get(gang.stop)
         return look is not None and look[1] == (self.memory.now if look[0] else gang.clock[-1])
 

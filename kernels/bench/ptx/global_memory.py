@@ -1,12 +1,12 @@
-"""Global and shared memory, with the checks of every access.
+"""Global memory, with a check of every access.
 
-Who accesses is a ``Viewer``: some warps in step. Order is kept as vector clocks: a viewer's ``clock`` holds, for each warp of
-the launch, the last of that warp's epochs that the viewer has synchronised with, and in its last place the moment up to which
-it must see what others stored. An epoch ends with a barrier or a release.
+A ``Viewer`` accesses it: some warps in step. Order is kept as vector clocks: a viewer's ``clock`` holds, for each warp of the
+launch, the last of that warp's epochs that the viewer has synchronised with, and in its last place the moment up to which it
+must see the stores of others. An epoch ends with a barrier or a release.
 
-Global stores are kept back: each becomes visible to other programs at a moment of its own, in parts, in any order that the
-memory model allows. A volatile load may see the value before the last one, until an acquire orders it. In a kernel without
-atomics its data are their own flags, so it needs no order; in one with atomics it must be ordered as any other.
+Global stores are delayed: each becomes visible to other programs at a moment of its own, in parts, in any order that the memory
+model allows. A volatile load may see the value before the last one, until an acquire orders it. In a kernel without atomics its
+data are their own flags, so it needs no order; in one with atomics it must be ordered as any other.
 """
 
 import random
@@ -25,13 +25,14 @@ UNSIGNED: dict[int, Any] = {1: np.dtype("u1"), 2: np.dtype("u2"), 4: np.dtype("u
 
 
 class Fault(Exception):
-    """What a kernel may not do."""
+    """An error of a kernel."""
 
 
 @dataclass
 class Viewer:
-    """Warps in step. ``agents`` [lanes] are their numbers in the launch; ``bits`` those in their program, as masks: one number
-    of one warp, else one a lane."""
+    """Warps in step. ``agents`` [lanes] are their numbers in the launch; ``bits`` are masks of their numbers in the program:
+    one mask for a single warp, otherwise one for each lane.
+    """
 
     program: int
     agents: NDArray[Any]
@@ -48,7 +49,7 @@ class Viewer:
 
 @dataclass
 class Store:
-    """One that others may not see yet; all arrays have one element a stored number."""
+    """A store that others may not see yet; each array has one element for each stored number."""
 
     at: NDArray[Any]  # bytes from BASE
     values: NDArray[Any]
@@ -62,7 +63,7 @@ class Store:
 
 
 class Global:
-    """Buffers in one array of bytes, each at a multiple of 256, with gaps that nobody may touch.
+    """Buffers in one array of bytes, each at a multiple of 256, with gaps that no access may touch.
 
     Args:
         granule: bytes of the smallest store.
@@ -98,7 +99,11 @@ class Global:
             buffer[:] = self.data[base - BASE : base - BASE + len(buffer)]
 
     def where(self, addresses: Lanes, size: int, count: int, who: Viewer, line: int) -> NDArray[Any]:
-        """Bytes from the start of ``data`` of each lane's vector; faults if it may not be accessed."""
+        """The position of each lane's vector in ``data``, in bytes.
+
+        Raises:
+            Fault: if an address is out of bounds or misaligned.
+        """
         at = (addresses - u8.type(BASE)).view("i8")
         vector = size * count
         if len(at) and (at.min() < 0 or at.max() + vector > len(self.data)):
@@ -126,7 +131,7 @@ class Global:
     def load(
         self, addresses: Lanes, size: int, count: int, kind: str, who: Viewer, agents: NDArray[Any], line: int
     ) -> NDArray[Any]:
-        """[count, lanes] numbers. ``kind``: "weak", "volatile", "relaxed" or "acquire"."""
+        """Load [count, lanes] numbers. ``kind``: "weak", "volatile", "relaxed" or "acquire"."""
         at = self.where(addresses, size, count, who, line)
         if not len(at):
             return np.empty((count, 0), UNSIGNED[size])
@@ -164,7 +169,7 @@ class Global:
         return values
 
     def store(self, addresses: Lanes, values: NDArray[Any], size: int, who: Viewer, agents: NDArray[Any], line: int) -> None:
-        """[count, lanes] numbers."""
+        """Store [count, lanes] numbers."""
         count = len(values)
         at = self.where(addresses, size, count, who, line)
         if not len(at):
@@ -177,7 +182,7 @@ class Global:
         self.waiting += 1
 
     def release(self, who: Viewer, address: int) -> None:
-        """Let whoever acquires here see what happened before."""
+        """Let a later acquire of this address see everything before."""
         agents = set(who.agents.tolist())
         kept = []
         for store in self.pending[who.program]:
@@ -194,7 +199,7 @@ class Global:
         who.epoch += 1
 
     def add(self, address: Lanes, value: Lanes, semantics: str, who: Viewer, line: int) -> Lanes:
-        """Atomic addition of 32-bit numbers, lane after lane; the values before."""
+        """Add 32-bit numbers atomically, lane after lane; returns the values before."""
         at = self.where(address, 4, 1, who, line)
         out = np.empty(len(at), "u4")
         for i, place in enumerate(at.tolist()):
@@ -208,7 +213,7 @@ class Global:
         return out
 
     def some_arrive(self) -> None:
-        """Of a random program, one store or a part of it."""
+        """Make one store of a random program visible, or a part of it."""
         busy = [p for p in self.pending if p]
         if not busy:
             return
@@ -257,12 +262,12 @@ class Global:
             if len(same) and (store.values[order[same]] != store.values[order[same + 1]]).any():
                 raise store.who.fault(store.line, "lanes store different numbers to one global address")
         changed = self.words[g] != new
-        for agents, epochs, what in ((self.writer, self.written, "store"), (self.reader, self.read, "load")):
+        for agents, epochs, access in ((self.writer, self.written, "store"), (self.reader, self.read, "load")):
             other = agents[g]
             bad = changed & (other >= 0) & (other != agents_of) & (store.clock[other] < epochs[g])
             if bad.any():
                 where = self._near(int(g[bad][0]) * self.granule)
-                raise store.who.fault(store.line, f"a global store unordered with a {what} by another warp, {where}")
+                raise store.who.fault(store.line, f"a global store unordered with a {access} by another warp, {where}")
         self.old[g] = self.words[g]
         self.words[g] = new
         self.tick[g] = self.now

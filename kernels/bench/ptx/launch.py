@@ -1,8 +1,8 @@
 """Launches through Triton's own launcher, executed by the PTX machine instead of a GPU.
 
-``on_machine`` stands in for Triton's driver: arguments are bound, specialised and compiled as for a GPU of the architecture,
-and what Triton would hand to the GPU, PTX and all, comes here. Tensors stay on the CPU; their storages are laid out in the
-machine's memory before a launch and copied back after it. Kernels must be decorated without TRITON_INTERPRET.
+``on_machine`` replaces Triton's driver: arguments are bound, specialised and compiled as for a GPU of the architecture, and
+``Driver`` receives the launch, with its PTX, in place of the GPU. Tensors stay on the CPU; their storages are copied to the
+machine's memory before a launch and back after it. Kernels must be decorated without TRITON_INTERPRET.
 """
 
 import os
@@ -30,7 +30,7 @@ from recurrent_lm.kernels.rnn import plan as plans
 
 @dataclass
 class Launch:
-    """One launch: what the launcher was given. ``arguments`` are those of the PTX entry, without constexprs."""
+    """The arguments of one launch. ``arguments`` are those of the PTX entry, without constexprs."""
 
     name: str
     ptx: str
@@ -43,28 +43,35 @@ class Launch:
     signature: list[str] = field(default_factory=list)
 
     def storages(self) -> dict[int, NDArray[np.uint8]]:
-        """The bytes of the tensors' storages, by where each begins; writing there writes to the tensors."""
-        found = {}
+        """The bytes of the tensors' storages, by their addresses; writing to them writes to the tensors."""
+        arrays = {}
         for value in self.arguments:
             if isinstance(value, Tensor):
                 storage = value.untyped_storage()
                 array = (c_uint8 * storage.nbytes()).from_address(storage.data_ptr())
-                found[storage.data_ptr()] = np.ctypeslib.as_array(array)
-        return found
+                arrays[storage.data_ptr()] = np.ctypeslib.as_array(array)
+        return arrays
 
 
 def execute(
     launch: Launch, seed: int = 0, in_step: bool = False, counting: bool = False, text: str | None = None, alone: bool = False
 ) -> Machine:
-    """Run a launch on the tensors that it was given. Returns the machine, at its end.
-
-    Tensors that share storage share it there, too. Raises Fault and Refused.
+    """Run a launch on its tensors, which share storage in the machine if they share it here.
 
     Args:
-        seed: decides the order and speeds of warps, and when stores are seen.
-        in_step: as of ``Machine``.
+        launch: the launch.
+        seed: decides the order and speeds of warps, and the times at which stores become visible.
+        in_step: as in ``Machine``.
+        counting: whether to count instructions and accesses.
         text: PTX to run instead of the launch's own.
         alone: run the first program only, and leave loops that poll after one round (see ``cost.py``).
+
+    Returns:
+        The machine in its final state.
+
+    Raises:
+        Fault: for an error of the kernel.
+        Refused: for PTX that the machine does not know.
     """
     storages = launch.storages()
     buffers = list(storages.values())
@@ -94,8 +101,10 @@ parsed = lru_cache(maxsize=64)(parse)
 
 
 class Driver:
-    """A GPU of an architecture of ``plan.DEVICES``; ``run`` gets every launch. One an architecture, with a device index of its
-    own: Triton keeps what it has compiled by the index."""
+    """A GPU of an architecture of ``plan.DEVICES``; ``run`` receives every launch.
+
+    There is one for each architecture, with its own device index, because Triton caches compiled kernels by that index.
+    """
 
     def __init__(self, device: plans.Device) -> None:
         self.device = device
@@ -158,10 +167,10 @@ _driver = cache(Driver)
 
 @contextmanager
 def on_machine(device: plans.Device, run: Callable[[Launch], None]) -> Iterator[None]:
-    """Within, every launch of a kernel on CPU tensors goes to ``run``.
+    """Send every launch of a kernel on CPU tensors in the block to ``run``.
 
     Raises:
-        RuntimeError: where kernels are decorated for the interpreter.
+        RuntimeError: if kernels are decorated for the interpreter.
     """
     if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"):
         raise RuntimeError("the PTX machine needs kernels that Triton compiles; unset TRITON_INTERPRET")

@@ -1,8 +1,9 @@
-"""The shared memory of a program, with a check of every access: between two barriers a word that one warp writes is its own.
+"""The shared memory of a program, with a check of every access: between two barriers only one warp may use a word that it
+writes.
 
-Two warps may write the same number to one word: layouts that hold a number several times do so. For each word a mark says in
-which epoch (barriers passed) it was last read, and written, and by which warps since: the epoch in the upper bits, a bit a warp
-in the lower ones. Accesses are [numbers, lanes].
+Two warps may write the same number to one word, as layouts do that hold a number several times. For each word a mark records
+the epoch (barriers passed) of the last read and of the last write, and the warps that did so since: the epoch in the upper
+bits, a bit for each warp in the lower ones. Accesses are [numbers, lanes].
 """
 
 from typing import Any
@@ -18,8 +19,9 @@ FLYING = 1 << 62  # the mark of words to which a copy is under way
 
 
 class Shared:
-    """``granule`` is the smallest store of the kernel, in bytes: words of so many bytes are told apart. ``proxied``: whether
-    wgmma reads here, by the asynchronous proxy, which a fence must tell of stores."""
+    """``granule`` is the smallest store of the kernel in bytes, which is the size of a word. ``proxied``: whether wgmma reads
+    this memory by the asynchronous proxy, which sees stores only after a fence.
+    """
 
     def __init__(self, size: int, granule: int, proxied: bool) -> None:
         self.size, self.granule, self.proxied = size, granule, proxied
@@ -41,12 +43,12 @@ class Shared:
         return at
 
     def index(self, at: NDArray[Any], size: int, count: int) -> NDArray[Any]:
-        """[count, lanes] indices of numbers of ``size`` bytes."""
+        """The indices [count, lanes] of numbers of ``size`` bytes."""
         first = at // size
         return first[None] if count == 1 else first + np.arange(count)[:, None]
 
     def granules(self, index: NDArray[Any], size: int) -> NDArray[Any]:
-        """The words of such numbers: [count, lanes], or lanes times the words of a number."""
+        """The words of numbers of ``size`` bytes: [count, lanes], or lanes times the words of a number."""
         ratio = size // self.granule
         if ratio == 1:
             return index
@@ -55,17 +57,21 @@ class Shared:
         return (index[..., None] * ratio + np.arange(ratio)).reshape(*index.shape[:-1], -1)
 
     def load(self, addresses: Lanes, size: int, count: int, who: Viewer, bits: Any, line: int) -> NDArray[Any]:
-        """[count, lanes] numbers. ``bits``: who reads, as masks of warps, one for all or one a lane."""
+        """Load [count, lanes] numbers. ``bits``: the readers as masks of warps, one for all or one for each lane."""
         index = self.index(self.where(addresses, size * count, who, line), size, count)
         self.check_read(self.granules(index, size), self.spread(bits, size), who, line)
         return self.views[size][index]
 
     def spread(self, bits: Any, size: int) -> Any:
-        """One a lane to one a word."""
+        """Repeat values of lanes for each word of a lane's number."""
         return bits if isinstance(bits, int) or size <= self.granule else np.repeat(bits, size // self.granule)
 
     def check_read(self, g: NDArray[Any], bits: Any, who: Viewer, line: int) -> None:
-        """Fault if this may be read before it is written; remember who reads."""
+        """Record a read.
+
+        Raises:
+            Fault: if the words may be read before they are written.
+        """
         epoch = who.barriers << WARPS
         written = self.written[g]
         if written.max(initial=0) >= epoch:
@@ -93,7 +99,7 @@ class Shared:
     def store(
         self, addresses: Lanes, values: NDArray[Any], size: int, who: Viewer, bits: Any, agents: NDArray[Any], line: int
     ) -> None:
-        """[count, lanes] numbers."""
+        """Store [count, lanes] numbers."""
         index = self.index(self.where(addresses, size * len(values), who, line), size, len(values))
         g = self.granules(index, size)
         new = values.view(self.words.dtype)
@@ -106,7 +112,11 @@ class Shared:
         self.landing(g, self.spread(agents, size))
 
     def check_write(self, g: NDArray[Any], new: NDArray[Any] | None, bits: Any, who: Viewer, line: int) -> None:
-        """Fault if others may still read this or write another number; ``new`` is None for what is not known yet."""
+        """Record a write; ``new`` is None for numbers that are not known yet.
+
+        Raises:
+            Fault: if other warps may still read these words or write other numbers.
+        """
         epoch = who.barriers << WARPS
         read, written = self.read[g], self.written[g]
         if self.proxied and self.flights[g].any():
@@ -123,11 +133,11 @@ class Shared:
                 raise who.fault(line, f"two warps write shared memory with no barrier between{self._at(g, bad)}")
 
     def fly(self, g: NDArray[Any]) -> None:
-        """A copy to these words is under way."""
+        """Begin a copy to these words."""
         self.written[g] = FLYING
 
     def land(self, g: NDArray[Any], bits: Any, agents: NDArray[Any], who: Viewer) -> None:
-        """It has ended, and is seen by the threads that have waited for it."""
+        """End a copy; the threads that have waited for it see its data."""
         self.written[g] = 0
         self._mark(self.written, self.written[g], g, bits, who.barriers << WARPS)
         self.landing(g, agents)
@@ -144,10 +154,13 @@ class Shared:
         who.fences.append((self.now, who.barriers))
 
     def check_fenced(self, g: NDArray[Any], who: Viewer, viewers: dict[int, Viewer], line: int) -> None:
-        """Fault if the asynchronous proxy may miss what was stored here.
+        """Check that the asynchronous proxy sees the stores to these words.
 
         A fence must lie between: of the writer, after its store and before a barrier that the reader has passed; or of the
-        reader, after a barrier that the store stands before.
+        reader, after a barrier that follows the store.
+
+        Raises:
+            Fault: if it may miss one.
         """
         for agent in np.unique(self.landed[g]).tolist():
             own = g[self.landed[g] == agent]

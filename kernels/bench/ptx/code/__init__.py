@@ -1,1 +1,1 @@
-"""PTX as text to Python that executes it, one generator a kernel."""
+"""Translates PTX text to Python that executes it, one generator for each kernel."""

@@ -1,4 +1,4 @@
-"""Where a kernel's code goes: its blocks, and the loops in which it polls."""
+"""The control flow of a kernel: its blocks, and the loops in which it polls."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from recurrent_lm.kernels.bench.ptx.code.parse import Instruction, Kernel, Refus
 
 
 def block_starts(kernel: Kernel) -> list[int]:
-    """Indices of the instructions that begin a block: labels, and what follows a branch."""
+    """Indices of the instructions that begin a block: labels, and the instructions after a branch."""
     starts = {0, *kernel.labels.values()}
     starts |= {i + 1 for i, ins in enumerate(kernel.instructions) if ins.parts[0] in ("bra", "ret")}
     return sorted(i for i in starts if i < len(kernel.instructions))
 
 
 def target(kernel: Kernel, branch: Instruction) -> int:
-    """The index of the instruction that a branch goes to."""
+    """The index of the instruction that a branch jumps to."""
     (label,) = branch.operands
     if not isinstance(label, Symbol) or label.name not in kernel.labels:
         raise Refused(f"line {branch.line}: a branch to {label}")
@@ -27,15 +27,16 @@ def target(kernel: Kernel, branch: Instruction) -> int:
 
 @dataclass(frozen=True)
 class Poll:
-    """A loop that waits for others: its instructions, and for each conditional branch that may leave it, by line, whether
-    taking it does."""
+    """A loop that waits for other programs: its instructions, and for each conditional branch that may leave it, by line,
+    whether taking the branch leaves it.
+    """
 
     instructions: list[Instruction]
     exits: dict[int, bool]
 
 
 def polls(kernel: Kernel) -> list[Poll]:
-    """The innermost loops that load what others store, and store nothing themselves to global memory."""
+    """The innermost loops that load data of other programs and store nothing to global memory."""
     starts = block_starts(kernel)
     ends = [*starts[1:], len(kernel.instructions)]
     number = {start: block for block, start in enumerate(starts)}
@@ -46,7 +47,7 @@ def polls(kernel: Kernel) -> list[Poll]:
         to = [number[target(kernel, last)]] if last.parts[0] == "bra" and target(kernel, last) in number else []
         falls = last.guard is not None or last.parts[0] not in ("bra", "ret")
         after.append(to + ([block + 1] if falls and block + 1 < len(bodies) else []))
-    found = []
+    loops = []
     for loop in _innermost(after, set(range(len(bodies)))):
         inside = [ins for block in sorted(loop) for ins in bodies[block]]
         looks = any(part in ins.parts for ins in inside for part in ("volatile", "acquire", "relaxed"))
@@ -56,12 +57,12 @@ def polls(kernel: Kernel) -> list[Poll]:
                 last = bodies[block][-1]
                 if last.parts[0] == "bra" and last.guard and any(to not in loop for to in after[block]):
                     exits[last.line] = number[target(kernel, last)] not in loop
-            found.append(Poll(inside, exits))
-    return found
+            loops.append(Poll(inside, exits))
+    return loops
 
 
 def _innermost(after: list[list[int]], nodes: set[int]) -> Iterator[set[int]]:
-    """Cycles of blocks without a smaller one within, once where they are entered is taken away."""
+    """Cycles of blocks that contain no smaller cycle once their entry is removed."""
     order = sorted(nodes)
     place = {node: i for i, node in enumerate(order)}
     edges = [(place[a], place[b]) for a in order for b in after[a] if b in nodes]

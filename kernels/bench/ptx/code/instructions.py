@@ -1,4 +1,4 @@
-"""The instructions that the machine knows, each as the Python that does it."""
+"""The instructions that the machine knows, each as Python code."""
 
 import re
 
@@ -9,71 +9,71 @@ Match = re.Match[str]
 INTEGER = "(u16|s16|b16|u32|s32|b32|u64|s64|b64)"
 ORDERS = {"eq": "==", "lt": "<", "le": "<=", "gt": ">", "ge": ">=", "lo": "<", "ls": "<=", "hi": ">", "hs": ">="}
 SIGNS = {"add": "+", "sub": "-", "mul": "*"}
-NEGATED = {"ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}  # true where NaN is: the opposite does not hold
+NEGATED = {"ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}  # true for NaN: the opposite comparison is false
 
 
 # Integers and bits
 
 
 @instruction(rf"(add|sub|mul\.lo|and|or|xor|min|max)\.{INTEGER}")
-def binary(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[2]]
+def binary(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[2]]
     a, b = (t.read(operand, code) for operand in ins.operands[1:])
-    if found[1] in ("min", "max"):
-        t.write(ins.operands[0], f"{found[1]}imum({a}, {b})", code, ins)
+    if match[1] in ("min", "max"):
+        t.write(ins.operands[0], f"{match[1]}imum({a}, {b})", code, ins)
     else:
-        sign = {"add": "+", "sub": "-", "mul.lo": "*", "and": "&", "or": "|", "xor": "^"}[found[1]]
+        sign = {"add": "+", "sub": "-", "mul.lo": "*", "and": "&", "or": "|", "xor": "^"}[match[1]]
         t.write(ins.operands[0], f"{a} {sign} {b}", code, ins)
 
 
 @instruction(r"(min|max)\.(u16|s16)x2")
-def pair(t: Translator, ins: Instruction, found: Match) -> None:
-    a, b = (f"{t.read(operand, 'u4')}.view({CODES[found[2]]})" for operand in ins.operands[1:])
-    t.write(ins.operands[0], f"{found[1]}imum({a}, {b}).view(u4)", "u4", ins)
+def pair(t: Translator, ins: Instruction, match: Match) -> None:
+    a, b = (f"{t.read(operand, 'u4')}.view({CODES[match[2]]})" for operand in ins.operands[1:])
+    t.write(ins.operands[0], f"{match[1]}imum({a}, {b}).view(u4)", "u4", ins)
 
 
 @instruction(r"(and|or|xor)\.pred")
-def predicates(t: Translator, ins: Instruction, found: Match) -> None:
+def predicates(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "p") for operand in ins.operands[1:])
-    t.write(ins.operands[0], f"{a} {dict(zip(('and', 'or', 'xor'), '&|^', strict=True))[found[1]]} {b}", "p", ins)
+    t.write(ins.operands[0], f"{a} {dict(zip(('and', 'or', 'xor'), '&|^', strict=True))[match[1]]} {b}", "p", ins)
 
 
 @instruction(r"not\.(pred|b16|b32|b64)")
-def complement(t: Translator, ins: Instruction, found: Match) -> None:
-    t.write(ins.operands[0], f"~{t.read(ins.operands[1], CODES[found[1]])}", CODES[found[1]], ins)
+def complement(t: Translator, ins: Instruction, match: Match) -> None:
+    t.write(ins.operands[0], f"~{t.read(ins.operands[1], CODES[match[1]])}", CODES[match[1]], ins)
 
 
 @instruction(r"neg\.(s16|s32|s64)")
-def negative(t: Translator, ins: Instruction, found: Match) -> None:
-    t.write(ins.operands[0], f"-{t.read(ins.operands[1], CODES[found[1]])}", CODES[found[1]], ins)
+def negative(t: Translator, ins: Instruction, match: Match) -> None:
+    t.write(ins.operands[0], f"-{t.read(ins.operands[1], CODES[match[1]])}", CODES[match[1]], ins)
 
 
 @instruction(r"(mul|mad)\.wide\.(u16|s16|u32|s32)")
-def wide(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[2]]
+def wide(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[2]]
     twice = f"{code[0]}{2 * int(code[1])}"
     a, b = (f"{t.read(operand, code)}.astype({twice})" for operand in ins.operands[1:3])
     product = f"{a} * {b}"
-    if found[1] == "mad":
+    if match[1] == "mad":
         product += f" + {t.read(ins.operands[3], twice)}"
     t.write(ins.operands[0], product, twice, ins)
 
 
 @instruction(rf"mad\.lo\.{INTEGER}")
-def multiply_add(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[1]]
+def multiply_add(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[1]]
     a, b, c = (t.read(operand, code) for operand in ins.operands[1:])
     t.write(ins.operands[0], f"{a} * {b} + {c}", code, ins)
 
 
 @instruction(rf"(shl|shr)\.{INTEGER}")
-def shift(t: Translator, ins: Instruction, found: Match) -> None:
-    code, by = CODES[found[2]], ins.operands[2]
+def shift(t: Translator, ins: Instruction, match: Match) -> None:
+    code, by = CODES[match[2]], ins.operands[2]
     a = t.read(ins.operands[1], code)
     if isinstance(by, Immediate) and 0 <= by.bits < BITS[code]:
-        t.write(ins.operands[0], f"{a} {'<<' if found[1] == 'shl' else '>>'} {t.constant(by.bits, code)}", code, ins)
+        t.write(ins.operands[0], f"{a} {'<<' if match[1] == 'shl' else '>>'} {t.constant(by.bits, code)}", code, ins)
     else:
-        name = "shift_left" if found[1] == "shl" else "shift_right"
+        name = "shift_left" if match[1] == "shl" else "shift_right"
         t.write(ins.operands[0], f"{name}({a}, {t.read(by, 'u4')})", code, ins)
 
 
@@ -84,35 +84,35 @@ def number(operand: object) -> int:
 
 
 @instruction(r"bfe\.(u32|s32)")
-def bit_field(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[1]]
+def bit_field(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[1]]
     position, length = number(ins.operands[2]), number(ins.operands[3])
     t.write(ins.operands[0], f"extract({t.read(ins.operands[1], code)}, {position}, {length})", code, ins)
 
 
 @instruction(r"bfi\.b32")
-def bit_insert(t: Translator, ins: Instruction, found: Match) -> None:
+def bit_insert(t: Translator, ins: Instruction, match: Match) -> None:
     a, into = (t.read(operand, "u4") for operand in ins.operands[1:3])
     t.write(ins.operands[0], f"insert({a}, {into}, {number(ins.operands[3])}, {number(ins.operands[4])})", "u4", ins)
 
 
 @instruction(r"prmt\.b32")
-def permute(t: Translator, ins: Instruction, found: Match) -> None:
+def permute(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "u4") for operand in ins.operands[1:3])
     t.write(ins.operands[0], f"permute({a}, {b}, {number(ins.operands[3])})", "u4", ins)
 
 
 @instruction(r"popc\.(b32|b64)")
-def population(t: Translator, ins: Instruction, found: Match) -> None:
-    t.write(ins.operands[0], f"ones({t.read(ins.operands[1], CODES[found[1]])})", "u4", ins)
+def population(t: Translator, ins: Instruction, match: Match) -> None:
+    t.write(ins.operands[0], f"ones({t.read(ins.operands[1], CODES[match[1]])})", "u4", ins)
 
 
 # Comparisons and moves
 
 
 @instruction(r"setp\.(eq|ne|lt|le|gt|ge|lo|ls|hi|hs|equ|neu|ltu|leu|gtu|geu|num|nan)\.(\w+)")
-def compare(t: Translator, ins: Instruction, found: Match) -> None:
-    order, kind = found[1], found[2]
+def compare(t: Translator, ins: Instruction, match: Match) -> None:
+    order, kind = match[1], match[2]
     if kind in ("bf16x2", "f16x2"):
         targets = t.items(ins.operands[0])
         code = CODES[kind[:-2]]
@@ -145,15 +145,15 @@ def _comparison(order: str, a: str, b: str, floating: bool) -> str:
 
 
 @instruction(r"selp\.(u16|s16|b16|u32|s32|b32|u64|s64|b64|f32)")
-def select(t: Translator, ins: Instruction, found: Match) -> None:
-    code = WORDS[BITS[CODES[found[1]]]]
+def select(t: Translator, ins: Instruction, match: Match) -> None:
+    code = WORDS[BITS[CODES[match[1]]]]
     a, b = (t.read(operand, code) for operand in ins.operands[1:3])
     t.write(ins.operands[0], f"where({t.read(ins.operands[3], 'p')}, {a}, {b})", code, ins)
 
 
 @instruction(r"mov\.(pred|u16|s16|b16|u32|s32|b32|f32|u64|s64|b64)")
-def move(t: Translator, ins: Instruction, found: Match) -> None:
-    code = WORDS[BITS[CODES[found[1]]]]
+def move(t: Translator, ins: Instruction, match: Match) -> None:
+    code = WORDS[BITS[CODES[match[1]]]]
     to, source = ins.operands
     if isinstance(to, Group):
         if len(to.items) != 2 or code not in ("u4", "u8"):
@@ -170,8 +170,8 @@ def move(t: Translator, ins: Instruction, found: Match) -> None:
 
 
 @instruction(r"cvt\.([us](?:8|16|32|64))\.([us](?:8|16|32|64))")
-def convert_integer(t: Translator, ins: Instruction, found: Match) -> None:
-    to, source = CODES[found[1]], CODES[found[2]]
+def convert_integer(t: Translator, ins: Instruction, match: Match) -> None:
+    to, source = CODES[match[1]], CODES[match[2]]
     operand = ins.operands[1]
     if isinstance(operand, Register) and width(operand.name) != BITS[source]:
         value = f"{operand.name}.astype({source})"
@@ -181,17 +181,17 @@ def convert_integer(t: Translator, ins: Instruction, found: Match) -> None:
 
 
 @instruction(r"cvt\.rn\.f32\.([us]32)|cvt\.f32\.(bf16|f16)")
-def convert_to_float(t: Translator, ins: Instruction, found: Match) -> None:
-    if found[1]:
-        t.write(ins.operands[0], f"{t.read(ins.operands[1], CODES[found[1]])}.astype(f4)", "f4", ins)
+def convert_to_float(t: Translator, ins: Instruction, match: Match) -> None:
+    if match[1]:
+        t.write(ins.operands[0], f"{t.read(ins.operands[1], CODES[match[1]])}.astype(f4)", "f4", ins)
     else:
-        t.write(ins.operands[0], t.read(ins.operands[1], CODES[found[2]]), "f4", ins)
+        t.write(ins.operands[0], t.read(ins.operands[1], CODES[match[2]]), "f4", ins)
 
 
 @instruction(r"cvt\.rn\.(bf16|f16)(x2)?\.f32")
-def convert_to_half(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[1]]
-    if not found[2]:
+def convert_to_half(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[1]]
+    if not match[2]:
         t.write(ins.operands[0], t.read(ins.operands[1], "f4"), code, ins)
         return
     narrow = "to_bf16" if code == "bf" else "to_f16"
@@ -203,64 +203,64 @@ def convert_to_half(t: Translator, ins: Instruction, found: Match) -> None:
 
 
 @instruction(r"(add|sub|mul)(?:\.rn)?(\.ftz)?\.f32")
-def float_binary(t: Translator, ins: Instruction, found: Match) -> None:
+def float_binary(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "f4") for operand in ins.operands[1:])
-    if found[2]:
+    if match[2]:
         a, b = f"flushed({a})", f"flushed({b})"
-    result = f"{a} {SIGNS[found[1]]} {b}"
-    t.write(ins.operands[0], f"flushed({result})" if found[2] else result, "f4", ins)
+    result = f"{a} {SIGNS[match[1]]} {b}"
+    t.write(ins.operands[0], f"flushed({result})" if match[2] else result, "f4", ins)
 
 
 @instruction(r"fma\.rn(\.ftz)?\.f32")
-def fused(t: Translator, ins: Instruction, found: Match) -> None:
+def fused(t: Translator, ins: Instruction, match: Match) -> None:
     operands = [t.read(operand, "f4") for operand in ins.operands[1:]]
-    if found[1]:
+    if match[1]:
         operands = [f"flushed({operand})" for operand in operands]
     result = f"fma({', '.join(operands)})"
-    t.write(ins.operands[0], f"flushed({result})" if found[1] else result, "f4", ins)
+    t.write(ins.operands[0], f"flushed({result})" if match[1] else result, "f4", ins)
 
 
 @instruction(r"div\.(?:full|approx|rn)(?:\.ftz)?\.f32")
-def divide(t: Translator, ins: Instruction, found: Match) -> None:
+def divide(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "f4") for operand in ins.operands[1:])
     t.write(ins.operands[0], f"{a} / {b}", "f4", ins)
 
 
 @instruction(r"(ex2|lg2|sqrt|rsqrt|rcp)\.(?:approx|rn)(?:\.ftz)?\.f32")
-def special_function(t: Translator, ins: Instruction, found: Match) -> None:
-    """Exact here; the units of a GPU are off by some last places."""
+def special_function(t: Translator, ins: Instruction, match: Match) -> None:
+    """Exact here; a GPU's units differ in some last places."""
     a = t.read(ins.operands[1], "f4")
     forms = {"ex2": f"exp2({a})", "lg2": f"log2({a})", "sqrt": f"sqrt({a})", "rsqrt": f"f32(k1065353216_u4) / sqrt({a})",
              "rcp": f"f32(k1065353216_u4) / {a}"}  # fmt: skip
     t.constant(0x3F800000, "u4")
-    t.write(ins.operands[0], forms[found[1]], "f4", ins)
+    t.write(ins.operands[0], forms[match[1]], "f4", ins)
 
 
 @instruction(r"(neg|abs)\.(f32|bf16|f16|bf16x2|f16x2)")
-def sign(t: Translator, ins: Instruction, found: Match) -> None:
+def sign(t: Translator, ins: Instruction, match: Match) -> None:
     masks = {"f32": ("u4", 0x80000000), "bf16": ("u2", 0x8000), "f16": ("u2", 0x8000)}
-    code, mask = masks.get(found[2], ("u4", 0x80008000))
+    code, mask = masks.get(match[2], ("u4", 0x80008000))
     a = t.read(ins.operands[1], code)
-    if found[1] == "neg":
+    if match[1] == "neg":
         t.write(ins.operands[0], f"{a} ^ {t.constant(mask, code)}", code, ins)
     else:
         t.write(ins.operands[0], f"{a} & {t.constant(~mask, code)}", code, ins)
 
 
 @instruction(r"(min|max)(\.NaN)?\.f32")
-def extreme(t: Translator, ins: Instruction, found: Match) -> None:
+def extreme(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "f4") for operand in ins.operands[1:])
-    if found[2]:
-        t.write(ins.operands[0], f"{found[1]}imum({a}, {b})", "f4", ins)
+    if match[2]:
+        t.write(ins.operands[0], f"{match[1]}imum({a}, {b})", "f4", ins)
     else:
-        t.write(ins.operands[0], f"{'smaller' if found[1] == 'min' else 'larger'}({a}, {b})", "f4", ins)
+        t.write(ins.operands[0], f"{'smaller' if match[1] == 'min' else 'larger'}({a}, {b})", "f4", ins)
 
 
 # Control
 
 
 @instruction(r"bra(?:\.uni)?")
-def branch(t: Translator, ins: Instruction, found: Match) -> None:
+def branch(t: Translator, ins: Instruction, match: Match) -> None:
     (target,) = ins.operands
     if not isinstance(target, Symbol) or target.name not in t.kernel.labels:
         raise Refused(f"a branch to {target}")
@@ -274,7 +274,7 @@ def branch(t: Translator, ins: Instruction, found: Match) -> None:
 
 
 @instruction(r"ret")
-def finish(t: Translator, ins: Instruction, found: Match) -> None:
+def finish(t: Translator, ins: Instruction, match: Match) -> None:
     if ins.guard:
         t.emit(f"if w.decide({t.guard(ins)}, {ins.line}):")
         t.emit("    return")
@@ -283,22 +283,22 @@ def finish(t: Translator, ins: Instruction, found: Match) -> None:
 
 
 @instruction(r"bar\.sync")
-def barrier(t: Translator, ins: Instruction, found: Match) -> None:
+def barrier(t: Translator, ins: Instruction, match: Match) -> None:
     if ins.guard or len(ins.operands) != 1 or number(ins.operands[0]) != 0:
         raise Refused("a barrier that is not that of all threads")
     t.emit(f"yield {BARRIER}")
 
 
 @instruction(r"shfl\.sync\.(bfly|idx|up|down)\.b32")
-def shuffle(t: Translator, ins: Instruction, found: Match) -> None:
+def shuffle(t: Translator, ins: Instruction, match: Match) -> None:
     value, by, clamp, mask = ins.operands[1:]
     if number(mask) & 0xFFFFFFFF != 0xFFFFFFFF or ins.guard:
         raise Refused("a shuffle of some lanes")
-    t.write(ins.operands[0], f"shuffle({found[1]!r}, {t.read(value, 'u4')}, {t.read(by, 'u4')}, {number(clamp)})", "u4", ins)
+    t.write(ins.operands[0], f"shuffle({match[1]!r}, {t.read(value, 'u4')}, {t.read(by, 'u4')}, {number(clamp)})", "u4", ins)
 
 
 @instruction(r"redux\.sync\.(add|min|max|and|or|xor)\.(s32|u32|b32)")
-def reduction(t: Translator, ins: Instruction, found: Match) -> None:
-    code = CODES[found[2]]
+def reduction(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[2]]
     t.emit(f"w.all_lanes({t.read(ins.operands[2], 'u4')}, {ins.line})")
-    t.write(ins.operands[0], f"reduce({found[1]!r}, {t.read(ins.operands[1], code)})", code, ins)
+    t.write(ins.operands[0], f"reduce({match[1]!r}, {t.read(ins.operands[1], code)})", code, ins)

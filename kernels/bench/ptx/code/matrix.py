@@ -1,7 +1,7 @@
 """Products of the tensor cores, and the loads and stores of their fragments.
 
-Registers arrive as arrays of lanes, 32 a warp and any number of warps side by side. g = lane / 4 and t = lane % 4, as the PTX
-manual has them. Products are summed in float32, each instruction's in one go.
+Registers are arrays of lanes, 32 a warp, for any number of warps side by side. g = lane / 4 and t = lane % 4, as in the PTX
+manual. The products of one instruction are summed in float32 at once.
 """
 
 from typing import Any
@@ -17,13 +17,13 @@ SWIZZLES = {0: 0, 1: 128, 2: 64, 3: 32}  # bytes, by the mode of a descriptor
 
 
 def halves(registers: list[Lanes]) -> NDArray[Any]:
-    """[warps, 32, 2 n] halves of n registers, the lower one first."""
+    """The 16-bit numbers [warps, 32, 2 n] of n registers, the lower one first."""
     words = np.stack([r.reshape(-1, 32) for r in registers], axis=-1)
     return np.ascontiguousarray(words).view(u2)
 
 
 def widen(bits: NDArray[Any], kind: str) -> NDArray[Any]:
-    """Operands of a product to float32."""
+    """Convert operands of a product to float32."""
     if kind == "bf16":
         return from_bf16(bits)
     if kind == "f16":
@@ -86,7 +86,7 @@ def mma(a: list[Lanes], b: list[Lanes], c: list[Lanes], kind: str) -> list[Lanes
 
 
 def matrices(rows: NDArray[Any], transposed: bool) -> list[Lanes]:
-    """ldmatrix: [warps, n, 8, 8] halves, by rows, to n registers."""
+    """ldmatrix: [warps, n, 8, 8] 16-bit numbers, by rows, to n registers."""
     out = []
     for i in range(rows.shape[1]):
         pair = [rows[:, i, 2 * T + j, G] if transposed else rows[:, i, G, 2 * T + j] for j in range(2)]
@@ -95,7 +95,7 @@ def matrices(rows: NDArray[Any], transposed: bool) -> list[Lanes]:
 
 
 def rows_to_store(registers: list[Lanes], transposed: bool) -> NDArray[Any]:
-    """stmatrix: n registers to [warps, n, 8, 8] halves, by rows."""
+    """stmatrix: n registers to [warps, n, 8, 8] 16-bit numbers, by rows."""
     pairs = halves(registers)
     rows = np.empty((pairs.shape[0], len(registers), 8, 8), u2)
     for i in range(len(registers)):
@@ -108,11 +108,16 @@ def rows_to_store(registers: list[Lanes], transposed: bool) -> NDArray[Any]:
 
 
 def described(descriptor: int, rows: int, columns: int, size: int, turned: bool) -> NDArray[Any]:
-    """Shared addresses [rows, columns] of an operand of wgmma that a descriptor names; ``rows`` go over M or N, columns over K.
+    """Shared addresses of an operand of wgmma, from its descriptor.
 
     Args:
+        descriptor: the 64-bit word.
+        rows, columns: of the operand; rows go over M or N, columns over K.
         size: bytes of an element.
-        turned: whether M or N is the direction in which memory is contiguous (imm-trans), not K.
+        turned: whether memory is contiguous along M or N instead of K (imm-trans).
+
+    Returns:
+        [rows, columns] addresses.
     """
     if descriptor >> 49 & 7:
         raise ValueError("a descriptor with a base offset")

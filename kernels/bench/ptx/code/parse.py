@@ -1,6 +1,6 @@
-"""PTX text, as Triton emits it, to a list of instructions; anything else is refused by name.
+"""Parses PTX text, as Triton emits it, into a list of instructions; anything else is refused by name.
 
-One entry a module, no functions, no scopes of registers, no tables of branches.
+It accepts one entry a module, without functions, scopes of registers and tables of branches.
 """
 
 import re
@@ -11,7 +11,7 @@ SKIPPED = (".loc", ".file", ".version", ".target", ".address_size", ".pragma", "
 
 
 class Refused(Exception):
-    """What the machine does not execute; the message names it."""
+    """PTX that the machine does not execute; the message names it."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,16 @@ WIDTHS = {"rs": 16, "r": 32, "f": 32, "rd": 64, "fd": 64, "p": 1}
 
 
 def width(register: str) -> int:
-    """Bits of a register, which its name's letters tell, as the compiler chooses them."""
+    """Bits of a register, from the letters of its name, as the compiler chooses them."""
     return WIDTHS[register.rstrip("0123456789")]
 
 
 def parse(text: str) -> Kernel:
-    """The one entry of a PTX module."""
+    """Parse the one entry of a PTX module.
+
+    Raises:
+        Refused: for text that is not known.
+    """
     kernel = Kernel()
     inside = False
     for number, line in enumerate(text.splitlines(), 1):
@@ -95,8 +99,8 @@ def parse(text: str) -> Kernel:
         elif line == "}":
             break
         elif line.startswith(".reg"):
-            found = re.fullmatch(r"\.reg \.(\w+)\s+%(\w+)<\d+>;", line)
-            if not found or WIDTHS.get(found[2]) != {"pred": 1}.get(found[1], int(re.sub(r"\D", "", found[1]) or 0)):
+            match = re.fullmatch(r"\.reg \.(\w+)\s+%(\w+)<\d+>;", line)
+            if not match or WIDTHS.get(match[2]) != {"pred": 1}.get(match[1], int(re.sub(r"\D", "", match[1]) or 0)):
                 raise Refused(f"line {number}: {line}")
         elif label := re.fullmatch(r"([$\w]+):", line):
             kernel.labels[label[1]] = len(kernel.instructions)
@@ -112,15 +116,15 @@ def parse(text: str) -> Kernel:
 
 
 def _header(kernel: Kernel, line: str) -> bool:
-    """Take what stands before the code; whether this line begins it."""
-    if found := re.match(r"\.visible \.entry (\w+)\(", line):
+    """Parse a line before the code; returns whether this line begins the code."""
+    if match := re.match(r"\.visible \.entry (\w+)\(", line):
         if kernel.name:
             raise Refused("a second entry")
-        kernel.name = found[1]
-    elif found := re.match(r"\.param \.(\w+) (?:\.ptr \.global \.align \d+ )?(\w+),?$", line):
-        kernel.parameters.append((found[1], found[2]))
-    elif found := re.match(r"\.extern \.shared \.align \d+ \.b8 (\w+)\[\];", line):
-        kernel.shared.append(found[1])
+        kernel.name = match[1]
+    elif match := re.match(r"\.param \.(\w+) (?:\.ptr \.global \.align \d+ )?(\w+),?$", line):
+        kernel.parameters.append((match[1], match[2]))
+    elif match := re.match(r"\.extern \.shared \.align \d+ \.b8 (\w+)\[\];", line):
+        kernel.shared.append(match[1])
     elif line == "{":
         return True
     elif line != ")" and not line.startswith(
@@ -132,9 +136,9 @@ def _header(kernel: Kernel, line: str) -> bool:
 
 def _instruction(text: str, line: int) -> Instruction:
     guard, unless = None, False
-    if found := re.match(r"@(!?)%(\w+)\s+", text):
-        guard, unless = found[2], bool(found[1])
-        text = text[found.end() :]
+    if match := re.match(r"@(!?)%(\w+)\s+", text):
+        guard, unless = match[2], bool(match[1])
+        text = text[match.end() :]
     op, _, rest = text.partition(" ") if " " in text.replace("\t", " ") else (text, "", "")
     if "\t" in op:
         op, _, rest = text.partition("\t")
@@ -146,7 +150,7 @@ def _instruction(text: str, line: int) -> Instruction:
 
 
 def _split(text: str) -> list[str]:
-    """Operands, separated by commas outside of braces and brackets."""
+    """Split operands at commas outside of braces and brackets."""
     items, depth, begin = [], 0, 0
     for i, c in enumerate(text):
         depth += (c in "{[") - (c in "}]")
@@ -172,12 +176,12 @@ def _operand(text: str) -> Operand:
         if "|" in text:
             return Group(tuple(_operand(item) for item in text.split("|")))
         return Special(text[1:])
-    if found := re.fullmatch(r"0[fF]([0-9A-Fa-f]{8})", text):
-        return Immediate(int(found[1], 16))
-    if found := re.fullmatch(r"0[dD]([0-9A-Fa-f]{16})", text):
-        return Immediate(int(found[1], 16))
-    if found := re.fullmatch(r"(-?(?:0[xX][0-9A-Fa-f]+|\d+))U?", text):
-        return Immediate(int(found[1], 0))
+    if match := re.fullmatch(r"0[fF]([0-9A-Fa-f]{8})", text):
+        return Immediate(int(match[1], 16))
+    if match := re.fullmatch(r"0[dD]([0-9A-Fa-f]{16})", text):
+        return Immediate(int(match[1], 16))
+    if match := re.fullmatch(r"(-?(?:0[xX][0-9A-Fa-f]+|\d+))U?", text):
+        return Immediate(int(match[1], 0))
     if re.fullmatch(r"[$A-Za-z_][\w$]*", text):
         return Symbol(text)
     raise ValueError(f"operand {text}")

@@ -1,5 +1,6 @@
-"""Numbers as PTX has them: registers are arrays of unsigned integers, one element a lane, and are viewed as what an instruction
-takes them for. Nothing here changes an array in place, so registers may share one.
+"""The numbers of PTX: registers are arrays of unsigned integers, one element a lane, viewed as the type of an instruction.
+
+Nothing here changes an array in place, so registers may share one.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 Lanes = NDArray[Any]
 u2, u4, u8 = np.dtype("u2"), np.dtype("u4"), np.dtype("u8")
 f2, f4, f8 = np.dtype("f2"), np.dtype("f4"), np.dtype("f8")
-NAN16 = 0x7FFF  # what a conversion to 16 bits makes of NaN
+NAN16 = 0x7FFF  # NaN after a conversion to 16 bits
 
 
 def f32(bits: Lanes) -> Lanes:
@@ -41,7 +42,7 @@ def to_f16(values: Lanes) -> Lanes:
 
 
 def pack(low: Lanes, high: Lanes) -> Lanes:
-    """Two halves, of 16 or 32 bits, to a word."""
+    """Two numbers of 16 or 32 bits as one word."""
     if low.dtype == u2:
         return low.astype(u4) | (high.astype(u4) << np.uint32(16))
     return low.astype(u8) | (high.astype(u8) << np.uint64(32))
@@ -64,7 +65,9 @@ def high32(word: Lanes) -> Lanes:
 
 
 def fma(a: Lanes, b: Lanes, c: Lanes) -> Lanes:
-    """float32: a b is exact in float64, the sum is rounded there and then again, which is off by a last place once in 2^29."""
+    """float32 fused multiply-add: a b is exact in float64, and the sum is rounded twice, which changes the last place once
+    in 2^29.
+    """
     return (a.astype(f8) * b + c).astype(f4)
 
 
@@ -74,13 +77,14 @@ def flushed(x: Lanes) -> Lanes:
 
 
 def shift_left(a: Lanes, by: Lanes) -> Lanes:
+    """a << by; 0 if ``by`` is the width or more."""
     size = a.dtype.type(8 * a.itemsize)
     by = by.astype(a.dtype)
     return np.where(by < size, a << (by % size), a.dtype.type(0))
 
 
 def shift_right(a: Lanes, by: Lanes) -> Lanes:
-    """Of signed numbers the sign comes in from the left."""
+    """a >> by; for signed numbers the sign fills the upper bits."""
     last = 8 * a.itemsize - 1
     amount = np.minimum(by, by.dtype.type(last)).astype(a.dtype)
     shifted = a >> amount
@@ -88,7 +92,7 @@ def shift_right(a: Lanes, by: Lanes) -> Lanes:
 
 
 def extract(a: Lanes, position: int, length: int) -> Lanes:
-    """bfe.u32 or bfe.s32, by the dtype."""
+    """bfe.u32 or bfe.s32, depending on the dtype."""
     if length == 0:
         return np.zeros_like(a)
     up = max(0, 32 - position - length)
@@ -115,11 +119,12 @@ def permute(a: Lanes, b: Lanes, selector: int) -> Lanes:
 
 
 def smaller(a: Lanes, b: Lanes) -> Lanes:
-    """min.f32: NaN only where both are."""
+    """min.f32: NaN only if both are."""
     return np.fmin(a, b)
 
 
 def larger(a: Lanes, b: Lanes) -> Lanes:
+    """max.f32: NaN only if both are."""
     return np.fmax(a, b)
 
 

@@ -1,6 +1,6 @@
-"""A kernel's PTX to a Python generator that runs it for some warps in step: registers are its local variables.
+"""Translates a kernel's PTX to a Python generator that runs it for some warps in step; its local variables are the registers.
 
-Instructions are found in a table of patterns; whatever matches none is refused by name.
+Instructions are looked up in a table of patterns; an instruction without a pattern is refused by name.
 """
 
 import re
@@ -31,9 +31,9 @@ from recurrent_lm.kernels.bench.ptx.code.parse import (
 from recurrent_lm.kernels.bench.ptx.counts import kind_of
 from recurrent_lm.kernels.bench.ptx.global_memory import SHARED
 
-END, BARRIER, STEP = -2, -1, 0  # where a generator stops; a line's number: before it looks at global memory
+END, BARRIER, STEP = -2, -1, 0  # a generator's yields; a line's number: before it reads global memory
 GARBAGE = 0xA5A5A5A5A5A5A5A5
-WORDS = {1: "p", 16: "u2", 32: "u4", 64: "u8"}  # what holds a register of so many bits
+WORDS = {1: "p", 16: "u2", 32: "u4", 64: "u8"}  # the type of a register with so many bits
 CODES = {"pred": "p", "f16": "f2", "bf16": "bf", "f32": "f4"} | {
     f"{kind}{8 * size}": f"{'i' if kind == 's' else 'u'}{size}" for kind in "usb" for size in (1, 2, 4, 8)
 }
@@ -43,7 +43,7 @@ TABLE: list[tuple["re.Pattern[str]", Handler]] = []
 
 
 def instruction(pattern: str) -> Callable[[Handler], Handler]:
-    """Register a translation of the opcodes that a pattern matches whole."""
+    """Register a function that translates the opcodes that a pattern matches completely."""
 
     def add(handler: Handler) -> Handler:
         TABLE.append((re.compile(pattern), handler))
@@ -55,8 +55,8 @@ def instruction(pattern: str) -> Callable[[Handler], Handler]:
 @lru_cache(maxsize=4096)
 def _lookup(op: str) -> tuple[Handler, "re.Match[str]"] | None:
     for pattern, handler in TABLE:
-        if found := pattern.fullmatch(op):
-            return handler, found
+        if match := pattern.fullmatch(op):
+            return handler, match
     return None
 
 
@@ -92,7 +92,7 @@ class Translator:
         return name
 
     def read(self, operand: Operand, code: str) -> str:
-        """An expression for an operand taken as ``code``: "p", "u4", "i4", "f4" ..., "bf" and "f2" widened to float32."""
+        """An expression for an operand read as type ``code``: "p", "u4", "i4", "f4" ..., "bf" and "f2" widened to float32."""
         if isinstance(operand, Register):
             base = WORDS[width(operand.name)]
             if code == base:
@@ -115,7 +115,7 @@ class Translator:
         raise Refused(f"operand {operand}")
 
     def write(self, operand: Operand, expression: str, code: str, ins: Instruction) -> None:
-        """Assign; ``expression`` has the dtype of ``code``."""
+        """Assign an ``expression`` whose dtype is ``code``."""
         if not isinstance(operand, Register):
             raise Refused(f"line {ins.line}: {ins.op} into {operand}")
         base = WORDS[width(operand.name)]
@@ -127,7 +127,7 @@ class Translator:
             expression = f"({expression}).{'view' if BITS[code] == BITS[base] else 'astype'}({base})"
         if ins.guard:
             expression = f"where({self.guard(ins)}, {expression}, {operand.name})"
-            if operand.name not in self.written:  # in lanes without it there is anything at all
+            if operand.name not in self.written:  # lanes without it hold garbage
                 self.garbage[operand.name] = self.constant(GARBAGE, base)
         self.written.add(operand.name)
         self.emit(f"{operand.name} = {expression}")
@@ -160,11 +160,11 @@ class Translator:
                 self.lines.append(f"        if at == {number}:")
                 self.emit(f"entered[{number}] += 1")
             self._check_flying(ins)
-            found = _lookup(ins.op)
-            if found is None:
+            entry = _lookup(ins.op)
+            if entry is None:
                 raise Refused(f"line {ins.line}: instruction {ins.op}")
             try:
-                found[0](self, ins, found[1])
+                entry[0](self, ins, entry[1])
             except Refused as refused:
                 raise Refused(f"line {ins.line}: {ins.op}: {refused}") from None
         self.emit("return")
@@ -196,7 +196,7 @@ def _compiled(kernel: "Keyed") -> tuple[Any, dict[str, tuple[int, str]], Program
 
 
 class Keyed:
-    """A kernel as a key: kernels are compared as objects."""
+    """A kernel as a cache key: kernels are compared by identity."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -209,7 +209,19 @@ class Keyed:
 
 
 def translate(kernel: Kernel, arguments: list[int], lanes: int) -> Program:
-    """A kernel with its parameters' values, in the entry's order, for so many lanes in step."""
+    """Translate a kernel.
+
+    Args:
+        kernel: the parsed entry.
+        arguments: the values of its parameters, in the entry's order.
+        lanes: how many lanes run in step.
+
+    Returns:
+        The program.
+
+    Raises:
+        Refused: for an instruction that is not known.
+    """
     code, constants, program = _compiled(Keyed(kernel))
     space: dict[str, Any] = {name: getattr(values, name) for name in dir(values) if not name.startswith("_")}
     space["mma"] = matrix.mma
@@ -232,7 +244,7 @@ def translate(kernel: Kernel, arguments: list[int], lanes: int) -> Program:
 
 
 def granule(kernel: Kernel, space: str) -> int:
-    """Bytes of the smallest store, 4 at most."""
+    """Bytes of the smallest store, at most 4."""
     sizes = [4]
     for ins in kernel.instructions:
         if ins.parts[0] == "st" and ins.parts[1].startswith(space):
