@@ -15,6 +15,7 @@ from recurrent_lm.lm.parameter_counts import GATES, parameter_table
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
 TRIALS = 40
+LEAST = 64  # hidden units of a layer that is part of the trial
 LAYERS = {"lstm": kernels.LSTM, "gru": kernels.GRU}
 SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
 
@@ -54,7 +55,8 @@ def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
     Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
     slow a trial down, do not decide.
     """
-    steps, hidden = 8, min(model.hidden_size, 512)
+    steps, hidden, rows = 8, min(model.hidden_size, 512), min(rows, 64)  # a trial takes little time and memory at any size
+    layers = model.layers if device == "cpu" and hidden >= LEAST else 0  # products of fewer units are too small to matter
     layer = LAYERS.get(model.cell, kernels.RNN)(hidden, hidden)
     x = torch.ones(steps, rows, hidden)
     operands = torch.ones(steps * rows if device == "cpu" else 256, 256, device=device)
@@ -79,13 +81,11 @@ def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
     for trial in range(TRIALS):
         for dtype, (a, b) in cast.items():
             timed(dtype, "decoder", lambda a=a, b=b: torch.mm(a, b.t()))  # type: ignore[misc]
-            if device == "cpu" and trial < TRIALS // 4:
+            if layers and trial < TRIALS // 4:
                 timed(dtype, "layer", lambda dtype=dtype: through_layer(dtype))  # type: ignore[misc]
     torch.set_num_threads(threads)
     torch.set_rng_state(random)
-    parts = (
-        {"decoder": 3, "layer": model.layers} if device == "cpu" else {"decoder": 3}
-    )  # of a decoder's three products one ran
+    parts = {"decoder": 3} | ({"layer": layers} if layers else {})  # of a decoder's three products one ran
     total = {dtype: sum(times * best[dtype, part] for part, times in parts.items()) for dtype in cast}
     return total[torch.float32] / total[torch.bfloat16]
 
