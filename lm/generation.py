@@ -92,7 +92,7 @@ class Sample:
         Returns:
             The text that no later token can change.
         """
-        if not bool(logits.isfinite().all()):
+        if not bool((logits < torch.inf).all()):  # nan or inf; a logit of -inf is a token that never comes
             return self._end("not finite")
         logits[self._never] = -torch.inf
         logits[list(self._followers.get(self._history(), ()))] = -torch.inf
