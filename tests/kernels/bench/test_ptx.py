@@ -225,7 +225,7 @@ def test_every_change_of_the_code_is_noticed(ask: Ask, layer: dict[str, Any], ki
 # and some 5% more: a change that makes a step longer fails.
 COSTS = {
     "lstm bfloat16 sm_90": {"scan_forward": (1.05, 7, 3, 1_800, 2_700), "scan_backward": (1.05, 10, 3, 2_000, 3_400)},
-    "lstm float32 sm_90": {"scan_forward": (1.25, 5, 3, 15_400, 5_800), "scan_backward": (1.05, 18, 3, 15_000, 5_700)},
+    "lstm float32 sm_90": {"scan_forward": (1.25, 5, 3, 15_400, 5_800), "scan_backward": (1.05, 22, 3, 15_000, 5_700)},
     "gru bfloat16 sm_80": {"scan_forward": (1.05, 9, 3, 1_800, 2_800), "scan_backward": (1.3, 10, 3, 1_800, 3_400)},
 }
 
