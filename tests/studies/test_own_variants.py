@@ -108,8 +108,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    own.load.cache_clear()
+    forget()  # files of these names that other tests imported
     yield tmp_path
+    forget()
+
+
+def forget() -> None:
     own.load.cache_clear()
     for name in ("my_rnn", "no_rnn", "leaving"):
         sys.modules.pop(name, None)
