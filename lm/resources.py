@@ -27,7 +27,7 @@ def settle(config: MachineConfig, model: ModelConfig | None = None, rows: int = 
         The settings, and the reason for the precision.
 
     Raises:
-        InputError: if the device or the backend cannot run here.
+        InputError: if the device or the backend cannot run here, or the backend not in this precision.
     """
     device = resolve_device(config.device)
     if config.threads:
@@ -37,10 +37,13 @@ def settle(config: MachineConfig, model: ModelConfig | None = None, rows: int = 
     except ValueError as error:
         raise InputError(f"--backend: {error}") from None
     precision, why = config.precision, "as asked"
-    if backend == "eager" and precision != "float32":
+    obstacle = {"eager": "the eager backend is the reference"}.get(backend, "")
+    if backend == "triton" and device == "cpu":
+        obstacle = "Triton's interpreter, which runs here, computes bfloat16 wrongly"
+    if obstacle and precision != "float32":
         if precision == "bf16":
-            raise InputError("--precision bf16 needs another backend; the eager one is the float32 reference")
-        precision, why = "float32", "the eager backend is the reference"
+            raise InputError(f"--precision bf16 needs another backend: {obstacle}")
+        precision, why = "float32", obstacle
     if precision == "auto":
         gain = bfloat16_gain(device, model or ModelConfig(), rows)
         precision = "bf16" if gain >= PAYS else "float32"
@@ -57,7 +60,8 @@ def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
     """
     steps, hidden, rows = 8, min(model.hidden_size, 512), min(rows, 64)  # a trial takes little time and memory at any size
     layers = model.layers if device == "cpu" and hidden >= LEAST else 0  # products of fewer units are too small to matter
-    layer = LAYERS.get(model.cell, kernels.RNN)(hidden, hidden)
+    threads, random = torch.get_num_threads(), torch.get_rng_state()
+    layer = LAYERS.get(model.cell, kernels.RNN)(hidden, hidden, backend="torch")  # on a CPU no other one has bfloat16
     x = torch.ones(steps, rows, hidden)
     operands = torch.ones(steps * rows if device == "cpu" else 256, 256, device=device)
     weights = torch.ones(2048, 256, device=device)
@@ -76,7 +80,6 @@ def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
             output, _ = layer(x)
         output.sum().backward()
 
-    threads, random = torch.get_num_threads(), torch.get_rng_state()
     torch.set_num_threads(1)
     for trial in range(TRIALS):
         for dtype, (a, b) in cast.items():

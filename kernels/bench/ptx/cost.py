@@ -80,9 +80,9 @@ def steps_of(layer: Layer) -> dict[str, Step]:
         loops = polls(parsed(launch.ptx))
         look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
         code = machine_code(launch.cubin, "-sass")
-        total = Total(**memory)
+        total, single = Total(**memory), walk(code)
         costs[name] = Step(
             launch.grid, launch.warps, instructions, total, look, spills_in_loops(code, depth=2),
-            walk(code).cycles, walk(code, wavefronts=total.wavefronts).cycles, walk(code).waits,
+            single.cycles, walk(code, wavefronts=total.wavefronts).cycles, single.waits,
         )  # fmt: skip
     return costs
