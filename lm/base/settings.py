@@ -2,6 +2,7 @@
 
 import math
 import re
+import sys
 from dataclasses import Field, dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any
@@ -120,7 +121,8 @@ def _fits(f: "Field[Any]", value: Any, kind: type) -> bool:
         return type(value) is kind and (not about.get("choices") or value in about["choices"])
     if not isinstance(value, Integral if kind is int else Real) or isinstance(value, bool):
         return False
-    within = about.get("low", -inf) <= value <= about.get("high", inf)
+    largest = sys.float_info.max if kind is float else inf  # whole numbers beyond it are no float
+    within = about.get("low", -inf) <= value <= about.get("high", largest)
     return bool(within and about.get("above", -inf) < value < about.get("below", inf))
 
 

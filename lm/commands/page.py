@@ -43,9 +43,9 @@ def page(
     size = out.stat().st_size / MEGABYTE
     bits = "8 bits" if int8 else "16 bits"
     print(f"page: {out}, {size:.2f} MB; {made.parameters:,} parameters in {bits}, and a program that needs no network")
-    for line in (made.rounding and _cost(made.rounding, bits), made.copied and _copying(made.copied)):
-        if line:
-            print(line)
+    if made.rounding:  # its training text was there
+        print(_cost(made.rounding, bits))
+        print(_copying(made.copied) if made.copied else "copies are not counted: there are no five words in a row to compare")
 
 
 def _cost(rounding: "Rounding", bits: str) -> str:

@@ -62,7 +62,10 @@ class Copied:
 
 @dataclass(frozen=True)
 class Page:
-    """The ``html``, and its measurements, which are None without the training text."""
+    """The ``html``, and its measurements, which are None without the training text.
+
+    ``copied`` is None, too, where nothing that the model wrote, or nothing of the validation text, has five words in a row.
+    """
 
     html: str
     parameters: int
@@ -155,7 +158,7 @@ def _rounding(run: Run, rounded: Run, data: Data) -> Rounding:
     return Rounding(before, after, len(data.valid.ids))
 
 
-def _copied(run: Run, data: Data, prompts: tuple[str, ...]) -> Copied:
+def _copied(run: Run, data: Data, prompts: tuple[str, ...]) -> Copied | None:
     splits, tokens = data.corpus.splits(), run.config.tokens
     training = TrainingText((piece.text for piece in splits["train"]), tokens.lower, tokens.split)
     draws = Draws(TOKENS[run.tokenizer.kind], TEMPERATURE, seed=1)
@@ -167,8 +170,9 @@ def _copied(run: Run, data: Data, prompts: tuple[str, ...]) -> Copied:
     held_out = [training.compare(piece.text) for piece in splits["valid"]]
     ngrams, held = (sum(c.ngrams for c in copied) for copied in (written, held_out))
     novel, held_novel = (sum(c.novel for c in copied) for copied in (written, held_out))
-    longest = max(c.longest for c in written)
-    return Copied(len(written), ngrams, 1 - novel / max(ngrams, 1), longest, 1 - held_novel / max(held, 1))
+    if not ngrams or not held:  # such as DNA, which is a single word
+        return None
+    return Copied(len(written), ngrams, 1 - novel / ngrams, max(c.longest for c in written), 1 - held_novel / held)
 
 
 def _units(run: Run, data: Data) -> dict[str, Any]:

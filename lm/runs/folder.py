@@ -70,15 +70,12 @@ def load(path: str | Path, which: str = "best", device: str = "auto") -> Run:
     """Load a run's model in evaluation mode.
 
     Args:
-        path: the run folder.
+        path: the run folder, or one that holds a single run.
         which: the "best" or the "last" checkpoint.
         device: auto, cpu, cuda or cuda:N.
 
     Returns:
         The model with its tokenizer, settings and records.
-
-    Args:
-        path: the run's folder, or one that holds a single run.
 
     Raises:
         InputError: if there is no such run, or it is damaged.

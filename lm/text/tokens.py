@@ -202,9 +202,8 @@ def _keep(counts: "Counter[str]", config: TokensConfig, special: int) -> tuple[l
 
 
 def _train_bpe(texts: list[str], config: TokensConfig) -> BpeTokenizer:
-    most = 257 + sum(
-        len(text.encode("utf-8")) for text in texts
-    )  # more merges than bytes are impossible; larger sizes only fill the memory
+    # More merges than bytes are impossible; larger sizes only fill the memory.
+    most = 257 + sum(len(text.encode("utf-8")) for text in texts)
     library = Library(models.BPE())
     # The library's time grows with the square of a piece's length, and DNA or Chinese has no spaces, so pieces are cut.
     inside = "".join(_byte_characters()[0x80:0xC0])  # bytes inside a character

@@ -286,7 +286,7 @@ def test_generated_characters_follow_the_models_distribution() -> None:
 @pytest.mark.parametrize(
     "settings, word",
     [({"length": n}, "--length") for n in (0, -1)]
-    + [({"temperature": t}, "--temperature") for t in (-0.1, math.nan, math.inf)]
+    + [({"temperature": t}, "--temperature") for t in (-0.1, math.nan, math.inf, 10**400)]
     + [({"top_k": -1}, "--top-k")]
     + [({"top_p": p}, "--top-p") for p in (0.0, -0.5, 1.01, math.nan)],
 )

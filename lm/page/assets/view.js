@@ -22,7 +22,7 @@ const undo = []; // texts before what the model wrote
 /** Spaces at the end are not read by a model of words, which expects one before the next word anyway. */
 const withoutEnd = text => about.kind === "word" ? text.replace(/ +$/, "") : text;
 
-/** Read the text as it stands now, a picture's worth of tokens at a time. */
+/** Read the text as it stands now, a picture's worth of tokens at a time; whether it was read to its end. */
 async function read() {
   const mine = ++turn;
   tokens = tokenizer.read(withoutEnd(area.value).toWellFormed());
@@ -36,9 +36,10 @@ async function read() {
     paintMore();
     if (reading.length === tokens.length) break;
     await pause(0);
-    if (mine !== turn) return;
+    if (mine !== turn) return false;
   }
   paintNext();
+  return true;
 }
 
 /** Put a token behind the text. */
@@ -203,7 +204,7 @@ const settings = () => ({
 /** Write up to `count` tokens behind the text; the same seed writes the same. */
 async function write(count = Number($("length").value)) {
   stop();
-  await read();
+  if (!await read()) return; // the text has changed meanwhile
   const mine = ++turn, random = generator(Number($("seed").value)), decoder = decoderBehind(), how = settings();
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   undo.push(area.value);

@@ -70,6 +70,17 @@ def test_the_page_says_how_much_of_what_it_writes_is_copied(trained_words: Path,
     assert told["prompts"] == ["we build", "they want"]
 
 
+def test_copies_of_a_text_without_words_are_not_counted(fit: Any, lm_command: Any, tmp_path: Path) -> None:
+    text, out = tmp_path / "dna.txt", tmp_path / "page.html"
+    text.write_text("gattaca" * 300)
+    fit(tmp_path / "run", text, kind="char", hidden_size=4, epochs=1)
+    code, printed, err = lm_command("page", tmp_path / "run", "--out", out)
+    assert (code, err) == (0, "") and "5-grams" not in printed
+    told = read(out.read_text())[0]["about"]
+    assert told["rounding"] is not None and told["copied"] is None
+    assert "copied.</b>" not in out.read_text()
+
+
 def test_prompts_are_of_the_held_out_text_and_known(trained_words: Path, lm_command: Any, tmp_path: Path) -> None:
     assert lm_command("page", trained_words, "--out", tmp_path / "page.html")[0] == 0
     prompts = read((tmp_path / "page.html").read_text())[0]["about"]["prompts"]

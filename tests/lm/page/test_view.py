@@ -343,6 +343,15 @@ def test_a_long_text_is_read_in_parts_and_a_change_gives_way(words, opened):
     assert page.run("drawn.length") == 2
 
 
+def test_text_typed_before_the_writing_begins_stops_it(words, opened):
+    """A request to write waits until the text is read; the model must not write on from a half of it."""
+    page = opened(words)
+    page.run(f"area.value = {LONG * 12!r}; window.first = write(3); area.value += 'we want'; window.second = read()")
+    page.run("Promise.all([first, second]).then(() => 0)")
+    assert page.run("reading.ids") == words.tokenizer.encode(LONG * 12 + "we want") == page.run("tokens.map(token => token.id)")
+    assert page.run("area.value") == LONG * 12 + "we want"
+
+
 @pytest.mark.parametrize("name", ["obama", "trump"])
 def test_published_pages_open_and_write(name, browser):
     path = ROOT / "reports" / "published" / "models" / f"{name}.html"
