@@ -38,6 +38,11 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     return None if found and NO_NUMBER.search(found.sentence) else found
 
 
+def both(first: str, second: str) -> str:
+    """Two sentences as one, with a semicolon between; the first alone where the second is empty."""
+    return f"{first.removesuffix('.')}; {second[:1].lower()}{second[1:]}" if second else first
+
+
 def uncertain(claims: "pd.DataFrame") -> str:
     """Words behind an answer where claims that decide it are ambiguous and none holds or fails; empty otherwise."""
     verdicts = set(claims["verdict"]) - {"not measured"}
