@@ -19,7 +19,7 @@ from recurrent_lm.reports.training.curves import curves, numbers
 from recurrent_lm.studies import InputError, check_writable, replacing
 
 PACKAGE = "recurrent_lm.reports.training"
-LECTURE = "the students opened their"  # the lecture's own question
+PROMPT = "the students opened their"  # the lecture's own example
 EVERY = 3.0  # seconds between two looks at the logs, and between two reloads of the page
 
 
@@ -69,7 +69,7 @@ def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, 
     check_place(out)
     names = told.labels([h.path for h in histories])
     own = [h.samples[0]["prompt"] for h in histories if h.samples]
-    asked = prompts or list(dict.fromkeys([*filter(None, own), LECTURE]))
+    asked = prompts or list(dict.fromkeys([*filter(None, own), PROMPT]))
     shown = [
         Shown(name, h, models.answers(h, asked), told.texts(h), told.troubles(h))
         for h, name in zip(histories, names, strict=True)
