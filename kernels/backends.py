@@ -1,8 +1,8 @@
 """The choice of an implementation: eager equations, ATen's fused functions, or Triton kernels."""
 
 import os
-from functools import cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ def choose_backend(name: str | None = None, device: "torch.device | None" = None
             f"backend 'triton' cannot run {where}: use 'torch' or 'eager', or for the recurrence move the tensors to a CUDA "
             "device, or set TRITON_INTERPRET=1 before Python starts"
         )
+    if asked == "triton" and LOOPS_FAIL:
+        raise ValueError("the interpreter of Triton 3.6 fails with NumPy 2.4 and newer: pip install 'numpy<2.4'")
     return asked
 
 
@@ -69,15 +71,11 @@ def runs_triton(device: "torch.device | None") -> bool:
 
 
 def check_interpreter(dtype: "torch.dtype") -> None:
-    """Refuse what Triton's interpreter computes wrongly or not at all, if the interpreter is on.
+    """Refuse what Triton's interpreter computes wrongly, if the interpreter is on.
 
     Raises:
         ValueError: for bfloat16, whose products and sums are wrong there.
-        RuntimeError: for Triton 3.6 beside NumPy 2.4 or newer, with which its loops fail
-            (``findings/triton-3.6-interpreter-needs-numpy-below-2.4.sh``).
     """
-    if interpreted() and _release("triton") < (3, 7) and _release("numpy") >= (2, 4):
-        raise RuntimeError("the interpreter of Triton 3.6 fails with NumPy 2.4 and newer: pip install 'numpy<2.4'")
     if interpreted() and str(dtype) == "torch.bfloat16":
         raise ValueError(
             "Triton's interpreter (TRITON_INTERPRET=1) computes bfloat16 wrongly: use float16, float32 or float64 with it, or "
@@ -85,14 +83,13 @@ def check_interpreter(dtype: "torch.dtype") -> None:
         )
 
 
-def _release(package: str) -> tuple[int, ...]:
-    """(3, 6) of version 3.6.0."""
-    return _release_of(package)
+def loops_fail() -> bool:
+    """Whether the kernels are interpreted by Triton 3.6 beside NumPy 2.4 or newer, with which its loops fail
+    (findings/triton-3.6-interpreter-needs-numpy-below-2.4.sh)."""
+    if not interpreted() or find_spec("triton") is None:
+        return False
+    triton, numpy = (tuple(map(int, version(package).split(".")[:2])) for package in ("triton", "numpy"))
+    return triton < (3, 7) and numpy >= (2, 4)
 
 
-_release._dynamo_marked_constant = True  # type: ignore[attr-defined]  # as torch.compiler.assume_constant_result sets it
-
-
-@cache
-def _release_of(package: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version(package).split(".")[:2])
+LOOPS_FAIL = loops_fail()  # asked once: TRITON_INTERPRET is set before Python starts, and torch.compile traces the callers
