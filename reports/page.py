@@ -222,12 +222,12 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
         drawing = plot.draw(table, claims, WIDE)
     except InputError as error:
         return Shown(name, title, caption, plot.understanding, problem=str(error), **about)
-    sentence = finding(table, claims, plot.name)
-    label = f"{title}. {sentence or caption}"
+    proved = finding(table, claims, plot.name)
+    label = f"{title}. {proved or caption}"
 
     def narrow() -> str:
         return inline(plot.draw(table, claims, NARROW), f"{name}-small", label)
 
     svg = inline(drawing, name, label)
     headline(drawing, title)
-    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=sentence, **about)
+    return Shown(name, title, caption, plot.understanding, svg, narrow, drawing=drawing, found=proved, **about)

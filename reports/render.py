@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from html import escape
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from latex2mathml.converter import convert
@@ -15,9 +15,6 @@ from markupsafe import Markup
 
 from recurrent_lm.reports.images import MAKER
 from recurrent_lm.studies import COLOURS, LETTERS, printable
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
 
 MARKS = re.compile(r"([\\`*_\[\]#|~$@]|^[-+=])")  # what Markdown could take for its own
 NUMBER = re.compile(r"^(\d+)([.)])(?=\s|$)")  # likewise: the start of a list
@@ -31,12 +28,11 @@ DOLLARS = re.compile(r"\$([^$]+)\$")
 
 def render(template: str, **values: Any) -> bytes:
     """Fill in a template of ``reports/templates``, with the escaping of its format."""
-    text = _environment(template.endswith(".md")).get_template(template).render(values)
-    return text.encode("utf-8", errors="replace")  # half a surrogate pair has no UTF-8
+    return _filled(_environment(template.endswith(".md")), template, values)
 
 
 @cache
-def _environment(markdown: bool) -> "Environment":
+def _environment(markdown: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("recurrent_lm.reports"),
         autoescape=True,
@@ -146,5 +142,9 @@ def mathml(formula: str) -> str:
 def render_beside(package: str, template: str, **values: Any) -> bytes:
     """An HTML template of another folder of this room, which may extend those of ``reports/templates``."""
     loader = ChoiceLoader([PackageLoader(package), PackageLoader("recurrent_lm.reports")])
-    text = _environment(False).overlay(loader=loader).get_template(template).render(values)
-    return text.encode("utf-8", errors="replace")
+    return _filled(_environment(False).overlay(loader=loader), template, values)
+
+
+def _filled(environment: Environment, template: str, values: dict[str, Any]) -> bytes:
+    text = environment.get_template(template).render(values)
+    return text.encode("utf-8", errors="replace")  # half a surrogate pair has no UTF-8

@@ -26,7 +26,7 @@ const unpacked = async csv => {
   const bytes = Uint8Array.from(atob(csv.textContent.trim()), letter => letter.charCodeAt(0));
   return new Response(new Response(bytes).body.pipeThrough(new DecompressionStream("gzip"))).text();
 };
-for (const button of document.querySelectorAll("button.save")) {
+for (const button of document.querySelectorAll("button.save[data-name]")) {
   const csv = document.getElementById("csv"), packed = csv.dataset.packed;
   if (packed && !window.DecompressionStream) continue;
   button.hidden = false;

@@ -60,7 +60,7 @@ for (const svg of document.querySelectorAll("svg[data-series]")) {
   });
   svg.addEventListener("pointerleave", () => tell(null));
   svg.addEventListener("blur", () => tell(null));
-  svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) tell(stepped(panels, point, "")); });
+  svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) tell(point ?? stepped(panels, null)); });
   svg.addEventListener("keydown", event => {
     if (!event.key.startsWith("Arrow")) return;
     event.preventDefault();

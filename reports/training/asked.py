@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from recurrent_lm import lm
-from recurrent_lm.lm import History, InputError
-from recurrent_lm.studies import lag_profile
+from recurrent_lm.lm import History
+from recurrent_lm.studies import InputError, lag_profile
 
 TOP = 8  # bars of a distribution
 

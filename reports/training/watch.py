@@ -1,7 +1,5 @@
 """The page of some trainings: built once, or repeatedly while they run."""
 
-import json
-import math
 import os
 import time
 from collections.abc import Callable
@@ -11,15 +9,17 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from recurrent_lm.lm import History, InputError, check_writable, history, replacing
+from recurrent_lm.lm import History, history
 from recurrent_lm.reports.images import replaceable
-from recurrent_lm.reports.render import render_beside
+from recurrent_lm.reports.render import part, render_beside
+from recurrent_lm.reports.touch import as_json
 from recurrent_lm.reports.training import told
 from recurrent_lm.reports.training.asked import Answers, Models
 from recurrent_lm.reports.training.curves import curves, numbers
+from recurrent_lm.studies import InputError, check_writable, replacing
 
 PACKAGE = "recurrent_lm.reports.training"
-LECTURE = "the students opened their"  # the lecture's own question
+PROMPT = "the students opened their"  # the lecture's own example
 EVERY = 3.0  # seconds between two looks at the logs, and between two reloads of the page
 
 
@@ -32,11 +32,6 @@ class Shown:
     answers: Answers
     texts: list[told.Text]
     troubles: list[tuple[str, list[float]]]
-
-    @property
-    def state(self) -> str:
-        """The state of the training in a word or two."""
-        return told.state(self.history)
 
     @property
     def chosen(self) -> list[told.Text]:
@@ -74,7 +69,7 @@ def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, 
     check_place(out)
     names = told.labels([h.path for h in histories])
     own = [h.samples[0]["prompt"] for h in histories if h.samples]
-    asked = prompts or list(dict.fromkeys([*filter(None, own), LECTURE]))
+    asked = prompts or list(dict.fromkeys([*filter(None, own), PROMPT]))
     shown = [
         Shown(name, h, models.answers(h, asked), told.texts(h), told.troubles(h))
         for h, name in zip(histories, names, strict=True)
@@ -93,10 +88,9 @@ def write_page(runs: list[Path], out: Path, prompts: list[str], models: Models, 
         differences=told.differences(histories),
         facts=told.facts(histories),
         prompts=asked,
-        data=Markup(json.dumps(data, allow_nan=False).replace("<", "\\u003c")),
-        style=Markup((files("recurrent_lm.reports") / "templates" / "style.css").read_text("utf-8") + _part("training.css")),
+        data=Markup(as_json(data)),
+        style=Markup(part("style.css") + _part("training.css")),
         script=Markup(_part("training.js")),
-        finite=math.isfinite,
         refresh=refresh,
     )
     with replacing(out, "--out") as temporary:

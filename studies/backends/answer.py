@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.engine.answers import Answer
+from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.engine.claims import select
 
 if TYPE_CHECKING:
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """Whether the curves are the same, and how many times as fast the others are."""
-    same, fast = _curves(table, claims), _speed(table, claims)
-    if not same:
-        return None
-    return Answer(f"{same.removesuffix('.')}; {fast[:1].lower()}{fast[1:]}" if fast else same, "curves")
+    same = _curves(table, claims)
+    return Answer(both(same, _speed(table, claims)), "curves") if same else None
 
 
 def _curves(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -7,15 +7,15 @@ import pandas as pd
 from recurrent_lm.studies.clipping.figures.clipping_cliff import CUT
 from recurrent_lm.studies.clipping.figures.clipping_kinds import NAMES
 from recurrent_lm.studies.clipping.table import trainings
-from recurrent_lm.studies.engine.answers import Answer
+from recurrent_lm.studies.engine.answers import Answer, both
 
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """What clipping does at the cliff, and how many trainings it keeps from diverging."""
-    cliff, training = _surface(table, claims).removesuffix("."), _thresholds(table, claims)
+    cliff, training = _surface(table, claims), _thresholds(table, claims)
     if not cliff:
         return Answer(training, "thresholds") if training else None
-    return Answer(f"{cliff}; {training[:1].lower()}{training[1:]}" if training else f"{cliff}.", "surface")
+    return Answer(both(cliff, training), "surface")
 
 
 def ends(table: "pd.DataFrame") -> "dict[str, pd.Series[float]]":

@@ -5,9 +5,9 @@ They are in the study's module ``answer``: a function ``answer(table, claims)``,
 
 import re
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from recurrent_lm.studies.engine.catalogue import part_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,9 +33,14 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     Returns:
         A sentence and the figure that proves it; None if the study has none, or one of its numbers is nan or infinite.
     """
-    module = _module(table.attrs["study"])
+    module = part_of(table.attrs["study"], "answer")
     found: Answer | None = module.answer(table, claims) if module else None
     return None if found and NO_NUMBER.search(found.sentence) else found
+
+
+def both(first: str, second: str) -> str:
+    """Two sentences as one, with a semicolon between; the first alone where the second is empty."""
+    return f"{first.removesuffix('.')}; {second[:1].lower()}{second[1:]}" if second else first
 
 
 def uncertain(claims: "pd.DataFrame") -> str:
@@ -55,11 +60,6 @@ def finding(table: "pd.DataFrame", claims: "pd.DataFrame", plot: str) -> str:
     Returns:
         One short sentence with its number; empty if there is none or the number is missing.
     """
-    found = getattr(_module(table.attrs["study"]), "FINDINGS", {}).get(plot)
+    found = getattr(part_of(table.attrs["study"], "answer"), "FINDINGS", {}).get(plot)
     told = str(found(table, claims)) if found else ""
     return "" if NO_NUMBER.search(told) else told
-
-
-def _module(study: str) -> Any:
-    folder = f"recurrent_lm.studies.{study}"
-    return import_module(f"{folder}.answer") if find_spec(folder) and find_spec(f"{folder}.answer") else None

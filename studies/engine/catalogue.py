@@ -1,6 +1,7 @@
 """The list of studies, without imports, so that commands list them quickly. A new study is a folder and a line here."""
 
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from recurrent_lm.lm import InputError
@@ -35,3 +36,9 @@ def module_of(name: str) -> Any:
     if name not in STUDIES:
         raise InputError(f"there is no study {name!r}; there are {', '.join(STUDIES)}")
     return import_module(f"recurrent_lm.studies.{name}.study")
+
+
+def part_of(study: str, name: str) -> Any:
+    """Import a module or folder, such as ``figures``, of the folder of a study; None where there is none."""
+    folder = f"recurrent_lm.studies.{study}"
+    return import_module(f"{folder}.{name}") if find_spec(folder) and find_spec(f"{folder}.{name}") else None

@@ -4,7 +4,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import InputError
-from recurrent_lm.studies.engine.answers import Answer, uncertain
+from recurrent_lm.studies.engine.answers import Answer, both, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.engine.statistics import exp, ratio
 from recurrent_lm.studies.gradient_flow.figures.paths import steps
@@ -30,10 +30,9 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     where = {4: "The last word", 1: "The word furthest back"}.get(largest, f"Word {largest} of 4")
     sentence = (
         f"{where} brings the largest part of the gradient of W_h: step {largest}, “{picture.words[largest - 1]}”, brings "
-        f"{_times(times)} what step {other}, “{picture.words[other - 1]}”, brings"
+        f"{_times(times)} what step {other}, “{picture.words[other - 1]}”, brings."
     )
-    further = _furthest(table, claims)
-    return Answer(f"{sentence}; {further[:1].lower()}{further[1:]}" if further else f"{sentence}.", "paths")
+    return Answer(both(sentence, _furthest(table, claims)), "paths")
 
 
 def _times(value: float) -> str:

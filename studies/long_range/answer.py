@@ -3,7 +3,7 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.studies.engine.answers import Answer
+from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.long_range.claims import summary
 from recurrent_lm.studies.long_range.figures import CELLS, METHODS
 
@@ -17,8 +17,7 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     if not cells:
         told = _clipping(table, claims)
         return Answer(told, "clipping") if told else None
-    history = _history(table, claims)
-    return Answer(f"{cells.removesuffix('.')}; {history[:1].lower()}{history[1:]}" if history else cells, "gates")
+    return Answer(both(cells, _history(table, claims)), "gates")
 
 
 def _gates(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
+
+from recurrent_lm.studies.engine.catalogue import part_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,7 +66,7 @@ def plots(study: str) -> tuple[Plot, ...]:
     Returns:
         ``PLOTS`` of its figures; empty for a study without figures.
     """
-    figures = _figures(study)
+    figures = part_of(study, "figures")
     return figures.PLOTS if figures else ()
 
 
@@ -107,15 +107,5 @@ def subject(table: "pd.DataFrame") -> str:
 
 
 def _given(table: "pd.DataFrame", function: str, otherwise: Any) -> Any:
-    function_of_study = getattr(_figures(table.attrs["study"]), function, None)
+    function_of_study = getattr(part_of(table.attrs["study"], "figures"), function, None)
     return function_of_study(table) if function_of_study else otherwise
-
-
-def _figures(study: str) -> Any:
-    """The module or folder ``figures`` of a study; None where it has none."""
-    return _module(study, "figures")
-
-
-def _module(study: str, name: str) -> Any:
-    folder = f"recurrent_lm.studies.{study}"
-    return import_module(f"{folder}.{name}") if find_spec(folder) and find_spec(f"{folder}.{name}") else None

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.engine.answers import Answer
+from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.reading.claims import gains, misplaced
 
 if TYPE_CHECKING:
@@ -11,12 +11,11 @@ if TYPE_CHECKING:
 
 def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """The next word, and whether the carried state helps."""
-    expected, gain = _next(table, claims).removesuffix("."), _first(table)
+    expected, gain = _next(table, claims), _first(table)
     if not expected or gain != gain:
         return None
-    if gain > 0:
-        return Answer(f"{expected}; the state carried from pass to pass saves {gain:.2f} nats at a pass's first word.", "next")
-    return Answer(f"{expected}; the state carried from pass to pass saves nothing at a pass's first word.", "next")
+    saved = f"{gain:.2f} nats" if gain > 0 else "nothing"
+    return Answer(both(expected, f"The state carried from pass to pass saves {saved} at a pass's first word."), "next")
 
 
 def _first(table: "pd.DataFrame") -> float:

@@ -33,7 +33,7 @@ def likeliest(table: "pd.DataFrame") -> "pd.DataFrame":
 
 
 def unknown(table: "pd.DataFrame") -> float:
-    """P of the token for unknown words in the first model; nan where it was not measured."""
+    """P of a word that the vocabulary lacks, whichever it is, in the first model; nan where it was not measured."""
     values = table[(table["part"] == "whole") & (table["way"] == "unknown")].sort_values("seed")["value"]
     return float(values.iloc[0]) if len(values) else float("nan")
 
@@ -65,7 +65,7 @@ def next_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
         return f"{error}."
     return (
         f"The {len(words)} likeliest next words hold {words['value'].sum():.0%} of the probability; words that the vocabulary "
-        f"lacks together hold {unknown(table):.0%} and are not drawn. One LSTM or Elman network, its first seed."
+        f"lacks together hold {unknown(table):.0%} and are not drawn. The model is that of the first seed."
         if len(words) > 1
         else f"The likeliest next word has probability {words['value'].sum():.1%}."
     )

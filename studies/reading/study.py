@@ -61,9 +61,9 @@ class Study(Sweep):
 
     def measure(self, cell: Cell) -> list[dict[str, Any]]:
         """Rows by ``part``: next (a ``token`` and its probability, the likeliest first, ``place`` its rank), whole (the sum of
-        all probabilities, and that of the token for unknown words, named in ``way``), state (mean -log P in nats at ``column``
-        of a pass, from 1, by ``way``), cut (a token, its pass as ``way``, its ``row`` and ``column`` there and its ``place``
-        in the text, all from 1)."""
+        all probabilities, and that of a word that the vocabulary lacks, named in ``way``), state (mean -log P in nats at
+        ``column`` of a pass, from 1, by ``way``), cut (a token, its pass as ``way``, its ``row`` and ``column`` there and its
+        ``place`` in the text, all from 1)."""
         training = trained(self._config(cell["seed"]))
         if training.diverged:
             raise lm.InputError(f"the model diverged: {training.diverged}")
@@ -73,14 +73,12 @@ class Study(Sweep):
         return [NOTHING | cell | row for row in rows]
 
     def _next(self, run: lm.Run) -> list[dict[str, Any]]:
-        distribution, tokenizer = lm.next_token(run, self.prompt), run.tokenizer
-        likely = [token for token in distribution.top(self.words + len(tokenizer.never)) if token.id not in tokenizer.never]
+        distribution = lm.next_token(run, self.prompt)
         rows: list[dict[str, Any]] = [
             {"part": "next", "token": token.word, "place": rank, "value": token.probability}
-            for rank, token in enumerate(likely[: self.words], start=1)
+            for rank, token in enumerate(distribution.top(self.words), start=1)
         ]
-        unknown = float(sum(distribution.probabilities[i] for i in tokenizer.never))
-        whole_ = {"sum": float(distribution.probabilities.sum()), "unknown": unknown}
+        whole_ = {"sum": float(distribution.probabilities.sum()), "unknown": distribution.unknown}
         return rows + [{"part": "whole", "way": way, "value": value} for way, value in whole_.items()]
 
     def _state(self, model: lm.LanguageModel, ids: Tensor) -> list[dict[str, Any]]:

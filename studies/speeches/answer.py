@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from recurrent_lm.studies.engine.answers import Answer, uncertain
+from recurrent_lm.studies.engine.answers import Answer, both, uncertain
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.speeches.figures import NAMES
 
@@ -20,7 +20,7 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
         return Answer(best, "cells")
     new = "is new" if written.median() > 0.5 else "is copied"
     share = written.median() if new == "is new" else 1 - written.median()
-    return Answer(f"{best.removesuffix('.')}; of what the models write, {share:.0%} {new}.", "cells")
+    return Answer(both(best, f"Of what the models write, {share:.0%} {new}."), "cells")
 
 
 def _cells(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -27,7 +27,7 @@ def count(vocabulary: int, d: int, h: int, tie: bool, cell: str) -> int:
 
 
 def largest_within(budget: int, vocabulary: int, cell: str) -> int:
-    """The largest d = h at which an untied model has at most ``parameters``; at least 1."""
+    """The largest d = h at which an untied model has at most ``budget`` parameters; at least 1."""
     low, high = 1, 2
     while count(vocabulary, high, high, False, cell) <= budget:
         low, high = high, 2 * high

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from report_cases import READ, readings
 
 from recurrent_lm import lm
+from recurrent_lm.lm.scoring.next_token import Next
 from recurrent_lm.studies import load, save, verdicts
 from recurrent_lm.studies.reading.claims import gains, misplaced
 from recurrent_lm.studies.reading.study import PRESETS, Study, by_position
@@ -80,6 +82,16 @@ def test_a_small_model_is_measured(tmp_path):
     whole = table[table["way"] == "sum"]["value"]
     assert whole.tolist() == pytest.approx([1.0], abs=1e-9)
     assert set(table[table["part"] == "state"]["way"]) == {"carried", "zero"}
+
+
+def test_unknown_words_are_all_that_the_vocabulary_lacks(monkeypatch):
+    """A text that spells <unk> has two ids for them; neither is a word that may be expected."""
+    tokenizer = SimpleNamespace(unknown_ids=(1, 3), never=(1,), show=str)
+    distribution = Next(np.array([0.1, 0.2, 0.3, 0.15, 0.25]), 0.0, tokenizer)
+    monkeypatch.setattr("recurrent_lm.lm.next_token", lambda run, prompt: distribution)
+    rows = READ._next(SimpleNamespace(tokenizer=tokenizer))
+    assert [row["token"] for row in rows if row["part"] == "next"] == ["2", "4", "0"]
+    assert {row["way"]: row["value"] for row in rows if row["part"] == "whole"} == pytest.approx({"sum": 1.0, "unknown": 0.35})
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,10 @@ const measure = async frame => {
   await wait();
   seen.left = staged();
   seen.folded = [...page.querySelectorAll("details.fold")].map(part => part.open);
+  seen.saved = 0;
+  view.HTMLAnchorElement.prototype.click = () => { seen.saved++; };
   page.querySelector("button.all")?.click();
+  await wait();
   seen.unfolded = [...page.querySelectorAll("details")].map(part => part.open);
   return seen;
 };
@@ -95,4 +98,4 @@ def test_a_figure_fills_the_screen_and_arrow_keys_go_on(name, tried):
 def test_what_is_folded_is_opened_by_one_button(tried):
     seen = tried["clipping"]
     assert len(seen["folded"]) >= 4 and not any(seen["folded"])
-    assert all(seen["unfolded"])
+    assert all(seen["unfolded"]) and seen["saved"] == 0, "and nothing is downloaded"
