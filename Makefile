@@ -1,5 +1,5 @@
 # make demo   trains a tanh network and an LSTM on two speakers, lets them write, and makes a page of all four
-# make studies runs the studies of gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
+# make studies runs the studies of reading, gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones; the same examples each time
 # make fuzz   the tests that draw their examples, with others each time; make fuzz SEED=N draws those of a seed again

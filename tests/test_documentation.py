@@ -136,6 +136,7 @@ def test_every_command_is_parsed_as_it_is_written(written: Written, monkeypatch:
         run = runpy.run_module if words[1] == "-m" else runpy.run_path
         rest = words[3:] if words[1] == "-m" else words[2:]
         monkeypatch.chdir(ROOT)
+        monkeypatch.delitem(sys.modules, path, raising=False)  # runpy warns of a module that another test imported
         parse_arguments(lambda: run(path, run_name="__main__"), rest, monkeypatch)
     elif words[0] == "torchrun":
         from torch.distributed.run import get_args_parser
@@ -281,6 +282,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         if anchor:
             headings = re.findall(r"^#+ (.+)$", linked.read_text(), re.MULTILINE)
             assert anchor in {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}, target
+
+
+def test_every_finding_is_listed_and_its_command_is_given() -> None:
+    page = (ROOT / "docs" / "findings.md").read_text()
+    for program in (ROOT / "findings").iterdir():
+        assert f"(../findings/{program.name})" in page and f"bash findings/{program.name}" in page, program.name
 
 
 WORDS = 12  # so many words in a row are a sentence that stands twice

@@ -304,9 +304,7 @@ def _language(where: Where) -> dict[str, Any]:
     """Train on the Obama speeches by both backends: losses agree to rounding at first; tokens a second of each."""
     folder = _folder() / "language"
     updates = 12 if where.tiny else UPDATES
-    size, corpus = [], "obama"
-    if where.tiny:
-        size: list[str] = []
+    size: list[str] = []
     corpus = "obama"
     if where.tiny:
         size = ["--hidden-size", "16", "--embedding-size", "8", "--layers", "1", "--bptt", "5", "--rows", "2"]
