@@ -130,12 +130,12 @@ def exponent(cell: str, weight: Tensor, z: Tensor, seed: int, burn: int = BURN, 
         bias: [G n] or None.
 
     Returns:
-        The exponent in nats a step; nan if the states do not stay finite.
+        The exponent in nats a step, up to where the states are finite; nan if that is before ``burn``.
     """
     units, states = weight.shape[1], kernels.CELLS[cell].states
     state = zeros(cell, VECTORS, units)
     tangent = torch.linalg.qr(numbers(seed, states * units, VECTORS))[0]
-    total = 0.0
+    logs: list[float] = []
     for t, row in enumerate(z):
         with forward_ad.dual_level(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # torch's own, at its first use
@@ -143,11 +143,11 @@ def exponent(cell: str, weight: Tensor, z: Tensor, seed: int, burn: int = BURN, 
             after = kernels.step(cell, row.expand(VECTORS, -1), tuple(duals), weight, bias)
             state, moved = zip(*map(forward_ad.unpack_dual, after), strict=True)
         if not all(part.isfinite().all() for part in state):
-            return math.nan
+            break
         tangent, r = torch.linalg.qr(torch.cat(moved, dim=1).mT)
         if t >= burn:
-            total += float(r[0, 0].abs().log())
-    return total / (len(z) - burn)
+            logs.append(float(r[0, 0].abs().log()))
+    return sum(logs) / len(logs) if logs else math.nan
 
 
 def orthogonal(radius: float, seeds: int, units: int, lags: int) -> list[Row]:

@@ -1,7 +1,7 @@
 """What parallel answers, in sentences made from its table."""
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.engine.claims import select
@@ -78,17 +78,4 @@ def _training(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return f"A model needs {word} iterations once it is trained: {first:.0f} at initialisation, {last:.0f} at the end."
 
 
-def _cost(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    rows: Any = select(claims, "pays.full")
-    rows = rows[rows["verdict"].isin(["holds", "fails"])]
-    if rows.empty:
-        return ""
-    pays = rows[rows["verdict"] == "holds"]
-    if pays.empty:
-        return "On paper, full Jacobians never pay on a GPU at these sizes."
-    largest = max(facts["hidden"] for facts in pays["facts"])
-    batch = max(facts["batch"] for facts in pays["facts"])
-    return f"On paper, full Jacobians pay on a GPU up to {largest:,} units and {batch} sequence{'s' * (batch > 1)} at a time."
-
-
-FINDINGS = {"exponent": _exponent, "training": _training, "cost": _cost}
+FINDINGS = {"exponent": _exponent, "training": _training}

@@ -62,7 +62,7 @@ class Study(Sweep):
     text_lengths: tuple[int, ...] = wholes(32, 128, 512, low=2, high=100_000)
     hidden: int = whole(64, 1, 2_000)
     layers: int = whole(1, 1, 10)
-    epochs: int = whole(4, 1, 1_000)
+    epochs: int = whole(8, 1, 1_000)
     windows: int = whole(2, 1, 1_000)
     reach: int = whole(30, 4, 1_000)
 
@@ -200,7 +200,7 @@ _SMOKE: dict[str, Any] = {
 }  # fmt: skip
 _LONG: dict[str, Any] = {
     "scales": (0.5, 0.7, 0.85, 1.0, 1.1, 1.2, 1.35, 1.5, 2.0, 3.0, 4.0, 6.0), "seeds": 5, "most": 1_100, "model_seeds": 3,
-    "hidden": 100, "epochs": 8,
+    "hidden": 100, "epochs": 16,
 }  # fmt: skip
 PRESETS = {"smoke": Study(**_SMOKE), "cpu": Study(), "cpu-long": Study(**_LONG)}
 
