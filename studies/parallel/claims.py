@@ -1,6 +1,7 @@
 """What the table of parallel decides: iterations follow the Lyapunov exponent, and what they would cost on a GPU."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -165,7 +166,7 @@ def _why(key: str, rows: "pd.DataFrame", times: "pd.Series[float]") -> str:
     """The network that decides against the claim."""
     if times.empty:
         return ""
-    at = rows.loc[times.idxmax() if key == "flat" else times.idxmin()]
+    at = rows.iloc[int(np.argmax(times) if key == "flat" else np.argmin(times))]
     return (
         f"g = {at['scale']:g}, seed {at['seed']}, with the exponent {at['exponent_long']:+.3f}: "
         f"{shown(at['iterations_short'])} iterations, then {shown(at['iterations_long'])}"
@@ -195,7 +196,7 @@ def _ranks(table: "pd.DataFrame") -> list[Claim]:
             continue
         measured = f"{rank.told('.3f')}" if known and math.isfinite(rank.value) else UNDEFINED
         kinds = {cell: rank_correlation(of[by], of["iterations"]).value for cell, of in here.groupby("cell")}
-        told = ", ".join(f"{cell} {value:.2f}" for cell, value in kinds.items() if math.isfinite(value))
+        told = ", ".join(f"{cell!s} {value:.2f}" for cell, value in kinds.items() if math.isfinite(value))
         why = f"cells of different kinds need different numbers at one exponent; within a kind the correlation is {told}"
         claims_.append(
             Claim(key, text, source, setting, threshold, measured, decided(rank, low=low), why, {"rank": rank.value})
@@ -258,7 +259,7 @@ def _exception(rows: "pd.DataFrame") -> str:
     ) + f", T = {at['steps']:,}, exponent {at['exponent']:+.3f}: {shown(at['iterations'])} and {shown(at['iterations_other'])}"
 
 
-Rows = "Callable[[pd.DataFrame], pd.Series[bool]]"
+Rows = Callable[[pd.DataFrame], "pd.Series[bool]"]
 _COMPARED: tuple[tuple[str, str, str, str, str, str, Rows, Rows], ...] = (
     (
         "diagonal", "diagonal", "float64", "the Jacobian's diagonal alone needs more iterations than all of it", ELK,

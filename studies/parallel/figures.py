@@ -41,7 +41,7 @@ def _heights(axes: "Axes", rows: "pd.DataFrame") -> "pd.Series[float]":
     top = float(rows["iterations"].replace(math.inf, np.nan).max())
     never = np.isinf(rows["iterations"])
     axes.set_yscale("log")
-    ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1_000, 3_000) if tick <= top]
+    ticks: list[float] = [tick for tick in (1, 3, 10, 30, 100, 300, 1_000, 3_000) if tick <= top]
     names = [f"{tick:,}" for tick in ticks]
     if never.any():
         ticks, names = [*ticks, ABOVE * top], [*names, "not\nsolved"]

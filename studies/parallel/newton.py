@@ -102,7 +102,7 @@ class Layer:
         one, none = torch.ones_like(parts[0]), torch.zeros_like(parts[0])
         if len(parts) == 1:
             return [cell.gradient(one, None, gates, (parts[0], None, None))[1:]]
-        state = (*parts, kernels.step(self.cell, self.z, parts, self.weight_hh, self.bias_hh)[1])
+        state = (parts[0], parts[1], kernels.step(self.cell, self.z, parts, self.weight_hh, self.bias_hh)[1])
         return [cell.gradient(*losses, gates, state)[1:] for losses in ((one, none), (none, one))]
 
 
