@@ -48,6 +48,7 @@ def found(table: "pd.DataFrame", way: str = "full", dtype: str = "float64") -> "
         exist. A missing scale is -1.
     """
     rows = table[table["part"].isin(["random", "language"])].fillna({"scale": -1.0})
+    rows.attrs = {}  # each step below would get a copy
     of = rows[(rows["way"] == way) & (rows["dtype"] == dtype) & (rows["reason"] != "network")]
     keys = [*LOOK, "window", "steps"]
     wide = of.groupby([*keys, "quantity"])["value"].first().unstack().reindex(columns=["iterations", "stopped", "error"])
