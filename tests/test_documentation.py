@@ -168,7 +168,14 @@ def complete(written: Written) -> bool:
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages name: texts, one trained run under every name, a variant, a study's table."""
     folder = tmp_path_factory.mktemp("documentation")
-    for name in ("speeches/obama/1.txt", "speeches/trump-campaign/1.txt", "path/to/speeches/1.txt", "mine.txt", "all.txt"):
+    for name in (
+        "speeches/obama/1.txt",
+        "speeches/trump-campaign/1.txt",
+        "path/to/speeches/1.txt",
+        "mine.txt",
+        "cut.txt",
+        "all.txt",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(TEXT)
     for name in ("mine", "ptb"):
