@@ -85,7 +85,7 @@ def _lengths(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     told = [
         f"{shown(of[short])} iterations become {shown(of[long])}"
         if of[long] < math.inf
-        else f"{shown(of[short])} do not suffice"
+        else f"{shown(of[short])} iterations turn into no solution"
         for of in ends
     ]
     low, high = wide.index[0], wide.index[-1]

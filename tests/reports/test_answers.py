@@ -151,7 +151,12 @@ FOUND = [
     ("gradient_flow", "slopes", lambda: (flow_study(), explosive()), "is 1 away"),
     ("parallel", "exponent", lambda: (PARALLEL, solved()), "follow the Lyapunov exponent: rank correlation 0.9"),
     ("parallel", "exponent", lambda: (PARALLEL, solved(parallel=False)), "do not follow"),
-    ("parallel", "lengths", lambda: (PARALLEL, solved()), "3 iterations become 3 at g = 0.5, and 20 do not suffice at g = 2"),
+    (
+        "parallel",
+        "lengths",
+        lambda: (PARALLEL, solved()),
+        "3 iterations become 3 at g = 0.5, and 21 iterations turn into no solution",
+    ),
     (
         "parallel",
         "lengths",
