@@ -8,7 +8,7 @@ import numpy as np
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES
-from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, found, longest, needed, trained
+from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, first_cell, found, longest, needed, trained
 from recurrent_lm.studies.plotting.plots import Listing, Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, Size, canvas, legend, tall
 
@@ -105,10 +105,9 @@ def draw_lengths(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
     """
     rows = drawable(table)
     rows = rows[(rows["part"] == "random") & (rows["seed"] == rows.loc[rows["part"] == "random", "seed"].min())]
-    cells = [cell for cell in MARKS if cell in set(rows["cell"]) and cell != LINEAR]
-    if not cells or not np.isfinite(rows["iterations"]).any():
+    if not first_cell(rows) or not np.isfinite(rows["iterations"]).any():
         raise InputError("there is nothing to draw: the table holds no iterations of random networks")
-    rows = rows[rows["cell"] == cells[0]]
+    rows = rows[rows["cell"] == first_cell(rows)]
     figure, (axes,) = canvas(size)
     heights = _heights(axes, rows)
     taken: dict[float, list[str]] = {}
@@ -132,8 +131,8 @@ def draw_lengths(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
 
 
 def lengths_title(table: "pd.DataFrame") -> str:
-    cell = next((NAMES[cell] for cell in MARKS if cell in table.attrs["parameters"]["cell"]), "random")
-    return f"Parallel iterations against T: {cell} networks with W_h of scale g"
+    cell = first_cell(found(table))
+    return f"Parallel iterations against T: {NAMES.get(cell, 'random')} networks with W_h of scale g"
 
 
 def lengths_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
