@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
 from recurrent_lm.kernels.rnn.norms import vector_norm
-from recurrent_lm.kernels.rnn.trace import GradientTrace, step_norms
+from recurrent_lm.kernels.rnn.trace import GradientTrace, weight_norms
 from recurrent_lm.kernels.rnn.watched import Clip, clipped
 
 Masks = list[Tensor | None]  # for each step [B, 1], True where the state is zero before it; None if no row is reset
@@ -174,7 +174,7 @@ def scan_backward(
     own = slice(hidden, None) if cell == "gru" else slice(None)  # the input's slots
     d_a, d_z = d[..., : CELLS[cell].gates * hidden], d[..., own]
     if trace is not None:
-        trace.add(vector_norm(dhs[1:], dim=-1), step_norms(hs[0], hs[1:], d_a))
+        trace.add(vector_norm(dhs[1:], dim=-1), weight_norms(hs, d_a))
     flat_a, flat_z, x = d_a.flatten(0, 1), d_z.flatten(0, 1), input.flatten(0, 1)
     sums = d.sum((0, 1)) if needed[3] or needed[4] else None
     with bfloat16_operands(halves):
