@@ -40,7 +40,7 @@ def traced() -> bool:
 
 def under_autocast(device: torch.device) -> bool:
     """Whether autocast is on for tensors of this device; some device types, such as "meta", have none."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return (device.type == "cpu" or torch.amp.is_autocast_available(device.type)) and torch.is_autocast_enabled(device.type)
 
 
 def dtype_of_products(input: Tensor) -> torch.dtype:
