@@ -1,8 +1,8 @@
 """A recurrence over a whole sequence, one layer, by backend.
 
 The input's part of every step, z = x W_e + b, is one large product; what is left is sequential. The ``eager`` backend
-unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where ATen has
-one, and otherwise (sigmoid, identity) a loop whose backward pass is written out by hand (``host.py``).
+unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where that is the
+fastest, and otherwise a loop whose backward pass is written out by hand (``host.py``).
 """
 
 import torch
