@@ -138,12 +138,23 @@ def sum_of(z, acc, SLOTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr)
         return put_slots(z0 + a0, z1 + a1, z2 + a2, z3 + a3, ROWS, UNITS)
 
 
+@triton.jit
+def of_hidden(rows, units, live, hidden, HIDDEN: tl.constexpr, PADDED: tl.constexpr):
+    """Offsets of a tile in [B, hidden], which has no padding, and the mask of the elements that exist."""
+    if PADDED:
+        return rows[:, None] * hidden + units[None, :], live[:, None] & (units[None, :] < hidden)
+    else:
+        return rows[:, None] * HIDDEN + units[None, :], live[:, None]
+
+
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_forward(
     p_z,  # [T, B, width]: in, the input's part; out, the gates, if KEEP_GATES
     p_h0,  # [B, HIDDEN]
     p_hs,  # [T, B, HIDDEN]: out
     p_cs,  # [T + 1, B, HIDDEN], or without SAVE [1, ...]: in, c before the first step; out, c
+    p_h_n,  # [B, hidden]: out, h after the last step
+    p_c_n,  # [B, hidden]: out, c after it
     p_w,  # [width, HIDDEN]; of more than 16 bits [HIDDEN, width]
     p_reset,  # [T, B]: not 0 where the state is zero before the step
     p_arrivals,  # [batch tiles]: zeros
@@ -233,8 +244,12 @@ def scan_forward(
                     tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
             if KEEP_GATES and SLOTS > 1:
                 tl.store(p_z + now * step_of_z + slots, gates.to(dtype), mask=mask)
-        if CELL == "lstm" and not SAVE:
-            tl.store(p_cs + own, c.to(dtype), mask=mask)
+        last, inside = of_hidden(rows, units, live, hidden, HIDDEN, PADDED)
+        tl.store(p_h_n + last, h, mask=inside)
+        if CELL == "lstm":
+            tl.store(p_c_n + last, c.to(dtype), mask=inside)
+            if PLAN == "stepwise" and not SAVE:
+                tl.store(p_cs + own, c.to(dtype), mask=mask)
 
 
 @triton.jit
@@ -273,6 +288,82 @@ def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.const
     return scale_of(norms_of(norms[0], 0), limit)
 
 
+@triton.jit
+def from_later(
+    d,
+    dh,
+    dc,
+    dc_alone,
+    p_d,
+    p_e,
+    p_norms,
+    p_reset,
+    rows,
+    live,
+    present,
+    p_share,
+    weights,
+    units,
+    summed,
+    part,
+    group,
+    p_arrivals,
+    p_parts,
+    tile,
+    batch,
+    limit,
+    s,
+    CELL: tl.constexpr,
+    HIDDEN: tl.constexpr,
+    WIDTH: tl.constexpr,
+    PLAN: tl.constexpr,
+    EXCHANGE: tl.constexpr,
+    BLOCK_B: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    AHEAD: tl.constexpr,
+    W_FIRST: tl.constexpr,
+    PARTS: tl.constexpr,
+    ACC: tl.constexpr,
+    PRECISION: tl.constexpr,
+    RESET: tl.constexpr,
+    DEFER: tl.constexpr,
+):
+    """What a step gets from the one after it, to which ``p_d``, ``p_e``, ``p_norms`` and ``p_reset`` point: d W^T, and, if
+    DEFER, dh and dc clipped by the norm that is now known. Arguments as in ``scan_backward``.
+    """
+    K: tl.constexpr = WIDTH // PARTS
+    N: tl.constexpr = BLOCK_H * PARTS
+    arrived = s * tl.num_programs(0)
+    acc = product(
+        d, p_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, arrived, K, WIDTH, N, HIDDEN,
+        HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
+    )  # fmt: skip
+    if DEFER:
+        scale = clip_scale(
+            p_norms, rows, live, batch, limit, p_arrivals + tile, arrived, HIDDEN // BLOCK_H, EXCHANGE
+        )[:, None]  # fmt: skip
+        acc = acc * scale
+        dh = dh * scale
+        if CELL == "lstm":
+            dc = dc * scale + dc_alone
+            acc += product(
+                d, p_e + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, arrived, K, WIDTH, N,
+                HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
+            )  # fmt: skip
+    if PARTS > 1:
+        p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
+        # Of more than 16 bits eight warps share 16 rows of 8 units.
+        stacked: tl.constexpr = d.dtype.primitive_bitwidth > 16
+        acc = meet(
+            acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
+        )  # fmt: skip
+    if RESET:
+        later = tl.load(p_reset + rows, mask=live, other=0) == 0
+        acc = tl.where(later[:, None], acc, 0.0)
+    return acc, dh, dc
+
+
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_backward(
     p_grad,  # [T, B, HIDDEN]: dL/d outputs
@@ -280,18 +371,17 @@ def scan_backward(
     p_h0,  # [B, HIDDEN]
     p_hs,  # [T, B, HIDDEN]
     p_cs,  # [T + 1, B, HIDDEN]
-    p_d,  # [T, B, width]: out, the gradients of the slots
-    p_after,  # [B, width]: d of the step after the last
-    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, the part at the first step that bypasses the product
-    p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
+    p_d,  # [T + 1, B, width]: out, the gradients of the slots; in, d of the step after the last
+    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, without FIRST, the part that bypasses the product
+    p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, without FIRST, before it
+    p_dh0,  # [B, hidden]: out, with FIRST, dL/dh before the first step
+    p_dc0,  # [B, hidden]: out, with FIRST, dL/dc before it
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
     p_arrivals,  # [batch tiles, then batch tiles x groups]: zeros
     p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
-    p_norms,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
-    p_norms_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
-    p_e,  # [T, B, width]: out, the part of d that is not clipped
-    p_e_after,  # [B, width]
+    p_norms,  # [T + 1, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
+    p_e,  # [T + 1, B, width]: out, the part of d that is not clipped, if DEFER; as p_d
     p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that is not clipped; p_dc then holds the rest
     steps,
     batch,
@@ -315,8 +405,9 @@ def scan_backward(
     RECOMPUTE: tl.constexpr,
     CLIP: tl.constexpr,
     TRACE: tl.constexpr,
+    FIRST: tl.constexpr,
 ):
-    """Grid: (blocks of hidden units, batch tiles or fewer).
+    """Grid: (blocks of hidden units, batch tiles or fewer). With FIRST this launch ends with the first step of the sequence.
 
     Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is linear in dh, up
     to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it, and every reader scales
@@ -355,7 +446,7 @@ def scan_backward(
         dc_alone = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if DEFER and CELL == "lstm":
             dc_alone = tl.load(p_dc_alone + own, mask=mask, other=0)
-        d = tl.load(p_after + slots, mask=mask, other=0)
+        d = tl.load(p_d + steps * step_of_d + slots, mask=mask, other=0)
         c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             c = tl.load(p_cs + steps * step_of_h + own, mask=mask, other=0).to(ACC)
@@ -386,36 +477,12 @@ def scan_backward(
                 c_before = c_stored
                 if RESET:
                     c_before = tl.where(keep[:, None], c_before, 0.0)
-            p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
-            acc = product(
-                d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
-                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
+            acc, dh, dc = from_later(
+                d, dh, dc, dc_alone, p_d + (now + 1) * step_of_d, p_e + (now + 1) * step_of_d,
+                p_norms + (now + 1) * tl.num_programs(0) * batch, p_reset + (now + 1) * batch, rows, live, present, p_share,
+                weights, units, summed, part, group, p_arrivals, p_parts, tile, batch, limit, s, CELL, HIDDEN, WIDTH, PLAN,
+                EXCHANGE, BLOCK_B, BLOCK_H, BLOCK_K, AHEAD, W_FIRST, PARTS, ACC, PRECISION, RESET, DEFER,
             )  # fmt: skip
-            if DEFER:
-                scale = clip_scale(
-                    tl.where(s > 0, p_norms + (now + 1) * tl.num_programs(0) * batch, p_norms_after), rows, live, batch,
-                    limit, p_arrivals + tile, s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
-                )[:, None]  # fmt: skip
-                acc = acc * scale
-                dh = dh * scale
-                if CELL == "lstm":
-                    dc = dc * scale + dc_alone
-                    p_later = tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after)
-                    acc += product(
-                        d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
-                        s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD,
-                        W_FIRST, ACC, PRECISION,
-                    )  # fmt: skip
-            if PARTS > 1:
-                p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
-                # Of more than 16 bits eight warps share 16 rows of 8 units.
-                stacked: tl.constexpr = dtype.primitive_bitwidth > 16
-                acc = meet(
-                    acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
-                )  # fmt: skip
-            if RESET:
-                later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
-                acc = tl.where(later[:, None], acc, 0.0)
             dh = dh + acc + upstream.to(ACC)
             if PADDED:
                 dh = tl.where(units[None, :] < hidden, dh, 0.0)
@@ -444,11 +511,22 @@ def scan_backward(
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)
                 dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
-        tl.store(p_dh + own, dh, mask=mask)
-        if CELL == "lstm":
-            tl.store(p_dc + own, dc, mask=mask)
-            if DEFER:
-                tl.store(p_dc_alone + own, dc_alone, mask=mask)
+        if FIRST:
+            acc, dh, dc = from_later(
+                d, dh, dc, dc_alone, p_d, p_e, p_norms, p_reset, rows, live, present, p_share, weights, units, summed, part,
+                group, p_arrivals, p_parts, tile, batch, limit, steps, CELL, HIDDEN, WIDTH, PLAN, EXCHANGE, BLOCK_B, BLOCK_H,
+                BLOCK_K, AHEAD, W_FIRST, PARTS, ACC, PRECISION, RESET, DEFER,
+            )  # fmt: skip
+            first, inside = of_hidden(rows, units, live, hidden, HIDDEN, PADDED)
+            tl.store(p_dh0 + first, (dh + acc).to(dtype), mask=inside)
+            if CELL == "lstm":
+                tl.store(p_dc0 + first, dc.to(dtype), mask=inside)
+        else:
+            tl.store(p_dh + own, dh, mask=mask)
+            if CELL == "lstm":
+                tl.store(p_dc + own, dc, mask=mask)
+                if DEFER:
+                    tl.store(p_dc_alone + own, dc_alone, mask=mask)
 
 
 def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:
