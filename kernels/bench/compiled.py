@@ -31,7 +31,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # options of a caller, by direction; th
     "clip norm": {"backward": {"CLIP": "norm"}},
     "trace": {"backward": {"TRACE": True}},
 }
-IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms", "p_norms_after")
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms")
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ def compile_here(configuration: Configuration) -> Facts:
     tiles = plan.forward if c.direction == "forward" else plan.backward
     kernel: Any = scan.scan_forward if c.direction == "forward" else scan.scan_backward
     switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": "none", "TRACE": False}
+    switches["FIRST"] = int(c.strategy != "stepwise")
     if c.direction == "forward":
         switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
     switches["PADDED"] = c.hidden != plan.hidden

@@ -587,7 +587,7 @@ def run_backward(
     options |= constants(layer.cell, plan, tiles, name_of(grad.dtype), precision, **switches)
     starts = arrivals if reset is None else F.pad(reset.view(torch.uint8), (0, 0, 0, 1)).contiguous()
 
-    def launch(t: int, count: int, first: bool) -> None:
+    def launch(t: int, count: int, first: int) -> None:
         scan_backward[grid](
             grad[t:], gates[t:] if layer.slots > 1 else grad, layer.h_first if t == 0 else hs[t - 1], hs[t:],
             cs[t:] if lstm else grad, d[t:], dh, dc, dh0, dh0 if dc0 is None else dc0, layer.w,
@@ -600,10 +600,10 @@ def run_backward(
             pass
         elif plan.strategy == "stepwise":
             for t in reversed(range(steps)):
-                launch(t, 1, False)
-            launch(0, 0, True)
+                launch(t, 1, 0)
+            launch(0, 0, 1)
         else:
-            launch(0, steps, True)
+            launch(0, steps, 1)
     total, d = vector_norm(norms[:steps], dim=1) if trace or deferred else None, d[:steps]
     if deferred:
         assert total is not None

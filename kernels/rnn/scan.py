@@ -288,82 +288,6 @@ def clip_scale(p, rows, live, batch, limit, p_arrivals, target, BLOCKS: tl.const
     return scale_of(norms_of(norms[0], 0), limit)
 
 
-@triton.jit
-def from_later(
-    d,
-    dh,
-    dc,
-    dc_alone,
-    p_d,
-    p_e,
-    p_norms,
-    p_reset,
-    rows,
-    live,
-    present,
-    p_share,
-    weights,
-    units,
-    summed,
-    part,
-    group,
-    p_arrivals,
-    p_parts,
-    tile,
-    batch,
-    limit,
-    s,
-    CELL: tl.constexpr,
-    HIDDEN: tl.constexpr,
-    WIDTH: tl.constexpr,
-    PLAN: tl.constexpr,
-    EXCHANGE: tl.constexpr,
-    BLOCK_B: tl.constexpr,
-    BLOCK_H: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-    AHEAD: tl.constexpr,
-    W_FIRST: tl.constexpr,
-    PARTS: tl.constexpr,
-    ACC: tl.constexpr,
-    PRECISION: tl.constexpr,
-    RESET: tl.constexpr,
-    DEFER: tl.constexpr,
-):
-    """What a step gets from the one after it, to which ``p_d``, ``p_e``, ``p_norms`` and ``p_reset`` point: d W^T, and, if
-    DEFER, dh and dc clipped by the norm that is now known. Arguments as in ``scan_backward``.
-    """
-    K: tl.constexpr = WIDTH // PARTS
-    N: tl.constexpr = BLOCK_H * PARTS
-    arrived = s * tl.num_programs(0)
-    acc = product(
-        d, p_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, arrived, K, WIDTH, N, HIDDEN,
-        HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
-    )  # fmt: skip
-    if DEFER:
-        scale = clip_scale(
-            p_norms, rows, live, batch, limit, p_arrivals + tile, arrived, HIDDEN // BLOCK_H, EXCHANGE
-        )[:, None]  # fmt: skip
-        acc = acc * scale
-        dh = dh * scale
-        if CELL == "lstm":
-            dc = dc * scale + dc_alone
-            acc += product(
-                d, p_e + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, arrived, K, WIDTH, N,
-                HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
-            )  # fmt: skip
-    if PARTS > 1:
-        p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
-        # Of more than 16 bits eight warps share 16 rows of 8 units.
-        stacked: tl.constexpr = d.dtype.primitive_bitwidth > 16
-        acc = meet(
-            acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
-        )  # fmt: skip
-    if RESET:
-        later = tl.load(p_reset + rows, mask=live, other=0) == 0
-        acc = tl.where(later[:, None], acc, 0.0)
-    return acc, dh, dc
-
-
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_backward(
     p_grad,  # [T, B, HIDDEN]: dL/d outputs
@@ -405,9 +329,10 @@ def scan_backward(
     RECOMPUTE: tl.constexpr,
     CLIP: tl.constexpr,
     TRACE: tl.constexpr,
-    FIRST: tl.constexpr,
+    FIRST: tl.constexpr,  # 1 or 0
 ):
-    """Grid: (blocks of hidden units, batch tiles or fewer). With FIRST this launch ends with the first step of the sequence.
+    """Grid: (blocks of hidden units, batch tiles or fewer). With FIRST a launch ends with the first step of the sequence, and
+    goes on to the state before it.
 
     Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is linear in dh, up
     to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it, and every reader scales
@@ -450,8 +375,13 @@ def scan_backward(
         c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             c = tl.load(p_cs + steps * step_of_h + own, mask=mask, other=0).to(ACC)
-        for s in range(steps):
-            now = tl.cast(steps - 1 - s, tl.int64)
+        # Not dc, as if it had been carried: Triton 3.9 then takes the loop's last dc for both.
+        dh_end, dc_end = tl.zeros((BLOCK_B, BLOCK_H), ACC), tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        for s in range(steps + FIRST):
+            # With FIRST one round more: its product is of d of the first step, and what comes after it is stored nowhere.
+            later = tl.cast(steps - s, tl.int64)
+            now = tl.maximum(later - 1, 0) if FIRST else later - 1
+            there = rows < tl.where(s < steps, batch, 0) if FIRST else live
             upstream = tl.load(p_grad + now * step_of_h + own, mask=mask, other=0)
             h_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
             c_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
@@ -477,12 +407,37 @@ def scan_backward(
                 c_before = c_stored
                 if RESET:
                     c_before = tl.where(keep[:, None], c_before, 0.0)
-            acc, dh, dc = from_later(
-                d, dh, dc, dc_alone, p_d + (now + 1) * step_of_d, p_e + (now + 1) * step_of_d,
-                p_norms + (now + 1) * tl.num_programs(0) * batch, p_reset + (now + 1) * batch, rows, live, present, p_share,
-                weights, units, summed, part, group, p_arrivals, p_parts, tile, batch, limit, s, CELL, HIDDEN, WIDTH, PLAN,
-                EXCHANGE, BLOCK_B, BLOCK_H, BLOCK_K, AHEAD, W_FIRST, PARTS, ACC, PRECISION, RESET, DEFER,
+            acc = product(
+                d, p_d + later * step_of_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
+                s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC,
+                PRECISION,
             )  # fmt: skip
+            if DEFER:
+                scale = clip_scale(
+                    p_norms + later * tl.num_programs(0) * batch, rows, live, batch, limit, p_arrivals + tile,
+                    s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
+                )[:, None]  # fmt: skip
+                acc = acc * scale
+                dh = dh * scale
+                if CELL == "lstm":
+                    dc = dc * scale + dc_alone
+                    acc += product(
+                        d, p_e + later * step_of_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
+                        s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD,
+                        W_FIRST, ACC, PRECISION,
+                    )  # fmt: skip
+            if PARTS > 1:
+                p_met = p_arrivals + tl.cdiv(batch, BLOCK_B) + tile * (HIDDEN // N) + group
+                # Of more than 16 bits eight warps share 16 rows of 8 units.
+                stacked: tl.constexpr = dtype.primitive_bitwidth > 16
+                acc = meet(
+                    acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
+                )  # fmt: skip
+            if RESET:
+                no_reset = tl.load(p_reset + later * batch + rows, mask=live, other=0) == 0
+                acc = tl.where(no_reset[:, None], acc, 0.0)
+            if FIRST:
+                dh_end, dc_end = dh + acc, dc
             dh = dh + acc + upstream.to(ACC)
             if PADDED:
                 dh = tl.where(units[None, :] < hidden, dh, 0.0)
@@ -493,34 +448,29 @@ def scan_backward(
             p_part = p_norms + (now * tl.num_programs(0) + tl.program_id(0)) * batch
             arrived = dh
             if DEFER:
-                put(p_part, rows, norms_of(dh, 1), live, EXCHANGE)
+                put(p_part, rows, norms_of(dh, 1), there, EXCHANGE)
             if DEFER and CELL == "lstm":
                 nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
                 e, _, dc_alone = step_gradient(nothing, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
-                put(p_e + now * step_of_d, slots, e.to(dtype), mask, EXCHANGE)
+                put(p_e + now * step_of_d, slots, e.to(dtype), there[:, None], EXCHANGE)
                 gradient, dh, dc = step_gradient(dh, nothing, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             else:
                 gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             c = c_stored
             d = gradient.to(dtype)
-            put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
+            put(p_d + now * step_of_d, slots, d, there[:, None], EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
             if TRACE and not DEFER:  # no program waits for these
-                tl.store(p_part + rows, norms_of(arrived, 1), mask=live)
+                tl.store(p_part + rows, norms_of(arrived, 1), mask=there)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)
                 dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
         if FIRST:
-            acc, dh, dc = from_later(
-                d, dh, dc, dc_alone, p_d, p_e, p_norms, p_reset, rows, live, present, p_share, weights, units, summed, part,
-                group, p_arrivals, p_parts, tile, batch, limit, steps, CELL, HIDDEN, WIDTH, PLAN, EXCHANGE, BLOCK_B, BLOCK_H,
-                BLOCK_K, AHEAD, W_FIRST, PARTS, ACC, PRECISION, RESET, DEFER,
-            )  # fmt: skip
             first, inside = of_hidden(rows, units, live, hidden, HIDDEN, PADDED)
-            tl.store(p_dh0 + first, (dh + acc).to(dtype), mask=inside)
+            tl.store(p_dh0 + first, dh_end.to(dtype), mask=inside)
             if CELL == "lstm":
-                tl.store(p_dc0 + first, dc.to(dtype), mask=inside)
+                tl.store(p_dc0 + first, dc_end.to(dtype), mask=inside)
         else:
             tl.store(p_dh + own, dh, mask=mask)
             if CELL == "lstm":

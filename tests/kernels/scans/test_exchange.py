@@ -126,7 +126,7 @@ MUTANTS = {
         "for k in tl.static_range(1):\n        missing",
         {"repetitions": 4},
     ),
-    "sentinel: the buffer is not filled": ("launch.py", '.fill_(-1)', '.fill_(0)', {}),
+    "sentinel: the buffer is not filled": ("launch.py", "tl.where(at < ones, -1, 0)", "tl.where(at < 0, -1, 0)", {}),
     "sentinel: NaN stored as it is": (
         "exchange.py",
         "tl.where(bits == -1, -2, bits)",
@@ -141,7 +141,7 @@ MUTANTS = {
         "arrive(p_arrivals + tile, EXCHANGE)\n            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)",
         {"repetitions": 4},
     ),
-    "counter: not reset": ("launch.py", "torch.zeros(triton.cdiv", "50 + torch.zeros(triton.cdiv", {}),
+    "counter: not reset": ("launch.py", "_fill(p_zeros, 0, zeros,", "_fill(p_zeros, zeros, zeros,", {"deadline": 30.0}),
     "counter: target one too many": ("exchange.py", "< target", "< target + 1", {"deadline": 30.0}),
     "sentinel: parts, no wait": ("exchange.py", "(met.numel,))) > 0", "(met.numel,))) > 1000000", PARTS),
     "sentinel: parts, one place instead of two": (
