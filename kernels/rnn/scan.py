@@ -139,12 +139,16 @@ def sum_of(z, acc, SLOTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr)
 
 
 @triton.jit
-def of_hidden(rows, units, live, hidden, HIDDEN: tl.constexpr, PADDED: tl.constexpr):
-    """Offsets of a tile in [B, hidden], which has no padding, and the mask of the elements that exist."""
+def store_state(
+    p_h, p_c, h, c, rows, units, live, hidden, HIDDEN: tl.constexpr, CELL: tl.constexpr, PADDED: tl.constexpr
+):  # fmt: skip
+    """Store a tile of h, and of c for a cell that has it, to [B, hidden], where there is no padding."""
+    at, mask = rows[:, None] * HIDDEN + units[None, :], live[:, None]
     if PADDED:
-        return rows[:, None] * hidden + units[None, :], live[:, None] & (units[None, :] < hidden)
-    else:
-        return rows[:, None] * HIDDEN + units[None, :], live[:, None]
+        at, mask = rows[:, None] * hidden + units[None, :], live[:, None] & (units[None, :] < hidden)
+    tl.store(p_h + at, h.to(p_h.dtype.element_ty), mask=mask)
+    if CELL == "lstm":
+        tl.store(p_c + at, c.to(p_c.dtype.element_ty), mask=mask)
 
 
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
@@ -244,12 +248,9 @@ def scan_forward(
                     tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
             if KEEP_GATES and SLOTS > 1:
                 tl.store(p_z + now * step_of_z + slots, gates.to(dtype), mask=mask)
-        last, inside = of_hidden(rows, units, live, hidden, HIDDEN, PADDED)
-        tl.store(p_h_n + last, h, mask=inside)
-        if CELL == "lstm":
-            tl.store(p_c_n + last, c.to(dtype), mask=inside)
-            if PLAN == "stepwise" and not SAVE:
-                tl.store(p_cs + own, c.to(dtype), mask=mask)
+        store_state(p_h_n, p_c_n, h, c, rows, units, live, hidden, HIDDEN, CELL, PADDED)
+        if CELL == "lstm" and PLAN == "stepwise" and not SAVE:
+            tl.store(p_cs + own, c.to(dtype), mask=mask)
 
 
 @triton.jit
@@ -345,6 +346,9 @@ def scan_backward(
     WIDTH: tl.constexpr = SLOTS * HIDDEN
     DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
     dtype: tl.constexpr = p_d.dtype.element_ty
+    # The gradients of the state before the first step leave the loop in registers, or are stored in its last round: beside sums
+    # of tensor cores such registers spill, and for others each round would convert their layout, with four barriers.
+    CARRIED: tl.constexpr = dtype.primitive_bitwidth > 16
     units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns = tl.program_id(0) * BLOCK_H * SLOTS + tl.arange(0, BLOCK_H * SLOTS)
     K: tl.constexpr = WIDTH // PARTS
@@ -436,8 +440,11 @@ def scan_backward(
             if RESET:
                 no_reset = tl.load(p_reset + later * batch + rows, mask=live, other=0) == 0
                 acc = tl.where(no_reset[:, None], acc, 0.0)
-            if FIRST:
+            if FIRST and CARRIED:
                 dh_end, dc_end = dh + acc, dc
+            elif FIRST:
+                last = rows < tl.where(s < steps, 0, batch)
+                store_state(p_dh0, p_dc0, dh + acc, dc, rows, units, last, hidden, HIDDEN, CELL, PADDED)
             dh = dh + acc + upstream.to(ACC)
             if PADDED:
                 dh = tl.where(units[None, :] < hidden, dh, 0.0)
@@ -466,12 +473,9 @@ def scan_backward(
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)
                 dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
-        if FIRST:
-            first, inside = of_hidden(rows, units, live, hidden, HIDDEN, PADDED)
-            tl.store(p_dh0 + first, dh_end.to(dtype), mask=inside)
-            if CELL == "lstm":
-                tl.store(p_dc0 + first, dc_end.to(dtype), mask=inside)
-        else:
+        if FIRST and CARRIED:
+            store_state(p_dh0, p_dc0, dh_end, dc_end, rows, units, live, hidden, HIDDEN, CELL, PADDED)
+        elif not FIRST:
             tl.store(p_dh + own, dh, mask=mask)
             if CELL == "lstm":
                 tl.store(p_dc + own, dc, mask=mask)

@@ -12,8 +12,8 @@ from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.cells import CELLS
 
 FREE = (
-    "alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh", "new_empty", "permute", "promote_types", "select",
-    "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "_unsafe_view",
+    "alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh", "new_empty", "permute", "promote_types",
+    "select", "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "_unsafe_view",
 )  # fmt: skip
 
 
