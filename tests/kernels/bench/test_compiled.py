@@ -123,10 +123,14 @@ def test_a_plan_compiles_without_fault(
 
 
 def published(configuration: Configuration) -> dict[str, str] | None:
-    """The row of a kernel in the published table, for this version of Triton; None if there is none."""
+    """The row of a kernel in the published table, for this version of Triton; None if there is none that has a walk."""
     with (ROOT / "reports" / "published" / "compile" / "scans.csv").open(newline="") as file:
         for row in csv.DictReader(file):
-            if row["triton"] == version("triton") and all(row[k] == str(v) for k, v in asdict(configuration).items()):
+            if (
+                row["triton"] == version("triton")
+                and row["cycles"]
+                and all(row[k] == str(v) for k, v in asdict(configuration).items())
+            ):
                 return row
     return None
 
