@@ -229,7 +229,8 @@ Nest = tuple[set[int], int, dict[int, list[int]]]  # a loop's blocks, its head, 
 def nests_of(code: str, depth: int) -> tuple[dict[int, list[Instruction]], list[Nest]]:
     """The blocks of some machine code and its largest loop, the largest loop in that, and so on, at most ``depth``."""
     blocks, leads = blocks_of(parse(code))
-    nodes, nests = set(blocks), []
+    nests: list[Nest] = []
+    nodes = set(blocks)
     while len(nests) < depth and (loops := components(nodes, leads)):
         loop = max(loops, key=lambda of: size(of, blocks))
         head = head_of(loop, leads)

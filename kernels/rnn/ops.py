@@ -170,7 +170,7 @@ def recurrence_backward(
         d_w.addmm_(flat[batch:].t(), hs.view(steps * batch, units)[: (steps - 1) * batch])
     d_u = flat.t() @ input.reshape(steps * batch, features)
     d_bias = flat.sum(0, dtype=acc) if bias_ih is not None else None
-    d_ih, d_hh, *d_biases = unpacked(layer, weights, d_w, d_u, d_bias)
+    d_ih, d_hh, d_b_ih, d_b_hh = unpacked(layer, weights, d_w, d_u, d_bias)
 
     hidden_norms, weight_norms = input.new_empty(0, dtype=acc), input.new_empty(0, dtype=acc)
     if trace:
@@ -188,7 +188,8 @@ def recurrence_backward(
         input.new_empty(0) if done.dc is None else done.dc,
         d_ih,
         d_hh,
-        *(input.new_empty(0) if d is None else d for d in d_biases),
+        input.new_empty(0) if d_b_ih is None else d_b_ih,
+        input.new_empty(0) if d_b_hh is None else d_b_hh,
         hidden_norms,
         weight_norms,
     )

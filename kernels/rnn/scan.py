@@ -13,6 +13,8 @@ Plans differ in the place of W and in the way that units reach other programs:
 ``stepwise``     one step a launch, W read from memory tile by tile
 ``resident``     one program a batch tile owns all units: W stays on chip, and the state never leaves the registers
 ``cooperative``  one program a block of units: its tiles of W stay on chip, the state travels each step (``exchange.py``)
+
+``prepare`` packs weights and fills buffers before a scan, ``finish`` unpacks gradients after it.
 """
 
 from dataclasses import replace
@@ -481,6 +483,196 @@ def scan_backward(
                 tl.store(p_dc + own, dc, mask=mask)
                 if DEFER:
                     tl.store(p_dc_alone + own, dc_alone, mask=mask)
+
+
+# Packing: rows [G * H, K] as torch.nn has them, to slots of padded units, [slots * P, K]. A slot that no gate fills is zero.
+
+
+@triton.jit
+def _tile(index, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows and columns of a tile of a matrix with this number of columns; tiles are counted along rows."""
+    across = tl.cdiv(columns, COLUMNS)
+    return index // across * ROWS + tl.arange(0, ROWS), index % across * COLUMNS + tl.arange(0, COLUMNS)
+
+
+@triton.jit
+def _tiles(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    return tl.cdiv(rows, ROWS) * tl.cdiv(columns, COLUMNS)
+
+
+@triton.jit
+def _row_of_slot(row, hidden, SLOTS: tl.constexpr, MISSING: tl.constexpr):
+    """The row of torch.nn's weights that fills a packed row, and whether there is one; no gate fills slot MISSING."""
+    unit, slot = row // SLOTS, row % SLOTS
+    return tl.where(slot > MISSING, slot - 1, slot) * hidden + unit, (unit < hidden) & (slot != MISSING)
+
+
+@triton.jit
+def _pack(
+    p_rows,
+    p_packed,
+    hidden,
+    columns,
+    padded,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """[G * hidden, columns] to [SLOTS * UNITS, padded], or the transposed of that."""
+    WIDTH: tl.constexpr = UNITS * SLOTS
+    for index in range(tl.program_id(0), _tiles(WIDTH, padded, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, padded, ROWS, COLUMNS)
+        source, there = _row_of_slot(row, hidden, SLOTS, MISSING)
+        mask = (there & (row < WIDTH))[:, None] & (column < columns)[None, :]
+        value = tl.load(p_rows + source.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0)
+        place = row.to(tl.int64)[:, None] * padded + column[None, :]
+        if TRANSPOSED:
+            place = column.to(tl.int64)[None, :] * WIDTH + row[:, None]
+        tl.store(p_packed + place, value, mask=(row < WIDTH)[:, None] & (column < padded)[None, :])
+
+
+@triton.jit
+def _pad(p_from, p_to, batch, hidden, UNITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """[batch, hidden] to [batch, UNITS], in the type of ``p_to``; zeros if ``p_from`` is None."""
+    for index in range(tl.program_id(0), _tiles(batch, UNITS, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, UNITS, ROWS, COLUMNS)
+        value = tl.zeros((ROWS, COLUMNS), p_to.dtype.element_ty)
+        if p_from is not None:
+            mask = (row < batch)[:, None] & (column < hidden)[None, :]
+            value = tl.load(p_from + row[:, None] * hidden + column[None, :], mask=mask, other=0).to(p_to.dtype.element_ty)
+        tl.store(p_to + row[:, None] * UNITS + column[None, :], value, mask=(row < batch)[:, None] & (column < UNITS)[None, :])
+
+
+@triton.jit
+def _fill(p_words, ones, words, N: tl.constexpr):
+    """All bits of the first ``ones`` words become 1, those of the other ones 0."""
+    for index in range(tl.program_id(0), tl.cdiv(words, N), tl.num_programs(0)):
+        at = tl.cast(index, tl.int64) * N + tl.arange(0, N)
+        tl.store(p_words + at, tl.where(at < ones, -1, 0), mask=at < words)
+
+
+@triton.jit(do_not_specialize=["ones", "words", "zeros"])
+def prepare(
+    p_hh,  # [G * hidden, hidden]
+    p_w,  # [SLOTS * UNITS, UNITS], or with TRANSPOSED its transposed: out
+    p_ih,  # [G * hidden, features]
+    p_u,  # [SLOTS * UNITS, features]: out, or None
+    p_b_ih,  # [G * hidden]
+    p_b_hh,  # [G * hidden]
+    p_bias,  # [SLOTS * UNITS]: out, the sum of both, or None
+    p_first,  # [batch, hidden], or None for zeros; so are the next two
+    p_first_out,  # [batch, UNITS]: out, or None; so are the next two
+    p_second,
+    p_second_out,
+    p_third,
+    p_third_out,
+    p_words,  # [words]: out, ones in every bit of the first ``ones`` words, then zeros
+    p_zeros,  # [zeros]: out, zeros
+    hidden,
+    features,
+    batch,
+    ones,
+    words,
+    zeros,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING_IH: tl.constexpr,
+    MISSING_HH: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """All that a scan needs before it begins, in one launch. Grid: (any number, 8 kinds of work)."""
+    acc: tl.constexpr = tl.float64 if p_w.dtype.element_ty == tl.float64 else tl.float32
+    kind = tl.program_id(1)
+    if kind < 1:
+        _pack(p_hh, p_w, hidden, hidden, UNITS, UNITS, SLOTS, MISSING_HH, TRANSPOSED, ROWS, COLUMNS)
+    elif kind < 2:
+        if p_u is not None:
+            _pack(p_ih, p_u, hidden, features, features, UNITS, SLOTS, MISSING_IH, False, ROWS, COLUMNS)
+    elif kind < 3:
+        if p_bias is not None:
+            for index in range(tl.program_id(0), tl.cdiv(UNITS * SLOTS, ROWS * COLUMNS), tl.num_programs(0)):
+                row = index * ROWS * COLUMNS + tl.arange(0, ROWS * COLUMNS)
+                inside = row < UNITS * SLOTS
+                of_ih, there_ih = _row_of_slot(row, hidden, SLOTS, MISSING_IH)
+                of_hh, there_hh = _row_of_slot(row, hidden, SLOTS, MISSING_HH)
+                both = tl.load(p_b_ih + of_ih, mask=there_ih & inside, other=0).to(acc)
+                both += tl.load(p_b_hh + of_hh, mask=there_hh & inside, other=0).to(acc)
+                tl.store(p_bias + row, both.to(p_bias.dtype.element_ty), mask=inside)
+    elif kind < 4:
+        if p_first_out is not None:
+            _pad(p_first, p_first_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 5:
+        if p_second_out is not None:
+            _pad(p_second, p_second_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 6:
+        if p_third_out is not None:
+            _pad(p_third, p_third_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 7:
+        _fill(p_words, ones, words, ROWS * COLUMNS)
+    else:
+        _fill(p_zeros, 0, zeros, ROWS * COLUMNS)
+
+
+@triton.jit
+def _unpack(
+    p_packed,
+    p_rows,
+    hidden,
+    columns,
+    padded,
+    rows,
+    SLOTS: tl.constexpr,
+    MISSING: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The inverse of ``_pack``, in the type of ``p_rows``: [SLOTS * UNITS, padded] to [rows, columns]; rows are G * hidden."""
+    for index in range(tl.program_id(0), _tiles(rows, columns, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, columns, ROWS, COLUMNS)
+        gate, unit = row // hidden, row % hidden
+        source = unit * SLOTS + tl.where(gate >= MISSING, gate + 1, gate)
+        mask = (row < rows)[:, None] & (column < columns)[None, :]
+        value = tl.load(p_packed + source.to(tl.int64)[:, None] * padded + column[None, :], mask=mask, other=0)
+        place = row.to(tl.int64)[:, None] * columns + column[None, :]
+        tl.store(p_rows + place, value.to(p_rows.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def finish(
+    p_d_w,  # [SLOTS * UNITS, UNITS]
+    p_hh,  # [rows, hidden]: out
+    p_d_u,  # [SLOTS * UNITS, features]
+    p_ih,  # [rows, features]: out
+    p_d_bias,  # [SLOTS * UNITS]
+    p_b_ih,  # [rows]: out, or None; so is the next
+    p_b_hh,
+    hidden,
+    features,
+    rows,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING_IH: tl.constexpr,
+    MISSING_HH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The gradients of packed weights as torch.nn has them, in one launch. Grid: (any number, 4 gradients)."""
+    kind = tl.program_id(1)
+    if kind < 1:
+        _unpack(p_d_w, p_hh, hidden, hidden, UNITS, rows, SLOTS, MISSING_HH, ROWS, COLUMNS)
+    elif kind < 2:
+        _unpack(p_d_u, p_ih, hidden, features, features, rows, SLOTS, MISSING_IH, ROWS, COLUMNS)
+    elif kind < 3:
+        if p_b_ih is not None:
+            _unpack(p_d_bias, p_b_ih, hidden, 1, 1, rows, SLOTS, MISSING_IH, ROWS * COLUMNS, 1)
+    else:
+        if p_b_hh is not None:
+            _unpack(p_d_bias, p_b_hh, hidden, 1, 1, rows, SLOTS, MISSING_HH, ROWS * COLUMNS, 1)
 
 
 def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:

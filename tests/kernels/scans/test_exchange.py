@@ -126,7 +126,7 @@ MUTANTS = {
         "for k in tl.static_range(1, 1):\n            missing",
         {"repetitions": 4},
     ),
-    "sentinel: the buffer is not filled": ("launch.py", "tl.where(at < ones, -1, 0)", "tl.where(at < 0, -1, 0)", {}),
+    "sentinel: the buffer is not filled": ("scan.py", "tl.where(at < ones, -1, 0)", "tl.where(at < 0, -1, 0)", {}),
     "sentinel: NaN stored as it is": (
         "exchange.py",
         "tl.where(bits == -1, -2, bits)",
@@ -141,7 +141,7 @@ MUTANTS = {
         "arrive(p_arrivals + tile, EXCHANGE)\n            put(p_hs + now * step_of_h, own, h, mask, EXCHANGE)",
         {"repetitions": 4},
     ),
-    "counter: not reset": ("launch.py", "_fill(p_zeros, 0, zeros,", "_fill(p_zeros, zeros, zeros,", {"deadline": 30.0}),
+    "counter: not reset": ("scan.py", "_fill(p_zeros, 0, zeros,", "_fill(p_zeros, zeros, zeros,", {"deadline": 30.0}),
     "counter: target one too many": ("exchange.py", "< target", "< target + 1", {"deadline": 30.0}),
     "sentinel: parts, no wait": ("exchange.py", "while _of_another_lap(met, lap, COUNT) > 0:", "while False:", PARTS),
     "sentinel: parts, one place instead of two": (
@@ -153,7 +153,7 @@ MUTANTS = {
     "sentinel: parts, every lap is the first": ("exchange.py", "lap = (step // 2 + 1) % 2", "lap = 1", PARTS),
     "sentinel: parts, the lap is not stored": ("exchange.py", "(bits & -2) | lap", "bits", PARTS),
     "sentinel: parts, the places are not cleared": (
-        "launch.py", "_fill(p_zeros, 0, zeros,", "_fill(p_zeros, zeros, zeros,", PARTS,
+        "scan.py", "_fill(p_zeros, 0, zeros,", "_fill(p_zeros, zeros, zeros,", PARTS,
     ),
     "sentinel: parts, only the first is looked at": (
         "exchange.py", "tl.static_range(1, PARTS):", "tl.static_range(1, 1):", PARTS,
