@@ -121,6 +121,11 @@ class ModelConfig(Flags):
         """The embedding size in force."""
         return self.embedding_size or self.hidden_size
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped in training."""
+        return any((self.dropout, self.embedding_dropout, self.weight_drop))
+
 
 @dataclass(frozen=True)
 class TrainingConfig(Flags):

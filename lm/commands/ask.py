@@ -170,6 +170,10 @@ def eval_(
     dynamic_lr: Annotated[
         float | None, typer.Option(help="its learning rate; fitted on the validation split if left out", show_default=False)
     ] = None,
+    masks: Annotated[
+        int, typer.Option(help="also the mean probability of so many dropout masks, one set for a whole text; 0 for none")
+    ] = 0,
+    mask_seed: Annotated[int, typer.Option(help="seed of these masks")] = 1,
     ngram: Annotated[int, typer.Option(help="order of the Kneser-Ney model beside it; 0 leaves it out")] = 5,
     interpolate: Annotated[
         bool, typer.Option("--interpolate", help="also mix both, with the weight fitted on the validation split")
@@ -188,7 +192,7 @@ def eval_(
     """
     from recurrent_lm.lm.commands.display import evaluation_table
 
-    how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
+    how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate, masks, mask_seed)
     model = opened(run, device)
     other = lm.other_corpus(model, corpus, encoding) if corpus else None
     compared = lm.compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)

@@ -386,9 +386,16 @@ def test_the_help_names_every_preset() -> None:
     assert all(from_toml(preset_file(name)) != RunConfig() for name in named)
 
 
+def test_the_preset_for_characters_is_the_one_that_was_measured() -> None:
+    config = from_toml(preset_file("best-char"))
+    measured = RunConfig().replace(kind="char", rows=16, bptt=50, hidden_size=512, embedding_size=128, layers=2, dropout=0.35)
+    measured = measured.replace(lr=0.004, schedule="decay", decay_after=5, decay_factor=1.6, average=0.998, epochs=10)
+    assert config == measured
+
+
 @pytest.mark.parametrize("name", ["nonesuch", "", "../config", "demo.toml"])
 def test_an_unknown_preset_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-word, demo, "):
+    with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-char, best-word, demo, "):
         preset_file(name)
 
 
