@@ -148,6 +148,18 @@ class TrainingConfig(Flags):
         low=0,
         below=1,
     )
+    ar: float = setting(
+        0.0,
+        "weight in training of the last layer's squared outputs after dropout (Merity et al. 2017); one process only",
+        low=0,
+        high=LARGE,
+    )
+    tar: float = setting(
+        0.0,
+        "weight in training of the squared changes of these outputs from token to token, before dropout; one process only",
+        low=0,
+        high=LARGE,
+    )
     clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
     on_divergence: str = setting(
         "stop", "stop; rollback goes on from the last good checkpoint with half the learning rate", choices=("stop", "rollback")
