@@ -1,5 +1,5 @@
 # make demo   trains a tanh network and an LSTM on two speakers, lets them write, and makes a page of all four
-# make studies runs the studies of reading, gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
+# make studies runs the studies of reading, gradients, parallel solution, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make quality trains best-char, best-bpe and best-word on three collections with three seeds, two at a time; hours; goes on
 #             where it was stopped: make quality SPEECHES=folder QUALITY=runs/quality
 # make report makes a page of each study's table in runs/, and an index
@@ -23,7 +23,7 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying parallel reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 SPEECHES ?= speeches
