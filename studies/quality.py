@@ -126,7 +126,14 @@ def orders(corpus: Path, kind: str, most: int = MOST) -> list[dict[str, float]]:
 
 
 def quality_table(out: Path) -> str:
-    """What is finished in a folder of the plan, in Markdown: mean and range of the seeds, bits per byte."""
+    """What is finished of the plan: mean and range of the seeds, in bits per byte.
+
+    Args:
+        out: the folder of ``fill_quality``.
+
+    Returns:
+        The table in Markdown; without rows if nothing is finished.
+    """
     rows = [
         "| corpus | preset | seeds | validation | test | n-gram: order | its validation | its test |",
         "|---|---|---|---|---|---|---|---|",

@@ -66,7 +66,7 @@ def test_a_step_minimises_loss_and_penalty_and_reports_the_loss(cell: str) -> No
 
     torch.manual_seed(1)
     figures, _ = Step(model, config)(inputs, targets, None, model.zero_state(2), 0.1, 0)
-    assert float(figures.loss) == pytest.approx(float(own), rel=1e-12)
+    assert float(figures.loss) == pytest.approx(float(own.detach()), rel=1e-12)
     for p, old, g in zip(model.parameters(), before, gradients, strict=True):
         torch.testing.assert_close(p.detach(), old - 0.1 * g, rtol=1e-9, atol=1e-12)
 
