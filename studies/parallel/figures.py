@@ -77,8 +77,9 @@ def draw_exponent(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> 
     axes.set_xlim(low, max(high, 0.25 * (high - low)))
     top = axes.get_ylim()[1]
     axes.set_ylim(0.8, top * 1.8)
-    for place, text, side in ((0, "← gradients vanish ", "right"), (0, " explode →", "left")):
-        axes.text(place, top * 1.2, text, ha=side, va="center", color=INK, weight="bold")
+    for points, text, side in ((-8, "← gradients vanish", "right"), (8, "explode →", "left")):
+        place = {"xytext": (points, 0), "textcoords": "offset points"}
+        axes.annotate(text, (0, top * 1.2), **place, ha=side, va="center", color=INK, weight="bold")
     axes.set_xlabel("largest Lyapunov exponent (nats a step)")
     axes.set_ylabel("parallel iterations")
     legend(figure)
