@@ -239,8 +239,10 @@ def _mingru(z: "torch.Tensor", state: State, weight_hh: "torch.Tensor | None", b
 
 @triton.jit
 def mingru_gates(z):
-    """The shares of h and of the candidate in the next h; 1 - s(z) would cancel for a large z."""
-    return sigmoid(-z), sigmoid(z)
+    """The shares of h and of the candidate in the next h, 1 - s(z) and s(z), without overflow or cancellation."""
+    e = tl.exp(-tl.abs(z))
+    larger, smaller = 1 / (1 + e), e / (1 + e)
+    return tl.where(z < 0, larger, smaller), tl.where(z < 0, smaller, larger)
 
 
 @triton.jit

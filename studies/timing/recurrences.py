@@ -15,7 +15,7 @@ from recurrent_lm.studies.timing.work import DTYPES, SLACK, Peer, Tensors, Work,
 
 OURS = {"kernels:eager": "eager", "kernels:torch": "torch", "kernels:triton": "triton"}
 VARIANTS = (*OURS, "torch.nn", "loop", "torch.compile", "FlashRNN")
-MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU}
+MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU, "mingru": kernels.MinGRU}
 
 
 def recurrence(
@@ -33,7 +33,7 @@ def recurrence(
     ``others`` are recurrences of ``own``, by ``module:factory``.
     """
     kind = DTYPES[dtype]
-    gates = kernels.CELLS[cell].gates
+    gates = kernels.EVERY_CELL[cell].gates
     random = torch.Generator().manual_seed(1)
     bound = hidden**-0.5
 
@@ -48,7 +48,8 @@ def recurrence(
         "bias_ih": (gates * hidden,),
         "bias_hh": (gates * hidden,),
     }
-    weights = {name: uniform(*size) for name, size in sizes.items()}
+    linear = cell in kernels.LINEAR_CELLS  # without W_h
+    weights = {name: uniform(*size) for name, size in sizes.items() if not (linear and name.endswith("_hh"))}
 
     def peer(make: Callable[[], tuple[Callable[[Tensor], Tensor], list[Tensor]]]) -> Peer:
         forward, leaves = make()
@@ -62,7 +63,7 @@ def recurrence(
         return differentiable(lambda: forward(input), (input, *leaves), grad, direction)
 
     def ours(backend: str, weights: dict[str, Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-        module = _module(cell, hidden, backend).to(device, weights["weight_hh"].dtype)
+        module = _module(cell, hidden, backend).to(device, weights["weight_ih"].dtype)
         module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
         return lambda x: module(x)[0], list(module.parameters())
 
@@ -84,7 +85,7 @@ def recurrence(
         {name: partial(peer, make) for name, make in makers.items()} | {name: partial(another, name) for name in others},
         reference=lambda name: truth,
         allowed=tolerance(textbook, truth, kind),
-        flops=passes * 2.0 * steps * batch * gates * hidden * 2 * hidden,
+        flops=passes * 2.0 * steps * batch * gates * hidden * (1 if linear else 2) * hidden,
         bytes=float(bytes_),
     )
 
