@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU as modules: constructor, parameters, shapes, state_dict and exceptions of torch.nn; and MinGRU like them."""
+"""RNN, LSTM and GRU as modules: constructor, parameters, shapes, state_dict and exceptions of torch.nn; MinGRU is like them."""
 
 import math
 import warnings
@@ -72,7 +72,12 @@ class _Recurrent(nn.Module):
         packed = EVERY_CELL[cell].gates * hidden_size
         for layer, names in enumerate(self._all_weights):
             columns = input_size if layer == 0 else hidden_size
-            sizes = {"weight_ih": (packed, columns), "weight_hh": (packed, hidden_size), "bias_ih": (packed,), "bias_hh": (packed,)}
+            sizes = {
+                "weight_ih": (packed, columns),
+                "weight_hh": (packed, hidden_size),
+                "bias_ih": (packed,),
+                "bias_hh": (packed,),
+            }
             for name, kind in zip(names, self._kinds, strict=True):
                 shape = sizes[kind]
                 self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
@@ -294,9 +299,9 @@ class GRU(_Recurrent):
 class MinGRU(_Recurrent):
     """Minimal gated recurrent unit, h(t) = (1 - z) h(t-1) + z (x(t) W_c + b_c), z = s(x(t) W_z + b_z) (Feng et al. 2024).
 
-    Gate and candidate do not depend on h, so that a sequence is a scan. Arguments and shapes are those of ``GRU``. A layer has
-    ``weight_ih`` [2 * H, I], the rows of z first, and ``bias_ih`` [2 * H]; it has no W_h. ``backend`` and ``clip_recurrent`` are
-    those of ``kernels.recurrence``.
+    Gate and candidate do not depend on h, so that a sequence is a scan. Arguments and shapes are those of ``GRU``.
+    A layer has ``weight_ih`` [2 * H, I], the rows of z first, and ``bias_ih`` [2 * H]; it has no W_h. ``backend`` and
+    ``clip_recurrent`` are those of ``kernels.recurrence``.
     """
 
     def __init__(

@@ -118,7 +118,9 @@ class ModelConfig(Flags):
 
     def check(self) -> None:
         if self.cell == "mingru" and self.weight_drop:
-            raise InputError("--weight-drop drops parts of W_h, which mingru does not have; leave it out, or take another --cell")
+            raise InputError(
+                "--weight-drop drops parts of W_h, which mingru does not have; leave it out or take another --cell"
+            )
 
     @property
     def d(self) -> int:

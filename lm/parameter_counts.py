@@ -21,12 +21,13 @@ def parameter_table(vocabulary: int, config: ModelConfig, tie: bool) -> dict[str
     gates = GATES.get(config.cell, 1)
     times = f"{gates} x " if gates > 1 else ""
     width = d if tie else h
+    each = f"{layers} x " if layers > 1 else ""
     recurrent = 0 if config.cell == "mingru" else gates  # gates that W_h feeds
     inputs = [f"{times}{d} x {h}"] + [f"{layers - 1} x {times}{h} x {h}"] * (layers > 1)
     return {
         "E": (f"{vocabulary} x {d}", vocabulary * d),
         "W_i": (" + ".join(inputs), gates * h * (d + (layers - 1) * h)),
-        "W_h": ((f"{layers} x " if layers > 1 else "") + f"{times}{h} x {h}" if recurrent else "none", recurrent * h * h * layers),
+        "W_h": (f"{each}{times}{h} x {h}" if recurrent else "none", recurrent * h * h * layers),
         "biases": (f"{layers} x {2 if recurrent else 1} x {gates * h}", layers * (gates + recurrent) * h),
         "projection": (f"{h} x {d}", h * d) if tie and d != h else ("none", 0),
         "U": ("E, transposed", 0) if tie else (f"{width} x {vocabulary}", width * vocabulary),

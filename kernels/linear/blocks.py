@@ -99,7 +99,7 @@ def linear_backward(
     carried = tl.load(p_carried, mask=here, other=0.0)
     h0 = tl.load(p_h0 + row * HIDDEN + units, mask=here, other=0.0).to(ACC)
     blocks = tl.cdiv(steps, BLOCK_T)
-    for block in range(0, blocks):
+    for block in range(blocks):
         t = (blocks - 1 - block) * BLOCK_T + o_t
         at = tl.cast(t, tl.int64) * batch + row
         inside = (t < steps)[:, None] & here[None, :]

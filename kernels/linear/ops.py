@@ -10,7 +10,7 @@ from torch import Tensor
 from recurrent_lm.kernels.backends import interpreted
 from recurrent_lm.kernels.linear.blocks import linear_backward, linear_forward
 from recurrent_lm.kernels.rnn.cells import State, Weights, step
-from recurrent_lm.kernels.rnn.host import dtype_of_products, transformed, under_autocast, without_autocast
+from recurrent_lm.kernels.rnn.host import dtype_of_products, transformed, without_autocast
 from recurrent_lm.kernels.rnn.launch import name_of
 from recurrent_lm.kernels.rnn.norms import vector_norm
 from recurrent_lm.kernels.rnn.trace import gate_norms, tracing

@@ -62,11 +62,11 @@ def backward(
         hs = hs.masked_fill(reset[:, :, None], 0)
     z, c = kept.gates.split(hidden, 2)
     keep = 1 - z
-    before, masks = dhs.unbind(0), masks_of(reset, len(input))
-    for t in reversed(range(len(input))):
-        dh = before[t + 1]
+    first, *later = dhs.unbind(0)
+    steps = list(zip(later, [first, *later[:-1]], keep.unbind(0), masks_of(reset, len(input)), strict=True))
+    for dh, before, kept_share, mask in reversed(steps):
         limit(dh, clip)
-        before[t].addcmul_(zeroed(dh, masks[t]), keep[t])
+        before.addcmul_(zeroed(dh, mask), kept_share)
     d = torch.empty_like(kept.gates)
     d_z, d_c = d.split(hidden, 2)
     torch.mul(dhs[1:], z, out=d_c)

@@ -449,8 +449,8 @@ def explain(
 def _explain_scan(batch: int, steps: int, hidden: int, cell: str, dtype: str) -> None:
     """Print what the scan of a linear cell moves: forward z, c and h; backward z twice, c, h, dL/dh and two gradients."""
     numbers = steps * batch * hidden * BYTES[dtype] / 1e6
-    print(f"{cell}, B = {batch}, T = {steps}, H = {hidden}, {dtype}: no W_h, so steps are scanned in blocks, one launch a direction")
-    print(f"  forward moves {3 * numbers:.1f} MB, backward {7 * numbers:.1f} MB; no time is predicted, memory's speed bounds it")
+    print(f"{cell}, B = {batch}, T = {steps}, H = {hidden}, {dtype}: no W_h; steps are scanned, one launch a direction")
+    print(f"  forward moves {3 * numbers:.1f} MB, backward {7 * numbers:.1f} MB; no time is predicted")
 
 
 def _tiles(tiles: Tiles) -> str:

@@ -38,8 +38,8 @@ def recurrence(
         cell: a key of ``kernels.EVERY_CELL``.
         input: [T, B, I], T >= 1.
         state: the state before the first step, (h,) or (h, c), each [B, H].
-        weight_ih, weight_hh, bias_ih, bias_hh: [G * H, I], [G * H, H], [G * H], [G * H], as in torch.nn. "mingru" has two gates,
-            z and c, and neither weight_hh nor bias_hh.
+        weight_ih, weight_hh, bias_ih, bias_hh: [G * H, I], [G * H, H], [G * H], [G * H], as in torch.nn. "mingru" has two
+            gates, z and c, and neither weight_hh nor bias_hh.
         reset: optional [T, B] bool; where True the state is zero before that step.
         clip_recurrent: ("value", c) clips each element of dL/dh(t) to [-c, c], ("norm", c) each row's norm to c, at every
             step inside the backward pass, before it goes on to step t - 1.
@@ -57,8 +57,8 @@ def recurrence(
     torch.func inside; given dual numbers from outside it raises torch's NotImplementedError. No second derivative is taken of
     what it returns: torch refuses that.
 
-    Of "mingru" the triton backend has one way, a scan, which computes the gates again in the backward pass: ``recompute`` changes
-    nothing, ``plan`` and ``precision`` are refused, and ``clip_recurrent`` takes steps one after another, so ``torch``.
+    Of "mingru" the triton backend has one way, a scan, which computes the gates again in the backward pass: ``recompute``
+    changes nothing, ``plan`` and ``precision`` are refused, and so is ``clip_recurrent``, which needs one step after another.
 
     Raises:
         ValueError: for an unknown cell or backend, and for shapes that do not fit, before anything runs.

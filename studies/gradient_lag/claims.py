@@ -21,7 +21,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     run = table.attrs["parameters"]["run"]
     error = float(table["sum_error"].max(skipna=False))
     measured = "" if math.isnan(error) else f"{error:.1e}"
-    text, threshold = f"the parts of dL(t)/d{weight(table)} over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
+    text = f"the parts of dL(t)/d{weight(table)} over steps sum to autograd's gradient"
+    threshold = "relative error <= 1e-12 in float64"
     rows = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, error <= 1e-12)]
     text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
     for layer, curve in by_lag(table).groupby("layer"):

@@ -119,7 +119,8 @@ PLOTS = (
         draw,
         caption,
         "The loss at one position t is traced back to every step i before it (lecture, slides BPTT and Vanishing, exploding). "
-        "Each step adds a part to the gradient of W_h (of minGRU, which has no W_h, of its gate's W_z); the height is the size of that part, on a scale where each mark is ten "
+        "Each step adds a part to the gradient of W_h (of minGRU, which has none, of its gate's W_z); "
+        "the height is the size of that part, on a scale where each mark is ten "
         "times the one below. A straight fall is a fall by the same factor at every step: learning hears such steps "
         "exponentially less. A line that rises would be an exploding gradient.",
         lines,

@@ -143,7 +143,7 @@ def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0
 
 
 def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
-    """Microseconds a step of the exchange alone on the table's GPU; nan if unmeasured, and for a cell that exchanges nothing."""
+    """Microseconds a step of the exchange alone on the table's GPU; nan if unmeasured or if nothing is exchanged."""
     if at["part"] != "recurrence" or at["cell"] in kernels.LINEAR_CELLS or not machine.get("capability"):
         return math.nan
     device = f"sm_{str(machine['capability']).replace('.', '')}"

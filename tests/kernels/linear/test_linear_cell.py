@@ -10,7 +10,7 @@ from linear_cases import Layer
 from scan_checks import error
 from torch import Tensor
 
-from recurrent_lm.kernels import EVERY_CELL, LINEAR_CELLS, MinGRU, recurrence, step
+from recurrent_lm.kernels import EVERY_CELL, LINEAR_CELLS, MinGRU, explain, recurrence, step
 
 BACKENDS = pytest.mark.parametrize("backend", ["eager", "torch", "triton"])
 HOST = pytest.mark.parametrize("backend", ["eager", "torch"])
@@ -209,3 +209,11 @@ def test_a_cell_with_a_recurrent_weight_needs_it() -> None:
         recurrence("gru", torch.zeros(5, 2, 3), (torch.zeros(2, 4),), torch.zeros(12, 3))
     with pytest.raises(ValueError, match="weight_hh"):
         step("gru", torch.zeros(2, 12), (torch.zeros(2, 4),))
+
+
+def test_explain_counts_the_bytes_and_knows_no_plan(capsys: pytest.CaptureFixture[str]) -> None:
+    """Three numbers a unit, row and step forward: z, c and h."""
+    explain(10, 100, 500, cell="mingru", dtype="bfloat16")
+    assert "3.0 MB" in capsys.readouterr().out
+    with pytest.raises(ValueError, match="plan"):
+        explain(10, 100, 500, cell="mingru", plan="resident")

@@ -45,7 +45,8 @@ def nats_by_hand(model: LanguageModel, ids: list[int], first: int = EOS, resets:
         x = model.embedding.weight[before].unsqueeze(0)
         for number, layer in enumerate(model.layers):
             z = x @ layer.weight_ih_l0.T + layer.bias_ih_l0
-            state[number] = kernels.step(cell, z, state[number], *(getattr(layer, f"{kind}_hh_l0", None) for kind in ("weight", "bias")))
+            of_state = (getattr(layer, f"{kind}_hh_l0", None) for kind in ("weight", "bias"))
+            state[number] = kernels.step(cell, z, state[number], *of_state)
             x = state[number][0]
         if model.projection is not None:
             x = x @ model.projection.weight.T
