@@ -1,5 +1,5 @@
 # make demo   trains a tanh network and an LSTM on two speakers, lets them write, and makes a page of all four
-# make studies runs the studies of reading, gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
+# make studies runs the studies of reading, gradients, parallel solution, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones; the same examples each time
 # make fuzz   the tests that draw their examples, with others each time; make fuzz SEED=N draws those of a seed again
@@ -21,7 +21,7 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying parallel reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
 
 # One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some

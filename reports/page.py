@@ -2,9 +2,11 @@
 
 import base64
 import gzip
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pandas.api.types import is_numeric_dtype
@@ -51,7 +53,7 @@ class Shown:
     caption: str
     understanding: str
     svg: str = ""  # an <svg> element
-    narrow: "Callable[[], str]" = lambda: ""  # draws it for the gallery, where it is small, and gives that <svg> element
+    narrow: "Callable[[], str]" = lambda: ""  # draws it for the gallery and for telephones, and gives that <svg> element
     problem: str = ""
     drawing: "Drawing | None" = None  # with its title, to be saved beside the page
     slides: tuple[str, ...] = ()  # of the lecture, that it follows
@@ -141,9 +143,12 @@ class Page:
     @property
     def packed(self) -> str:
         """The CSV as gzip in base64, where it is long; otherwise nothing."""
-        if len(self.csv) <= PLAIN:
-            return ""
-        return base64.b64encode(gzip.compress(self.csv.encode(), mtime=0)).decode()
+        return _packed(self.csv) if len(self.csv) > PLAIN else ""
+
+    @property
+    def narrow(self) -> str:
+        """The figures for telephones, {name: <svg> element} in JSON, as gzip in base64."""
+        return _packed(json.dumps({shown.name: shown.narrow() for shown in self.drawn}))
 
     @property
     def answer(self) -> str:
@@ -154,6 +159,10 @@ class Page:
     def verdicts(self) -> str:
         """How many claims have which verdict, failing ones first."""
         return ledgers.counted(self.claims)
+
+
+def _packed(text: str) -> str:
+    return base64.b64encode(gzip.compress(text.encode(), mtime=0)).decode()
 
 
 def make(
@@ -225,6 +234,7 @@ def _shown(plot: Plot, tables: "list[pd.DataFrame]", claims: "pd.DataFrame", pag
     proved = finding(table, claims, plot.name)
     label = f"{title}. {proved or caption}"
 
+    @cache
     def narrow() -> str:
         return inline(plot.draw(table, claims, NARROW), f"{name}-small", label)
 

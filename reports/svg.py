@@ -65,9 +65,10 @@ def inline(drawing: "Figure", prefix: str, label: str) -> str:
         if "text_" in group.get("id", ""):
             _letters(group)
     _shorten(root)
+    _inherit(root)
     for size in ("width", "height", "version"):
         root.attrib.pop(size)
-    root.attrib |= {"role": "img", "aria-label": printable(label), "class": "figure"}
+    root.attrib |= {"role": "img", "aria-label": printable(label), "class": "figure", "style": f"font-family:{FONTS}"}
     if told := series(drawing):
         root.attrib |= {"data-series": json.dumps(told, separators=(",", ":"), ensure_ascii=False), "tabindex": "0"}
     return ElementTree.tostring(root, encoding="unicode")
@@ -91,6 +92,32 @@ def _shorten(root: ElementTree.Element) -> None:
         if style := element.get("style"):
             kept = [part.strip() for part in style.split(";") if part.strip() and not part.strip().startswith(EVERYWHERE)]
             element.set("style", ";".join(kept).replace(": ", ":"))
+        if element.text and not element.text.strip():
+            element.text = None
+        if element.tail and not element.tail.strip():
+            element.tail = None
+
+
+def _inherit(root: ElementTree.Element) -> None:
+    """Type takes the drawing's font, and pieces of one text what their styles share: matplotlib repeats both in each piece."""
+    for text in root.iter(f"{NAMESPACE}text"):
+        pieces = list(text)
+        styles = [_declarations(piece) for piece in pieces] or [_declarations(text)]
+        shared = {name: value for name, value in styles[0].items() if all(style.get(name) == value for style in styles)}
+        for piece, style in zip(pieces, styles, strict=False):
+            _restyle(piece, {name: value for name, value in style.items() if name not in shared})
+        kept = (_declarations(text) if pieces else {}) | shared
+        _restyle(text, {name: value for name, value in kept.items() if (name, value) != ("font-family", FONTS)})
+
+
+def _declarations(element: ElementTree.Element) -> dict[str, str]:
+    return dict(part.split(":", 1) for part in element.get("style", "").split(";") if part)
+
+
+def _restyle(element: ElementTree.Element, style: dict[str, str]) -> None:
+    element.attrib.pop("style", None)
+    if style:
+        element.set("style", ";".join(f"{name}:{value}" for name, value in style.items()))
 
 
 def image(svg: str) -> str:

@@ -50,6 +50,7 @@ TINY_STUDIES = {
     "clipping": {"parts": "cliff", "grid": 5, "descent_steps": 3},
     "gradient_flow": {"parts": "memory", "eigenvalues": 0.5, "samples": 8, "seeds": 1, "scales": 0.7, "units": 6, "others": 6,
                       "lags": 8, "positions": 2, "qr_steps": 5},
+    "parallel": {"parts": "random", "cell": "gru", "scales": 0.5, "lengths": 8, "others": 4, "seeds": 1},
     "long_range": {"parts": "clipping", "lengths": 10, "hidden": 4, "updates": 2, "seeds": 1, "methods": "plain"},
     "speeches": {"corpora": "speeches/obama", "hidden": 4, "epochs": 1, "seeds": 1, "cell": "lstm", "length": 3},
     "backends": {"corpora": "speeches/obama", "hidden": 4, "epochs": 1, "seeds": 1, "cell": "gru", "min_count": 1},
@@ -167,7 +168,14 @@ def complete(written: Written) -> bool:
 def tiny_runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the files that the pages name: texts, one trained run under every name, a variant, a study's table."""
     folder = tmp_path_factory.mktemp("documentation")
-    for name in ("speeches/obama/1.txt", "speeches/trump-campaign/1.txt", "path/to/speeches/1.txt", "mine.txt", "all.txt"):
+    for name in (
+        "speeches/obama/1.txt",
+        "speeches/trump-campaign/1.txt",
+        "path/to/speeches/1.txt",
+        "mine.txt",
+        "cut.txt",
+        "all.txt",
+    ):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(TEXT)
     for name in ("mine", "ptb"):

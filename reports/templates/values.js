@@ -32,7 +32,7 @@ const stepped = (panels, point, key) => {
   const found = other.panel.series[other.of].points.reduce((b, p, i, list) => gap(p) < gap(list[b]) ? i : b, 0);
   return { ...other, at: found };
 };
-for (const svg of document.querySelectorAll("svg[data-series]")) {
+const listen = svg => {
   const panels = JSON.parse(svg.dataset.series), box = document.createElement("output");
   box.className = "value";
   box.hidden = true;
@@ -66,4 +66,24 @@ for (const svg of document.querySelectorAll("svg[data-series]")) {
     event.preventDefault();
     tell(stepped(panels, point, event.key));
   });
+};
+document.querySelectorAll("svg[data-series]").forEach(listen);
+// On a telephone each figure gives way to its narrow drawing. Those are in the page as gzip in base64.
+const narrow = document.getElementById("narrow"), telephone = matchMedia("(max-width: 44rem)"), drawings = [];
+const fit = async () => {
+  if (!drawings.length && telephone.matches) {
+    for (const [name, drawing] of Object.entries(JSON.parse(await unpacked(narrow)))) {
+      const place = document.getElementById(name).closest("figure").querySelector(".drawing"), wide = place.firstElementChild;
+      place.insertAdjacentHTML("beforeend", drawing);
+      const small = place.lastElementChild;
+      small.classList.add("narrow");
+      if (small.dataset.series) listen(small);
+      drawings.push({ place, wide, small });
+    }
+  }
+  for (const { place, wide, small } of drawings) place.replaceChildren(telephone.matches ? small : wide);
+};
+if (narrow && window.DecompressionStream) {
+  telephone.addEventListener("change", fit);
+  fit();
 }

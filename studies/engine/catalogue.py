@@ -10,6 +10,7 @@ STUDIES = {
     "reading": "how a language model reads: the next word it expects, the rows of its batches, and the state it carries on",
     "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
     "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
+    "parallel": "in how many iterations Newton's method solves all time steps at once, and what that has to do with gradients",
     "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
     "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
     "speeches": "how well each cell models each speaker, and what the models write",
