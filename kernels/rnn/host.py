@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from recurrent_lm.kernels.linear import steps
+from recurrent_lm.kernels.linear import host_steps
 from recurrent_lm.kernels.loss.terms import batched_gradient
 from recurrent_lm.kernels.rnn.cells import EVERY_CELL, LINEAR_CELLS, State, Weights, step
 from recurrent_lm.kernels.rnn.host_scan import Kept, scan_backward, scan_forward
@@ -221,7 +221,7 @@ def widened(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, halves: bool) -> Kept:
     input, *weights = widened(tensors)
-    scan = steps.forward if cell in LINEAR_CELLS else scan_forward
+    scan = host_steps.forward if cell in LINEAR_CELLS else scan_forward
     return scan(cell, input, tuple(weights[4:]), Weights(*weights[:4]), reset, halves)  # type: ignore[arg-type]
 
 
@@ -313,7 +313,7 @@ def _gradients(
         input, *weights = widened(tensors)[:5]
         upstream = [None if g is None else g.to(kept.hs.dtype) for g in grads]
         own = Weights(*weights)  # type: ignore[arg-type]
-        scan = steps.backward if cell in LINEAR_CELLS else scan_backward
+        scan = host_steps.backward if cell in LINEAR_CELLS else scan_backward
         gradients = scan(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
         return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, tensors, strict=True)]
 
