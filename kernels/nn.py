@@ -152,8 +152,9 @@ class _Recurrent(nn.Module):
         finals = []
         for layer, weights in enumerate(self.all_weights):
             state = tuple(s[layer] for s in states)
+            named: dict[str, Any] = dict(zip(self._kinds, weights, strict=True))
             input, final = recurrence(
-                self.cell, input, state, **dict(zip(self._kinds, weights, strict=True)),
+                self.cell, input, state, **named,
                 reset=reset, backend=self.backend, clip_recurrent=self.clip_recurrent, recompute=self.recompute,
             )  # fmt: skip
             finals.append(final)
