@@ -1,6 +1,6 @@
 """What runs on the GPU, and its eager twin.
 
-The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``recurrence`` (one layer as a
+The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``MinGRU``, ``recurrence`` (one layer as a
 function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
 return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm``, ``total_norm`` and
 ``total_norm_on_host`` (also of numbers whose squares no float holds), and for measuring ``ExchangeRun`` (the exchange alone),
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from recurrent_lm.kernels.nn import GRU as GRU
     from recurrent_lm.kernels.nn import LSTM as LSTM
     from recurrent_lm.kernels.nn import RNN as RNN
+    from recurrent_lm.kernels.nn import MinGRU as MinGRU
     from recurrent_lm.kernels.rnn.cells import CELLS as CELLS
+    from recurrent_lm.kernels.rnn.cells import EVERY_CELL as EVERY_CELL
+    from recurrent_lm.kernels.rnn.cells import LINEAR_CELLS as LINEAR_CELLS
     from recurrent_lm.kernels.rnn.cells import Cell as Cell
     from recurrent_lm.kernels.rnn.cells import step as step
     from recurrent_lm.kernels.rnn.norms import total_norm as total_norm

@@ -1,4 +1,4 @@
-"""RNN, LSTM and GRU as modules: constructor, parameters, shapes, state_dict and exceptions of torch.nn."""
+"""RNN, LSTM and GRU as modules: constructor, parameters, shapes, state_dict and exceptions of torch.nn; MinGRU is like them."""
 
 import math
 import warnings
@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurrent_lm.kernels.backends import asked_backend
-from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.cells import CELLS, EVERY_CELL, LINEAR_CELLS
 from recurrent_lm.kernels.rnn.host import traced
 from recurrent_lm.kernels.rnn.recurrence import check_clip, recurrence
 from recurrent_lm.kernels.rnn.watched import Clip
 
 
 class _Recurrent(nn.Module):
-    """What the three modules share. Not nn.RNNBase, because torch.compile refuses that.
+    """What the modules share. Not nn.RNNBase, because torch.compile refuses that.
 
     ``all_weights``, ``_all_weights``, ``_flat_weights`` and ``flatten_parameters`` are there for programs that touch those of
     torch.nn.
@@ -69,22 +69,32 @@ class _Recurrent(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.backend = bias, batch_first, float(dropout), backend
         self.clip_recurrent, self.recompute = clip_recurrent, recompute
-        packed = CELLS[cell].gates * hidden_size
+        packed = EVERY_CELL[cell].gates * hidden_size
         for layer, names in enumerate(self._all_weights):
             columns = input_size if layer == 0 else hidden_size
-            sizes = ((packed, columns), (packed, hidden_size), (packed,), (packed,))
-            for name, shape in zip(names, sizes, strict=False):
+            sizes = {
+                "weight_ih": (packed, columns),
+                "weight_hh": (packed, hidden_size),
+                "bias_ih": (packed,),
+                "bias_hh": (packed,),
+            }
+            for name, kind in zip(names, self._kinds, strict=True):
+                shape = sizes[kind]
                 self.register_parameter(name, nn.Parameter(torch.empty(shape, device=device, dtype=dtype)))
         self.reset_parameters()
 
     @property
+    def _kinds(self) -> list[str]:
+        parts = ("ih",) if self.cell in LINEAR_CELLS else ("ih", "hh")
+        return [f"{kind}_{part}" for kind in (("weight", "bias") if self.bias else ("weight",)) for part in parts]
+
+    @property
     def _all_weights(self) -> list[list[str]]:
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh") if self.bias else ("weight_ih", "weight_hh")
-        return [[f"{kind}_l{layer}" for kind in kinds] for layer in range(self.num_layers)]
+        return [[f"{kind}_l{layer}" for kind in self._kinds] for layer in range(self.num_layers)]
 
     @property
     def all_weights(self) -> list[list[Tensor]]:
-        """Each layer's weight_ih, weight_hh and, with ``bias``, bias_ih, bias_hh."""
+        """Each layer's weight_ih, weight_hh and, with ``bias``, bias_ih, bias_hh; of MinGRU weight_ih and bias_ih."""
         return [[getattr(self, name) for name in names] for names in self._all_weights]
 
     @property
@@ -142,8 +152,9 @@ class _Recurrent(nn.Module):
         finals = []
         for layer, weights in enumerate(self.all_weights):
             state = tuple(s[layer] for s in states)
+            named: dict[str, Any] = dict(zip(self._kinds, weights, strict=True))
             input, final = recurrence(
-                self.cell, input, state, *weights,
+                self.cell, input, state, **named,
                 reset=reset, backend=self.backend, clip_recurrent=self.clip_recurrent, recompute=self.recompute,
             )  # fmt: skip
             finals.append(final)
@@ -171,7 +182,7 @@ class _Recurrent(nn.Module):
     def _states(self, hx: Any, input: Tensor, single: bool) -> list[Tensor]:
         batch = [] if single else [input.shape[0 if self.batch_first else 1]]
         size = [self.num_layers, *batch, self.hidden_size]
-        count = CELLS[self.cell].states
+        count = EVERY_CELL[self.cell].states
         if hx is None:
             states = [input.new_zeros(size) for _ in range(count)]
         elif isinstance(hx, Tensor) != (count == 1):
@@ -283,4 +294,33 @@ class GRU(_Recurrent):
         super().__init__(
             "gru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device, dtype, backend, clip_recurrent, recompute,
+        )  # fmt: skip
+
+
+class MinGRU(_Recurrent):
+    """Minimal gated recurrent unit, h(t) = (1 - z) h(t-1) + z (x(t) W_c + b_c), z = s(x(t) W_z + b_z) (Feng et al. 2024).
+
+    Gate and candidate do not depend on h, so that a sequence is a scan. Arguments and shapes are those of ``GRU``.
+    A layer has ``weight_ih`` [2 * H, I], the rows of z first, and ``bias_ih`` [2 * H]; it has no W_h. ``backend`` and
+    ``clip_recurrent`` are those of ``kernels.recurrence``.
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        backend: str | None = None,
+        clip_recurrent: Clip | None = None,
+    ) -> None:
+        super().__init__(
+            "mingru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
+            device, dtype, backend, clip_recurrent, False,
         )  # fmt: skip

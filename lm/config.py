@@ -14,7 +14,7 @@ from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.settings import Flags, check_device, flag_of, setting, shown
 from recurrent_lm.lm.usual import meant
 
-CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru")
+CELLS = ("rnn-tanh", "rnn-relu", "rnn-sigmoid", "lstm", "gru", "mingru")
 
 
 MANY = 10**9  # limit of epochs, updates and occurrences, which every library accepts
@@ -115,6 +115,12 @@ class ModelConfig(Flags):
     frequency_bias: bool = setting(
         True, "begin with the decoder's bias at the log frequencies of the training text; never with --init-width"
     )
+
+    def check(self) -> None:
+        if self.cell == "mingru" and self.weight_drop:
+            raise InputError(
+                "--weight-drop drops parts of W_h, which mingru does not have; leave it out or take another --cell"
+            )
 
     @property
     def d(self) -> int:

@@ -132,6 +132,8 @@ def _layer(cell: str, input_size: int, hidden_size: int, backend: str | None) ->
         return kernels.LSTM(input_size, hidden_size, backend=backend)
     if cell == "gru":
         return kernels.GRU(input_size, hidden_size, backend=backend)
+    if cell == "mingru":
+        return kernels.MinGRU(input_size, hidden_size, backend=backend)
     return kernels.RNN(input_size, hidden_size, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
 
 

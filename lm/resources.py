@@ -16,7 +16,7 @@ from recurrent_lm.lm.parameter_counts import GATES, parameter_table
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
 TRIALS = 40
 LEAST = 64  # hidden units of a layer that is part of the trial
-LAYERS = {"lstm": kernels.LSTM, "gru": kernels.GRU}
+LAYERS = {"lstm": kernels.LSTM, "gru": kernels.GRU, "mingru": kernels.MinGRU}
 SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
 
 

@@ -1,8 +1,8 @@
 """Compiles kernels for GPUs that are not present, each in its own process, because the compiler aborts on some inputs.
 
 A server imports everything once and forks for each kernel: a crash ends only that kernel, and no kernel waits for imports. The
-configurations come from a module with ``Configuration``, ``Facts`` and ``compile_here``: ``compiled`` or ``compiled_loss``. The
-server needs Triton, not torch.
+configurations come from a module with ``Configuration``, ``Facts`` and ``compile_here``: ``compiled``, ``compiled_loss`` or
+``compiled_linear``. The server needs Triton, not torch.
 """
 
 import json
@@ -71,6 +71,7 @@ def serve() -> None:
     import_module("triton.compiler")
     import_module("recurrent_lm.kernels.bench.compiled")
     import_module("recurrent_lm.kernels.bench.compiled_loss")
+    import_module("recurrent_lm.kernels.bench.compiled_linear")
     for line in sys.stdin:
         module, values = json.loads(line)
         with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as complained:

@@ -27,7 +27,10 @@ Gates = tuple["torch.Tensor", ...]  # saved for a step's gradient: Elman (h,), L
 
 
 class Weights(NamedTuple):
-    """One layer's weights, [G * H, I], [G * H, H], [G * H] and [G * H], as in torch.nn."""
+    """One layer's weights, [G * H, I], [G * H, H], [G * H] and [G * H], as in torch.nn.
+
+    W_h of a linear cell has no gates: ``hh`` is [0, H], ``bias_hh`` is [0] or None.
+    """
 
     ih: "torch.Tensor"
     hh: "torch.Tensor"
@@ -225,6 +228,30 @@ def gru_gradient(dh, r, u, n, a, h_before):
     return d_r, d_u, d_n, d_n * r, dh * u
 
 
+# minGRU: h' = (1 - s(z)) h + s(z) c, in which z and c do not depend on h; torch's GRU keeps h by u, this gate replaces it
+
+
+def _mingru(z: "torch.Tensor", state: State, weight_hh: "torch.Tensor | None", bias_hh: "torch.Tensor | None") -> State:
+    gate, candidate = z.chunk(2, dim=-1)
+    gate = torch.sigmoid(gate)
+    return ((1 - gate) * state[0] + gate * candidate,)
+
+
+@triton.jit
+def mingru_gates(z):
+    """The shares of h and of the candidate in the next h, 1 - s(z) and s(z), without overflow or cancellation."""
+    e = tl.exp(-tl.abs(z))
+    larger, smaller = 1 / (1 + e), e / (1 + e)
+    return tl.where(z < 0, larger, smaller), tl.where(z < 0, smaller, larger)
+
+
+@triton.jit
+def mingru_gradient(dh, keep, gate, c, h_before):
+    """Gradients of z and c from dL/dh after the step."""
+    d_c = dh * gate
+    return d_c * (c - h_before) * keep, d_c
+
+
 # Any cell
 
 
@@ -313,7 +340,30 @@ CELLS = {
 }
 
 
-def step(cell: str, z: "torch.Tensor", state: State, weight_hh: "torch.Tensor", bias_hh: "torch.Tensor | None" = None) -> State:
+@dataclass(frozen=True)
+class LinearCell:
+    """A cell whose step is linear in h and has no W_h, so that a sequence is a scan.
+
+    ``gates`` is the number of blocks of H rows in weight_ih, ``states`` the number of state tensors.
+    """
+
+    name: str
+    gates: int
+    states: int
+    step: Callable[["torch.Tensor", State, "torch.Tensor | None", "torch.Tensor | None"], State]
+
+
+LINEAR_CELLS = {"mingru": LinearCell("mingru", 2, 1, _mingru)}
+EVERY_CELL: dict[str, Cell | LinearCell] = {**CELLS, **LINEAR_CELLS}
+
+
+def step(
+    cell: str,
+    z: "torch.Tensor",
+    state: State,
+    weight_hh: "torch.Tensor | None" = None,
+    bias_hh: "torch.Tensor | None" = None,
+) -> State:
     """One step of a cell, differentiable by autograd: state at t-1 to state at t.
 
     ========  =====================================================================================
@@ -321,16 +371,22 @@ def step(cell: str, z: "torch.Tensor", state: State, weight_hh: "torch.Tensor", 
     LSTM      c' = s(f) c + s(i) tanh(g);  h' = s(o) tanh(c')                 (Hochreiter & Schmidhuber 1997,
                                                                               forget gate: Gers et al. 2000)
     GRU       n = tanh(z_n + s(r) (h W_n + b_n));  h' = (1 - s(u)) n + s(u) h  (Cho et al. 2014, as torch.nn)
+    minGRU    h' = (1 - s(z)) h + s(z) c                                      (Feng et al. 2024)
     ========  =====================================================================================
 
     Args:
-        cell: a key of ``CELLS``.
-        z: [B, G * H], the input's part with its bias; G gates in torch.nn's order (LSTM: i f g o, GRU: r u n).
+        cell: a key of ``EVERY_CELL``.
+        z: [B, G * H], the input's part with its bias; G gates in torch.nn's order (LSTM: i f g o, GRU: r u n; minGRU: z c).
         state: (h,) or (h, c), each [B, H].
-        weight_hh: [G * H, H].
+        weight_hh: [G * H, H]; None for a linear cell, which has no W_h.
         bias_hh: [G * H] or None.
 
     Returns:
         The next state, a tuple like ``state``.
     """
-    return CELLS[cell].step(z, state, weight_hh, bias_hh)
+    kind = EVERY_CELL[cell]
+    if isinstance(kind, LinearCell):
+        return kind.step(z, state, weight_hh, bias_hh)
+    if weight_hh is None:
+        raise ValueError(f"weight_hh of {cell} must be [{kind.gates} * H, H], not None")
+    return kind.step(z, state, weight_hh, bias_hh)

@@ -19,11 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from recurrent_lm.kernels.linear import host_steps
 from recurrent_lm.kernels.loss.terms import batched_gradient
-from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
+from recurrent_lm.kernels.rnn.cells import EVERY_CELL, LINEAR_CELLS, State, Weights, step
 from recurrent_lm.kernels.rnn.host_scan import Kept, kept_of_output, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import tracing
-from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchHidden, WatchWeight
+from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchGate, WatchHidden, WatchWeight
 
 ATEN = {"rnn-tanh": torch.rnn_tanh, "rnn-relu": torch.rnn_relu, "gru": torch.gru, "lstm": torch.lstm}
 
@@ -61,7 +62,7 @@ def host_recurrence(
     """``kernels.recurrence`` by the ``eager`` or the ``torch`` backend, with shapes already checked.
 
     Args:
-        cell: a key of ``CELLS``.
+        cell: a key of ``EVERY_CELL``.
         input: [T, B, I].
         state: h [B, H], and c for an LSTM.
         weights: as in torch.nn: weight_ih [G * H, I], weight_hh [G * H, H], and their biases or None.
@@ -125,12 +126,15 @@ def unrolled(
     weight_ih, weight_hh, bias_ih, bias_hh = weights
     z = F.linear(input, weight_ih, bias_ih)
     watched = torch.is_grad_enabled() and record is not None
+    linear = cell in LINEAR_CELLS
+    if linear and watched:
+        z = WatchGate.apply(z, input, record)
     outputs = []
     for t in range(len(input)):
         if reset is not None:
             state = tuple(torch.where(reset[t].unsqueeze(1), torch.zeros_like(s), s) for s in state)
-        weight = WatchWeight.apply(weight_hh, t, record) if watched else weight_hh
-        h, *c = CELLS[cell].step(z[t], state, weight, bias_hh)
+        weight = WatchWeight.apply(weight_hh, t, record) if watched and not linear else weight_hh
+        h, *c = step(cell, z[t], state, weight, bias_hh)
         state = (WatchHidden.apply(h, t, record, clip) if watched or clip is not None else h, *c)
         outputs.append(state[0])
     return torch.stack(outputs), state
@@ -217,7 +221,8 @@ def widened(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
 
 def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, halves: bool) -> Kept:
     input, *weights = widened(tensors)
-    return scan_forward(cell, input, tuple(weights[4:]), Weights(*weights[:4]), reset, halves)  # type: ignore[arg-type]
+    scan = host_steps.forward if cell in LINEAR_CELLS else scan_forward
+    return scan(cell, input, tuple(weights[4:]), Weights(*weights[:4]), reset, halves)  # type: ignore[arg-type]
 
 
 # Backward
@@ -235,7 +240,7 @@ class Watch(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        count = 1 + CELLS[cell].states
+        count = 1 + EVERY_CELL[cell].states
         ctx.save_for_backward(reset, tensors[0], *tensors[count:])
         ctx.how = (cell, halves, count)
         ctx.set_materialize_grads(False)
@@ -303,7 +308,8 @@ def _gradients(
         input, *weights = widened(tensors)[:5]
         upstream = [None if g is None else g.to(kept.hs.dtype) for g in grads]
         own = Weights(*weights)  # type: ignore[arg-type]
-        gradients = scan_backward(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
+        scan = host_steps.backward if cell in LINEAR_CELLS else scan_backward
+        gradients = scan(cell, kept, input, own, reset, upstream, clip, halves, tracing(), needed)  # type: ignore[arg-type]
         return [g if g is None or t is None else g.to(t.dtype) for g, t in zip(gradients, tensors, strict=True)]
 
 
@@ -388,8 +394,8 @@ def host_forward(
 def _(input, h0, c0, weight_ih, weight_hh, bias_ih, bias_hh, reset, cell, clip, limit, save):  # type: ignore[no-untyped-def]
     (steps, batch, _), hidden = input.shape, h0.shape[1]
     wide = torch.promote_types(input.dtype, torch.float32)
-    states, gates = (steps + 1, batch, hidden), (steps, batch, 4 * hidden)
-    kept = (states, gates if CELLS[cell].gates > 1 else 0, states if c0 is not None else 0) if save else (0, 0, 0)
+    states, gates = (steps + 1, batch, hidden), (steps, batch, (2 if cell in LINEAR_CELLS else 4) * hidden)
+    kept = (states, gates if EVERY_CELL[cell].gates > 1 else 0, states if c0 is not None else 0) if save else (0, 0, 0)
     return (
         input.new_empty(steps, batch, hidden),
         input.new_empty(h0.shape),

@@ -87,7 +87,7 @@ def scan_forward(cell: str, input: Tensor, state: State, weights: Weights, reset
     steps = len(input)
     hs = input.new_empty(steps + 1, *state[0].shape)
     hs[0] = state[0]
-    w, masks = _by_slots(cell, weights.hh).t().contiguous(), _masks(reset, steps)
+    w, masks = _by_slots(cell, weights.hh).t().contiguous(), masks_of(reset, steps)
     with bfloat16_operands(halves):
         z = _input_part(cell, input, weights, hs[1:] if cell in ACTIVATIONS else None)
     if cell in ACTIVATIONS:
@@ -124,8 +124,8 @@ def kept_of_output(
     torch.sigmoid_(fourth)
     cs = torch.cat([state[1][None], first * third])
     c, *cells = cs.unbind(0)
-    for after, f, mask in zip(cells, second.unbind(0), _masks(reset, len(input)), strict=True):
-        c = after.addcmul_(f, _zeroed(c, mask))
+    for after, f, mask in zip(cells, second.unbind(0), masks_of(reset, len(input)), strict=True):
+        c = after.addcmul_(f, zeroed(c, mask))
     return Kept(hs, gates, cs)
 
 
@@ -159,7 +159,7 @@ def scan_backward(
     if grads[1] is not None:
         dhs[-1] += grads[1]
     hs = _reset_to_zero(hs, reset)
-    how = (_by_slots(cell, weights.hh), _masks(reset, len(input)), clip, any(needed[5:]))
+    how = (_by_slots(cell, weights.hh), masks_of(reset, len(input)), clip, any(needed[5:]))
     dc: list[Tensor] = []
     if cell == "gru":
         d = _gru_factors(kept.gates, hs)
@@ -198,7 +198,8 @@ def _from_slots(cell: str, gradient: Tensor) -> Tensor:
     return torch.cat([gradient[hidden:], gradient[:hidden]]) if cell == "gru" else gradient.clone()
 
 
-def _masks(reset: Tensor | None, steps: int) -> Masks:
+def masks_of(reset: Tensor | None, steps: int) -> Masks:
+    """The masks of every step."""
     if reset is None:
         return [None] * steps
     return [m if some else None for m, some in zip(reset.unsqueeze(2).unbind(0), reset.any(1).tolist(), strict=True)]
@@ -209,7 +210,8 @@ def _reset_to_zero(states: Tensor, reset: Tensor | None) -> Tensor:
     return states if reset is None else states.masked_fill(reset[:, :, None], 0)
 
 
-def _zeroed(x: Tensor, mask: Tensor | None) -> Tensor:
+def zeroed(x: Tensor, mask: Tensor | None) -> Tensor:
+    """The state before a step, zero in the rows that are reset."""
     return x if mask is None else x.masked_fill(mask, 0)
 
 
@@ -243,7 +245,7 @@ def _elman(hs: Tensor, w: Tensor, masks: Masks, activate: Callable[[Tensor], Ten
     """``hs`` [T + 1, B, H] holds the input's part of the sums in the place of h, which replaces it."""
     h, *zs = hs.unbind(0)
     for z, mask in zip(zs, masks, strict=True):
-        h = activate(z.addmm_(_zeroed(h, mask), w))
+        h = activate(z.addmm_(zeroed(h, mask), w))
     return Kept(hs, hs.new_empty(0), hs.new_empty(0))
 
 
@@ -252,7 +254,7 @@ def _gru(gates: Tensor, hs: Tensor, w: Tensor, masks: Masks) -> Kept:
     h, *states = hs.unbind(0)
     slots = [gates[..., part].unbind(0) for part in _parts(hidden, (0, 3), (1, 3), (0, 1), (1, 2), (2, 3), (3, 4))]
     for after, mask, aru, ru, a, r, u, n in zip(states, masks, *slots, strict=True):
-        h = _zeroed(h, mask)
+        h = zeroed(h, mask)
         aru.addmm_(h, w)
         torch.sigmoid_(ru)
         torch.tanh_(n.addcmul_(r, a))
@@ -269,11 +271,11 @@ def _lstm(gates: Tensor, hs: Tensor, c: Tensor, w: Tensor, masks: Masks) -> Kept
     bounded = torch.empty_like(h)
     slots = [gates[..., part].unbind(0) for part in _parts(hidden, (0, 4), (0, 2), (0, 1), (1, 2), (2, 3), (3, 4))]
     for after, c_after, mask, ifgo, i_f, i, f, g, o in zip(states, cells, masks, *slots, strict=True):
-        ifgo.addmm_(_zeroed(h, mask), w)
+        ifgo.addmm_(zeroed(h, mask), w)
         torch.sigmoid_(i_f)
         torch.tanh_(g)
         torch.sigmoid_(o)
-        c = torch.mul(f, _zeroed(c, mask), out=c_after).addcmul_(i, g)
+        c = torch.mul(f, zeroed(c, mask), out=c_after).addcmul_(i, g)
         h = torch.mul(o, torch.tanh(c, out=bounded), out=after)
     return Kept(hs, gates, cs)
 
@@ -297,10 +299,10 @@ def _elman_slope(cell: str, h: Tensor) -> Tensor:
 def _elman_backward(dhs: Tensor, d: Tensor, w: Tensor, masks: Masks, clip: Clip | None, whole: bool) -> None:
     """``d`` [T, B, H] holds the slopes on entry, and the gradients of the slots on exit."""
     for dh, before, now, mask in _backwards(dhs, whole, masks, d):
-        _limit(dh, clip)
+        limit(dh, clip)
         now.mul_(dh)
         if before is not None:
-            before.addmm_(_zeroed(now, mask), w)
+            before.addmm_(zeroed(now, mask), w)
 
 
 def _gru_factors(gates: Tensor, h: Tensor) -> Tensor:
@@ -318,10 +320,10 @@ def _gru_backward(dhs: Tensor, d: Tensor, u: Tensor, w: Tensor, masks: Masks, cl
     """``d`` [T, B, 4 * H] holds ``_gru_factors`` on entry, and the gradients of the slots on exit."""
     slots, hidden = d.unflatten(2, (4, -1)), dhs.shape[2]
     for dh, before, now, aru, keep, mask in _backwards(dhs, whole, masks, slots, d[..., : 3 * hidden], u):
-        _limit(dh, clip)
+        limit(dh, clip)
         now.mul_(dh.unsqueeze(1))
         if before is not None:
-            before.addcmul_(_zeroed(dh, mask), keep).addmm_(_zeroed(aru, mask), w)
+            before.addcmul_(zeroed(dh, mask), keep).addmm_(zeroed(aru, mask), w)
 
 
 def _lstm_factors(gates: Tensor, c_before: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
@@ -347,12 +349,12 @@ def _lstm_backward(
     for dh, before, now, ifg, o, reach, keep, mask in _backwards(
         dhs, whole, masks, d, slots[:, :, :3], slots[:, :, 3], to_c, f
     ):
-        _limit(dh, clip)
+        limit(dh, clip)
         dc.addcmul_(dh, reach)
         ifg.mul_(dc.unsqueeze(1))
         o.mul_(dh)
         if before is not None:
-            before.addmm_(_zeroed(now, mask), w)
+            before.addmm_(zeroed(now, mask), w)
         dc.mul_(keep)
         if mask is not None:
             dc.masked_fill_(mask, 0)
@@ -369,6 +371,7 @@ def _backwards(dhs: Tensor, whole: bool, masks: Masks, *others: Tensor) -> Itera
     return zip(*(reversed(x) for x in each), strict=True)
 
 
-def _limit(dh: Tensor, clip: Clip | None) -> None:
+def limit(dh: Tensor, clip: Clip | None) -> None:
+    """Clip dL/dh[t] in place."""
     if clip is not None:
         dh.copy_(clipped(dh, clip))

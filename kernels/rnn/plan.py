@@ -13,7 +13,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
-from recurrent_lm.kernels.rnn.cells import CELLS
+from recurrent_lm.kernels.rnn.cells import CELLS, EVERY_CELL, LINEAR_CELLS
 
 MEASURED = Path(__file__).with_name("measured.json")
 CONSTANTS = ("LAUNCH", "WAIT.sentinel", "WAIT.counter", "L2_BYTES")
@@ -394,7 +394,7 @@ def explain(
 
     Args:
         batch, steps, hidden: B, T, H.
-        cell: a key of ``kernels.CELLS``.
+        cell: a key of ``kernels.EVERY_CELL``; a linear cell has no plans, and the bytes that its scan moves are printed.
         dtype: "float16", "bfloat16" or "float32".
         device: "sm_80", "sm_90", "sm_100", a consumer GPU ("sm_86", "sm_89", "sm_120": times are guesses), or a ``Device``.
         plan: a strategy by name; None for the cheapest.
@@ -414,9 +414,15 @@ def explain(
         if multiprocessors < 1:
             raise ValueError(f"multiprocessors must be at least 1, not {multiprocessors}")
         device = replace(device, multiprocessors=multiprocessors)
-    for name, value, known in (("cell", cell, CELLS), ("dtype", dtype, BYTES)):
+    names: tuple[tuple[str, str, dict[str, Any]], ...] = (("cell", cell, EVERY_CELL), ("dtype", dtype, BYTES))
+    for name, value, known in names:
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, not {value!r}")
+    if cell in LINEAR_CELLS:
+        if plan is not None:
+            raise ValueError(f"plan {plan!r} is of kernels that multiply by W_h, which {cell} does not have; leave it out")
+        _explain_scan(batch, steps, hidden, cell, dtype)
+        return
     predictions = predict(batch, steps, hidden, cell, dtype, device, tf32=tf32)
     chosen = choose(batch, steps, hidden, cell, dtype, device, plan)
     weights = padded(hidden) ** 2 * CELLS[cell].slots * BYTES[dtype] / KB
@@ -438,6 +444,13 @@ def explain(
         print("  with the choice left open, triton runs: it is predicted to be faster than the library")
     elif plan is None:
         print("  with the choice left open, torch runs: the library is predicted to be faster")
+
+
+def _explain_scan(batch: int, steps: int, hidden: int, cell: str, dtype: str) -> None:
+    """Print what the scan of a linear cell moves: forward z, c and h; backward z twice, c, h, dL/dh and two gradients."""
+    numbers = steps * batch * hidden * BYTES[dtype] / 1e6
+    print(f"{cell}, B = {batch}, T = {steps}, H = {hidden}, {dtype}: no W_h; steps are scanned, one launch a direction")
+    print(f"  forward moves {3 * numbers:.1f} MB, backward {7 * numbers:.1f} MB; no time is predicted")
 
 
 def _tiles(tiles: Tiles) -> str:

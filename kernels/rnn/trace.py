@@ -13,7 +13,7 @@ from recurrent_lm.kernels.rnn.norms import widened
 @dataclass(frozen=True)
 class LayerTrace:
     """One layer's gradient norms: ``hidden_norms`` [T, B] = ||dL/dh[t]||, ``weight_norms`` [T] = ||part of dL/dW_h at step
-    t||_F.
+    t||_F. A linear cell has no W_h; the parts are those of W_z, the rows of weight_ih of its gate.
 
     Both are right for gradients of any size: inf only where a norm itself exceeds the largest number of its type.
     """
@@ -91,6 +91,20 @@ def weight_norms(before: Tensor, d: Tensor) -> Tensor:
     pieces = zip(before.split(count), d.split(count), strict=True)
     norms = [(_norms_by_rows if of_rows else _norms_of_gradients)(*piece) for piece in pieces]
     return norms[0] if len(norms) == 1 else torch.cat(norms)
+
+
+def gate_norms(x: Tensor, d: Tensor) -> Tensor:
+    """Frobenius norm of each step's part of dL/dW_z of a linear cell, ||d_z[t]^T x[t]||_F.
+
+    Args:
+        x: [T, B, I], the layer's input.
+        d: [T, B, G * H], gradients of the sums, those of z first.
+
+    Returns:
+        [T], as ``step_norms``.
+    """
+    x, d_z = x.detach().contiguous(), d[..., : d.shape[2] // 2].contiguous()
+    return step_norms(x[0], x[1:], d_z)
 
 
 def _norms_by_rows(h: Tensor, d: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from recurrent_lm.kernels.rnn.norms import scaled_norm, vector_norm
-from recurrent_lm.kernels.rnn.trace import GradientTrace, LayerTrace, tracing
+from recurrent_lm.kernels.rnn.trace import GradientTrace, LayerTrace, gate_norms, tracing
 
 Clip = tuple[str, float]  # ("value", c): each element to [-c, c]; ("norm", c): each row's norm to at most c
 
@@ -91,6 +91,27 @@ class WatchHidden(torch.autograd.Function):
         raise NotImplementedError(
             "clip_recurrent changes the backward pass alone and has no forward-mode derivative; leave it out"
         )
+
+
+class WatchGate(torch.autograd.Function):
+    """Identity on a linear cell's sums z [T, B, G * H]; its backward pass records the norms of the parts of dL/dW_z.
+
+    W_z are the first H rows of weight_ih, which the input x [T, B, I] multiplies.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, x: Tensor, record: StepRecord) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.record = record
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (x,) = ctx.saved_tensors
+        trace = tracing()
+        if trace is not None:
+            ctx.record.layer(trace).weight_norms.copy_(gate_norms(x, gradient.detach()))
+        return gradient, None, None
 
 
 class WatchWeight(torch.autograd.Function):

@@ -21,7 +21,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     run = table.attrs["parameters"]["run"]
     error = float(table["sum_error"].max(skipna=False))
     measured = "" if math.isnan(error) else f"{error:.1e}"
-    text, threshold = "the parts of dL(t)/dW_h over steps sum to autograd's gradient", "relative error <= 1e-12 in float64"
+    text = f"the parts of dL(t)/d{weight(table)} over steps sum to autograd's gradient"
+    threshold = "relative error <= 1e-12 in float64"
     rows = [Claim("sums", text, "lecture, slide BPTT", run, threshold, measured, error <= 1e-12)]
     text, threshold = "the parts of far steps are smaller than those of near ones", "log median norm falls with the lag"
     for layer, curve in by_lag(table).groupby("layer"):
@@ -32,6 +33,11 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
             Claim("fall", text, "lecture, slide Vanishing, exploding", setting, threshold, measured, verdict, "", facts)
         )
     return rows
+
+
+def weight(table: "pd.DataFrame") -> str:
+    """W_h, or W_z of a cell without W_h, as the table's subject says."""
+    return "W_z" if str(table.attrs.get("subject", "")).endswith("parts of W_z") else "W_h"
 
 
 def _fall(table: "pd.DataFrame", factor: float) -> tuple[str, str]:

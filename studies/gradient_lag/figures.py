@@ -8,6 +8,7 @@ import numpy as np
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import NOT, select
 from recurrent_lm.studies.engine.statistics import UNDEFINED, by_lag
+from recurrent_lm.studies.gradient_lag.claims import weight
 from recurrent_lm.studies.plotting.plots import Plot
 from recurrent_lm.studies.plotting.style import MUTED, Size, canvas, legend, plain
 
@@ -49,7 +50,7 @@ def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":
     axes.set_yscale("log")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("lag $l = t - i$ (tokens back from the loss)")
-    axes.set_ylabel("‖ part of $dL(t)/dW_h$ at step $i$ ‖ (nats)")
+    axes.set_ylabel(f"‖ part of $dL(t)/d{weight(table)}$ at step $i$ ‖ (nats)")
     axes.margins(x=0.01)
     legend(figure)
     return figure
@@ -81,7 +82,7 @@ def lines(table: "pd.DataFrame") -> list[str]:
     low = logs.min() - 0.1
     lengths = ((logs - low) / (logs.max() - low) * BAR).round().fillna(0).astype(int)
     layer = int(table["layer"].max())
-    heading = [title(table), f"median ‖ part of dL(t)/dW_h at step t - lag ‖, layer {layer}; bars on a log scale"]
+    heading = [title(table), f"median ‖ part of dL(t)/d{weight(table)} at step t - lag ‖, layer {layer}; bars on a log scale"]
     shown = by_lag(table).loc[curve.index, "median"]
     rows = zip(curve["lag"], shown, lengths, strict=True)
     return [*heading, *(f"lag {lag:3d}  {value:8.2e}  {'█' * length}" for lag, value, length in rows)]
@@ -118,7 +119,8 @@ PLOTS = (
         draw,
         caption,
         "The loss at one position t is traced back to every step i before it (lecture, slides BPTT and Vanishing, exploding). "
-        "Each step adds a part to the gradient of W_h; the height is the size of that part, on a scale where each mark is ten "
+        "Each step adds a part to the gradient of W_h (of minGRU, which has none, of its gate's W_z); "
+        "the height is the size of that part, on a scale where each mark is ten "
         "times the one below. A straight fall is a fall by the same factor at every step: learning hears such steps "
         "exponentially less. A line that rises would be an exploding gradient.",
         lines,

@@ -4,7 +4,8 @@ Slides BPTT and Vanishing, exploding: the gradient of the loss at step t with re
 
     dL(t)/dW_h = sum over i of  dL(t)/dh(t) [dh(t)/dh(t-1) .. dh(i+1)/dh(i)] dh(i)/dW_h.
 
-Each part is computed by unrolling the model with a copy of W_h for every step, in float64, on windows of real text.
+Each part is computed by unrolling the model with a copy of W_h for every step, in float64, on windows of real text. minGRU has
+no W_h; of it the parts are those of W_z, the gate's rows of the input's weight.
 """
 
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Study(Sweep):
         """Check that the run exists, its validation text is long enough, and memory suffices for the copies of W_h."""
         if not self.run:
             raise lm.InputError("name a run: studies run gradient_lag --set run=runs/NAME")
-        recurrent: list[Any] = [layer.weight_hh_l0 for layer in self._run.model.layers]
+        recurrent = [_copied(layer)[1] for layer in self._run.model.layers]
         check_memory(2 * self.lags * sum(w.nbytes for w in recurrent), "lags")  # copies, and as many gradients
         span, tokens = self._span, len(self._data.valid.ids)
         if tokens < span:
@@ -78,7 +79,8 @@ class Study(Sweep):
         """The corpus, its tokens, and the model."""
         config = self._run.config
         size = f"{config.model.layers} x {config.model.hidden_size}"
-        return f"{self._data.corpus.name}, {config.tokens.kind} tokens, {config.model.cell} {size}"
+        without = ", parts of W_z" if config.model.cell in kernels.LINEAR_CELLS else ""
+        return f"{self._data.corpus.name}, {config.tokens.kind} tokens, {config.model.cell} {size}{without}"
 
     def inputs(self) -> str:
         """A digest of the model's weights and of its text."""
@@ -130,8 +132,9 @@ class Study(Sweep):
         """dL(t)/dW_h of each layer by the model's own forward and backward pass."""
         hidden, _ = model(tokens[None], state)
         logits = model.logits(hidden[-1])
-        weights: list[Any] = [layer.weight_hh_l0 for layer in model.layers]
-        return torch.autograd.grad(F.cross_entropy(logits, target), weights)
+        weights = [layer.get_parameter(_copied(layer)[0]) for layer in model.layers]
+        gradients = torch.autograd.grad(F.cross_entropy(logits, target), weights)
+        return tuple(g[: len(_copied(layer)[1])] for g, layer in zip(gradients, model.layers, strict=True))
 
 
 PRESETS = {"smoke": Study(windows=2, lags=5, warmup=5), "cpu": Study(), "cpu-long": Study(windows=200, lags=200)}
@@ -146,7 +149,7 @@ def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[li
         state: the state before the first token.
 
     Returns:
-        h[i][layer], each [1, H], and the copies W_h[i][layer].
+        h[i][layer], each [1, H], and the copies W_h[i][layer] (of a cell without W_h: W_z[i][layer]).
     """
     cell = model.config.cell
     states = [tuple(s[0] for s in (part if isinstance(part, tuple) else (part,))) for part in state]
@@ -158,13 +161,24 @@ def unroll(model: lm.LanguageModel, tokens: Tensor, state: Any) -> tuple[list[li
         copies.append([])
         for i, layer in enumerate(model.layers):
             of = dict(layer.named_parameters())
-            weight = of["weight_hh_l0"].detach().clone().requires_grad_()
-            z = F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"])
-            states[i] = kernels.step(cell, z, states[i], weight, of["bias_hh_l0"])
+            weight = _copied(layer)[1].detach().clone().requires_grad_()
+            if cell in kernels.LINEAR_CELLS:
+                whole = torch.cat([weight, of["weight_ih_l0"][len(weight) :]])
+                states[i] = kernels.step(cell, F.linear(x, whole, of["bias_ih_l0"]), states[i])
+            else:
+                z = F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"])
+                states[i] = kernels.step(cell, z, states[i], weight, of["bias_hh_l0"])
             x = states[i][0]
             hidden[-1].append(x)
             copies[-1].append(weight)
     return hidden, copies
+
+
+def _copied(layer: Any) -> tuple[str, Tensor]:
+    """The parameter whose parts are measured, by name, and its rows: W_h, or W_z where there is no W_h."""
+    if layer.cell in kernels.LINEAR_CELLS:
+        return "weight_ih_l0", layer.weight_ih_l0[: layer.hidden_size]
+    return "weight_hh_l0", layer.weight_hh_l0
 
 
 def _loss(model: lm.LanguageModel, h: Tensor, target: Tensor) -> Tensor:

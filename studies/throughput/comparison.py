@@ -147,8 +147,8 @@ def _speed(own: "pd.Series[Any]", other: "pd.Series[Any]", confidence: float = 0
 
 
 def _floor(at: dict[str, Any], machine: dict[str, Any]) -> float:
-    """Microseconds a step of the exchange alone on the table's GPU; nan if unmeasured."""
-    if at["part"] != "recurrence" or not machine.get("capability"):
+    """Microseconds a step of the exchange alone on the table's GPU; nan if unmeasured or if nothing is exchanged."""
+    if at["part"] != "recurrence" or at["cell"] in kernels.LINEAR_CELLS or not machine.get("capability"):
         return math.nan
     device = f"sm_{str(machine['capability']).replace('.', '')}"
     forward, backward = kernels.exchange_floor(at["batch"], at["hidden"], at["cell"], at["dtype"], device)

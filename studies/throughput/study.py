@@ -59,7 +59,7 @@ class Study(Sweep):
 
     parts: tuple[str, ...] = choices(*USUAL, names=PARTS)
     variants: tuple[str, ...] = choices(*CHOSEN, names=VARIANTS)
-    cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=tuple(kernels.CELLS))
+    cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=tuple(kernels.EVERY_CELL))
     direction: tuple[str, ...] = choices(*DIRECTIONS, names=DIRECTIONS)
     dtype: tuple[str, ...] = choices("float32", names=tuple(DTYPES))
     batch: tuple[int, ...] = wholes(16, 1, 4, 64, low=1, high=100_000)
@@ -227,7 +227,7 @@ class Study(Sweep):
             return 8 * (b * h + v * h + b * v)
         if cell["part"] == "training":
             return 8 * (steps.Size(int(v), int(h), self.layers, 1, 1).parameters + b * t * v)
-        gates = kernels.CELLS[cell["cell"]].gates if cell["cell"] else 1
+        gates = kernels.EVERY_CELL[cell["cell"]].gates if cell["cell"] else 1
         return 8 * (t * b * h * (2 + gates) + gates * h * h)
 
 

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from recurrent_lm import kernels
 from recurrent_lm.lm import InputError, digest
 from recurrent_lm.studies.timing.work import Unavailable
 
@@ -102,7 +103,7 @@ def recurrence(
 
     Args:
         name: ``module:factory``.
-        cell: a key of ``kernels.CELLS``.
+        cell: a key of ``kernels.EVERY_CELL``.
         weights: torch.nn's weights by name.
         direction: "forward" puts a module into evaluation mode.
 
@@ -110,7 +111,7 @@ def recurrence(
         The forward pass, and the weights as leaves.
     """
     weight = weights["weight_ih"]
-    sizes = weight.shape[1], weights["weight_hh"].shape[1]
+    sizes = weight.shape[1], len(weight) // kernels.EVERY_CELL[cell].gates
     variant = load(name).made(sizes, cell=cell, device=weight.device, dtype=weight.dtype)
     if isinstance(variant, nn.Module):
         variant.to(weight.device, weight.dtype).train(direction != "forward")

@@ -60,6 +60,8 @@ def compiled_loop(cell: str, weights: dict[str, Tensor]) -> tuple[Forward, list[
     """A step under torch.compile in a loop, with the input's product outside; compiling the whole sequence would take
     minutes.
     """
+    if cell in kernels.LINEAR_CELLS:
+        raise Unavailable(f"a compiled loop has no {cell}: without W_h the whole sequence is one product and a scan")
     check_compiler()
     torch.compiler.reset()  # after several shapes torch.compile would silently fall back to eager
     step = torch.compile(partial(kernels.step, cell), dynamic=False)

@@ -16,7 +16,7 @@ from recurrent_lm.studies.timing.work import DTYPES, SLACK, Peer, Tensors, Work,
 OURS = {"kernels:eager": "eager", "kernels:torch": "torch", "kernels:triton": "triton"}
 VARIANTS = (*OURS, "torch.nn", "loop", "torch.compile", "FlashRNN")
 TRACED = ("untraced", "traced")
-MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU}
+MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU, "mingru": kernels.MinGRU}
 
 
 def recurrence(
@@ -162,7 +162,7 @@ def _numbers(
     cell: str, dtype: torch.dtype, batch: int, hidden: int, steps: int, device: str
 ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """An input and a gradient of the output [T, B, H], and torch.nn's weights by name; equal in each call."""
-    gates = kernels.CELLS[cell].gates
+    gates = kernels.EVERY_CELL[cell].gates
     random = torch.Generator().manual_seed(1)
     bound = hidden**-0.5
 
@@ -177,12 +177,14 @@ def _numbers(
         "bias_ih": (gates * hidden,),
         "bias_hh": (gates * hidden,),
     }
-    return x, grad, {name: uniform(*size) for name, size in sizes.items()}
+    linear = cell in kernels.LINEAR_CELLS  # without W_h
+    return x, grad, {name: uniform(*size) for name, size in sizes.items() if not (linear and name.endswith("_hh"))}
 
 
 def _flops(cell: str, batch: int, hidden: int, steps: int) -> float:
     """Operations of a forward pass's products."""
-    return 2.0 * steps * batch * kernels.CELLS[cell].gates * hidden * 2 * hidden
+    products = 1 if cell in kernels.LINEAR_CELLS else 2
+    return 2.0 * steps * batch * kernels.EVERY_CELL[cell].gates * hidden * products * hidden
 
 
 def _filled(cell: str, backend: str | None, weights: dict[str, Tensor]) -> torch.nn.Module:

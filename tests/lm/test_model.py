@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from recurrent_lm import kernels
+from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.config import CELLS, ModelConfig
 from recurrent_lm.lm.model import LanguageModel, detach, flatten, unflatten
 from recurrent_lm.lm.parameter_counts import parameter_table
@@ -68,7 +69,7 @@ def test_backends_agree_on_loss_and_every_gradient(cell: str, tie: bool, d: int)
         torch.testing.assert_close(gradients["torch"][name], gradient, rtol=1e-9, atol=1e-12, msg=name)
 
 
-@pytest.mark.parametrize("cell", [c for c in CELLS if c != "rnn-sigmoid"])
+@pytest.mark.parametrize("cell", [c for c in CELLS if c not in ("rnn-sigmoid", "mingru")])
 def test_hidden_states_are_those_of_torch_nn(cell: str) -> None:
     model = build(cell=cell, tie=True, embedding_size=4, layers=2)
     kind: Any = {"lstm": nn.LSTM, "gru": nn.GRU}.get(cell)
@@ -264,7 +265,7 @@ def test_embedding_dropout_drops_whole_types() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "torch"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", [c for c in CELLS if c != "mingru"])
 def test_weight_drop_masks_the_recurrence_and_its_gradient_and_spares_the_parameter(cell: str, backend: str) -> None:
     model = build(cell=cell, backend=backend, weight_drop=0.4, layers=2, hidden_size=8).train()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
@@ -296,6 +297,12 @@ def test_weight_drop_masks_the_recurrence_and_its_gradient_and_spares_the_parame
     for number, w in enumerate(used):
         expected_grad = plain.layers[number].weight_hh_l0.grad * (w != 0) / 0.6
         torch.testing.assert_close(model.layers[number].weight_hh_l0.grad, expected_grad)
+
+
+def test_weight_drop_is_refused_where_there_is_no_recurrent_weight() -> None:
+    with pytest.raises(InputError, match="--weight-drop"):
+        ModelConfig(cell="mingru", weight_drop=0.1)
+    assert ModelConfig(cell="mingru", dropout=0.5, embedding_dropout=0.1).weight_drop == 0
 
 
 def test_evaluation_uses_no_regulariser_and_is_deterministic() -> None:

@@ -18,7 +18,7 @@ def runs(tmp_path_factory):
     corpus = folder / "text.txt"
     corpus.write_text(TEXT)
     paths = {}
-    for cell in ("rnn-tanh", "lstm", "gru"):
+    for cell in ("rnn-tanh", "lstm", "gru", "mingru"):
         config = lm.RunConfig().replace(
             source=str(corpus), kind="char", cell=cell, hidden_size=12, embedding_size=8, layers=2, rows=4, max_steps=5
         )
@@ -28,7 +28,7 @@ def runs(tmp_path_factory):
     return paths
 
 
-@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["rnn-tanh", "lstm", "gru", "mingru"])
 def test_the_parts_sum_to_the_gradient_of_the_model_itself(runs, cell):
     study = Study(run=str(runs[cell]), windows=3, lags=7, warmup=4)
     table = study()

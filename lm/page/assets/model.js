@@ -47,12 +47,20 @@ const CELLS = {
     }
     return { h };
   },
+
+  mingru(z, a, state) { // z is the gate and the candidate; there is no a
+    const size = state.h.length;
+    return { h: state.h.map((before, j) => {
+      const gate = sigmoid(z[j]);
+      return (1 - gate) * before + gate * z[j + size];
+    }) };
+  },
 };
 
 class Model {
   /** `told` has cell, layers and hidden; `tensors` are those of the Python model's state_dict. */
   constructor(told, tensors) {
-    const values = name => tensors[name].values;
+    const values = name => tensors[name]?.values;
     this.cell = CELLS[told.cell];
     this.hidden = told.hidden;
     this.lstm = told.cell === "lstm";
@@ -78,7 +86,7 @@ class Model {
     return this.layers.map((layer, number) => {
       const before = state[number], gates = layer.inputBias.length;
       const z = affine(layer.ih, x, layer.inputBias, new Float64Array(gates));
-      const a = affine(layer.hh, before.h, layer.stateBias, new Float64Array(gates));
+      const a = layer.hh ? affine(layer.hh, before.h, layer.stateBias, new Float64Array(gates)) : null; // minGRU has no W_h
       const after = this.cell(z, a, before);
       x = after.h;
       return after;

@@ -36,7 +36,7 @@ def stream(length: int = 23, size: int = 40, spelling: float = 0.0) -> Stream:
 def nats_by_hand(model: LanguageModel, ids: list[int], first: int = EOS, resets: bool = False) -> float:
     """-sum log P(x(t) | x(1) .. x(t-1)), one step of the eager twin after another."""
     cell, h = model.config.cell, model.config.hidden_size
-    zero = tuple(torch.zeros(1, h, dtype=torch.double) for _ in range(kernels.CELLS[cell].states))
+    zero = tuple(torch.zeros(1, h, dtype=torch.double) for _ in range(kernels.EVERY_CELL[cell].states))
     state: list[tuple[Tensor, ...]] = [zero for _ in model.layers]
     total, before = 0.0, first
     for token in ids:
@@ -45,7 +45,8 @@ def nats_by_hand(model: LanguageModel, ids: list[int], first: int = EOS, resets:
         x = model.embedding.weight[before].unsqueeze(0)
         for number, layer in enumerate(model.layers):
             z = x @ layer.weight_ih_l0.T + layer.bias_ih_l0
-            state[number] = kernels.step(cell, z, state[number], layer.weight_hh_l0, layer.bias_hh_l0)
+            of_state = (getattr(layer, f"{kind}_hh_l0", None) for kind in ("weight", "bias"))
+            state[number] = kernels.step(cell, z, state[number], *of_state)
             x = state[number][0]
         if model.projection is not None:
             x = x @ model.projection.weight.T

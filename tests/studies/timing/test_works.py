@@ -39,15 +39,15 @@ def test_relative_error_is_of_the_worst_element(result, reference, error):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
-@pytest.mark.parametrize("cell", kernels.CELLS)
+@pytest.mark.parametrize("cell", kernels.EVERY_CELL)
 def test_all_recurrences_compute_the_same(cell, direction, dtype):
     work = recurrences.recurrence(cell, direction, dtype, **SIZE)
-    count = 1 if direction == "forward" else 6  # output; gradients of x, two weights, two biases
+    count = 1 if direction == "forward" else 4 if cell == "mingru" else 6  # output; gradients of x, two weights, two biases
     for name in ("kernels:eager", "kernels:torch", "torch.nn", "loop"):
         try:
             results = work.peers[name]().result()
         except Unavailable as reason:
-            assert cell in ("rnn-sigmoid", "rnn-identity") and "has no" in str(reason)
+            assert cell in ("rnn-sigmoid", "rnn-identity", "mingru") and "has no" in str(reason)
             continue
         assert len(results) == count
         assert relative_error(results, work.reference(name)) <= work.allowed
