@@ -1,5 +1,7 @@
 # make demo   trains a tanh network and an LSTM on two speakers, lets them write, and makes a page of all four
-# make studies runs the studies of reading, gradients, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
+# make studies runs the studies of reading, gradients, parallel solution, clipping, memory, tying and speeches, two at a time (PRESET=smoke, cpu, cpu-long)
+# make quality trains best-char, best-bpe and best-word on three collections with three seeds, two at a time; hours; goes on
+#             where it was stopped: make quality SPEECHES=folder QUALITY=runs/quality
 # make report makes a page of each study's table in runs/, and an index
 # make test   lint, types and all tests but the slow ones; the same examples each time
 # make fuzz   the tests that draw their examples, with others each time; make fuzz SEED=N draws those of a seed again
@@ -11,7 +13,7 @@ PRESET ?= cpu
 READY := $(VENV)/.ready
 BIN := $(abspath $(VENV))/bin
 
-.PHONY: demo report studies test test-all fuzz gpu-check gpu-story lint clean
+.PHONY: demo report studies quality test test-all fuzz gpu-check gpu-story lint clean
 
 demo: $(READY)
 	@PATH="$(BIN):$$PATH" bash demo.sh
@@ -21,8 +23,13 @@ report: $(READY)
 
 # One thread a study, two studies at a time; each goes on where it was stopped.
 studies: $(READY)
-	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying reading | \
+	@printf '%s\n' long_range gradient_flow clipping speeches weight_tying parallel reading | \
 	  OMP_NUM_THREADS=1 xargs -P 2 -I NAME $(BIN)/studies run NAME --preset $(PRESET)
+
+SPEECHES ?= speeches
+QUALITY ?= runs/quality
+quality: $(READY)
+	@$(BIN)/studies quality --speeches "$(SPEECHES)" --out "$(QUALITY)"
 
 # One thread a worker: two workers with two threads each would take turns on two cores. What Python compiles is kept: some
 # hundred processes are started.

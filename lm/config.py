@@ -121,6 +121,11 @@ class ModelConfig(Flags):
         """The embedding size in force."""
         return self.embedding_size or self.hidden_size
 
+    @property
+    def drops(self) -> bool:
+        """Whether anything is dropped in training."""
+        return any((self.dropout, self.embedding_dropout, self.weight_drop))
+
 
 @dataclass(frozen=True)
 class TrainingConfig(Flags):
@@ -142,6 +147,18 @@ class TrainingConfig(Flags):
         "0 takes the weights as they are; 0.99 to 0.999 help on little text",
         low=0,
         below=1,
+    )
+    ar: float = setting(
+        0.0,
+        "weight in training of the last layer's squared outputs after dropout (Merity et al. 2017); one process only",
+        low=0,
+        high=LARGE,
+    )
+    tar: float = setting(
+        0.0,
+        "weight in training of the squared changes of these outputs from token to token, before dropout; one process only",
+        low=0,
+        high=LARGE,
     )
     clip: str = setting("norm:1", "norm:THRESHOLD, value:THRESHOLD or none; norm is Algorithm 1 of Pascanu et al. 2013")
     on_divergence: str = setting(

@@ -5,12 +5,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.settings import Flags, setting
 from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.scoring.ngram import NGram
 from recurrent_lm.lm.text.tokens import EOS
 
 MOST_SAMPLES = 10_000  # in a batch
@@ -86,6 +88,10 @@ class Sample:
         """The token that the model reads next."""
         return self._ids[-1]
 
+    def recent(self, n: int) -> list[int]:
+        """The last ``n`` tokens, those of the prompt included; all while there are fewer."""
+        return self._ids[max(len(self._ids) - n, 0) :]
+
     def draw(self, logits: Tensor) -> str:
         """Draw a token from logits [|V|].
 
@@ -159,6 +165,7 @@ def generate(
     seed: int | None = None,
     no_repeat_ngram: int = 0,
     stop: Sequence[str] = (),
+    ngram: NGram | None = None,
 ) -> Iterator[str]:
     """Write text after a prompt, token by token.
 
@@ -175,6 +182,7 @@ def generate(
         seed: of the draws; None draws a fresh one.
         no_repeat_ngram: n > 0 never repeats n tokens in a row, the prompt included (Paulus et al. 2018).
         stop: texts before which to stop.
+        ngram: a model of the run's tokens that writes instead of the network, to compare both.
 
     Returns:
         An iterator over pieces of text.
@@ -184,10 +192,12 @@ def generate(
     """
     draws = Draws(length, temperature, top_k, top_p, seed, no_repeat_ngram, stop)
     sample = Sample(run, ids := _read(run, prompt), draws)
-    return (piece for (piece,) in _steps(run, ids, length, [sample]))
+    return (piece for (piece,) in _steps(run, ids, length, [sample], ngram))
 
 
-def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws: Draws | None = None) -> list[Sample]:
+def generate_batch(
+    run: Run, prompt: str | None = None, samples: int = 10, draws: Draws | None = None, ngram: NGram | None = None
+) -> list[Sample]:
     """Write several texts side by side, as rows of one batch.
 
     Args:
@@ -195,6 +205,7 @@ def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws
         prompt: text to go on from; None begins as a document does.
         samples: how many texts.
         draws: how tokens are drawn; sample i uses the seed ``draws.seed`` + i.
+        ngram: as in ``generate``.
 
     Returns:
         The samples, each with its text, its number of tokens, and what ended it.
@@ -207,7 +218,7 @@ def generate_batch(run: Run, prompt: str | None = None, samples: int = 10, draws
     draws = draws or Draws()
     ids = _read(run, prompt)
     batch = [Sample(run, ids, draws, number) for number in range(samples)]
-    for _ in _steps(run, ids, draws.length, batch):
+    for _ in _steps(run, ids, draws.length, batch, ngram):
         pass
     return batch
 
@@ -216,8 +227,11 @@ def _read(run: Run, prompt: str | None) -> list[int]:
     return [EOS] if prompt is None else encode_prompt(run, prompt)
 
 
-def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> Iterator[list[str]]:
+def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample], ngram: NGram | None = None) -> Iterator[list[str]]:
     """After each token, each sample's new text."""
+    if ngram:
+        yield from _counted_steps(ngram, length, samples)
+        return
     model = run.model
     device = model.embedding.weight.device
     inputs, state = torch.tensor([prompt], device=device), model.zero_state(1)
@@ -232,6 +246,17 @@ def _steps(run: Run, prompt: list[int], length: int, samples: list[Sample]) -> I
         if all(sample.ended for sample in samples):
             return
         inputs = torch.tensor([[sample.last] for sample in samples], device=device)
+    yield [sample.finish() for sample in samples]
+
+
+def _counted_steps(ngram: NGram, length: int, samples: list[Sample]) -> Iterator[list[str]]:
+    for _ in range(length):
+        yield [
+            "" if sample.ended else sample.draw(torch.from_numpy(np.log(ngram.distribution(sample.recent(ngram.order - 1)))))
+            for sample in samples
+        ]
+        if all(sample.ended for sample in samples):
+            return
     yield [sample.finish() for sample in samples]
 
 

@@ -66,13 +66,16 @@ class LanguageModel(nn.Module):
         pair = self.config.cell == "lstm"
         return [(zero, zero) if pair else zero for _ in self.layers]
 
-    def forward(self, tokens: Tensor, state: State, reset: Tensor | None = None) -> tuple[Tensor, State]:
+    def forward(
+        self, tokens: Tensor, state: State, reset: Tensor | None = None, outputs: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
         """Read tokens.
 
         Args:
             tokens: [k, n] ids.
             state: from the previous batch, or ``zero_state(k)``.
             reset: optional [k, n] bool; where True the state is zero before that token.
+            outputs: a list that gets the last layer's output [n, k, h] before and after dropout.
 
         Returns:
             Hidden states for the decoder, [n, k, d or h], and the state after the last token.
@@ -82,9 +85,11 @@ class LanguageModel(nn.Module):
         x = self._drop(x)
         after: State = []
         for layer, before in zip(self.layers, state, strict=True):
-            x, last = self._recur(layer, x, before, None if reset is None else reset.t())
-            x = self._drop(x)
+            raw, last = self._recur(layer, x, before, None if reset is None else reset.t())
+            x = self._drop(raw)
             after.append(last)
+        if outputs is not None:
+            outputs += [raw, x]
         if self.projection is not None:
             x = self.projection(x)
         assert x.shape[-1] == (config.d if config.tie else config.hidden_size)
@@ -145,12 +150,15 @@ def unflatten(tensors: list[Tensor], pairs: bool) -> State:
     return [(h, c) for h, c in zip(tensors[::2], tensors[1::2], strict=True)] if pairs else list(tensors)
 
 
-def in_halves(model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None) -> tuple[Tensor, State]:
-    """``model(tokens, state, reset)`` with products in bfloat16; parameters, results and the state between batches are float32.
+def in_halves(
+    model: LanguageModel, tokens: Tensor, state: State, reset: Tensor | None, outputs: list[Tensor] | None = None
+) -> tuple[Tensor, State]:
+    """``model(tokens, state, reset, outputs)`` with products in bfloat16; parameters, results and the state between batches are
+    float32.
 
     The state's numbers are representable in bfloat16. On a CPU all layers but oneDNN's LSTM carry float32 within a batch, so
     their state is rounded where the text is cut into batches; for the LSTM a cut makes no difference.
     """
     with torch.autocast(tokens.device.type, torch.bfloat16, cache_enabled=False):  # a CUDA graph must not find a cached weight
-        hidden, after = model(tokens, state, reset)
+        hidden, after = model(tokens, state, reset, outputs)
     return hidden.float(), unflatten([t.float() for t in flatten(after)], pairs=model.config.cell == "lstm")

@@ -84,6 +84,7 @@ _USUAL: dict[str, str] = {
     "--interpolate": "--mix --mixture --interpolation",
     "--dynamic": "--dynamic-evaluation --dynamic-eval --dyneval",
     "--dynamic-lr": "--dynamic-rate",
+    "--masks": "--mc-dropout --mc-samples --monte-carlo-dropout --dropout-samples",
     "--top": "--num --limit --most-common",
 }
 # In these commands another command's own option means something else.

@@ -127,6 +127,22 @@ def scale(
     print(markdown(rows, bptt, tokens).rstrip("\n"))
 
 
+@app.command()
+def quality(
+    speeches: Annotated[Path, typer.Option(help="the folder with trump-campaign, obama and trump")] = Path("speeches"),
+    out: Annotated[Path, typer.Option(help="where runs, logs and the table quality.md go")] = Path("runs/quality"),
+    at_once: Annotated[int, typer.Option(min=1, help="trainings side by side, of one thread each")] = 2,
+    only_table: Annotated[bool, typer.Option("--table", help="train nothing; print what is finished")] = False,
+) -> None:
+    """Train best-char, best-bpe and best-word on three collections with three seeds, beside the best n-gram models.
+
+    It takes many hours. What is finished is kept, and the same command goes on.
+
+    [dim]studies quality --speeches speeches[/dim]
+    """
+    print(studies.quality_table(out) if only_table else studies.fill_quality(speeches, out, at_once), end="")
+
+
 def _claims(path: Path) -> None:
     table = studies.load(path)
     if subject := table.attrs.get("subject"):

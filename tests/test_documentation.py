@@ -50,6 +50,7 @@ TINY_STUDIES = {
     "clipping": {"parts": "cliff", "grid": 5, "descent_steps": 3},
     "gradient_flow": {"parts": "memory", "eigenvalues": 0.5, "samples": 8, "seeds": 1, "scales": 0.7, "units": 6, "others": 6,
                       "lags": 8, "positions": 2, "qr_steps": 5},
+    "parallel": {"parts": "random", "cell": "gru", "scales": 0.5, "lengths": 8, "others": 4, "seeds": 1},
     "long_range": {"parts": "clipping", "lengths": 10, "hidden": 4, "updates": 2, "seeds": 1, "methods": "plain"},
     "speeches": {"corpora": "speeches/obama", "hidden": 4, "epochs": 1, "seeds": 1, "cell": "lstm", "length": 3},
     "backends": {"corpora": "speeches/obama", "hidden": 4, "epochs": 1, "seeds": 1, "cell": "gru", "min_count": 1},

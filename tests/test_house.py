@@ -29,6 +29,8 @@ TWINS = {
     "training",  # of a model, and the page of it
     "backends", "exchange",  # and the studies of them
     "page",  # an HTML file: of a study's results, of a model
+    "language",  # language models while they train: their gradients, their parallel solution
+    "cost",  # what a step costs, computed: from machine code, on paper
 }  # fmt: skip
 
 # Records are frozen dataclasses. These are tuples, because somebody takes them apart in order: the launch of a kernel (Decoded,

@@ -35,6 +35,9 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="stop before this text; may be given several times")] = None,
     seed: Annotated[int | None, typer.Option(help="repeat the same draws")] = None,
     samples: Annotated[int, typer.Option(help="how many texts, made side by side")] = 1,
+    ngram: Annotated[
+        int, typer.Option(min=0, max=20, help="let a Kneser-Ney model of this order write instead; 0 for the network")
+    ] = 0,
     copied: Annotated[bool, typer.Option(help="say how much of it is copied from the training text")] = True,
     corpus: Annotated[str, typer.Option(metavar="PATH", help="where the training text is now, if it was moved")] = "",
     as_json: AsJson = False,
@@ -50,25 +53,26 @@ def generate(
     how: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "seed": seed}
     how |= {"no_repeat_ngram": no_repeat_ngram, "stop": tuple(stop or ())}
     draws = lm.Draws(length, **how)
-    if corpus and not copied:
+    if corpus and not (copied or ngram):
         raise InputError("--corpus is compared with what is written, which --no-copied leaves out; give only one of them")
     prompt = _prompt(prompt, prompt_file, encoding)
     model = opened(run, device)
-    moved = _training_text(model, corpus) if corpus else None
+    moved = _training_text(model, corpus) if corpus and copied else None
+    counted = _counts(model, ngram, corpus) if ngram else None
     if prompt is not None:
         encode_prompt(model, prompt)
         say_unknown(model, prompt)
     if samples == 1 and not as_json:
         print(prompt or "", end="", flush=True)
         text = ""
-        for piece in lm.generate(model, prompt, length, **how):
+        for piece in lm.generate(model, prompt, length, **how, ngram=counted):
             print(piece, end="", flush=True)
             text += piece
         print()
         if training := moved or (_training_text(model) if copied else None):
             print(f"lm: {training.compare(text, prompt or '')}", file=sys.stderr)
         return
-    batch = lm.generate_batch(model, prompt, samples, draws)
+    batch = lm.generate_batch(model, prompt, samples, draws, counted)
     training = moved or (_training_text(model) if copied else None)
     reports = [training.compare(sample.text, prompt or "") if training else None for sample in batch]
     if as_json:
@@ -76,7 +80,8 @@ def generate(
             {"text": s.text, "tokens": s.tokens, "ended": s.ended, "copied": vars(report) if report else None}
             for s, report in zip(batch, reports, strict=True)
         ]
-        print(json.dumps({"run": str(run), "prompt": prompt, "length": length, **how, "samples": texts}, indent=1))
+        about = {"run": str(run), "prompt": prompt, "length": length, **how, "ngram": ngram}
+        print(json.dumps(about | {"samples": texts}, indent=1))
         return
     for number, (sample, report) in enumerate(zip(batch, reports, strict=True), start=1):
         print(f"--- {number} of {samples}", flush=True)
@@ -170,6 +175,10 @@ def eval_(
     dynamic_lr: Annotated[
         float | None, typer.Option(help="its learning rate; fitted on the validation split if left out", show_default=False)
     ] = None,
+    masks: Annotated[
+        int, typer.Option(help="also the mean probability of so many dropout masks, one set for a whole text; 0 for none")
+    ] = 0,
+    mask_seed: Annotated[int, typer.Option(help="seed of these masks")] = 1,
     ngram: Annotated[int, typer.Option(help="order of the Kneser-Ney model beside it; 0 leaves it out")] = 5,
     interpolate: Annotated[
         bool, typer.Option("--interpolate", help="also mix both, with the weight fitted on the validation split")
@@ -188,7 +197,7 @@ def eval_(
     """
     from recurrent_lm.lm.commands.display import evaluation_table
 
-    how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate)
+    how = lm.How(split, rows, warmup, dynamic, dynamic_lr, ngram, interpolate, masks, mask_seed)
     model = opened(run, device)
     other = lm.other_corpus(model, corpus, encoding) if corpus else None
     compared = lm.compare(model, how, other, lambda text: print(f"lm: {text}", file=sys.stderr), trained_on)
@@ -253,6 +262,12 @@ def _standard_input(subject: str) -> bytes:
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{subject} cannot be read from standard input: {why}; give it as an argument or as a file") from None
+
+
+def _counts(model: "lm.Run", order: int, place: str) -> "lm.NGram":
+    """The n-gram model of the text that a run was trained on, in its tokens."""
+    data = lm.trained_on(model.config, model.tokenizer, model.path, model.meta, place)
+    return lm.NGram.fit(data.train.ids, model.tokenizer.size, order)
 
 
 def _training_text(model: "lm.Run", place: str = "") -> "lm.TrainingText | None":

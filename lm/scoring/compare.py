@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.settings import Flags, setting
-from recurrent_lm.lm.config import CorpusConfig
+from recurrent_lm.lm.config import SEEDS, CorpusConfig
 from recurrent_lm.lm.runs.folder import Run
 from recurrent_lm.lm.scoring.dynamic import RATES, dynamic_losses
 from recurrent_lm.lm.scoring.evaluate import EXPLODED, Score, token_losses
 from recurrent_lm.lm.scoring.interpolate import fit_weight, mix
+from recurrent_lm.lm.scoring.masks import masked_losses
 from recurrent_lm.lm.scoring.ngram import NGram
 from recurrent_lm.lm.text.advice import doubts, little_text, seen_in_training, twice
 from recurrent_lm.lm.text.batches import Stream, encode
@@ -36,12 +37,16 @@ class How(Flags):
     warmup: int = setting(0, low=0, high=10**9)
     dynamic: bool = False
     dynamic_lr: float | None = setting(None, kind=float, low=0, below=math.inf)
-    ngram: int = setting(5, low=0, high=10)  # 0 leaves the n-gram model out
+    ngram: int = setting(5, low=0, high=20)  # 0 leaves the n-gram model out
     interpolate: bool = False
+    masks: int = setting(0, low=0, high=10**4)  # 0 leaves them out
+    mask_seed: int = setting(1, low=0, high=SEEDS)
 
     def check(self) -> None:
         if self.dynamic_lr is not None and not self.dynamic:
             raise InputError("--dynamic-lr goes with --dynamic")
+        if self.mask_seed != 1 and not self.masks:
+            raise InputError("--mask-seed goes with --masks")
         if self.interpolate and not self.ngram:
             raise InputError("--interpolate mixes with the n-gram model, which --ngram 0 leaves out")
 
@@ -94,6 +99,8 @@ def compare(
     judge = _Judge(run, how, note, place, option)
     if how.dynamic and how.rows > 1:
         note("learning on reads the text as one row, whatever --rows says")
+    if how.masks and not run.config.model.drops:
+        note("the model was trained without dropout, so all masks are alike and change nothing")
     if how.fits and how.split in ("valid", "all") and not other:
         note("what is fitted on the validation split is scored on it, too, so these figures flatter")
     if other:
@@ -106,20 +113,31 @@ def compare(
         stream = stream_of(corpus, run.tokenizer, how.split)
     else:
         corpus, stream = judge.data.corpus, judge.split(how.split)
-    plain = token_losses(run.model, stream.ids, rows=how.rows, warmup=how.warmup, resets=judge.resets)
+    plain = judge.losses(stream)
     scores = [("model", Score.of(plain, stream))]
-    best, lr, weight = plain, None, math.nan
+    best, lr, weight, name = plain, None, math.nan, "model"
+
+    def better(losses: "Losses", called: str) -> None:
+        nonlocal best, name
+        best, name = losses, called
+        scores.append((called, Score.of(losses, stream)))
+
+    if how.masks:
+        better(judge.losses(stream, masks=how.masks), judge.masked)
     if how.dynamic:
         lr = how.dynamic_lr if how.dynamic_lr is not None else judge.rate()
-        best = judge.dynamic(stream, lr)
-        scores.append((f"learning on, rate {lr:g}", Score.of(best, stream)))
+        better(judge.losses(stream, lr), f"learning on, rate {lr:g}")
+        name = "learning on"
+    if how.dynamic and how.masks:
+        better(judge.losses(stream, lr, how.masks), f"learning on, {judge.masked}")
     if how.ngram:
         counted = judge.ngram()
         losses = -counted.log_probs(stream.ids)
         scores.append((f"{how.ngram}-gram", Score.of(losses, stream)))
         if how.interpolate:
-            weight = fit_weight(-judge.valid_losses(lr), counted.log_probs(judge.data.valid.ids))
-            mixture = f"{weight:.2f} {'learning on' if how.dynamic else 'model'} + {1 - weight:.2f} {how.ngram}-gram"
+            own = judge.losses(judge.data.valid, lr, how.masks)
+            weight = fit_weight(-own, counted.log_probs(judge.data.valid.ids))
+            mixture = f"{weight:.2f} {name} + {1 - weight:.2f} {how.ngram}-gram"
             scores.append((mixture, Score.of(-mix(-best, -losses, weight), stream)))
     warnings = little_text(corpus, run.config.tokens) + doubts(run.tokenizer, stream.unknown, len(stream.ids))
     return Compared(corpus.name, stream, scores, warnings, weight)
@@ -149,29 +167,33 @@ class _Judge:
     def ngram(self) -> NGram:
         return NGram.fit(self.data.train.ids, self.run.tokenizer.size, self.how.ngram)
 
-    def dynamic(self, stream: Stream, lr: float) -> "Losses":
-        losses = dynamic_losses(self.run.model, stream.ids, lr=lr, bptt=self.run.config.batches.bptt, resets=self.resets)
-        if (
-            self.how.dynamic_lr is not None and not losses.mean() < EXPLODED
-        ):  # when rates are searched, the best one is taken instead
-            raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
-        return losses
+    @property
+    def masked(self) -> str:
+        return f"mean of {self.how.masks} dropout mask{'' if self.how.masks == 1 else 's'}"
+
+    def losses(self, stream: Stream, lr: float | None = None, masks: int = 0) -> "Losses":
+        """-log P of each token [T]: read by the model as it is, or learning on at a rate, with or without dropout masks."""
+        run, how, model, ids = self.run, self.how, self.run.model, stream.ids
+        if lr is not None:
+            bptt = run.config.batches.bptt
+            losses = dynamic_losses(model, ids, lr=lr, bptt=bptt, resets=self.resets, masks=masks, seed=how.mask_seed)
+            if how.dynamic_lr is not None and not losses.mean() < EXPLODED:  # of searched rates the best one is taken
+                raise InputError(f"learning on diverges at the rate {lr:g}; take a smaller --dynamic-lr, or leave it out")
+            return losses
+        if masks:
+            read = {"rows": how.rows, "warmup": how.warmup, "resets": self.resets}
+            return masked_losses(model, ids, masks=masks, seed=how.mask_seed, **read)
+        return token_losses(model, ids, rows=how.rows, warmup=how.warmup, resets=self.resets)
 
     def rate(self) -> float:
         """The rate with the lowest loss on the validation split; rates are tried upwards until the loss rises."""
         best, least = 0.0, float("inf")
         for lr in RATES:
-            nats = float(self.dynamic(self.data.valid, lr).sum())
+            nats = float(self.losses(self.data.valid, lr).sum())
             if not nats < least:
                 break
             best, least = lr, nats
         return best
-
-    def valid_losses(self, lr: float | None) -> "Losses":
-        if lr is not None:
-            return self.dynamic(self.data.valid, lr)
-        how = self.how
-        return token_losses(self.run.model, self.data.valid.ids, rows=how.rows, warmup=how.warmup, resets=self.resets)
 
 
 def _is_own(run: Run, place: str) -> bool:

@@ -99,6 +99,8 @@ def check(config: RunConfig, size: int = 0) -> None:
         raise InputError(f"--device {device} is one GPU, and there are {size} processes; with cuda each takes the next one")
     if size > 1 and (wish := config.training.on_divergence) != "stop":
         raise InputError(f"--on-divergence {wish} works with one process only; with several, use stop")
+    if size > 1 and (config.training.ar or config.training.tar):
+        raise InputError("--ar and --tar work with one process only; leave them out, or train in one process")
 
 
 def lead(training: "Training") -> None:

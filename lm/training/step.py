@@ -39,6 +39,33 @@ class Figures(NamedTuple):
     not_finite: Tensor | None
 
 
+def activation_penalty(raw: Tensor, dropped: Tensor, ar: float, tar: float) -> Tensor:
+    """AR and TAR (Merity, McCann & Socher 2017, "Revisiting Activation Regularization for Language RNNs").
+
+    ar mean(dropped^2) + tar mean((raw_t - raw_{t-1})^2), as AWD-LSTM's program takes their norms. A batch of one step has no
+    differences, and the step from the batch before does not count.
+
+    Args:
+        raw: the last layer's output [n, k, h] before dropout.
+        dropped: the same after dropout.
+        ar: weight of large outputs.
+        tar: weight of fast changes.
+
+    Returns:
+        A scalar, in float32 if the outputs are in bfloat16.
+    """
+    total = torch.zeros((), device=raw.device)
+    if ar:
+        total = total + ar * _precise(dropped).square().mean()
+    if tar and len(raw) > 1:
+        total = total + tar * _precise(raw).diff(dim=0).square().mean()
+    return total
+
+
+def _precise(x: Tensor) -> Tensor:
+    return x.float() if x.dtype == torch.bfloat16 else x
+
+
 class Average:
     """A running average of the weights (Polyak & Juditsky 1992), which predicts better than the weights of a single update.
 
@@ -71,6 +98,7 @@ class Step:
         self.optimizer = optimizer.make(model, config.training)
         self.average = Average(model, config.training.average) if config.training.average else None
         self.clip = parse_clip(config.training.clip)
+        self.ar, self.tar = config.training.ar, config.training.tar
         self.backend = config.machine.backend
         self.compute_dtype = torch.bfloat16 if config.machine.precision == "bf16" else None
         self.halves = self.compute_dtype is not None
@@ -105,8 +133,12 @@ class Step:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad()  # before the loss, which allocates the decoder's gradient: two of them would be held
-        loss, after = self.loss(inputs, targets, reset, detach(state))
-        loss.backward(self.ranks.upstream(loss, counted))
+        outputs: list[Tensor] | None = [] if self.ar or self.tar else None
+        loss, after = self.loss(inputs, targets, reset, detach(state), outputs)
+        if outputs:  # of one process; the loss that is reported is that of the text alone
+            (loss + activation_penalty(*outputs, self.ar, self.tar)).backward()
+        else:
+            loss.backward(self.ranks.upstream(loss, counted))
         loss = self.ranks.reduce(self.model, loss.detach(), targets, signum)
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         bad = None if judge else not_finite(gradients)
@@ -119,9 +151,15 @@ class Step:
             self.average.update(self.model, n)
         return Figures(loss, norm, clipped, bad), detach(after)
 
-    def loss(self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State) -> tuple[Tensor, State]:
-        """The loss of [k, n] tokens (a mean in nats, with several processes a sum), and the state after them."""
-        hidden, after = in_halves(self.model, inputs, state, reset) if self.halves else self.model(inputs, state, reset)
+    def loss(
+        self, inputs: Tensor, targets: Tensor, reset: Tensor | None, state: State, outputs: list[Tensor] | None = None
+    ) -> tuple[Tensor, State]:
+        """The loss of [k, n] tokens (a mean in nats, with several processes a sum), and the state after them.
+
+        ``outputs`` is the model's.
+        """
+        read = (inputs, state, reset, outputs)
+        hidden, after = in_halves(self.model, *read) if self.halves else self.model(*read)
         loss = kernels.linear_cross_entropy(
             hidden.flatten(0, 1),
             self.model.decoder.weight,

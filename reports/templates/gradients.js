@@ -81,6 +81,54 @@ function flow(cell, { scale, noise, bias }) {
   return found;
 }
 
+// One step from `at` = {h, c} at time t, and where it moves if `at` moves by `by`: the derivative along `by`.
+function linearised(cell, { scale, noise, bias }, t, at, by) {
+  const gates = GATES[cell] ?? 1, all = [...Array(gates).keys()];
+  const a = all.map(k => ahead(at.h, data.weights[k], scale)), da = all.map(k => ahead(by.h, data.weights[k], scale));
+  const z = (k, j) => gates > 1 && k === KEEPS ? bias : noise * data.inputs[t][k * n + j];
+  const after = { h: zeros(), c: zeros() }, moved = { h: zeros(), c: zeros() };
+  for (let j = 0; j < n; j++) {
+    const sum = k => z(k, j) + a[k][j], gate = k => { const s = sigmoid(sum(k)); return [s, s * (1 - s) * da[k][j]]; };
+    if (cell === "lstm") {
+      const [i, di] = gate(0), [f, df] = gate(1), [o, d_o] = gate(3), g = Math.tanh(sum(2)), dg = (1 - g * g) * da[2][j];
+      after.c[j] = f * at.c[j] + i * g;
+      moved.c[j] = f * by.c[j] + df * at.c[j] + di * g + i * dg;
+      const bounded = Math.tanh(after.c[j]);
+      after.h[j] = o * bounded;
+      moved.h[j] = d_o * bounded + o * (1 - bounded * bounded) * moved.c[j];
+    } else if (cell === "gru") {
+      const [r, dr] = gate(0), [u, du] = gate(1), m = Math.tanh(z(2, j) + r * a[2][j]);
+      after.h[j] = (1 - u) * m + u * at.h[j];
+      moved.h[j] = (1 - u) * (1 - m * m) * (r * da[2][j] + dr * a[2][j]) + u * by.h[j] + du * (at.h[j] - m);
+    } else {
+      after.h[j] = ELMAN[cell][0](sum(0));
+      moved.h[j] = ELMAN[cell][1](after.h[j]) * da[0][j];
+    }
+  }
+  return { after, moved };
+}
+
+// Newton's method over all T steps at once, from zeros: iterations until each state is within 1e-6 of the sequential one's;
+// Infinity where T iterations do not suffice or a guess overflows. The study parallel counts the same.
+function newton(cell, setting) {
+  const nothing = { h: zeros(), c: zeros() }, truth = [];
+  for (let t = 0; t < T; t++) truth.push(linearised(cell, setting, t, truth[t - 1] ?? nothing, nothing).after);
+  let guess = truth.map(() => nothing);
+  for (let k = 0; k <= T; k++) {
+    const far = Math.max(...guess.flatMap((s, t) => [...s.h.map((x, j) => Math.abs(x - truth[t].h[j])), ...s.c.map((x, j) => Math.abs(x - truth[t].c[j]))]));
+    if (far <= 1e-6) return k;
+    if (!isFinite(far)) break;
+    let by = nothing;
+    guess = guess.map((old, t) => {
+      const { after, moved } = linearised(cell, setting, t, guess[t - 1] ?? nothing, by);
+      const next = { h: after.h.map((x, j) => x + moved.h[j]), c: after.c.map((x, j) => x + moved.c[j]) };
+      by = { h: next.h.map((x, j) => x - old.h[j]), c: next.c.map((x, j) => x - old.c[j]) };
+      return next;
+    });
+  }
+  return Infinity;
+}
+
 // The cliff: x(t) = w s(x(t-1)) + b from 0.5, fifty times, E = (s(x) - 0.7)^2; E and its slopes, carried along.
 const CLIFF = { start: 0.5, steps: 50, target: 0.7, window: [4.2, 5.1, -2.75, -1.9], rate: 0.2, descent: 60 };
 function slopes(w, b) {
@@ -240,6 +288,9 @@ function refresh() {
   const fate = pace < 0.999 ? "It vanishes" : pace > 1.001 ? "It explodes" : "It keeps its length";
   const why = gated ? `s(b) is ${digits(sigmoid(now.bias), 3)}` : `the spectral radius of W_h is ${digits(now.scale * radius, 3)}`;
   at("answer").textContent = `${fate}: over ${l} steps each step back multiplies ${what} by ${digits(pace, 3)} on average; ${why}.`;
+  const count = newton(now.cell, now), repeated = count === 1 ? "1 iteration" : `${count} iterations`;
+  at("newton").textContent = isFinite(count)
+    ? `Newton's method solves all ${T} steps at once in ${repeated}.` : `Newton's method does not solve the ${T} steps at once.`;
 }
 
 // The cliff's panel.
@@ -311,7 +362,7 @@ at("cliff").addEventListener("keydown", event => {
 for (const id of ["cell", "scale", "lag", "noise", "bias"]) at(id).addEventListener("input", refresh);
 at("threshold").addEventListener("input", cliff);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", surface);
-window.gradients = { flow, slopes, descent, products, chains, digits, value, refresh, move };
+window.gradients = { flow, newton, slopes, descent, products, chains, digits, value, refresh, move };
 refresh();
 surface();
 cliff();

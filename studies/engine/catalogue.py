@@ -10,6 +10,7 @@ STUDIES = {
     "reading": "which word does a language model expect next, and what does it remember from the batch before?",
     "gradient_lag": "how many words back does the gradient of a trained run reach?",
     "gradient_flow": "which earlier words does the gradient of W_h come from, and when does it vanish or explode?",
+    "parallel": "in how many iterations does Newton's method solve all time steps at once, and what do gradients decide of it?",
     "long_range": "which networks learn what lies many steps back, and how much of its past does a language model use?",
     "training_step": "how much time and memory does a training step take, beside a plain torch.nn loop?",
     "speeches": "which network predicts a speaker best, and is what it writes new or copied?",

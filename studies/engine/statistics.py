@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
-from scipy.stats import binomtest, fisher_exact
+from scipy.stats import binomtest, fisher_exact, rankdata
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -245,6 +245,28 @@ def share(successes: int, total: int, confidence: float = 0.95) -> Interval:
         return NOTHING
     interval = binomtest(successes, total).proportion_ci(confidence, method="wilson")
     return Interval(successes / total, float(interval.low), float(interval.high))
+
+
+def rank_correlation(first: Any, second: Any, confidence: float = 0.95) -> Interval:
+    """Spearman's rank correlation with the interval of Bonett & Wright (2000), on Fisher's scale.
+
+    Args:
+        first, second: [n], pairs; infinite values rank last, equal values share a rank.
+        confidence: of the interval.
+
+    Returns:
+        No number if a value is missing or all values of one are equal; no interval for fewer than five pairs or ranks that
+        agree entirely.
+    """
+
+    a, b = (np.asarray(s, dtype=np.float64) for s in (first, second))
+    if len(a) < 2 or np.isnan(a).any() or np.isnan(b).any() or min(len(np.unique(a)), len(np.unique(b))) < 2:
+        return NOTHING
+    value = float(np.corrcoef(rankdata(a), rankdata(b))[0, 1])
+    if len(a) < 5 or abs(value) > 1 - 1e-12:
+        return Interval(value, math.nan, math.nan)
+    reach = float(ndtri((1 + confidence) / 2)) * math.sqrt((1 + value * value / 2) / (len(a) - 3))
+    return Interval(value, math.tanh(math.atanh(value) - reach), math.tanh(math.atanh(value) + reach))
 
 
 def fisher(successes: tuple[int, int], totals: tuple[int, int]) -> float:

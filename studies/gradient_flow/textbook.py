@@ -101,10 +101,7 @@ def theory(unrolled: Forward, scale: float) -> dict[str, float]:
 
 
 def lyapunov(cell: str, weight: Tensor, seed: int, steps: int) -> float:
-    """The largest Lyapunov exponent (Benettin et al. 1980).
-
-    Autograd's forward mode carries tangent vectors through each step, and QR makes them orthogonal again. No code is shared
-    with the backward pass.
+    """The largest Lyapunov exponent of a random network on white inputs, by ``exponent``.
 
     Args:
         cell: a key of ``kernels.CELLS``.
@@ -115,21 +112,42 @@ def lyapunov(cell: str, weight: Tensor, seed: int, steps: int) -> float:
     Returns:
         The exponent in nats a step.
     """
+    return exponent(cell, weight, NOISE * numbers(seed, BURN + steps, len(weight)), seed)
+
+
+def exponent(cell: str, weight: Tensor, z: Tensor, seed: int, burn: int = BURN, bias: Tensor | None = None) -> float:
+    """The largest Lyapunov exponent along a sequence, from h(0) = 0 (Benettin et al. 1980).
+
+    Autograd's forward mode carries tangent vectors through each step, and QR makes them orthogonal again. No code is shared
+    with the backward pass.
+
+    Args:
+        cell: a key of ``kernels.CELLS``.
+        weight: W_h, [G n, n].
+        z: [T, G n], the input's part of the gates' sums.
+        seed: of the tangent vectors.
+        burn: steps before the T - ``burn`` over which the exponent is averaged.
+        bias: [G n] or None.
+
+    Returns:
+        The exponent in nats a step, up to where the states are finite; nan if that is before ``burn``.
+    """
     units, states = weight.shape[1], kernels.CELLS[cell].states
     state = zeros(cell, VECTORS, units)
-    z = NOISE * numbers(seed, BURN + steps, len(weight))
     tangent = torch.linalg.qr(numbers(seed, states * units, VECTORS))[0]
-    total = 0.0
+    logs: list[float] = []
     for t, row in enumerate(z):
         with forward_ad.dual_level(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "`torch.jit.script`", DeprecationWarning)  # torch's own, at its first use
             duals = map(forward_ad.make_dual, state, tangent.mT.split(units, dim=1))
-            after = kernels.step(cell, row.expand(VECTORS, -1), tuple(duals), weight)
+            after = kernels.step(cell, row.expand(VECTORS, -1), tuple(duals), weight, bias)
             state, moved = zip(*map(forward_ad.unpack_dual, after), strict=True)
+        if not all(part.isfinite().all() for part in state):
+            break
         tangent, r = torch.linalg.qr(torch.cat(moved, dim=1).mT)
-        if t >= BURN:
-            total += float(r[0, 0].abs().log())
-    return total / steps
+        if t >= burn:
+            logs.append(float(r[0, 0].abs().log()))
+    return sum(logs) / len(logs) if logs else math.nan
 
 
 def orthogonal(radius: float, seeds: int, units: int, lags: int) -> list[Row]:

@@ -63,6 +63,8 @@ CHANGED = [
             decay_after=6,
             weight_decay=1e-6,
             average=0.9,
+            ar=2.0,
+            tar=1.0,
             clip="value:5",
             on_divergence="rollback",
             epochs=3,
@@ -227,6 +229,8 @@ NAN = math.nan
         ("decay_factor", [1.001, 2], [1, 0.5, NAN], "--decay-factor"),
         ("decay_after", [0, 3], [-1], "--decay-after"),
         ("weight_decay", [0, 0.1], [-0.1, NAN], "--weight-decay"),
+        ("ar", [0, 2], [-0.1, NAN, True], "--ar"),
+        ("tar", [0, 1.5], [-0.1, NAN], "--tar"),
         ("average", [0, 0.999], [1.0, -0.1, NAN, True], "--average"),
         ("clip", ["none", "norm:0.25", "value:5"], ["norm", 5, True], "--clip"),
         ("epochs", [1], [0, -3, True], "--epochs"),
@@ -386,9 +390,16 @@ def test_the_help_names_every_preset() -> None:
     assert all(from_toml(preset_file(name)) != RunConfig() for name in named)
 
 
+def test_the_preset_for_characters_is_the_one_that_was_measured() -> None:
+    config = from_toml(preset_file("best-char"))
+    measured = RunConfig().replace(kind="char", rows=16, bptt=50, hidden_size=512, embedding_size=128, layers=2, dropout=0.35)
+    measured = measured.replace(lr=0.004, schedule="decay", decay_after=5, decay_factor=1.6, average=0.998, epochs=10)
+    assert config == measured
+
+
 @pytest.mark.parametrize("name", ["nonesuch", "", "../config", "demo.toml"])
 def test_an_unknown_preset_is_refused(name: str) -> None:
-    with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-word, demo, "):
+    with pytest.raises(InputError, match=f"there is no preset '{name}'; choose from: best-bpe, best-char, best-word, demo, "):
         preset_file(name)
 
 

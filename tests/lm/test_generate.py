@@ -16,6 +16,7 @@ from recurrent_lm.lm.config import CELLS, ModelConfig, RunConfig
 from recurrent_lm.lm.generation import generate, pick
 from recurrent_lm.lm.model import LanguageModel
 from recurrent_lm.lm.runs.folder import Run
+from recurrent_lm.lm.scoring.ngram import NGram
 from recurrent_lm.lm.text.tokens import EOS, CharTokenizer, WordTokenizer, from_json
 
 generate_module: Any = importlib.import_module("recurrent_lm.lm.generation")
@@ -317,6 +318,29 @@ def test_unknown_symbols_are_named_with_what_they_are_read_as(trained: Path, tra
     assert out.startswith("we zugzwang")
     assert "'zugzwang' is not in the vocabulary; it is read as <unk>" in err
     assert lm_command("generate", trained, "--prompt", "we", "--length", 5, "--no-copied")[2] == ""
+
+
+def test_an_n_gram_model_writes_by_its_own_distribution(trained: Path, lm_command: Any) -> None:
+    """Each token is the likeliest behind those before it, the prompt included; drawn texts repeat with their seed."""
+    run = lm.load(trained, device="cpu")
+    data = lm.trained_on(run.config, run.tokenizer, run.path, run.meta)
+    counted = NGram.fit(data.train.ids, run.tokenizer.size, 3)
+    seen = spy(run)
+    ids = run.tokenizer.encode("th")
+    for _ in range(20):
+        p = counted.distribution(ids)
+        p[list(run.tokenizer.never)] = 0
+        ids.append(int(p.argmax()))
+    expected = run.tokenizer.decode(ids)
+    assert EOS not in ids
+    assert "th" + text_of(run, "th", 20, temperature=0, ngram=counted) == expected
+    code, out, _ = lm_command("generate", trained, "--ngram", 3, "--prompt", "th", "--length", 20, "--temperature", 0)
+    assert (code, out) == (0, expected + "\n")
+    once, again = (text_of(run, None, 30, temperature=1.0, seed=4, ngram=counted) for _ in range(2))
+    assert once == again and once
+    batch = lm.generate_batch(run, None, 2, lm.Draws(30, 1.0, seed=4), counted)
+    assert batch[0].text == once != batch[1].text
+    assert not seen, "the network read something"
 
 
 def test_the_python_door_does_the_same_as_the_command(trained: Path, lm_command: Any) -> None:

@@ -8,6 +8,8 @@ import pytest
 from backend_cases import planted
 from flow_cases import flow
 from flow_cases import study as flow_study
+from parallel_cases import STUDY as PARALLEL
+from parallel_cases import solved
 from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readings, speech_scores, speeds, tying
 from small_tables import CASES, exchanged, table_of
 
@@ -122,6 +124,8 @@ SAID = [
     ("reading", lambda: (READ, readings()), "next", ["“books” first", "41.0%", "saves 0.20 nats"]),
     ("reading", lambda: (READ, readings(carried=-0.2)), "next", ["saves nothing"]),
     ("exchange", exchanged, "", ["µs on this GPU"]),
+    ("parallel", lambda: (PARALLEL, solved()), "exponent", ["need not be slow", "1,024 time steps in 3 to 9", "need 8 to 9"]),
+    ("parallel", lambda: (PARALLEL, solved(parallel=False)), "exponent", ["does not decide", "100 to 100", "3 or more"]),
 ]
 
 
@@ -145,6 +149,22 @@ FOUND = [
     ("gradient_flow", "paths", lambda: (flow_study(), explosive()), "step 1 brings 8 times what the path through step 4"),
     ("gradient_flow", "slopes", lambda: (flow_study(), flow()), "within 0.000"),
     ("gradient_flow", "slopes", lambda: (flow_study(), explosive()), "is 1 away"),
+    ("parallel", "exponent", lambda: (PARALLEL, solved()), "follow the Lyapunov exponent: rank correlation 0.9"),
+    ("parallel", "exponent", lambda: (PARALLEL, solved(parallel=False)), "do not follow"),
+    (
+        "parallel",
+        "lengths",
+        lambda: (PARALLEL, solved()),
+        "3 iterations become 3 at g = 0.5, and 21 iterations turn into no solution",
+    ),
+    (
+        "parallel",
+        "lengths",
+        lambda: (PARALLEL, solved(parallel=False)),
+        "50 iterations become 100 at g = 0.5, and 3 iterations",
+    ),
+    ("parallel", "training", lambda: (PARALLEL, solved()), "needs more iterations once it is trained: 6 at"),
+    ("parallel", "training", lambda: (PARALLEL, solved(parallel=False)), "as many iterations once"),
     ("reading", "cut", lambda: (READ, readings()), "row 2 at word 7; each pass reads the next 4"),
     ("reading", "cut", lambda: (READ, readings(misplaced=2)), "2 tokens are not where"),
     ("reading", "state", lambda: (READ, readings(carried=-0.3)), "saves nothing"),

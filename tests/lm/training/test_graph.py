@@ -58,7 +58,7 @@ def same_steps(tmp_path: Path, config: RunConfig, read_log: Log) -> Training:
     "how",
     [
         {"cell": "lstm", "clip": "norm:0.3", "lr": 0.03},
-        {"cell": "gru", "optimizer": "adamw", "weight_decay": 0.1, "clip": "value:0.01", "average": 0.9},
+        {"cell": "gru", "optimizer": "adamw", "weight_decay": 0.1, "clip": "value:0.01", "average": 0.9, "ar": 2.0, "tar": 1.0},
         {"cell": "rnn-tanh", "optimizer": "sgd", "lr": 1.0, "clip": "none", "layers": 2, "schedule": "decay", "decay_after": 1},
         {"cell": "lstm", "dropout": 0.3, "weight_drop": 0.3, "embedding_dropout": 0.1, "checkpoint_every": 5},
         {"cell": "gru", "state": "never", "max_steps": 30},

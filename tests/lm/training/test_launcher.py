@@ -104,6 +104,8 @@ def test_each_process_has_the_command_line_that_was_typed(
         ({}, 0, "--processes must be at least 1"),
         ({"device": "cuda:0"}, 2, "--device cuda:0"),
         ({"on_divergence": "rollback"}, 2, "--on-divergence rollback"),
+        ({"ar": 2.0}, 2, "--ar and --tar"),
+        ({"tar": 1.0}, 2, "--ar and --tar"),
     ],
 )
 def test_what_cannot_be_is_refused_before_a_process_is_started(

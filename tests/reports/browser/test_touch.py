@@ -71,6 +71,7 @@ MEASURE = """
 const measure = async frame => {
   const { gradients } = frame.contentWindow, page = frame.contentDocument, seen = {};
   seen.flows = SETTINGS.map(setting => gradients.flow(setting.cell, setting));
+  seen.newton = SETTINGS.map(setting => gradients.newton(setting.cell, setting)).map(k => isFinite(k) ? k : -1);
   seen.slopes = PLACES.map(([w, b]) => gradients.slopes(w, b));
   seen.descents = [0.1, Infinity].map(limit => gradients.descent(4.7, -2.1, limit));
   seen.products = seen.flows.map(found => gradients.products(gradients.chains(found)));
@@ -84,6 +85,7 @@ const measure = async frame => {
   seen.moved = {};
   for (const [id, value] of [["scale", 1.9], ["lag", 7], ["noise", 1.5], ["threshold", 0.5], ["cell", "lstm"], ["bias", 3.5]])
     seen.moved[id] = slide(id, value);
+  seen.said = page.getElementById("newton").textContent;
   const start = page.getElementById("start"), before = page.getElementById("cliff-said").textContent;
   start.focus();
   start.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
@@ -113,6 +115,46 @@ def test_norms_agree_with_the_kernels(number, seen):
     assert len(found["hidden"]) == STEPS
     for name, norms in wanted.items():
         assert close(found[name], norms), name
+
+
+@pytest.mark.parametrize("number", range(len(SETTINGS)), ids=["{cell}-g{scale}".format(**setting) for setting in SETTINGS])
+def test_newtons_iterations_are_those_of_the_study(number, seen):
+    wanted, found = iterations(**SETTINGS[number]), seen["newton"][number]
+    last = STEPS - 1  # where as many iterations as steps are needed, rounding decides whether the last one suffices
+    assert (
+        found == wanted or {found >= last or found == -1, wanted >= last} == {True} or (found > 8 and abs(found - wanted) < 2)
+    )
+
+
+def iterations(cell, scale, noise, bias):
+    """Newton's iterations for the page's network, by autograd's derivatives; infinite where they are more than its steps."""
+    data = {key: torch.tensor(example()[key], dtype=torch.float64) for key in ("weights", "inputs")}
+    name, gates = CELLS[cell], kernels.CELLS[CELLS[cell]].gates
+    z, weight = noise * data["inputs"][:, : gates * UNITS], (scale * data["weights"][:gates].flatten(0, 1))
+    if gates > 1:
+        z[:, GATE] = bias
+    start = torch.zeros(kernels.CELLS[name].states * UNITS, dtype=torch.float64)
+
+    def step(before, row):
+        return torch.cat(kernels.step(name, row[None], before[None].split(UNITS, dim=1), weight), dim=1)[0]
+
+    truth = [step(start, z[0])]
+    for row in z[1:]:
+        truth.append(step(truth[-1], row))
+    truth, guess = torch.stack(truth), torch.zeros(STEPS, len(start), dtype=torch.float64)
+    for k in range(STEPS + 1):
+        if not (guess - truth).isfinite().all():
+            break
+        if float((guess - truth).abs().max()) <= 1e-6:
+            return k
+        before = torch.cat([start[None], guess[:-1]])
+        after, jacobian = torch.func.vmap(step)(before, z), torch.func.vmap(torch.func.jacrev(step))(before, z)
+        new, last = [], start
+        for t in range(STEPS):
+            last = after[t] + jacobian[t] @ (last - before[t])
+            new.append(last)
+        guess = torch.stack(new)
+    return math.inf
 
 
 def test_the_cliff_agrees_with_the_study(seen):
@@ -145,6 +187,7 @@ def test_every_slider_moves_its_figure(seen):
         assert all(seen["moved"][slider][figure] for figure in figures), slider
     assert not any(seen["moved"]["threshold"][figure] for figure in (curve, plane, paths))  # clipping cures no vanishing
     assert seen["key"] and seen["focused"] == "start"
+    assert seen["said"].startswith("Newton's method")
 
 
 def test_the_page_needs_nothing_but_itself(page):

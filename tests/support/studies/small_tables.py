@@ -10,6 +10,8 @@ import pandas as pd
 from backend_cases import planted as trained_by_backends
 from flow_cases import flow
 from flow_cases import study as flow_study
+from parallel_cases import STUDY as PARALLEL
+from parallel_cases import solved
 from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readings, speech_scores, speeds, tying
 
 from recurrent_lm.studies.backends.study import Study as Backends
@@ -73,6 +75,7 @@ CASES = {
     "gradient_flow": lambda: (flow_study(), flow()),
     "clipping": lambda: (CLIPPED, overflowing()),
     "reading": lambda: (READ, readings()),
+    "parallel": lambda: (PARALLEL, solved()),
     "backends": lambda: (Backends(corpora="obama", cell=("lstm", "gru"), backends=("torch", "triton")), trained_by_backends()),
     "exchange": exchanged,
     "throughput": few_offers,
