@@ -7,18 +7,18 @@ from typing import Any
 from recurrent_lm.lm import InputError
 
 STUDIES = {
-    "reading": "how a language model reads: the next word it expects, the rows of its batches, and the state it carries on",
-    "gradient_lag": "how far back the gradient of a trained model's loss reaches (a run)",
-    "gradient_flow": "where the gradient of W_h comes from, step by step: networks of the textbook and language models",
-    "parallel": "in how many iterations Newton's method solves all time steps at once, and what that has to do with gradients",
-    "long_range": "whether networks learn what lies many steps back, and how much of its past a language model uses",
-    "training_step": "what one training step costs against a plain torch.nn loop, in time and memory",
-    "speeches": "how well each cell models each speaker, and what the models write",
-    "weight_tying": "what it saves, and what it costs, to let the decoder use the embedding",
-    "throughput": "how fast recurrences, losses and training steps are beside what else one would use",
-    "clipping": "what clipping does to gradients: at the cliff, in training, and to their direction",
-    "backends": "whether all backends teach a model the same, and how fast",
-    "exchange": "what a step costs programs that only exchange their state, on a GPU: the floor of a recurrence",
+    "reading": "which word does a language model expect next, and what does it remember from the batch before?",
+    "gradient_lag": "how many words back does the gradient of a trained run reach?",
+    "gradient_flow": "which earlier words does the gradient of W_h come from, and when does it vanish or explode?",
+    "parallel": "in how many iterations does Newton's method solve all time steps at once, and what do gradients decide of it?",
+    "long_range": "which networks learn what lies many steps back, and how much of its past does a language model use?",
+    "training_step": "how much time and memory does a training step take, beside a plain torch.nn loop?",
+    "speeches": "which network predicts a speaker best, and is what it writes new or copied?",
+    "weight_tying": "what is gained and what is lost when the decoder uses the embedding's weights?",
+    "throughput": "how fast are the recurrences, losses and training steps, beside what else one would use?",
+    "clipping": "what does clipping do to a gradient at the cliff, to its direction, and to a training?",
+    "backends": "do all backends train the same model, and how fast is each?",
+    "exchange": "how long does a step take on a GPU whose programs only exchange their state?",
 }
 
 

@@ -40,7 +40,8 @@ def test_the_matrix_has_own_texts_in_bold():
     assert "4 of 4" in plot_of("speeches", "matrix").caption(table, verdicts(table))
 
 
-def test_texts_are_those_of_one_cell_and_are_escaped_on_the_page(tmp_path):
+def test_texts_are_those_of_one_cell_and_are_escaped_on_the_page(tmp_path, monkeypatch):
+    monkeypatch.setattr("recurrent_lm.reports.page.plots", lambda study: ())  # figures take their time
     table = speech_scores(sample=EVIL)
     titles = [passage.title for passage in passages(table)]
     assert titles == [f"{c}, LSTM, temperature {t}: “Jobs”" for c in ("obama", "trump") for t in ("0.8", "0")]
