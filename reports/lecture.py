@@ -20,7 +20,7 @@ SLIDES = {
     "Parameters": "",
     "Weight tying": "lm train obama --tie",
     "Generating text": 'lm generate RUN --prompt "make the country"',
-    "Summary of RNNs": "studies run parallel --preset smoke",
+    "Summary of RNNs": "",
     "Backpropagation for RNNs": "",
     "BPTT": "studies run gradient_lag --set run=RUN",
     "Vanishing, exploding": "",

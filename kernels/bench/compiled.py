@@ -15,6 +15,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from recurrent_lm.kernels.bench.compiler import machine_code
+from recurrent_lm.kernels.bench.walk import walk
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn import scan
 from recurrent_lm.kernels.rnn.cells import CELLS
@@ -31,7 +32,7 @@ SWITCHES: dict[str, dict[str, Any]] = {  # options of a caller, by direction; th
     "clip norm": {"backward": {"CLIP": "norm"}},
     "trace": {"backward": {"TRACE": True}},
 }
-IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms", "p_norms_after")
+IN_FLOAT32 = ("p_dh", "p_dc", "p_dc_alone", "p_parts", "p_norms")
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,10 @@ class Facts:
     loads_of_128_bits: int
     weight_tiles: int
     allocated_before_loop: int
+    cycles: int = 0  # of a walk through a step (``walk``), as are the next three; stepwise: through a tile of K
+    instructions: int = 0
+    barriers: int = 0
+    waited: int = 0
 
     def faults(self, device: plans.Device, strategy: str) -> list[str]:
         """The faults of this kernel, as sentences; none for a kernel that may run."""
@@ -128,6 +133,7 @@ def compile_here(configuration: Configuration) -> Facts:
     tiles = plan.forward if c.direction == "forward" else plan.backward
     kernel: Any = scan.scan_forward if c.direction == "forward" else scan.scan_backward
     switches: dict[str, Any] = {"RESET": False, "RECOMPUTE": False, "CLIP": "none", "TRACE": False}
+    switches["FIRST"] = int(c.strategy != "stepwise")
     if c.direction == "forward":
         switches = {"RESET": False, "SAVE": True, "KEEP_GATES": True}
     switches["PADDED"] = c.hidden != plan.hidden
@@ -160,6 +166,7 @@ def compile_here(configuration: Configuration) -> Facts:
         narrow = [load for load in loads if ".128" not in load]
         for load in narrow[: 2 * tiles.parts]:  # in the first look, and in those that repeat it
             loads.remove(load)
+    step = walk(compiled.code)
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -171,6 +178,10 @@ def compile_here(configuration: Configuration) -> Facts:
         loads_of_128_bits=sum(".128" in load for load in loads),
         weight_tiles=k // tiles.block_k,
         allocated_before_loop=held_before_loop(compiled.asm["ttgir"]),
+        cycles=step.cycles,
+        instructions=step.instructions,
+        barriers=step.barriers,
+        waited=step.waited,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from recurrent_lm.kernels.bench.compiled import SPILLS, compile_for, spills_in_loops
+from recurrent_lm.kernels.bench.walk import innermost
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss import rows as loss_rows
 from recurrent_lm.kernels.loss import tiles as loss_tiles
@@ -46,6 +47,9 @@ class Facts:
     loads_of_128_bits: int
     loads_of_16_bits: int
     asserts: bool
+    cycles: int = 0  # of a walk through the innermost loop (``walk``), as are the next two; 0 without a loop
+    instructions: int = 0
+    barriers: int = 0
 
     def faults(self, device: Device, body: str) -> list[str]:
         """The faults of this kernel, as sentences; none for a kernel that may run."""
@@ -84,6 +88,7 @@ def compile_here(configuration: Configuration) -> Facts:
     for modifiers in re.findall(r"\bLDG(?:STS)?((?:\.\w+)+)", compiled.code):
         width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
         widths[width[0] if width else "32"] += 1
+    step = innermost(compiled.code)
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -92,6 +97,9 @@ def compile_here(configuration: Configuration) -> Facts:
         loads_of_128_bits=widths["128"],
         loads_of_16_bits=widths["U16"],
         asserts="__assertfail" in compiled.asm["ptx"],
+        cycles=step.cycles,
+        instructions=step.instructions,
+        barriers=step.barriers,
     )
 
 

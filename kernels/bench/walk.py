@@ -40,10 +40,15 @@ class Instruction:
 
 @dataclass
 class Walk:
-    """``cycles`` in total, and ``waits``, the cycles waited by opcode; ``path``: each instruction with its time of issue."""
+    """``cycles`` in total, and ``waits``, the cycles waited by opcode; ``path``: each instruction with its time of issue.
+
+    ``waited``: loads of this step from global memory whose results are waited for before the first poll is requested.
+    """
 
     cycles: int
     instructions: int
+    barriers: int = 0
+    waited: int = 0
     waits: dict[str, int] = field(default_factory=dict)
     path: list[tuple[int, Instruction]] = field(default_factory=list)
 
@@ -202,17 +207,48 @@ def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
     Returns:
         Its cycles, with the path.
     """
-    blocks, leads = blocks_of(parse(code))
-    nodes = set(blocks)
-    for level in range(depth):
-        loops = components(nodes, leads)
-        assert loops, f"{level} loops"
-        loop = max(loops, key=lambda of: size(of, blocks))
-        head = head_of(loop, leads)
-        if level < depth - 1:
-            nodes, leads = loop, {n: [m for m in to if m in loop and m != head] for n, to in leads.items()}
+    blocks, nests = nests_of(code, depth)
+    assert len(nests) == depth, f"{len(nests)} loops"
+    loop, head, leads = nests[-1]
     order = path_of(loop, head, blocks, leads)
     return timed([i for n in order for i in blocks[n]], wavefronts)
+
+
+def innermost(code: str) -> Walk:
+    """As ``walk``, of the innermost loop, the largest one at each level; of no instructions where there is no loop."""
+    blocks, nests = nests_of(code, 9)
+    loop, head, leads = nests[-1] if nests else (set(), 0, {})
+    if size(loop, blocks) <= 1:  # every program ends with a branch to itself that nothing reaches
+        return Walk(0, 0)
+    return timed([i for n in path_of(loop, head, blocks, leads) for i in blocks[n]])
+
+
+Nest = tuple[set[int], int, dict[int, list[int]]]  # a loop's blocks, its head, and which block leads to which
+
+
+def nests_of(code: str, depth: int) -> tuple[dict[int, list[Instruction]], list[Nest]]:
+    """The blocks of some machine code and its largest loop, the largest loop in that, and so on, at most ``depth``."""
+    blocks, leads = blocks_of(parse(code))
+    nests: list[Nest] = []
+    nodes = set(blocks)
+    while len(nests) < depth and (loops := components(nodes, leads)):
+        loop = max(loops, key=lambda of: size(of, blocks))
+        head = head_of(loop, leads)
+        nests.append((loop, head, leads))
+        nodes, leads = loop, {n: [m for m in to if m in loop and m != head] for n, to in leads.items()}
+    return blocks, nests
+
+
+def waited_before_poll(path: list[Instruction]) -> int:
+    """The number of global loads that are requested and waited for before the first load that polls; 0 without a poll."""
+    first = next((n for n, i in enumerate(path) if i.op.startswith("LDG") and "STRONG" in i.op), 0)
+    pending: dict[int, int] = defaultdict(int)
+    waited = 0
+    for i in path[:first]:
+        waited += sum(pending.pop(board, 0) for board in i.waits)
+        if i.op.startswith("LDG") and i.sets is not None:
+            pending[i.sets] += 1
+    return waited
 
 
 def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
@@ -229,7 +265,7 @@ def timed(path: list[Instruction], wavefronts: float = 0.0) -> Walk:
     each = wavefronts / shared if shared else 0.0
     now = products = pipe = 0.0
     pending: dict[int, list[tuple[float, str]]] = defaultdict(list)
-    out = Walk(0, len(path))
+    out = Walk(0, len(path), sum(i.op.startswith("BAR") for i in path), waited_before_poll(path))
     for _ in range(2):
         start, waits = now, defaultdict[str, float](float)
         shown = []

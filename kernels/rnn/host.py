@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from recurrent_lm.kernels.loss.terms import batched_gradient
 from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
-from recurrent_lm.kernels.rnn.host_scan import Kept, scan_backward, scan_forward
+from recurrent_lm.kernels.rnn.host_scan import Kept, kept_of_output, scan_backward, scan_forward
 from recurrent_lm.kernels.rnn.trace import tracing
 from recurrent_lm.kernels.rnn.watched import Clip, StepRecord, WatchHidden, WatchWeight
 
@@ -40,7 +40,7 @@ def traced() -> bool:
 
 def under_autocast(device: torch.device) -> bool:
     """Whether autocast is on for tensors of this device; some device types, such as "meta", have none."""
-    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+    return (device.type == "cpu" or torch.amp.is_autocast_available(device.type)) and torch.is_autocast_enabled(device.type)
 
 
 def dtype_of_products(input: Tensor) -> torch.dtype:
@@ -192,8 +192,8 @@ def _by_scan(
 ) -> tuple[Tensor, State]:
     tensors = (input, *weights, *state)
     if asks_for_gradients(tensors):
-        output, *rest = Scan.apply(cell, reset, clip, halves(input), *tensors)
-        return output, tuple(rest[: len(state)])
+        output, *final = Scan.apply(cell, reset, clip, halves(input), *tensors)
+        return output, tuple(final)
     with torch.no_grad(), without_autocast(input.device):
         kept = _scanned(cell, tensors, reset, halves(input))
     return kept.hs[1:], kept.final()
@@ -223,6 +223,10 @@ def _scanned(cell: str, tensors: Sequence[Tensor | None], reset: Tensor | None, 
 # Backward
 
 
+# Neither class has ``setup_context``: with it each call inspects signatures for 0.1 ms, and torch.func, which asks for it, runs
+# unrolled.
+
+
 class Watch(torch.autograd.Function):
     """Identity on a library's results; inside ``trace_gradients`` its backward pass replaces the library's by the scan's.
 
@@ -230,60 +234,51 @@ class Watch(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        # no views: the caller may change these in place
-        return tuple(r.detach() for r in tensors[: 1 + CELLS[cell].states] if r is not None)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        cell, reset, halves, *tensors = inputs
-        ctx.save_for_backward(reset, *tensors[len(output) :])
-        ctx.how = (cell, halves)
+    def forward(ctx: Any, cell: str, reset: Tensor | None, halves: bool, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        count = 1 + CELLS[cell].states
+        ctx.save_for_backward(reset, tensors[0], *tensors[count:])
+        ctx.how = (cell, halves, count)
         ctx.set_materialize_grads(False)
+        return tuple(r.detach() for r in tensors[:count] if r is not None)  # no views: the caller may change these in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        cell, halves = ctx.how
-        passed = [*grads, *[None] * (5 + CELLS[cell].states)]
+        cell, halves, count = ctx.how
         if tracing() is None:
-            return (None, None, None, *passed)
-        reset, *tensors = ctx.saved_tensors
-        with torch.no_grad(), without_autocast(tensors[0].device):
-            kept = _scanned(cell, tensors, reset, halves)
+            return (None, None, None, *grads, *[None] * (4 + count))
+        reset, output, *tensors = ctx.saved_tensors
+        with torch.no_grad(), without_autocast(output.device):
+            output, input, *weights = widened((output, *tensors))
+            own = Weights(*weights[:4])  # type: ignore[arg-type]
+            kept = kept_of_output(cell, input, output, tuple(weights[4:]), own, reset, halves)  # type: ignore[arg-type]
         gradients = _gradients(cell, tensors, reset, kept, grads, None, halves, ctx.needs_input_grad[-len(tensors) :])
         if torch.is_grad_enabled():  # a second derivative needs the library's gradients, whose history autograd knows
-            return (None, None, None, *passed)
-        return (None, None, None, *[None] * len(grads), *gradients)
+            return (None, None, None, *grads, *[None] * len(tensors))
+        return (None, None, None, *[None] * count, *gradients)
 
 
 class Scan(torch.autograd.Function):
-    """A layer by ``host_scan``: output, final states, and its ``Kept``. ``apply(cell, reset, clip, halves, *tensors)``.
+    """A layer by ``host_scan``: output and final states. ``apply(cell, reset, clip, halves, *tensors)``.
 
     ``tensors`` are input, weight_ih, weight_hh, bias_ih, bias_hh and the states before the first step.
     """
 
     @staticmethod
     def forward(
-        cell: str, reset: Tensor | None, clip: Clip | None, halves: bool, *tensors: Tensor | None
+        ctx: Any, cell: str, reset: Tensor | None, clip: Clip | None, halves: bool, *tensors: Tensor | None
     ) -> tuple[Tensor, ...]:
         with without_autocast(next(t for t in tensors if t is not None).device):
             kept = _scanned(cell, tensors, reset, halves)
-        return (kept.hs[1:].clone(), *kept.final(), *kept)  # the caller may change the output in place
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        cell, reset, clip, halves, *tensors = inputs
-        kept = output[-len(Kept._fields) :]
-        ctx.mark_non_differentiable(*kept)
         ctx.save_for_backward(reset, *kept, *tensors)
         ctx.how = (cell, clip, halves)
         ctx.set_materialize_grads(False)
+        return (kept.hs[1:].clone(), *kept.final())  # the caller may change the output in place
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
         cell, clip, halves = ctx.how
         reset, hs, gates, cs, *tensors = ctx.saved_tensors
-        needed, grads = ctx.needs_input_grad[4:], grads[: 1 + CELLS[cell].states]
+        needed = ctx.needs_input_grad[4:]
         again = torch.is_grad_enabled() or transformed() or batched_gradient(*grads)
         gradients: list[Tensor | None] = []
         if not again or tracing() is not None:

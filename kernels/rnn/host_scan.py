@@ -25,7 +25,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
 from recurrent_lm.kernels.rnn.norms import vector_norm
-from recurrent_lm.kernels.rnn.trace import GradientTrace, step_norms
+from recurrent_lm.kernels.rnn.trace import GradientTrace, weight_norms
 from recurrent_lm.kernels.rnn.watched import Clip, clipped
 
 Masks = list[Tensor | None]  # for each step [B, 1], True where the state is zero before it; None if no row is reset
@@ -95,6 +95,40 @@ def scan_forward(cell: str, input: Tensor, state: State, weights: Weights, reset
     return _gru(z, hs, w, masks) if cell == "gru" else _lstm(z, hs, state[1], w, masks)
 
 
+def kept_of_output(
+    cell: str, input: Tensor, output: Tensor, state: State, weights: Weights, reset: Tensor | None, halves: bool
+) -> Kept:
+    """What ``scan_forward`` would keep, of a layer whose output another implementation computed.
+
+    All h are known, so one product gives the gates of all steps; only c, elementwise, is still sequential.
+
+    Args:
+        cell, input, state, weights, reset, halves: as in ``scan_forward``.
+        output: [T, B, H], h of every step.
+    """
+    hs = torch.cat([state[0][None], output])
+    if cell in ACTIVATIONS:
+        return Kept(hs, hs.new_empty(0), hs.new_empty(0))
+    before, hidden = _reset_to_zero(hs[:-1], reset), hs.shape[2]
+    with bfloat16_operands(halves):
+        gates = _input_part(cell, input, weights)
+        recurrent = gates.flatten(0, 1)[:, : CELLS[cell].gates * hidden]
+        recurrent.addmm_(before.flatten(0, 1), _by_slots(cell, weights.hh).t())
+    first, second, third, fourth = gates.split(hidden, 2)
+    if cell == "gru":
+        torch.sigmoid_(gates[..., hidden : 3 * hidden])
+        torch.tanh_(fourth.addcmul_(second, first))
+        return Kept(hs, gates, hs.new_empty(0))
+    torch.sigmoid_(gates[..., : 2 * hidden])
+    torch.tanh_(third)
+    torch.sigmoid_(fourth)
+    cs = torch.cat([state[1][None], first * third])
+    c, *cells = cs.unbind(0)
+    for after, f, mask in zip(cells, second.unbind(0), _masks(reset, len(input)), strict=True):
+        c = after.addcmul_(f, _zeroed(c, mask))
+    return Kept(hs, gates, cs)
+
+
 def scan_backward(
     cell: str,
     kept: Kept,
@@ -124,16 +158,14 @@ def scan_backward(
     dhs = torch.zeros_like(kept.hs) if grads[0] is None else torch.cat([torch.zeros_like(hs[:1]), grads[0]])
     if grads[1] is not None:
         dhs[-1] += grads[1]
-    if reset is not None:
-        hs = hs.masked_fill(reset[:, :, None], 0)
+    hs = _reset_to_zero(hs, reset)
     how = (_by_slots(cell, weights.hh), _masks(reset, len(input)), clip, any(needed[5:]))
     dc: list[Tensor] = []
     if cell == "gru":
         d = _gru_factors(kept.gates, hs)
         _gru_backward(dhs, d, kept.gates[..., 2 * hidden : 3 * hidden], *how)
     elif cell == "lstm":
-        c_before = kept.cs[:-1] if reset is None else kept.cs[:-1].masked_fill(reset[:, :, None], 0)
-        d, to_c = _lstm_factors(kept.gates, c_before, kept.cs[1:])
+        d, to_c = _lstm_factors(kept.gates, _reset_to_zero(kept.cs[:-1], reset), kept.cs[1:])
         dc = [torch.zeros_like(dhs[0]) if grads[2] is None else grads[2].clone()]
         _lstm_backward(dhs, dc[0], d, to_c, kept.gates[..., hidden : 2 * hidden], *how)
     else:
@@ -142,7 +174,7 @@ def scan_backward(
     own = slice(hidden, None) if cell == "gru" else slice(None)  # the input's slots
     d_a, d_z = d[..., : CELLS[cell].gates * hidden], d[..., own]
     if trace is not None:
-        trace.add(vector_norm(dhs[1:], dim=-1), step_norms(hs[0], hs[1:], d_a))
+        trace.add(vector_norm(dhs[1:], dim=-1), weight_norms(hs, d_a))
     flat_a, flat_z, x = d_a.flatten(0, 1), d_z.flatten(0, 1), input.flatten(0, 1)
     sums = d.sum((0, 1)) if needed[3] or needed[4] else None
     with bfloat16_operands(halves):
@@ -170,6 +202,11 @@ def _masks(reset: Tensor | None, steps: int) -> Masks:
     if reset is None:
         return [None] * steps
     return [m if some else None for m, some in zip(reset.unsqueeze(2).unbind(0), reset.any(1).tolist(), strict=True)]
+
+
+def _reset_to_zero(states: Tensor, reset: Tensor | None) -> Tensor:
+    """States [T, B, H] as the steps after them read them."""
+    return states if reset is None else states.masked_fill(reset[:, :, None], 0)
 
 
 def _zeroed(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -19,19 +19,16 @@ from recurrent_lm.kernels.rnn.host import (
     without_autocast,
 )
 from recurrent_lm.kernels.rnn.launch import (  # fmt: skip
-    Layer,
     device_limits,
     input_part,
     name_of,
-    pack_layer,
-    pad,
-    padded_state,
     plan_for,
+    ready_for_backward,
     run_backward,
     run_forward,
-    unpack,
+    unpacked,
 )
-from recurrent_lm.kernels.rnn.plan import faster_than_library, padded
+from recurrent_lm.kernels.rnn.plan import Plan, faster_than_library, padded
 from recurrent_lm.kernels.rnn.trace import step_norms, tracing
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -76,32 +73,22 @@ def recurrence_forward(
         The outputs [T, B, P] of P padded units, h(T) and c(T) [B, H], and for the backward pass c [T + 1, B, P] and gates
         [T, B, width]; parts that do not exist are empty.
     """
-    steps, batch, _ = input.shape
-    hidden = h0.shape[1]
-    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh))
-    units = layer.plan.hidden
-    z = input_part(layer, input)
-    empty = input.new_empty(0)
-    cs = empty
-    if c0 is not None:
-        cs = input.new_empty(steps + 1 if save else 1, batch, units)
-        cs[0] = padded_state(c0, units)
-    keep = save and layer.slots > 1 and not recompute
-    hs = run_forward(layer, z, padded_state(h0, units), cs, reset, save, precision, keep_gates=keep)
-    h_n = hs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
-    c_n = empty if c0 is None else cs[-1, :, :hidden].clone(memory_format=torch.contiguous_format)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+    keep = save and CELLS[cell].slots > 1 and not recompute
+    hs, h_n, c_n, cs, z = run_forward(
+        cell, _plan(input, cell, plan, exchange, h0), weights, input, h0, c0, reset, save, precision, keep_gates=keep
+    )
     return (
         hs,
         h_n,
-        c_n if c0 is not None else input.new_empty(0),
-        cs if save and c0 is not None else input.new_empty(0),
-        (z if keep else input.new_empty(0)),
+        input.new_empty(0) if c_n is None else c_n,
+        cs if save and cs is not None else input.new_empty(0),
+        z if keep else input.new_empty(0),
     )
 
 
-def _layer(like: Tensor, cell: str, plan: str, exchange: str, weights: Weights, biases: bool = True) -> Layer:
-    chosen = plan_for(like.shape[1], like.shape[0], weights.hh.shape[1], cell, like, plan, exchange)
-    return pack_layer(cell, chosen, weights, biases)
+def _plan(input: Tensor, cell: str, plan: str, exchange: str, h0: Tensor) -> Plan:
+    return plan_for(input.shape[1], input.shape[0], h0.shape[1], cell, input, plan, exchange)
 
 
 @recurrence_forward.register_fake
@@ -153,28 +140,27 @@ def recurrence_backward(
         not asked for or do not exist.
     """
     steps, batch, features = input.shape
-    hidden = h0.shape[1]
-    kind = CELLS[cell]
-    layer = _layer(input, cell, plan, exchange, Weights(weight_ih, weight_hh, bias_ih, bias_hh), recompute)
-    units, width, dtype = layer.plan.hidden, layer.width, input.dtype
-    acc = torch.promote_types(dtype, torch.float32)
+    hidden, kind = h0.shape[1], CELLS[cell]
+    acc = torch.promote_types(input.dtype, torch.float32)
+    weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
+    rebuilt = recompute and kind.slots > 1
+    ready = ready_for_backward(
+        cell, _plan(input, cell, plan, exchange, h0), weights, steps, h0,
+        *(None if g is None or g.numel() == 0 else g for g in (grad_h, grad_c)), bias=rebuilt, input=input_grad or rebuilt,
+    )  # fmt: skip
+    layer = ready.layer
+    units, width, h_first = layer.plan.hidden, layer.width, layer.h_first
 
-    h_first = padded_state(h0, units)
     h_before = torch.cat([h_first[None], hs[:-1]]) if reset is not None or recompute else None
     if h_before is not None and reset is not None:
         h_before = h_before.masked_fill(reset[:, :, None], 0)
-    if recompute and layer.slots > 1:
+    if rebuilt:
         assert h_before is not None
         gates = input_part(layer, input).view(-1, width).addmm_(h_before.view(-1, units), layer.w.t()).view(steps, batch, width)
     grad = torch.zeros_like(hs) if grad_hs is None else grad_hs.contiguous()
-    zeros = h0.new_zeros(2, batch, units, dtype=acc)
-    dh, dc = (
-        zero if g is None or g.numel() == 0 else pad(g, units, acc) for zero, g in zip(zeros, (grad_h, grad_c), strict=True)
-    )
     done = run_backward(
-        layer, grad, gates, h_first, hs, cs, dh, dc, reset,
-        recompute=recompute, clip=clip, limit=limit, trace=trace, precision=precision,
-    )  # fmt: skip
+        ready, grad, gates, hs, cs, reset, recompute=recompute, clip=clip, limit=limit, trace=trace, precision=precision
+    )
 
     flat = done.d.view(steps * batch, width)
     if h_before is not None:
@@ -183,11 +169,8 @@ def recurrence_backward(
         d_w = done.d[0].t() @ h_first
         d_w.addmm_(flat[batch:].t(), hs.view(steps * batch, units)[: (steps - 1) * batch])
     d_u = flat.t() @ input.reshape(steps * batch, features)
-    d_bias = flat.sum(0, dtype=acc).to(dtype)[:, None] if bias_ih is not None else None
-    d_h0 = done.dh[:, :hidden].to(dtype, copy=True).contiguous()
-
-    def split(packed: Tensor | None, slots: tuple[int, ...], columns: int) -> Tensor:
-        return input.new_empty(0) if packed is None else unpack(packed, slots, kind.slots, hidden, columns)
+    d_bias = flat.sum(0, dtype=acc) if bias_ih is not None else None
+    d_ih, d_hh, d_b_ih, d_b_hh = unpacked(layer, weights, d_w, d_u, d_bias)
 
     hidden_norms, weight_norms = input.new_empty(0, dtype=acc), input.new_empty(0, dtype=acc)
     if trace:
@@ -200,13 +183,13 @@ def recurrence_backward(
         h0_past, past = (h_first, hs) if h_before is None else (h_before[0], h_before[1:])
         weight_norms = step_norms(h0_past[:, :hidden], past[:, :, :hidden], d)  # of padded units d is 0, a sigmoid's h is not
     return (
-        (flat @ layer.u).view(steps, batch, features) if input_grad else input.new_empty(0),
-        d_h0,
-        done.dc[:, :hidden].to(dtype, copy=True).contiguous() if c0 is not None else input.new_empty(0),
-        split(d_u, kind.input_slots, features),
-        split(d_w, kind.hidden_slots, hidden),
-        split(d_bias, kind.input_slots, 1).flatten(),
-        split(d_bias, kind.hidden_slots, 1).flatten(),
+        input.new_empty(0) if layer.u is None or not input_grad else (flat @ layer.u).view(steps, batch, features),
+        done.dh,
+        input.new_empty(0) if done.dc is None else done.dc,
+        d_ih,
+        d_hh,
+        input.new_empty(0) if d_b_ih is None else d_b_ih,
+        input.new_empty(0) if d_b_hh is None else d_b_hh,
         hidden_norms,
         weight_norms,
     )

@@ -1,8 +1,8 @@
 """A recurrence over a whole sequence, one layer, by backend.
 
 The input's part of every step, z = x W_e + b, is one large product; what is left is sequential. The ``eager`` backend
-unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where ATen has
-one, and otherwise (sigmoid, identity) a loop whose backward pass is written out by hand (``host.py``).
+unrolls the step of ``cells.py`` under autograd. The ``torch`` backend calls ATen's fused recurrence where that is the
+fastest, and otherwise a loop whose backward pass is written out by hand (``host.py``).
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from recurrent_lm.kernels.backends import asked_backend, choose_backend
 from recurrent_lm.kernels.rnn.cells import CELLS, State, Weights
-from recurrent_lm.kernels.rnn.host import host_recurrence, traced, transformed, under_autocast
+from recurrent_lm.kernels.rnn.host import asks_for_gradients, host_recurrence, traced, transformed, under_autocast
 from recurrent_lm.kernels.rnn.ops import better_than_library, triton_recurrence
 from recurrent_lm.kernels.rnn.watched import Clip
 
@@ -67,10 +67,9 @@ def recurrence(
         zero = weight_hh.new_zeros(weight_hh.shape[0])
         bias_ih, bias_hh = (zero, bias_hh) if bias_ih is None else (bias_ih, zero)
     weights = Weights(weight_ih, weight_hh, bias_ih, bias_hh)
-    tensors = (input, *weights, *state)
-    training = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     chosen = choose_backend(backend, input.device)
-    if asked_backend(backend) is None and input.is_cuda:
+    if input.is_cuda and asked_backend(backend) is None:
+        training = asks_for_gradients((input, *weights, *state))
         wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
         chosen = "triton" if wished or better_than_library(cell, input, weight_hh, training) else "torch"
     if plan is not None and chosen != "triton":
@@ -110,7 +109,7 @@ def _check(cell: str, input: Tensor, state: State, weights: Weights, reset: Tens
     if reset is not None and reset.dtype != torch.bool:
         raise ValueError(f"reset must be bool, not {reset.dtype}")
     for name, (tensor, _) in expected.items():
-        if tensor is None:
+        if tensor is None or (tensor.dtype == input.dtype and tensor.device == input.device):
             continue
         if tensor.device != input.device:
             raise ValueError(f"{name} must be on {input.device} as input is, not on {tensor.device}")

@@ -13,6 +13,8 @@ Plans differ in the place of W and in the way that units reach other programs:
 ``stepwise``     one step a launch, W read from memory tile by tile
 ``resident``     one program a batch tile owns all units: W stays on chip, and the state never leaves the registers
 ``cooperative``  one program a block of units: its tiles of W stay on chip, the state travels each step (``exchange.py``)
+
+``prepare`` packs weights and fills buffers before a scan, ``finish`` unpacks gradients after it.
 """
 
 from dataclasses import replace
@@ -138,12 +140,27 @@ def sum_of(z, acc, SLOTS: tl.constexpr, ROWS: tl.constexpr, UNITS: tl.constexpr)
         return put_slots(z0 + a0, z1 + a1, z2 + a2, z3 + a3, ROWS, UNITS)
 
 
+@triton.jit
+def store_state(
+    p_h, p_c, h, c, rows, units, live, hidden, HIDDEN: tl.constexpr, CELL: tl.constexpr, PADDED: tl.constexpr
+):  # fmt: skip
+    """Store a tile of h, and of c for a cell that has it, to [B, hidden], where there is no padding."""
+    at, mask = rows[:, None] * HIDDEN + units[None, :], live[:, None]
+    if PADDED:
+        at, mask = rows[:, None] * hidden + units[None, :], live[:, None] & (units[None, :] < hidden)
+    tl.store(p_h + at, h.to(p_h.dtype.element_ty), mask=mask)
+    if CELL == "lstm":
+        tl.store(p_c + at, c.to(p_c.dtype.element_ty), mask=mask)
+
+
 @triton.jit(do_not_specialize=["hidden"], do_not_specialize_on_alignment=["steps"])
 def scan_forward(
     p_z,  # [T, B, width]: in, the input's part; out, the gates, if KEEP_GATES
     p_h0,  # [B, HIDDEN]
     p_hs,  # [T, B, HIDDEN]: out
     p_cs,  # [T + 1, B, HIDDEN], or without SAVE [1, ...]: in, c before the first step; out, c
+    p_h_n,  # [B, hidden]: out, h after the last step
+    p_c_n,  # [B, hidden]: out, c after it
     p_w,  # [width, HIDDEN]; of more than 16 bits [HIDDEN, width]
     p_reset,  # [T, B]: not 0 where the state is zero before the step
     p_arrivals,  # [batch tiles]: zeros
@@ -233,7 +250,8 @@ def scan_forward(
                     tl.store(p_cs + (now + 1) * step_of_h + own, c.to(dtype), mask=mask)
             if KEEP_GATES and SLOTS > 1:
                 tl.store(p_z + now * step_of_z + slots, gates.to(dtype), mask=mask)
-        if CELL == "lstm" and not SAVE:
+        store_state(p_h_n, p_c_n, h, c, rows, units, live, hidden, HIDDEN, CELL, PADDED)
+        if CELL == "lstm" and PLAN == "stepwise" and not SAVE:
             tl.store(p_cs + own, c.to(dtype), mask=mask)
 
 
@@ -280,18 +298,17 @@ def scan_backward(
     p_h0,  # [B, HIDDEN]
     p_hs,  # [T, B, HIDDEN]
     p_cs,  # [T + 1, B, HIDDEN]
-    p_d,  # [T, B, width]: out, the gradients of the slots
-    p_after,  # [B, width]: d of the step after the last
-    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, the part at the first step that bypasses the product
-    p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, before the first
+    p_d,  # [T + 1, B, width]: out, the gradients of the slots; in, d of the step after the last
+    p_dh,  # [B, HIDDEN], float32: in, dL/dh after the last step; out, without FIRST, the part that bypasses the product
+    p_dc,  # [B, HIDDEN], float32: in, dL/dc after the last step; out, without FIRST, before it
+    p_dh0,  # [B, hidden]: out, with FIRST, dL/dh before the first step
+    p_dc0,  # [B, hidden]: out, with FIRST, dL/dc before it
     p_w,  # [width, HIDDEN]
     p_reset,  # [T + 1, B]: as forward, with one more row, which is 0
     p_arrivals,  # [batch tiles, then batch tiles x groups]: zeros
     p_parts,  # [2, B, PARTS, HIDDEN], float32: zeros; the parts of the product that meet, if PARTS > 1
-    p_norms,  # [T, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
-    p_norms_after,  # [blocks of units, B]: those of the step after the last, if DEFER, as are the next three
-    p_e,  # [T, B, width]: out, the part of d that is not clipped
-    p_e_after,  # [B, width]
+    p_norms,  # [T + 1, blocks of units, B], float32: out, if TRACE or DEFER, the norms of the parts of dL/dh[t]
+    p_e,  # [T + 1, B, width]: out, the part of d that is not clipped, if DEFER; as p_d
     p_dc_alone,  # [B, HIDDEN]: the part of dL/dc that is not clipped; p_dc then holds the rest
     steps,
     batch,
@@ -315,8 +332,10 @@ def scan_backward(
     RECOMPUTE: tl.constexpr,
     CLIP: tl.constexpr,
     TRACE: tl.constexpr,
+    FIRST: tl.constexpr,  # 1 or 0
 ):
-    """Grid: (blocks of hidden units, batch tiles or fewer).
+    """Grid: (blocks of hidden units, batch tiles or fewer). With FIRST a launch ends with the first step of the sequence, and
+    goes on to the state before it.
 
     Clipping by norm needs the norm over all units, which no program has when it stores its tile of d[t]. d is linear in dh, up
     to the LSTM's part e by way of c, so with DEFER the tile is stored unclipped, its norms beside it, and every reader scales
@@ -329,6 +348,9 @@ def scan_backward(
     WIDTH: tl.constexpr = SLOTS * HIDDEN
     DEFER: tl.constexpr = CLIP == "norm" and PLAN != "resident"
     dtype: tl.constexpr = p_d.dtype.element_ty
+    # The gradients of the state before the first step leave the loop in registers, or are stored in its last round: beside sums
+    # of tensor cores such registers spill, and for others each round would convert their layout, with four barriers.
+    CARRIED: tl.constexpr = dtype.primitive_bitwidth > 16
     units = tl.program_id(0) * BLOCK_H + tl.arange(0, BLOCK_H)
     columns = tl.program_id(0) * BLOCK_H * SLOTS + tl.arange(0, BLOCK_H * SLOTS)
     K: tl.constexpr = WIDTH // PARTS
@@ -355,12 +377,17 @@ def scan_backward(
         dc_alone = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if DEFER and CELL == "lstm":
             dc_alone = tl.load(p_dc_alone + own, mask=mask, other=0)
-        d = tl.load(p_after + slots, mask=mask, other=0)
+        d = tl.load(p_d + steps * step_of_d + slots, mask=mask, other=0)
         c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             c = tl.load(p_cs + steps * step_of_h + own, mask=mask, other=0).to(ACC)
-        for s in range(steps):
-            now = tl.cast(steps - 1 - s, tl.int64)
+        # Not dc, as if it had been carried: Triton 3.9 then takes the loop's last dc for both.
+        dh_end, dc_end = tl.zeros((BLOCK_B, BLOCK_H), ACC), tl.zeros((BLOCK_B, BLOCK_H), ACC)
+        for s in range(steps + FIRST):
+            # With FIRST one round more: its product is of d of the first step, and what comes after it is stored nowhere.
+            later = tl.cast(steps - s, tl.int64)
+            now = tl.maximum(later - 1, 0) if FIRST else later - 1
+            there = rows < tl.where(s < steps, batch, 0) if FIRST else live
             upstream = tl.load(p_grad + now * step_of_h + own, mask=mask, other=0)
             h_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
             c_before = tl.zeros((BLOCK_B, BLOCK_H), ACC)
@@ -386,23 +413,22 @@ def scan_backward(
                 c_before = c_stored
                 if RESET:
                     c_before = tl.where(keep[:, None], c_before, 0.0)
-            p_later = tl.where(s > 0, p_d + (now + 1) * step_of_d, p_after)
             acc = product(
-                d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile, s * tl.num_programs(0),
-                K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC, PRECISION,
+                d, p_d + later * step_of_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
+                s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD, W_FIRST, ACC,
+                PRECISION,
             )  # fmt: skip
             if DEFER:
                 scale = clip_scale(
-                    tl.where(s > 0, p_norms + (now + 1) * tl.num_programs(0) * batch, p_norms_after), rows, live, batch,
-                    limit, p_arrivals + tile, s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
+                    p_norms + later * tl.num_programs(0) * batch, rows, live, batch, limit, p_arrivals + tile,
+                    s * tl.num_programs(0), HIDDEN // BLOCK_H, EXCHANGE,
                 )[:, None]  # fmt: skip
                 acc = acc * scale
                 dh = dh * scale
                 if CELL == "lstm":
                     dc = dc * scale + dc_alone
-                    p_later = tl.where(s > 0, p_e + (now + 1) * step_of_d, p_e_after)
                     acc += product(
-                        d, p_later + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
+                        d, p_e + later * step_of_d + part * K, rows, live, present, p_share, weights, summed, p_arrivals + tile,
                         s * tl.num_programs(0), K, WIDTH, N, HIDDEN, HIDDEN, 1, PLAN, EXCHANGE, BLOCK_B, BLOCK_K, AHEAD,
                         W_FIRST, ACC, PRECISION,
                     )  # fmt: skip
@@ -414,8 +440,13 @@ def scan_backward(
                     acc, p_parts, rows, live, present, summed, units, part, batch, s, p_met, PARTS, HIDDEN, EXCHANGE, stacked
                 )  # fmt: skip
             if RESET:
-                later = tl.load(p_reset + (now + 1) * batch + rows, mask=live, other=0) == 0
-                acc = tl.where(later[:, None], acc, 0.0)
+                no_reset = tl.load(p_reset + later * batch + rows, mask=live, other=0) == 0
+                acc = tl.where(no_reset[:, None], acc, 0.0)
+            if FIRST and CARRIED:
+                dh_end, dc_end = dh + acc, dc
+            elif FIRST:
+                last = rows < tl.where(s < steps, 0, batch)
+                store_state(p_dh0, p_dc0, dh + acc, dc, rows, units, last, hidden, HIDDEN, CELL, PADDED)
             dh = dh + acc + upstream.to(ACC)
             if PADDED:
                 dh = tl.where(units[None, :] < hidden, dh, 0.0)
@@ -426,29 +457,222 @@ def scan_backward(
             p_part = p_norms + (now * tl.num_programs(0) + tl.program_id(0)) * batch
             arrived = dh
             if DEFER:
-                put(p_part, rows, norms_of(dh, 1), live, EXCHANGE)
+                put(p_part, rows, norms_of(dh, 1), there, EXCHANGE)
             if DEFER and CELL == "lstm":
                 nothing = tl.zeros((BLOCK_B, BLOCK_H), ACC)
                 e, _, dc_alone = step_gradient(nothing, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
-                put(p_e + now * step_of_d, slots, e.to(dtype), mask, EXCHANGE)
+                put(p_e + now * step_of_d, slots, e.to(dtype), there[:, None], EXCHANGE)
                 gradient, dh, dc = step_gradient(dh, nothing, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             else:
                 gradient, dh, dc = step_gradient(dh, dc, gates, h_before, c_before, c, CELL, BLOCK_B, BLOCK_H)
             c = c_stored
             d = gradient.to(dtype)
-            put(p_d + now * step_of_d, slots, d, mask, EXCHANGE)
+            put(p_d + now * step_of_d, slots, d, there[:, None], EXCHANGE)
             arrive(p_arrivals + tile, EXCHANGE)
             if TRACE and not DEFER:  # no program waits for these
-                tl.store(p_part + rows, norms_of(arrived, 1), mask=live)
+                tl.store(p_part + rows, norms_of(arrived, 1), mask=there)
             if RESET:
                 dh = tl.where(keep[:, None], dh, 0.0)
                 dc = tl.where(keep[:, None], dc, 0.0)
                 dc_alone = tl.where(keep[:, None], dc_alone, 0.0)
-        tl.store(p_dh + own, dh, mask=mask)
-        if CELL == "lstm":
-            tl.store(p_dc + own, dc, mask=mask)
-            if DEFER:
-                tl.store(p_dc_alone + own, dc_alone, mask=mask)
+        if FIRST and CARRIED:
+            store_state(p_dh0, p_dc0, dh_end, dc_end, rows, units, live, hidden, HIDDEN, CELL, PADDED)
+        elif not FIRST:
+            tl.store(p_dh + own, dh, mask=mask)
+            if CELL == "lstm":
+                tl.store(p_dc + own, dc, mask=mask)
+                if DEFER:
+                    tl.store(p_dc_alone + own, dc_alone, mask=mask)
+
+
+# Packing: rows [G * H, K] as torch.nn has them, to slots of padded units, [slots * P, K]. A slot that no gate fills is zero.
+
+
+@triton.jit
+def _tile(index, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Rows and columns of a tile of a matrix with this number of columns; tiles are counted along rows."""
+    across = tl.cdiv(columns, COLUMNS)
+    return index // across * ROWS + tl.arange(0, ROWS), index % across * COLUMNS + tl.arange(0, COLUMNS)
+
+
+@triton.jit
+def _tiles(rows, columns, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    return tl.cdiv(rows, ROWS) * tl.cdiv(columns, COLUMNS)
+
+
+@triton.jit
+def _row_of_slot(row, hidden, SLOTS: tl.constexpr, MISSING: tl.constexpr):
+    """The row of torch.nn's weights that fills a packed row, and whether there is one; no gate fills slot MISSING."""
+    unit, slot = row // SLOTS, row % SLOTS
+    return tl.where(slot > MISSING, slot - 1, slot) * hidden + unit, (unit < hidden) & (slot != MISSING)
+
+
+@triton.jit
+def _pack(
+    p_rows,
+    p_packed,
+    hidden,
+    columns,
+    padded,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """[G * hidden, columns] to [SLOTS * UNITS, padded], or the transposed of that."""
+    WIDTH: tl.constexpr = UNITS * SLOTS
+    for index in range(tl.program_id(0), _tiles(WIDTH, padded, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, padded, ROWS, COLUMNS)
+        source, there = _row_of_slot(row, hidden, SLOTS, MISSING)
+        mask = (there & (row < WIDTH))[:, None] & (column < columns)[None, :]
+        value = tl.load(p_rows + source.to(tl.int64)[:, None] * columns + column[None, :], mask=mask, other=0)
+        place = row.to(tl.int64)[:, None] * padded + column[None, :]
+        if TRANSPOSED:
+            place = column.to(tl.int64)[None, :] * WIDTH + row[:, None]
+        tl.store(p_packed + place, value, mask=(row < WIDTH)[:, None] & (column < padded)[None, :])
+
+
+@triton.jit
+def _pad(p_from, p_to, batch, hidden, UNITS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """[batch, hidden] to [batch, UNITS], in the type of ``p_to``; zeros if ``p_from`` is None."""
+    for index in range(tl.program_id(0), _tiles(batch, UNITS, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, UNITS, ROWS, COLUMNS)
+        value = tl.zeros((ROWS, COLUMNS), p_to.dtype.element_ty)
+        if p_from is not None:
+            mask = (row < batch)[:, None] & (column < hidden)[None, :]
+            value = tl.load(p_from + row[:, None] * hidden + column[None, :], mask=mask, other=0).to(p_to.dtype.element_ty)
+        tl.store(p_to + row[:, None] * UNITS + column[None, :], value, mask=(row < batch)[:, None] & (column < UNITS)[None, :])
+
+
+@triton.jit
+def _fill(p_words, ones, words, N: tl.constexpr):
+    """All bits of the first ``ones`` words become 1, those of the other ones 0."""
+    for index in range(tl.program_id(0), tl.cdiv(words, N), tl.num_programs(0)):
+        at = tl.cast(index, tl.int64) * N + tl.arange(0, N)
+        tl.store(p_words + at, tl.where(at < ones, -1, 0), mask=at < words)
+
+
+@triton.jit(do_not_specialize=["ones", "words", "zeros"])
+def prepare(
+    p_hh,  # [G * hidden, hidden]
+    p_w,  # [SLOTS * UNITS, UNITS], or with TRANSPOSED its transposed: out
+    p_ih,  # [G * hidden, features]
+    p_u,  # [SLOTS * UNITS, features]: out, or None
+    p_b_ih,  # [G * hidden]
+    p_b_hh,  # [G * hidden]
+    p_bias,  # [SLOTS * UNITS]: out, the sum of both, or None
+    p_first,  # [batch, hidden], or None for zeros; so are the next two
+    p_first_out,  # [batch, UNITS]: out, or None; so are the next two
+    p_second,
+    p_second_out,
+    p_third,
+    p_third_out,
+    p_words,  # [words]: out, ones in every bit of the first ``ones`` words, then zeros
+    p_zeros,  # [zeros]: out, zeros
+    hidden,
+    features,
+    batch,
+    ones,
+    words,
+    zeros,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING_IH: tl.constexpr,
+    MISSING_HH: tl.constexpr,
+    TRANSPOSED: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """All that a scan needs before it begins, in one launch. Grid: (any number, 8 kinds of work)."""
+    acc: tl.constexpr = tl.float64 if p_w.dtype.element_ty == tl.float64 else tl.float32
+    kind = tl.program_id(1)
+    if kind < 1:
+        _pack(p_hh, p_w, hidden, hidden, UNITS, UNITS, SLOTS, MISSING_HH, TRANSPOSED, ROWS, COLUMNS)
+    elif kind < 2:
+        if p_u is not None:
+            _pack(p_ih, p_u, hidden, features, features, UNITS, SLOTS, MISSING_IH, False, ROWS, COLUMNS)
+    elif kind < 3:
+        if p_bias is not None:
+            for index in range(tl.program_id(0), tl.cdiv(UNITS * SLOTS, ROWS * COLUMNS), tl.num_programs(0)):
+                row = index * ROWS * COLUMNS + tl.arange(0, ROWS * COLUMNS)
+                inside = row < UNITS * SLOTS
+                of_ih, there_ih = _row_of_slot(row, hidden, SLOTS, MISSING_IH)
+                of_hh, there_hh = _row_of_slot(row, hidden, SLOTS, MISSING_HH)
+                both = tl.load(p_b_ih + of_ih, mask=there_ih & inside, other=0).to(acc)
+                both += tl.load(p_b_hh + of_hh, mask=there_hh & inside, other=0).to(acc)
+                tl.store(p_bias + row, both.to(p_bias.dtype.element_ty), mask=inside)
+    elif kind < 4:
+        if p_first_out is not None:
+            _pad(p_first, p_first_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 5:
+        if p_second_out is not None:
+            _pad(p_second, p_second_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 6:
+        if p_third_out is not None:
+            _pad(p_third, p_third_out, batch, hidden, UNITS, ROWS, COLUMNS)
+    elif kind < 7:
+        _fill(p_words, ones, words, ROWS * COLUMNS)
+    else:
+        _fill(p_zeros, 0, zeros, ROWS * COLUMNS)
+
+
+@triton.jit
+def _unpack(
+    p_packed,
+    p_rows,
+    hidden,
+    columns,
+    padded,
+    rows,
+    SLOTS: tl.constexpr,
+    MISSING: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The inverse of ``_pack``, in the type of ``p_rows``: [SLOTS * UNITS, padded] to [rows, columns]; rows are G * hidden."""
+    for index in range(tl.program_id(0), _tiles(rows, columns, ROWS, COLUMNS), tl.num_programs(0)):
+        row, column = _tile(index, columns, ROWS, COLUMNS)
+        gate, unit = row // hidden, row % hidden
+        source = unit * SLOTS + tl.where(gate >= MISSING, gate + 1, gate)
+        mask = (row < rows)[:, None] & (column < columns)[None, :]
+        value = tl.load(p_packed + source.to(tl.int64)[:, None] * padded + column[None, :], mask=mask, other=0)
+        place = row.to(tl.int64)[:, None] * columns + column[None, :]
+        tl.store(p_rows + place, value.to(p_rows.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def finish(
+    p_d_w,  # [SLOTS * UNITS, UNITS]
+    p_hh,  # [rows, hidden]: out
+    p_d_u,  # [SLOTS * UNITS, features]
+    p_ih,  # [rows, features]: out
+    p_d_bias,  # [SLOTS * UNITS]
+    p_b_ih,  # [rows]: out, or None; so is the next
+    p_b_hh,
+    hidden,
+    features,
+    rows,
+    UNITS: tl.constexpr,
+    SLOTS: tl.constexpr,
+    MISSING_IH: tl.constexpr,
+    MISSING_HH: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
+    """The gradients of packed weights as torch.nn has them, in one launch. Grid: (any number, 4 gradients)."""
+    kind = tl.program_id(1)
+    if kind < 1:
+        _unpack(p_d_w, p_hh, hidden, hidden, UNITS, rows, SLOTS, MISSING_HH, ROWS, COLUMNS)
+    elif kind < 2:
+        _unpack(p_d_u, p_ih, hidden, features, features, rows, SLOTS, MISSING_IH, ROWS, COLUMNS)
+    elif kind < 3:
+        if p_b_ih is not None:
+            _unpack(p_d_bias, p_b_ih, hidden, 1, 1, rows, SLOTS, MISSING_IH, ROWS * COLUMNS, 1)
+    else:
+        if p_b_hh is not None:
+            _unpack(p_d_bias, p_b_hh, hidden, 1, 1, rows, SLOTS, MISSING_HH, ROWS * COLUMNS, 1)
 
 
 def constants(cell: str, plan: Plan, tiles: Tiles, dtype: str, precision: str, **switches: Any) -> dict[str, Any]:

@@ -75,27 +75,56 @@ def step_norms(h0: Tensor, hs: Tensor, d: Tensor) -> Tensor:
     Returns:
         [T] in the accumulator's type (float32, or float64 for float64); inf only where the norm exceeds that type.
     """
+    steps = len(d)
+    first, rest = weight_norms(h0[None], d[:1]), weight_norms(hs[: steps - 1], d[1:])
+    return torch.cat([first, rest]) if steps > 1 else first
+
+
+def weight_norms(before: Tensor, d: Tensor) -> Tensor:
+    """``step_norms`` of states that lie in one tensor, ``before`` [T, B, H]: each the state before its step."""
     steps, batch, width = d.shape
     if batch == 0:
         return d.new_zeros(steps, dtype=torch.promote_types(d.dtype, torch.float32))
-    hidden = h0.shape[1]
+    hidden = before.shape[2]
     of_rows = batch * (hidden + width) <= hidden * width
     count = max(1, ELEMENTS // max(1, batch * batch if of_rows else hidden * width, batch * (hidden + width)))
-    norms: list[Tensor] = []
-    for first in range(0, steps, count):
-        last = min(first + count, steps)
-        pieces = [(h0[None], d[:1])] if first == 0 else []
-        if last > 1:
-            pieces.append((hs[max(first - 1, 0) : last - 1], d[max(first, 1) : last]))
-        scaled = [(*_by_power(h), *_by_power(own)) for h, own in pieces]
-        if of_rows:
-            grams = [products(h, h.mT).mul_(products(own, own.mT)) for h, _, own, _ in scaled]
-            norms_of_pieces = [gram.sum((1, 2)).clamp_(min=0).sqrt_() for gram in grams]
-        else:
-            norms_of_pieces = [torch.linalg.vector_norm(products(own.mT, h), dim=(1, 2)) for h, _, own, _ in scaled]
-        for norm, (_, of_h, _, of_d) in zip(norms_of_pieces, scaled, strict=True):
-            norms.append((norm.double() * torch.exp2(of_h + of_d)).to(norm.dtype))
+    pieces = zip(before.split(count), d.split(count), strict=True)
+    norms = [(_norms_by_rows if of_rows else _norms_of_gradients)(*piece) for piece in pieces]
     return norms[0] if len(norms) == 1 else torch.cat(norms)
+
+
+def _norms_by_rows(h: Tensor, d: Tensor) -> Tensor:
+    """||d^T h||^2 is the sum over pairs of rows of (h h^T) (d d^T)."""
+    if d.is_cpu:  # looking waits for nothing, so most norms need one pass over h and d
+        gram_h, gram_d = products(h, h.mT), products(d, d.mT)
+        if _in_range(h, gram_h) and _in_range(d, gram_d):
+            return gram_h.mul_(gram_d).sum((1, 2)).clamp_(min=0).sqrt_()
+    (h, of_h), (d, of_d) = _by_power(h), _by_power(d)
+    norms = products(h, h.mT).mul_(products(d, d.mT)).sum((1, 2)).clamp_(min=0).sqrt_()
+    return _times_power(norms, of_h + of_d)
+
+
+def _norms_of_gradients(h: Tensor, d: Tensor) -> Tensor:
+    (h, of_h), (d, of_d) = _by_power(h), _by_power(d)
+    return _times_power(torch.linalg.vector_norm(products(d.mT, h), dim=(1, 2)), of_h + of_d)
+
+
+def _times_power(norms: Tensor, power: Tensor) -> Tensor:
+    return (norms.double() * torch.exp2(power)).to(norms.dtype)
+
+
+def _in_range(x: Tensor, gram: Tensor) -> bool:
+    """Whether no square of a product of two such Gram matrices overflows or loses digits: the largest element is on the
+    diagonal. x is read only where that is 0, which it may be by underflow.
+    """
+    largest = gram.diagonal(dim1=1, dim2=2).amax(1)
+    low, high = (float(bound) for bound in largest.aminmax())
+    if low == 0:
+        zero = largest == 0
+        if bool(x[zero].any()):
+            return False
+        low = float(largest.masked_fill(zero, 1).min())
+    return low > 1e-16 and high < 1e14
 
 
 def _by_power(x: Tensor) -> tuple[Tensor, Tensor]:

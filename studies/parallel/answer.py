@@ -3,9 +3,11 @@
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.parallel.claims import LINEAR, VANISHING, found, longest, trained
+from recurrent_lm.studies.parallel.claims import LINEAR, VANISHING, first_cell, found, longest, shown, trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +70,28 @@ def _exponent(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return f"The iterations {follow} the Lyapunov exponent: rank correlation {value:.2f} over {len(_networks(table))} networks."
 
 
+def _lengths(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
+    """The networks with the smallest and with the largest g of the drawn kind, at the smallest and the largest T."""
+    rows = found(table)
+    rows = rows[(rows["part"] == "random") & rows["known"] & (rows["cell"] == first_cell(rows))]
+    if rows.empty or rows["steps"].nunique() < 2:
+        return ""
+    wide = rows.groupby(["scale", "steps"])["iterations"].median().unstack().dropna()
+    short, long = wide.columns.min(), wide.columns.max()
+    wide = wide[np.isfinite(wide[short])]
+    if len(wide) < 2:
+        return ""
+    ends = (wide.iloc[0], wide.iloc[-1])
+    told = [
+        f"{shown(of[short])} iterations become {shown(of[long])}"
+        if of[long] < math.inf
+        else f"{shown(of[short])} iterations turn into no solution"
+        for of in ends
+    ]
+    low, high = wide.index[0], wide.index[-1]
+    return f"From T = {short:,} to {long:,}, {told[0]} at g = {low:g}, and {told[1]} at g = {high:g}."
+
+
 def _training(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     rows = longest(found(table))
     models = rows[(rows["part"] == "language") & rows["known"]]
@@ -78,4 +102,4 @@ def _training(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     return f"A model needs {word} iterations once it is trained: {first:.0f} at initialisation, {last:.0f} at the end."
 
 
-FINDINGS = {"exponent": _exponent, "training": _training}
+FINDINGS = {"exponent": _exponent, "lengths": _lengths, "training": _training}

@@ -68,6 +68,12 @@ def longest(rows: "pd.DataFrame") -> "pd.DataFrame":
     return rows[rows["steps"] == rows.groupby("part")["steps"].transform("max")]
 
 
+def first_cell(rows: "pd.DataFrame") -> str:
+    """The kind of random networks that stands for all: tanh where it was measured."""
+    cells = [cell for cell in dict.fromkeys(rows.loc[rows["part"] == "random", "cell"]) if cell != LINEAR]
+    return "rnn-tanh" if "rnn-tanh" in cells else cells[0] if cells else ""
+
+
 def trained(rows: "pd.DataFrame") -> "pd.DataFrame":
     """The rows of language models at their last look."""
     models = rows[rows["part"] == "language"]
@@ -158,9 +164,14 @@ def _from_to(rows: "pd.DataFrame") -> str:
     short, long = rows["iterations_short"], rows["iterations_long"]
     never = int(np.isinf(long).sum())
     solved = long[np.isfinite(long)]
-    after = f"{solved.min():.0f} to {solved.max():.0f}" if len(solved) else "none solved"
+    after = _span(solved) if len(solved) else "none solved"
     after += f", {never} not solved" if never and len(solved) else ""
-    return f"{short.min():.0f} to {short.max():.0f} iterations become {after}"
+    return f"{_span(short)} iterations become {after}"
+
+
+def _span(values: "pd.Series[float]") -> str:
+    low, high = values.min(), values.max()
+    return f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
 
 
 def _why(key: str, rows: "pd.DataFrame", times: "pd.Series[float]") -> str:
@@ -247,6 +258,11 @@ def _ways(table: "pd.DataFrame") -> list[Claim]:
         if key == "diagonal" and known and math.isfinite(times):
             measured += f"; {times:.1f} times as many in the middle"
         reason = _exception(here[~fits])
+        if key == "float32":
+            reason += (
+                "; at the guess of zeros the slopes are steepest, so that the first guesses may grow as a linear network's "
+                "states, by the spectral radius a step, beyond float32's 3e38"
+            )
         rows.append(Claim(key, text, source, setting, threshold, measured, _each(fits), reason, {"times": float(times)}))
     return rows
 
@@ -341,9 +357,8 @@ def _pays(table: "pd.DataFrame") -> list[Claim]:
                 continue
             memory = at[way] == math.inf and math.isfinite(at["fused"])
             exists = k > 0 and math.isfinite(k) and (memory or (math.isfinite(even) and even > -1))
-            measured = (
-                "the Jacobians exceed the memory" if memory else f"{k:.0f} iterations; {even:.1f} would take as long at best"
-            )
+            beside = f"{even:.1f} would take as long at best" if even > 0 else "the backward pass alone takes longer"
+            measured = "the Jacobians exceed the memory" if memory else f"{k:.0f} iterations; {beside}"
             why = "full Jacobians cost n^3 operations and n^2 numbers a step" if way == "full" else "too many iterations"
             facts = {"way": way, "batch": int(at["batch"]), "hidden": int(at["hidden"]), "even": even, "needed": k}
             rows.append(Claim(key, text, source, setting, threshold, measured if exists else UNDEFINED, k < even, why, facts))

@@ -8,7 +8,7 @@ import numpy as np
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES
-from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, found, longest, needed, trained
+from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, first_cell, found, longest, needed, trained
 from recurrent_lm.studies.plotting.plots import Listing, Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, Size, canvas, legend, tall
 
@@ -77,8 +77,9 @@ def draw_exponent(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> 
     axes.set_xlim(low, max(high, 0.25 * (high - low)))
     top = axes.get_ylim()[1]
     axes.set_ylim(0.8, top * 1.8)
-    for place, text, side in ((0, "← gradients vanish ", "right"), (0, " explode →", "left")):
-        axes.text(place, top * 1.2, text, ha=side, va="center", color=INK, weight="bold")
+    for points, text, side in ((-8, "← gradients vanish", "right"), (8, "explode →", "left")):
+        place = {"xytext": (points, 0), "textcoords": "offset points"}
+        axes.annotate(text, (0, top * 1.2), **place, ha=side, va="center", color=INK, weight="bold")
     axes.set_xlabel("largest Lyapunov exponent (nats a step)")
     axes.set_ylabel("parallel iterations")
     legend(figure)
@@ -105,10 +106,9 @@ def draw_lengths(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
     """
     rows = drawable(table)
     rows = rows[(rows["part"] == "random") & (rows["seed"] == rows.loc[rows["part"] == "random", "seed"].min())]
-    cells = [cell for cell in MARKS if cell in set(rows["cell"]) and cell != LINEAR]
-    if not cells or not np.isfinite(rows["iterations"]).any():
+    if not first_cell(rows) or not np.isfinite(rows["iterations"]).any():
         raise InputError("there is nothing to draw: the table holds no iterations of random networks")
-    rows = rows[rows["cell"] == cells[0]]
+    rows = rows[rows["cell"] == first_cell(rows)]
     figure, (axes,) = canvas(size)
     heights = _heights(axes, rows)
     taken: dict[float, list[str]] = {}
@@ -132,8 +132,8 @@ def draw_lengths(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
 
 
 def lengths_title(table: "pd.DataFrame") -> str:
-    cell = next((NAMES[cell] for cell in MARKS if cell in table.attrs["parameters"]["cell"]), "random")
-    return f"Parallel iterations against T: {cell} networks with W_h of scale g"
+    cell = first_cell(found(table))
+    return f"Parallel iterations against T: {NAMES.get(cell, 'random')} networks with W_h of scale g"
 
 
 def lengths_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:

@@ -16,6 +16,8 @@ OURS = ("kernels:torch", "kernels:triton")
 GRAPH = "kernels:triton-graph"
 TWICE = 2.0  # times torch.nn's tokens a second that the trainer aims at on a GPU
 NAMES = {"recurrence": "recurrence", "cross_entropy": "loss", "training": "training step"}
+TRACE = 1.15  # times the backward pass that a gradient trace may take
+TRACE_LSTM = 1.8  # the same beside a library's fused LSTM, which tells no gradient of a step
 LINEAR = (0.8, 1.2)  # exponents that still count as growth in proportion
 FEW = 4  # sizes below which an exponent decides nothing: three may lie on a line by chance
 
@@ -33,6 +35,8 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
         rows += _twice(table, about)
     if "sequential" in parts:
         rows += _waiting(table, about)
+    if "trace" in parts:
+        rows += _traced(table, about)
     if "recurrence" in parts:
         rows += _proportional(exponents(about))
     if "cross_entropy" in parts:
@@ -127,6 +131,20 @@ def _waiting(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
         measured = f"{least} to {most} times the time of one product, at {len(group)} sizes" if len(costs) else UNDEFINED
         rows.append(Claim(*claim, str(dtype), threshold, measured, verdict, "", {"dtype": dtype}))
     return rows or [Claim(*claim, "all", threshold)]
+
+
+def _traced(table: "pd.DataFrame", about: "pd.DataFrame") -> list[Claim]:
+    rows = []
+    traced = about[(about["part"] == "trace") & (about["variant"] == "traced") & (about["compared"] != NOT)]
+    for (cell, dtype), group in traced.groupby(["cell", "dtype"], sort=False):
+        seen, most = together(table, group), TRACE_LSTM if cell == "lstm" else TRACE
+        costs = 1 / seen["speed"]
+        verdict = "holds" if (1 / seen["speed_low"] <= most).all() else "fails" if (1 / seen["speed_high"] > most).any() else ""
+        text = "a backward pass that records the gradient of every step takes little longer than one that does not"
+        measured = f"{costs.min():.2f} to {costs.max():.2f} times, at {len(seen)} sizes" if costs.notna().all() else UNDEFINED
+        setting, threshold = f"{cell}, {dtype}", f"at most {most:g} times at every size"
+        rows.append(Claim("trace", text, "aim of the kernels", setting, threshold, measured, verdict or "ambiguous"))
+    return rows
 
 
 def _proportional(fits: "pd.DataFrame") -> list[Claim]:

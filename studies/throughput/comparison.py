@@ -15,10 +15,14 @@ CELL: dict[str, type] = {
 }  # fmt: skip
 KEYS = (*CELL, "variant", "mode", "cache")
 STATUSES = ("timed", "disagrees", "skipped", "failed")
-AGAINST = {"recurrence": "torch.nn", "cross_entropy": "torch.nn", "training": "torch.nn", "sequential": "product"}
+AGAINST = {
+    "recurrence": "torch.nn", "cross_entropy": "torch.nn", "training": "torch.nn", "sequential": "product",
+    "trace": "untraced",
+}  # fmt: skip
 # The sizes of a part: column, the lecture's letter, and the parameter that holds its values.
 AXES = {
     "recurrence": (("batch", "B", "batch"), ("hidden", "H", "hidden"), ("steps", "T", "steps")),
+    "trace": (("batch", "B", "batch"), ("hidden", "H", "hidden"), ("steps", "T", "steps")),
     "sequential": (("batch", "B", "batch"), ("hidden", "H", "hidden"), ("steps", "T", "steps")),
     "cross_entropy": (("batch", "N", "tokens"), ("hidden", "d", "width"), ("vocabulary", "V", "vocabulary")),
     "training": (("hidden", "H", "hidden"), ("vocabulary", "V", "vocabulary")),
@@ -73,7 +77,7 @@ def _summary(table: "pd.DataFrame", groups: dict[Any, "pd.DataFrame"], seconds: 
             both = {key, reference} <= timed
             speed = _speed(samples, seconds[reference]) if both else NOTHING
             own = at["variant"] == against
-            us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential") else math.nan
+            us = time.value / at["steps"] * 1e6 if at["part"] in ("recurrence", "sequential", "trace") else math.nan
             floor = _floor(at, table.attrs.get("machine") or {})
             rows.append(
                 at

@@ -4,6 +4,7 @@ A cell is one computation at one size; all variants take turns at it, after each
 vary one at a time about the first value of each, so that along a curve only one size changes.
 """
 
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -30,16 +31,18 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "Study", "claims", "complaint", "growth", "listing", "summary"]
 
-PARTS = ("peak", "sequential", "recurrence", "cross_entropy", "training")
+USUAL = ("peak", "sequential", "recurrence", "cross_entropy", "training")
+PARTS = (*USUAL, "trace")
 OFFERS = {
     "peak": ("copy", "product", "launch"),
     "sequential": ("product", "steps"),
     "recurrence": recurrences.VARIANTS,
     "cross_entropy": losses.VARIANTS,
     "training": steps.VARIANTS,
+    "trace": recurrences.TRACED,
 }
 CHOSEN = ("kernels:eager", "kernels:torch", "torch.nn", "loop", "linear_cross_entropy", "linear_cross_entropy-chunked")
-VARIANTS = tuple(dict.fromkeys(v for part in PARTS[2:] for v in OFFERS[part]))
+VARIANTS = tuple(dict.fromkeys(v for part in USUAL[2:] for v in OFFERS[part]))
 VERBS = {"disagrees": "disagrees with float64", "failed": "fails", "skipped": "cannot be given the weights"}
 GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training step reads its loss back, which no graph can
 
@@ -47,13 +50,14 @@ GRAPHED = ("peak", "sequential", "recurrence", "cross_entropy")  # a training st
 @dataclass(frozen=True)
 class Study(Sweep):
     """Sizes: B ``batch``, H ``hidden`` (also of inputs) and T ``steps`` of recurrences and training; N ``tokens``, d ``width``
-    and V ``vocabulary`` of losses; training uses V, too. While one size varies, the others have their first value.
+    and V ``vocabulary`` of losses; training uses V, too. While one size varies, the others have their first value, unless
+    ``vary`` is ``all``.
 
     torch.compile takes part only at the ``first`` of all sizes unless ``compiled`` is ``all``, because compiling each size
     takes longer than all the rest.
     """
 
-    parts: tuple[str, ...] = choices(*PARTS, names=PARTS)
+    parts: tuple[str, ...] = choices(*USUAL, names=PARTS)
     variants: tuple[str, ...] = choices(*CHOSEN, names=VARIANTS)
     cell: tuple[str, ...] = choices("lstm", "gru", "rnn-tanh", names=tuple(kernels.CELLS))
     direction: tuple[str, ...] = choices(*DIRECTIONS, names=DIRECTIONS)
@@ -64,6 +68,7 @@ class Study(Sweep):
     tokens: tuple[int, ...] = wholes(512, 128, 256, 1024, low=1, high=10_000_000)
     width: tuple[int, ...] = wholes(256, 64, 128, 512, low=1, high=100_000)
     vocabulary: tuple[int, ...] = wholes(4000, 1000, 2000, 8000, low=2, high=1_000_000)
+    vary: str = choice("one", "one", "all")
     layers: int = whole(1, 1, 100)
     compiled: str = choice("first", "first", "all")
     mode: tuple[str, ...] = choices("eager", names=("eager", "graph"))
@@ -75,7 +80,7 @@ class Study(Sweep):
     threads: int = whole(0, 0, 1_024)
     own: str = ""  # module:factory, several with commas between: somebody's recurrences and losses
 
-    LATER: ClassVar = ("own",)
+    LATER: ClassVar = ("own", "vary")
     SAMPLES: ClassVar = (KEYS, "seconds")
     TIMED: ClassVar = True
     NAME: ClassVar[str] = "throughput"
@@ -140,7 +145,7 @@ class Study(Sweep):
         names = OFFERS[cell["part"]]
         if cell["part"] == "peak":
             names = (cell["cell"],)
-        elif cell["part"] != "sequential":
+        elif cell["part"] not in ("sequential", "trace"):
             left_out = () if self.compiled == "all" or self._first(cell) else ("torch.compile",)
             names = tuple(n for n in names if n in self.variants and n not in left_out) + self._others(cell["part"])
         modes = self.mode if cell["part"] in GRAPHED else ("eager",)
@@ -165,6 +170,8 @@ class Study(Sweep):
             return recurrences.sequential(dtype, batch, hidden, step, self.device)
         if part == "recurrence":
             return recurrences.recurrence(kind, direction, dtype, batch, hidden, step, self.device, self._others(part))
+        if part == "trace":
+            return recurrences.backward(kind, dtype, batch, hidden, step, self.device)
         if part == "cross_entropy":
             return losses.cross_entropy(direction, dtype, batch, hidden, vocabulary, self.device, self._others(part))
         return steps.training(steps.Size(vocabulary, hidden, self.layers, batch, step), dtype, self.device)
@@ -179,25 +186,36 @@ class Study(Sweep):
 
     def _sequential(self) -> Iterator[Cell]:
         for dtype in self.dtype:
-            for size in star(batch=self.batch, hidden=self.hidden, steps=self.steps):
+            for size in self._sizes(batch=self.batch, hidden=self.hidden, steps=self.steps):
                 yield _cell("sequential", "", "forward", dtype, **size)
 
     def _recurrence(self) -> Iterator[Cell]:
         for kind in self.cell:
             for direction in self.direction:
                 for dtype in self.dtype:
-                    for size in star(batch=self.batch, hidden=self.hidden, steps=self.steps):
+                    for size in self._sizes(batch=self.batch, hidden=self.hidden, steps=self.steps):
                         yield _cell("recurrence", kind, direction, dtype, **size)
+
+    def _trace(self) -> Iterator[Cell]:
+        for kind in self.cell:
+            for dtype in self.dtype:
+                for size in self._sizes(batch=self.batch, hidden=self.hidden, steps=self.steps):
+                    yield _cell("trace", kind, "backward", dtype, **size)
+
+    def _sizes(self, **axes: tuple[int, ...]) -> Iterator[dict[str, int]]:
+        if self.vary == "one":
+            return star(**axes)
+        return (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
 
     def _cross_entropy(self) -> Iterator[Cell]:
         for direction in self.direction:
             for dtype in self.dtype:
-                for size in star(batch=self.tokens, hidden=self.width, vocabulary=self.vocabulary):
+                for size in self._sizes(batch=self.tokens, hidden=self.width, vocabulary=self.vocabulary):
                     yield _cell("cross_entropy", "", direction, dtype, steps=1, **size)
 
     def _training(self) -> Iterator[Cell]:
         for dtype in self.dtype:
-            for size in star(hidden=self.hidden, vocabulary=self.vocabulary):
+            for size in self._sizes(hidden=self.hidden, vocabulary=self.vocabulary):
                 yield _cell("training", "lstm", "update", dtype, batch=self.batch[0], steps=self.steps[0], **size)
 
     def _bytes(self, cell: Cell) -> float:

@@ -11,14 +11,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BLOCK = ["part", "cell", "direction", "dtype", "mode", "cache"]  # what one block of the listing has in common
-NAMES = {"sequential": "product and steps", "recurrence": "recurrence", "cross_entropy": "loss", "training": "training step"}
-UNITS = {"sequential": "a step", "recurrence": "a step", "cross_entropy": "a call", "training": "an update"}
+NAMES = {
+    "sequential": "product and steps", "recurrence": "recurrence", "cross_entropy": "loss", "training": "training step",
+    "trace": "backward pass",
+}  # fmt: skip
+UNITS = {
+    "sequential": "a step", "recurrence": "a step", "cross_entropy": "a call", "training": "an update", "trace": "a step",
+}  # fmt: skip
 SKIPPED = ("skipped", "disagrees", "failed")
 
 
 def listing(table: "pd.DataFrame") -> str:
     """Blocks of microseconds, with a star at the fastest of a row; below each time the speed relative to ``against`` with its
-    95% interval. Variants that were not timed follow with the reason.
+    95% interval. The last line has the geometric mean of a variant's speeds. Variants that were not timed follow with the
+    reason.
     """
     about = summary(table)
     about = about[about["part"].isin(AGAINST)]
@@ -38,6 +44,7 @@ def _block(at: dict[str, Any], rows: "pd.DataFrame") -> str:
         here = {row.variant: row for row in group.itertuples()}
         lines.append(sizes + [_time(here.get(name), best) for name in variants])
         lines.append([""] * len(sizes) + [_ratio(here.get(name)) for name in variants])
+    lines.append(["mean", *[""] * (len(axes) - 1), *(_mean(timed[timed["variant"] == name]) for name in variants)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     setting = ", ".join(word for word in (at["cell"], at["direction"], at["dtype"], at["mode"], f"{at['cache']} cache") if word)
     title = f"{NAMES[part]}, {setting}: microseconds {UNITS[part]} (* the fastest), times as fast as {against} [95% interval]"
@@ -58,6 +65,12 @@ def _ratio(row: Any) -> str:
         if row is None or not row.compared or math.isnan(row.speed)
         else str(Interval(row.speed, row.speed_low, row.speed_high))
     )
+
+
+def _mean(rows: "pd.DataFrame") -> str:
+    """The geometric mean of speeds over sizes; empty for the variant that others are compared with."""
+    speeds = rows["speed"].where(rows["compared"] != "").dropna()
+    return format(math.exp(speeds.map(math.log).mean()), ".2f") if len(speeds) else ""
 
 
 def _missing(rows: "pd.DataFrame") -> Iterator[str]:

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from recurrent_lm import kernels
 from recurrent_lm.studies.timing.work import Unavailable
 
-MODULES = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn-tanh": nn.RNN, "rnn-relu": partial(nn.RNN, nonlinearity="relu")}
+MODULES: dict[str, Callable[..., nn.Module]] = {
+    "lstm": nn.LSTM, "gru": nn.GRU, "rnn-tanh": nn.RNN, "rnn-relu": partial(nn.RNN, nonlinearity="relu"),
+}  # fmt: skip
 CELL_MODULES = {
     "lstm": nn.LSTMCell,
     "gru": nn.GRUCell,

@@ -15,6 +15,7 @@ from recurrent_lm.studies.timing.work import DTYPES, SLACK, Peer, Tensors, Work,
 
 OURS = {"kernels:eager": "eager", "kernels:torch": "torch", "kernels:triton": "triton"}
 VARIANTS = (*OURS, "torch.nn", "loop", "torch.compile", "FlashRNN")
+TRACED = ("untraced", "traced")
 MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU}
 
 
@@ -33,22 +34,7 @@ def recurrence(
     ``others`` are recurrences of ``own``, by ``module:factory``.
     """
     kind = DTYPES[dtype]
-    gates = kernels.CELLS[cell].gates
-    random = torch.Generator().manual_seed(1)
-    bound = hidden**-0.5
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.empty(shape).uniform_(-bound, bound, generator=random).to(device, kind)
-
-    x = torch.randn(steps, batch, hidden, generator=random).to(device, kind).requires_grad_()
-    grad = torch.randn(steps, batch, hidden, generator=random).to(device, kind)
-    sizes = {
-        "weight_ih": (gates * hidden, hidden),
-        "weight_hh": (gates * hidden, hidden),
-        "bias_ih": (gates * hidden,),
-        "bias_hh": (gates * hidden,),
-    }
-    weights = {name: uniform(*size) for name, size in sizes.items()}
+    x, grad, weights = _numbers(cell, kind, batch, hidden, steps, device)
 
     def peer(make: Callable[[], tuple[Callable[[Tensor], Tensor], list[Tensor]]]) -> Peer:
         forward, leaves = make()
@@ -62,8 +48,7 @@ def recurrence(
         return differentiable(lambda: forward(input), (input, *leaves), grad, direction)
 
     def ours(backend: str, weights: dict[str, Tensor]) -> tuple[Callable[[Tensor], Tensor], list[Tensor]]:
-        module = _module(cell, hidden, backend).to(device, weights["weight_hh"].dtype)
-        module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
+        module = _filled(cell, backend, weights)
         return lambda x: module(x)[0], list(module.parameters())
 
     makers: dict[str, Callable[[], tuple[Callable[[Tensor], Tensor], list[Tensor]]]] = {
@@ -84,8 +69,45 @@ def recurrence(
         {name: partial(peer, make) for name, make in makers.items()} | {name: partial(another, name) for name in others},
         reference=lambda name: truth,
         allowed=tolerance(textbook, truth, kind),
-        flops=passes * 2.0 * steps * batch * gates * hidden * 2 * hidden,
+        flops=passes * _flops(cell, batch, hidden, steps),
         bytes=float(bytes_),
+    )
+
+
+def backward(cell: str, dtype: str, batch: int, hidden: int, steps: int, device: str = "cpu") -> Work:
+    """The backward pass of ``recurrence`` alone, of the backend that the device gets: ``untraced``, and ``traced`` inside
+    ``trace_gradients``.
+    """
+    kind = DTYPES[dtype]
+    x, grad, weights = _numbers(cell, kind, batch, hidden, steps, device)
+
+    def gradients(backend: str | None, kind: torch.dtype) -> Callable[[], Tensors]:
+        module = _filled(cell, backend, {name: w.to(kind) for name, w in weights.items()})
+        leaves = (x.detach().to(kind).requires_grad_(), *module.parameters())
+        output, upstream = module(leaves[0])[0], grad.to(kind)
+        return lambda: torch.autograd.grad(output, leaves, upstream, retain_graph=True)
+
+    def untraced() -> Peer:
+        call = gradients(None, kind)
+        return Peer(call, call)
+
+    def traced() -> Peer:
+        bare = gradients(None, kind)
+
+        def call() -> Tensors:
+            with kernels.trace_gradients():
+                return bare()
+
+        return Peer(call, call)
+
+    truth = gradients("eager", torch.float64)()
+    moved = numel_bytes(x, *weights.values())
+    return Work(
+        {"untraced": untraced, "traced": traced},
+        reference=lambda name: truth,
+        allowed=tolerance(gradients("eager", kind)(), truth, kind),
+        flops=2 * _flops(cell, batch, hidden, steps),
+        bytes=float(2 * moved + numel_bytes(grad)),
     )
 
 
@@ -136,7 +158,40 @@ def product_error(dtype: torch.dtype, summands: int) -> float:
     return SLACK * (torch.finfo(torch.float32).eps * summands**0.5 + torch.finfo(dtype).eps)
 
 
-def _module(cell: str, hidden: int, backend: str) -> torch.nn.Module:
-    if cell in MODULES:
-        return MODULES[cell](hidden, hidden, backend=backend)
-    return kernels.RNN(hidden, hidden, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
+def _numbers(
+    cell: str, dtype: torch.dtype, batch: int, hidden: int, steps: int, device: str
+) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """An input and a gradient of the output [T, B, H], and torch.nn's weights by name; equal in each call."""
+    gates = kernels.CELLS[cell].gates
+    random = torch.Generator().manual_seed(1)
+    bound = hidden**-0.5
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.empty(shape).uniform_(-bound, bound, generator=random).to(device, dtype)
+
+    x = torch.randn(steps, batch, hidden, generator=random).to(device, dtype).requires_grad_()
+    grad = torch.randn(steps, batch, hidden, generator=random).to(device, dtype)
+    sizes = {
+        "weight_ih": (gates * hidden, hidden),
+        "weight_hh": (gates * hidden, hidden),
+        "bias_ih": (gates * hidden,),
+        "bias_hh": (gates * hidden,),
+    }
+    return x, grad, {name: uniform(*size) for name, size in sizes.items()}
+
+
+def _flops(cell: str, batch: int, hidden: int, steps: int) -> float:
+    """Operations of a forward pass's products."""
+    return 2.0 * steps * batch * kernels.CELLS[cell].gates * hidden * 2 * hidden
+
+
+def _filled(cell: str, backend: str | None, weights: dict[str, Tensor]) -> torch.nn.Module:
+    """This project's layer with the given weights."""
+    hidden = weights["weight_hh"].shape[1]
+    module = (
+        MODULES[cell](hidden, hidden, backend=backend)
+        if cell in MODULES
+        else kernels.RNN(hidden, hidden, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
+    ).to(weights["weight_hh"])
+    module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
+    return module

@@ -1,4 +1,4 @@
-"""One whole training step of an LSTM language model: this project's trainer, and the loop that everybody writes.
+"""One whole training step of a language model: this project's trainer, and the loop that everybody writes.
 
 Both do the same: forward, loss, backward, clipping of the norm, SGD, the state carried on, on the same batch each time.
 """
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from recurrent_lm import lm
+from recurrent_lm import kernels, lm
 from recurrent_lm.studies.timing import peers
 from recurrent_lm.studies.timing.work import Peer, Tensors, Unavailable, Work, tolerance
 
@@ -33,18 +33,24 @@ Step = Callable[[], float]  # does one update and returns its mean loss
 
 @dataclass(frozen=True)
 class Size:
-    """Sizes of a model and its batch: |V|, H (also of embeddings), layers, k rows of L tokens."""
+    """Sizes of a model and its batch: |V|, H (also of embeddings), layers, k rows of L tokens; and its cell."""
 
     vocabulary: int
     hidden: int
     layers: int
     rows: int
     bptt: int
+    cell: str = "lstm"
+
+    @property
+    def recurrent(self) -> int:
+        """Number of the recurrent layers' weights."""
+        return 2 * kernels.CELLS[self.cell].gates * self.layers * self.hidden**2
 
     @property
     def parameters(self) -> int:
-        """Number of parameters: embedding and decoder with H columns, and four gates a layer."""
-        return 2 * self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2
+        """Number of weights: embedding and decoder with H columns, and the layers'."""
+        return 2 * self.vocabulary * self.hidden + self.recurrent
 
     def ids(self) -> Any:
         """Random tokens, equal in each call."""
@@ -53,7 +59,7 @@ class Size:
 
     def flops(self) -> float:
         """Operations of the products of a forward and a backward pass."""
-        return 6.0 * self.rows * self.bptt * (self.vocabulary * self.hidden + 8 * self.layers * self.hidden**2)
+        return 6.0 * self.rows * self.bptt * (self.vocabulary * self.hidden + self.recurrent)
 
 
 def trainer(size: Size, precision: str, backend: str = "torch", device: str = "cpu") -> tuple[Step, nn.Module]:
@@ -91,7 +97,7 @@ def _training(size: Size, precision: str, backend: str, device: str) -> lm.Train
     config = lm.RunConfig(
         batches=lm.BatchConfig(rows=size.rows, bptt=size.bptt),
         model=lm.ModelConfig(
-            cell="lstm", hidden_size=size.hidden, layers=size.layers, tie=False, dropout=0.0, init_width=WIDTH
+            cell=size.cell, hidden_size=size.hidden, layers=size.layers, tie=False, dropout=0.0, init_width=WIDTH
         ),
         training=lm.TrainingConfig(optimizer="sgd", lr=LR, clip=f"norm:{CLIP}"),
         machine=lm.MachineConfig(device=device, threads=torch.get_num_threads(), precision=precision, backend=backend),
@@ -108,11 +114,11 @@ def _training(size: Size, precision: str, backend: str, device: str) -> lm.Train
 def plain(
     size: Size, device: str = "cpu", dtype: torch.dtype = torch.float32, autocast: bool = False, compiled: bool = False
 ) -> tuple[Step, nn.Module]:
-    """The loop around torch.nn.LSTM, nn.Linear and F.cross_entropy; weights are drawn in float32 whatever ``dtype`` is."""
+    """The loop around torch.nn's layers, nn.Linear and F.cross_entropy; weights are drawn in float32 whatever ``dtype`` is."""
     torch.manual_seed(0)
     layers = {
         "embedding": nn.Embedding(size.vocabulary, size.hidden),
-        "rnn": nn.LSTM(size.hidden, size.hidden, size.layers),
+        "rnn": peers.MODULES[size.cell](size.hidden, size.hidden, size.layers),
         "decoder": nn.Linear(size.hidden, size.vocabulary),
     }
     model = nn.ModuleDict(layers)
@@ -122,9 +128,9 @@ def plain(
     optimizer = torch.optim.SGD(model.parameters(), lr=LR)
     batch = lm.Batches(size.ids(), size.rows, size.bptt)[0]
     zero = torch.zeros(size.layers, size.rows, size.hidden, device=device, dtype=dtype)
-    state = (zero, zero)
+    state: Any = (zero, zero) if size.cell == "lstm" else zero
 
-    def loss_of(inputs: Tensor, targets: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def loss_of(inputs: Tensor, targets: Tensor, state: Any) -> tuple[Tensor, Any]:
         hidden, carried = model["rnn"](model["embedding"](inputs), state)
         return F.cross_entropy(model["decoder"](hidden.flatten(0, 1)), targets), carried
 
@@ -140,7 +146,7 @@ def plain(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
-        state = (carried[0].detach(), carried[1].detach())
+        state = tuple(s.detach() for s in carried) if size.cell == "lstm" else carried.detach()
         return loss.item()
 
     return step, model

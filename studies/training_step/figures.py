@@ -25,7 +25,8 @@ SPREAD = 0.24  # of a row's height: rounds from first to last, downwards
 def title(table: "pd.DataFrame") -> str:
     """What is shown, with the sizes that matter."""
     p = table.attrs["parameters"]
-    return f"A training step against a {PLAIN}: LSTM {p['layers']} x {p['hidden']}, |V| = {p['vocabulary']:,}"
+    cell = p.get("cell", "lstm").upper()
+    return f"A training step against a {PLAIN}: {cell} {p['layers']} x {p['hidden']}, |V| = {p['vocabulary']:,}"
 
 
 def draw(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figure":

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from recurrent_lm.studies.engine.memory import check_memory, peak_bytes
-from recurrent_lm.studies.engine.parameters import whole
+from recurrent_lm.studies.engine.parameters import choice, whole
 from recurrent_lm.studies.engine.study import Cell, Sweep
 from recurrent_lm.studies.timing.measure import WallTimer, race
+from recurrent_lm.studies.timing.peers import MODULES
 from recurrent_lm.studies.timing.steps import PLAIN, Size, plain, trainer
 from recurrent_lm.studies.training_step.claims import claims
 
@@ -27,16 +28,18 @@ VARIANTS = (PLAIN, "lm float32", "lm bf16")
 
 @dataclass(frozen=True)
 class Study(Sweep):
-    """Time and memory of a step of an LSTM language model on random tokens, on the CPU."""
+    """Time and memory of a step of a language model on random tokens, on the CPU."""
 
     vocabulary: int = whole(10_000, 2, 1_000_000)
     hidden: int = whole(200, 1, 10_000)
     layers: int = whole(2, 1, 100)
     rows: int = whole(20, 1, 10_000)
     bptt: int = whole(35, 1, 10_000)
+    cell: str = choice("lstm", *MODULES)
     rounds: int = whole(30, 1, 1_000)
     threads: int = whole(0, 0, 1_024)
 
+    LATER: ClassVar = ("cell",)
     SAMPLES: ClassVar = (("variant",), "seconds")
     TIMED: ClassVar = True
     NAME: ClassVar[str] = "training_step"
@@ -59,7 +62,7 @@ class Study(Sweep):
 
     @property
     def size(self) -> Size:
-        return Size(self.vocabulary, self.hidden, self.layers, self.rows, self.bptt)
+        return Size(self.vocabulary, self.hidden, self.layers, self.rows, self.bptt, self.cell)
 
     def _bytes(self) -> int:
         """A lower bound of the memory: parameters and gradients of each variant, and the plain loop's logits twice."""

@@ -107,22 +107,23 @@ def _waits(where: Where, direction: str) -> dict[str, Any]:
 
     dtype, batch, hidden, steps = ("float32", 2, 50, 3) if where.tiny else ("bfloat16", B, H, T)
     call = recurrence("lstm", direction, dtype, batch, hidden, steps, where.device).peers["kernels:triton"]().call
-    buffers: list[torch.Tensor] = []
-    fresh = launch.fresh
+    buffers: list[Any] = []
+    exchanged = launch.exchanged
 
-    def keep(*arguments: Any, **options: Any) -> torch.Tensor:
-        buffers.append(fresh(*arguments, **options))
+    def keep(*arguments: Any, **options: Any) -> Any:
+        buffers.append(exchanged(*arguments, **options))
         return buffers[-1]
 
-    def again(*arguments: Any, **options: Any) -> torch.Tensor:
-        buffers.append(buffers.pop(0))
+    def again(*arguments: Any, **options: Any) -> Any:
+        buffer, words, _ = buffers.pop(0)
+        buffers.append((buffer, words[:0], 0))  # of which nothing is filled again
         return buffers[-1]
 
     whole = _seconds(where, call)
-    with patch.object(launch, "fresh", keep):
+    with patch.object(launch, "exchanged", keep):
         call()
     assert buffers, "the launch asks for no buffer of an exchange"
-    with patch.object(launch, "fresh", again):
+    with patch.object(launch, "exchanged", again):
         ready = _seconds(where, call)
     named = {"us_a_step": whole, "us_a_step_ready": ready, "us_waiting": whole - ready}
     return {name: seconds / steps * 1e6 for name, seconds in named.items()}

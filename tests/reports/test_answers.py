@@ -151,6 +151,18 @@ FOUND = [
     ("gradient_flow", "slopes", lambda: (flow_study(), explosive()), "is 1 away"),
     ("parallel", "exponent", lambda: (PARALLEL, solved()), "follow the Lyapunov exponent: rank correlation 0.9"),
     ("parallel", "exponent", lambda: (PARALLEL, solved(parallel=False)), "do not follow"),
+    (
+        "parallel",
+        "lengths",
+        lambda: (PARALLEL, solved()),
+        "3 iterations become 3 at g = 0.5, and 21 iterations turn into no solution",
+    ),
+    (
+        "parallel",
+        "lengths",
+        lambda: (PARALLEL, solved(parallel=False)),
+        "50 iterations become 100 at g = 0.5, and 3 iterations",
+    ),
     ("parallel", "training", lambda: (PARALLEL, solved()), "needs more iterations once it is trained: 6 at"),
     ("parallel", "training", lambda: (PARALLEL, solved(parallel=False)), "as many iterations once"),
     ("reading", "cut", lambda: (READ, readings()), "row 2 at word 7; each pass reads the next 4"),

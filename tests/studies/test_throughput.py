@@ -19,7 +19,7 @@ from recurrent_lm.studies.throughput.study import PRESETS, Study, complaint, sta
 
 TINY = {
     "batch": (2,), "hidden": (4,), "steps": (2,), "tokens": (8,), "width": (4,), "vocabulary": (10,), "rounds": 2,
-    "copied": 1, "square": (16,), "cell": ("gru",), "variants": ("kernels:torch", "torch.nn"),
+    "copied": 1, "square": (16,), "cell": ("gru",), "variants": ("kernels:torch", "torch.nn"), "parts": throughput.PARTS,
 }  # fmt: skip
 
 
@@ -34,7 +34,15 @@ def test_cells_are_different_and_hold_every_key(preset):
     cells = PRESETS[preset].cells()
     assert len({tuple(cell.items()) for cell in cells}) == len(cells) > 10
     assert all(list(cell) == list(throughput.CELL) for cell in cells)
-    assert {cell["part"] for cell in cells} == set(throughput.PARTS)
+    assert {cell["part"] for cell in cells} == set(throughput.USUAL)
+
+
+def test_every_combination_of_sizes_can_be_asked_for():
+    sizes = {"batch": "20,10", "hidden": "128,200", "steps": "35", "cell": "gru"}
+    study = make("throughput", sizes | {"parts": "trace", "vary": "all"})
+    assert [(c["part"], c["cell"], c["direction"], c["batch"], c["hidden"]) for c in study.cells()] == [
+        ("trace", "gru", "backward", b, h) for b in (20, 10) for h in (128, 200)
+    ]
 
 
 def test_compiling_is_for_the_first_sizes_only(monkeypatch):
@@ -98,7 +106,7 @@ def test_every_part_is_measured_and_agrees(tiny):
     assert (tiny["seconds"] > 0).all() and (tiny["error"] <= tiny["allowed"]).all()
     per_cell = tiny.groupby(list(throughput.CELL))["variant"].nunique()
     assert dict(zip(per_cell.index.get_level_values("part"), per_cell, strict=True)) == {
-        "peak": 1, "sequential": 2, "recurrence": 2, "cross_entropy": 2, "training": 2,
+        "peak": 1, "sequential": 2, "recurrence": 2, "cross_entropy": 2, "training": 2, "trace": 2,
     }  # fmt: skip
     assert complaint(Study(**TINY), tiny) == ""
     assert len(studies.summary(tiny)) == len(tiny) / 2
@@ -271,6 +279,19 @@ def test_steps_that_wait_cost_more_than_one_product(cost, word):
     assert claim["verdict"] == word
     low, _, high = claim["measured"].split(" times")[0].split(" ")
     assert float(low) == pytest.approx(cost, rel=0.02) and float(high) == pytest.approx(cost, rel=0.02)
+
+
+@pytest.mark.parametrize(("cost", "word"), [(1.05, "holds"), (1.15, "ambiguous"), (1.3, "fails")])
+def test_a_trace_may_cost_little(cost, word):
+    table = planted({"untraced": lambda t: 1e-5 * t, "traced": lambda t: cost * 1e-5 * t}, part="trace", cell="gru")
+    assert verdict(table, "trace")["verdict"] == word
+
+
+def test_a_trace_may_cost_more_beside_a_fused_lstm():
+    table = planted({"untraced": lambda t: 1e-5 * t, "traced": lambda t: 1.6e-5 * t}, part="trace")
+    assert verdict(table, "trace")["verdict"] == "holds"
+    mean = studies.listing(table).splitlines()[-1].split()
+    assert mean[0] == "mean" and float(mean[1]) == pytest.approx(1 / 1.6, rel=0.02)
 
 
 def test_what_disagrees_fails_the_first_claim():

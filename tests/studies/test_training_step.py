@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,10 +14,12 @@ from recurrent_lm.studies.training_step.study import VARIANTS, Study
 SMALL = Study(vocabulary=50, hidden=8, layers=2, rows=3, bptt=4, rounds=2)
 
 
-def test_both_loops_compute_the_same_losses_from_the_same_weights():
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh"])
+def test_both_loops_compute_the_same_losses_from_the_same_weights(cell):
     """The comparison is fair only if the two do the same work."""
-    step, model = trainer(SMALL.size, "float32")
-    other, peer = plain(SMALL.size)
+    size = replace(SMALL, cell=cell).size
+    step, model = trainer(size, "float32")
+    other, peer = plain(size)
     with torch.no_grad():
         for mine, theirs in zip(model.parameters(), peer.parameters(), strict=True):
             theirs.copy_(mine)

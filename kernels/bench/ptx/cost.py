@@ -1,4 +1,5 @@
-"""The cost of a step of a scan for one program, counted in the PTX of its launch, which is executed for that program alone.
+"""The cost of a step of a scan, or of a loss's kernel, for one program, counted in the PTX of its launch, which is executed for
+that program alone.
 
 Nothing makes the program wait: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left after
 its first round. The numbers are therefore garbage, and the counts are those of a step in which all others are in time.
@@ -7,14 +8,19 @@ its first round. The numbers are therefore garbage, and the counts are those of 
 from collections import Counter
 from dataclasses import asdict, dataclass, replace
 
+import torch
+
 from recurrent_lm.kernels.bench.compiled import spills_in_loops
 from recurrent_lm.kernels.bench.compiler import machine_code
 from recurrent_lm.kernels.bench.ptx.cases import Layer
 from recurrent_lm.kernels.bench.ptx.code.flow import polls
 from recurrent_lm.kernels.bench.ptx.counts import Total
 from recurrent_lm.kernels.bench.ptx.execution import Machine
-from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, parsed
-from recurrent_lm.kernels.bench.walk import walk
+from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, on_machine, parsed
+from recurrent_lm.kernels.bench.walk import innermost, walk
+from recurrent_lm.kernels.loss import launch as losses
+from recurrent_lm.kernels.loss.terms import Decoded, Terms, Upstream
+from recurrent_lm.kernels.rnn.plan import DEVICES
 
 STEPS = (2, 4)  # the difference is two steps, without the first one and the code before the loop
 MORE = STEPS[1] - STEPS[0]
@@ -68,6 +74,8 @@ def steps_of(layer: Layer) -> dict[str, Step]:
     launches: dict[str, list[tuple[Launch, Counter[str], Total]]] = {}
 
     def run(launch: Launch) -> None:
+        if not launch.name.startswith("scan_"):  # packing, once a sequence
+            return
         machine = alone(launch)
         launches.setdefault(launch.name, []).append((launch, executed(machine), machine.counts.total()))
 
@@ -86,3 +94,56 @@ def steps_of(layer: Layer) -> dict[str, Step]:
             single.cycles, walk(code, wavefronts=total.wavefronts).cycles, single.waits,
         )  # fmt: skip
     return costs
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A linear cross-entropy of ``rows`` rows, ``features`` features and ``classes`` classes, with a bias."""
+
+    device: str = "sm_90"
+    dtype: str = "bfloat16"
+    rows: int = 128
+    features: int = 512
+    classes: int = 4096
+
+
+@dataclass(frozen=True)
+class Body:
+    """The cost of one program of a loss's kernel; fields as in ``Step``, ``cycles`` of its innermost loop."""
+
+    grid: tuple[int, int, int]
+    warps: int
+    instructions: dict[str, float]
+    memory: Total
+    spills: int
+    cycles: int
+
+    @property
+    def barriers(self) -> float:
+        return self.instructions.get("barriers", 0.0) / self.warps
+
+
+def bodies_of(loss: Loss) -> dict[str, Body]:
+    """The cost of each kernel of the losses, with their gradients, by its name; of several launches the first."""
+    bodies: dict[str, Body] = {}
+
+    def run(launch: Launch) -> None:
+        if launch.name in bodies:
+            return
+        machine, code = alone(launch), machine_code(launch.cubin, "-sass")
+        bodies[launch.name] = Body(
+            launch.grid, launch.warps, dict(sorted(executed(machine).items())), machine.counts.total(),
+            spills_in_loops(code, depth=1), innermost(code).cycles,
+        )  # fmt: skip
+
+    dtype, need = getattr(torch, loss.dtype), (True, True, True)
+    x, w, b = (
+        torch.zeros(size, dtype=dtype) for size in ((loss.rows, loss.features), (loss.classes, loss.features), loss.classes)
+    )
+    decoded = Decoded(x, w, b, torch.zeros(loss.rows, dtype=torch.long), None)
+    with on_machine(DEVICES[loss.device], run):
+        of, terms = Upstream(torch.ones(loss.rows)), Terms()
+        rows = losses.cut_loss(decoded, terms, False)
+        losses.cut_gradients(decoded, rows.top, rows.log_sum, of, terms, need)
+        losses.chunked_gradients(decoded, of, terms, need, False)
+    return bodies

@@ -1,4 +1,4 @@
-"""The cost of a step of every kernel that the planner returns at typical sizes, as a table.
+"""The cost of a step of every kernel that the planner returns at typical sizes, and of the losses' kernels, as a table.
 
 ``python -m recurrent_lm.kernels.bench.ptx table``
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 from recurrent_lm.kernels.bench import sweep as compile_sweep
 from recurrent_lm.kernels.bench.ptx.cases import Layer
-from recurrent_lm.kernels.bench.ptx.cost import Step, steps_of
+from recurrent_lm.kernels.bench.ptx.cost import Body, Loss, Step, bodies_of, steps_of
 from recurrent_lm.kernels.bench.ptx.counts import KINDS
 
 KIND_COLUMNS = sorted({*KINDS.values(), "float arithmetic", "integer"} - {"barriers"})
@@ -32,12 +32,34 @@ def layers(devices: list[str], sizes: Any = compile_sweep.TYPICAL) -> Iterator[L
                                 yield Layer(cell, hidden, c.strategy, exchange, dtype, device, batch=batch)
 
 
-def row(layer: Layer, kernel: str, step: Step) -> dict[str, Any]:
-    """A row of the table; its numbers are those of ``Step``."""
-    cells: dict[str, Any] = {"triton": version("triton")} | {name: getattr(layer, name) for name in LAYER}
-    cells |= {"kernel": kernel, "programs": step.grid[0] * step.grid[1], "warps": step.warps, "barriers": step.barriers}
-    cells |= {"barriers_a_look": step.look, "spills": step.spills} | asdict(step.memory)
-    return cells | {kind: step.instructions.get(kind, 0) for kind in KIND_COLUMNS}
+def row(what: Layer | Loss, kernel: str, cost: Step | Body) -> dict[str, Any]:
+    """A row of the table; its numbers are those of ``Step`` or ``Body``, of a loss for one program and not a step."""
+    cells: dict[str, Any] = {"triton": version("triton")}
+    if isinstance(what, Layer):
+        cells |= {name: getattr(what, name) for name in LAYER}
+    else:
+        sizes = {"batch": what.rows, "hidden": what.features, "dtype": what.dtype, "plan": "", "exchange": ""}
+        cells |= {"device": what.device, "cell": "loss"} | sizes
+    cells |= {"kernel": kernel, "programs": cost.grid[0] * cost.grid[1], "warps": cost.warps, "cycles": cost.cycles}
+    cells |= {"crowded": "", "barriers_a_look": ""}
+    if isinstance(cost, Step):
+        cells |= {"crowded": cost.crowded, "barriers_a_look": cost.look}
+    memory = cost.memory
+    cells |= {"barriers": cost.barriers, "spills": cost.spills} | asdict(memory)
+    cells["conflicts"] = round(memory.wavefronts / memory.least, 3) if memory.least else ""
+    return cells | {kind: cost.instructions.get(kind, 0) for kind in KIND_COLUMNS}
+
+
+def rows(devices: list[str]) -> Iterator[dict[str, Any]]:
+    """All rows of the table."""
+    for device in devices:
+        for dtype in ("bfloat16", "float32"):
+            loss = Loss(device, dtype)
+            for kernel, body in bodies_of(loss).items():
+                yield row(loss, kernel, body)
+    for layer in layers(devices):
+        for kernel, step in steps_of(layer).items():
+            yield row(layer, kernel, step)
 
 
 def write(path: Path, devices: list[str]) -> int:
@@ -45,13 +67,11 @@ def write(path: Path, devices: list[str]) -> int:
     count = 0
     with path.open("w", newline="") as file:
         writer: csv.DictWriter[str] | None = None
-        for layer in layers(devices):
-            for kernel, step in steps_of(layer).items():
-                cells = row(layer, kernel, step)
-                if writer is None:
-                    writer = csv.DictWriter(file, list(cells), lineterminator="\n")
-                    writer.writeheader()
-                writer.writerow(cells)
-                file.flush()
-                count += 1
+        for cells in rows(devices):
+            if writer is None:
+                writer = csv.DictWriter(file, list(cells), lineterminator="\n")
+                writer.writeheader()
+            writer.writerow(cells)
+            file.flush()
+            count += 1
     return count

@@ -1,9 +1,12 @@
 """What the compiler makes of the scans for GPUs that are not there. All that the plans return is compiled by test-all."""
 
+import csv
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
+from importlib.metadata import version
 
 import pytest
+from paths import ROOT
 
 from recurrent_lm.kernels.bench.compiled import SWITCHES, Configuration, Facts, held_before_loop, spills_in_loops
 from recurrent_lm.kernels.bench.compiler import Compiler
@@ -119,6 +122,41 @@ def test_a_plan_compiles_without_fault(
     assert faults(configuration, compiler(configuration)) == []
 
 
+def published(configuration: Configuration) -> dict[str, str] | None:
+    """The row of a kernel in the published table, for this version of Triton; None if there is none that has a walk."""
+    with (ROOT / "reports" / "published" / "compile" / "scans.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if (
+                row["triton"] == version("triton")
+                and row["cycles"]
+                and all(row[k] == str(v) for k, v in asdict(configuration).items())
+            ):
+                return row
+    return None
+
+
+def dearer(configuration: Configuration, facts: Facts) -> list[str]:
+    """What a step has more of than in the published table, by more than a twentieth."""
+    row = published(configuration)
+    costs = ("cycles", "instructions", "barriers", "waited", "spills")
+    return [] if row is None else [name for name in costs if getattr(facts, name) > 1.05 * int(row[name])]
+
+
+@pytest.mark.parametrize("direction", ["forward", "backward"])
+def test_a_step_is_no_longer_than_published(compiler: Compiler, direction: str) -> None:
+    """Every barrier and load that is waited for counts, and a twentieth of the cycles and instructions."""
+    configuration = Configuration("sm_90", "lstm", 20, 768, "bfloat16", "cooperative", direction)
+    configuration = next(c for c in scans("sm_90") if replace(c, batch=20, hidden=768) == configuration)
+    row, facts = published(configuration), compiler(configuration)
+    if row is None:
+        pytest.skip(f"the published table has no row of Triton {version('triton')}")
+    assert isinstance(facts, Facts), facts
+    assert facts.cycles > 0
+    assert 0 < facts.barriers < facts.instructions
+    assert dearer(configuration, facts) == []
+    assert dearer(configuration, replace(facts, cycles=2 * facts.cycles, barriers=2 * facts.barriers)) == ["cycles", "barriers"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("direction", ["forward", "backward"])
 @pytest.mark.parametrize("device", ["sm_90", "sm_100"])
@@ -144,6 +182,7 @@ def test_a_failure_is_a_sentence_and_the_next_kernel_compiles(compiler: Compiler
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh", "rnn-relu", "rnn-sigmoid", "rnn-identity"])
 @pytest.mark.parametrize("device", list(DEVICES))
 def test_every_plan_compiles_without_fault(compiler: Compiler, device: str, cell: str, dtype: str) -> None:
-    """All of them, as in the published table."""
-    found = {c: faults(c, compiler(c)) for c in scans(device) if (c.cell, c.dtype) == (cell, dtype)}
+    """All of them, as in the published table, and none with a longer step."""
+    facts = {c: compiler(c) for c in scans(device) if (c.cell, c.dtype) == (cell, dtype)}
+    found = {c: faults(c, of) or dearer(c, of) for c, of in facts.items()}
     assert {str(c): wrong for c, wrong in found.items() if wrong} == {}

@@ -55,13 +55,19 @@ def test_many_times(exchange: str, changed: dict[str, Any]) -> None:
 
 
 MUTANTS = {
-    "sentinel: no wait": ("exchange.py", "while (_missing(tiles, COUNT) > 0) & (target > 0):", "while False:", {}),
+    "sentinel: no wait": ("exchange.py", "while (_missing(tiles, COUNT, PACK) > 0) & (target > 0):", "while False:", {}),
     "counter: target off by one": ("exchange_only.py", "t * tl.num_programs(0)", "t * tl.num_programs(0) - 1", {}),
     "counter: not reset": ("exchange_run.py", "self.arrivals.zero_()", "self.arrivals.fill_(99)", {}),
     "sentinel: the buffer is not filled": ("exchange_run.py", 'fresh("sentinel", *self.h.shape, like=self.h)', "0.0", {}),
     "sentinel: a slice is not stored": ("exchange_only.py", "(inner < own_elements) &", "(inner < own_elements - 8) &",
                                         {"deadline": 10.0}),
 }  # fmt: skip
+
+
+def test_the_lines_to_break_exist() -> None:
+    for file, right, *_ in MUTANTS.values():
+        (path,) = (ROOT / "kernels").rglob(file)
+        assert right in path.read_text()
 
 
 @pytest.mark.slow

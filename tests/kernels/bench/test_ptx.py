@@ -251,3 +251,38 @@ def test_a_step_costs_no_more_than_it_did(ask: Ask, name: str) -> None:
         sizes = Sizes(16, 512, 512 if forward else 512 * slots, slots if forward else 1, 2 if dtype == "bfloat16" else 4)
         trips = 600 * (1 if tiles.parts == 1 else 2)
         assert step_cycles(sizes, tiles) == pytest.approx(step["crowded"] - trips, rel=0.25), step
+
+
+# The same of one program of the losses' kernels, for 128 rows, 128 features and 1,024 classes: bank conflicts, barriers of each
+# warp, instructions of all warps, cycles of the innermost loop. Float32's products in tiles, which no plan chooses by itself,
+# have conflicts.
+LOSS_COSTS = {
+    "bfloat16": {
+        "tiles_forward": (1.05, 47, 72_000, 500),
+        "tiles_backward": (1.05, 7, 12_600, 500),
+        "tiles_combine": (1.05, 0, 410, 0),
+        "rows_forward": (1.05, 3, 1_460, 0),
+        "rows_backward": (1.05, 0, 1_270, 0),
+    },
+    "float32": {
+        "tiles_forward": (7.4, 156, 443_000, 1_490),
+        "tiles_backward": (7.4, 11, 27_000, 1_480),
+        "tiles_combine": (1.05, 0, 410, 0),
+        "rows_forward": (1.05, 3, 1_410, 0),
+        "rows_backward": (1.05, 0, 1_160, 0),
+    },
+}
+
+
+@pytest.mark.parametrize("dtype", LOSS_COSTS)
+def test_a_loss_costs_no_more_than_it_did(ask: Ask, dtype: str) -> None:
+    answer = ask({"loss cost": {"dtype": dtype, "features": 128, "classes": 1024}})
+    assert set(answer) == set(LOSS_COSTS[dtype])
+    for kernel, (conflicts, barriers, instructions, cycles) in LOSS_COSTS[dtype].items():
+        body = answer[kernel]
+        assert body["memory"]["wavefronts"] <= conflicts * body["memory"]["least"], (kernel, body)
+        assert body["instructions"].get("barriers", 0) <= barriers * body["warps"], (kernel, body)
+        assert 0 < sum(body["instructions"].values()) <= instructions, (kernel, body)
+        assert (cycles > 0) == (body["cycles"] > 0), (kernel, body)
+        assert body["cycles"] <= cycles, (kernel, body)
+        assert body["spills"] == 0

@@ -238,6 +238,33 @@ def test_conversions_and_integers() -> None:
     np.testing.assert_array_equal(out[:, 7], ~(x >= 0))
 
 
+def test_integers_are_divided_towards_zero() -> None:
+    x = np.array([7, -7, 0, 2**31 - 1, -(2**31), 1, -1, 12] * 4, "i4")
+    body = load_words(1, 10, 0) + "\tmov.b32 %r11, -3;\n"
+    body += "".join(
+        f"\t{name} %r{100 + i}, %r10, %r11;\n"
+        for i, name in enumerate(("div.s32", "rem.s32", "div.u32", "rem.u32", "mul.hi.s32", "mul.hi.u32"))
+    )
+    out = run(body + store_all(6), x, 768).view("u4").reshape(32, 6)
+    for lane, value in enumerate(x.tolist()):
+        whole, unsigned, by = int(value / -3), value % 2**32, 2**32 - 3
+        expected = [whole, value + 3 * whole, unsigned // by, unsigned % by, value * -3 >> 32, unsigned * by >> 32]
+        assert out[lane].tolist() == [number % 2**32 for number in expected]
+
+
+@pytest.mark.parametrize("kind", ["bf16", "f16"])
+def test_halves_are_added_and_multiplied_with_one_rounding(kind: str) -> None:
+    bits, wide = numbers((64,), kind)
+    swap = "\tprmt.b32 %r11, %r10, 0, 0x1032U;\n"
+    body = "".join(f"\t{name}.{kind}x2 %r{100 + i}, %r10, %r11;\n" for i, name in enumerate(("add.rn", "sub.rn", "mul.rn")))
+    fused = f"\tfma.rn.{kind}x2 %r103, %r10, %r11, %r10;\n"
+    out = run(load_words(1, 10, 0) + swap + body + fused + store_all(4), bits, 512).view("u2").reshape(32, 4, 2)
+    narrow = values.to_bf16 if kind == "bf16" else values.to_f16
+    a, b = wide.reshape(32, 2), wide.reshape(32, 2)[:, ::-1]
+    for i, expected in enumerate((a + b, a - b, a * b, (a.astype("f8") * b + a).astype("f4"))):
+        np.testing.assert_array_equal(out[:, i], narrow(np.ascontiguousarray(expected)))
+
+
 def test_a_swizzle_is_its_own_inverse() -> None:
     at = matrix.described(descriptor(0, 16, 1024, 128) % (1 << 64), 8, 64, 2, False)
     assert sorted((at - (1 << 14)).ravel().tolist()) == list(range(0, 1024, 2))

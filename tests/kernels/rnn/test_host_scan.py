@@ -11,7 +11,8 @@ from torch import Tensor
 
 from recurrent_lm.kernels import CELLS, recurrence, trace_gradients
 from recurrent_lm.kernels.rnn import host
-from recurrent_lm.kernels.rnn.host_scan import ACTIVATIONS, bfloat16_operands
+from recurrent_lm.kernels.rnn.cells import Weights
+from recurrent_lm.kernels.rnn.host_scan import ACTIVATIONS, bfloat16_operands, kept_of_output, scan_forward
 
 EVERY = pytest.mark.parametrize("cell", sorted(CELLS))
 # One of everything; T = 1 has no product with the state backward; B = 1 is a row; 35, 20, 50 is a training length, odd sizes
@@ -181,6 +182,22 @@ def test_the_precision_of_products_is_given_back() -> None:
     assert switch.fp32_precision == before
     with bfloat16_operands(False):
         assert switch.fp32_precision == before
+
+
+@pytest.mark.parametrize("resets", [False, True], ids=["plain", "resets"])
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "plain"])
+@EVERY
+def test_states_and_gates_follow_from_the_output(cell: str, bias: bool, resets: bool) -> None:
+    """What a library does not tell is what the scan would have kept."""
+    case = Case(cell, 7, 3, 5)
+    input, *more = (t.detach() for t in case.tensors)
+    state, weights = tuple(more[: case.states]), more[case.states :]
+    own = Weights(*(weights if bias else (*weights[:2], None, None)))
+    reset = case.reset if resets else None
+    kept = scan_forward(cell, input, state, own, reset)
+    found = kept_of_output(cell, input, kept.hs[1:].clone(), state, own, reset, False)
+    for ours, expected in zip(found, kept, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-13, atol=1e-15)
 
 
 def test_every_cell_has_a_scan() -> None:

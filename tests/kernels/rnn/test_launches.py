@@ -9,10 +9,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import recurrent_lm.kernels.rnn.launch
 import recurrent_lm.kernels.rnn.ops
 from recurrent_lm.kernels.rnn import plan as plans
+from recurrent_lm.kernels.rnn.cells import CELLS
 
 FREE = (
-    "alias", "as_strided", "detach", "empty", "expand", "lift_fresh", "new_empty", "permute", "promote_types", "select",
-    "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "_unsafe_view",
+    "alias", "as_strided", "detach", "empty", "empty_like", "expand", "lift_fresh", "new_empty", "permute", "promote_types",
+    "select", "slice", "split", "squeeze", "t", "transpose", "unbind", "unsqueeze", "_unsafe_view",
 )  # fmt: skip
 
 
@@ -30,30 +31,55 @@ class Launches(TorchDispatchMode):
         return function(*args, **kwargs or {})
 
 
-@pytest.mark.parametrize(("exchange", "forward", "backward"), [("sentinel", 9, 22), ("counter", 9, 22)])
-def test_a_layer_launches_few_kernels(monkeypatch: pytest.MonkeyPatch, exchange: str, forward: int, backward: int) -> None:
-    """LSTM, unpadded, planned as for an H100; the scans themselves do nothing here and are not counted."""
+BUDGET = {  # kernels forward and backward beside the scans themselves
+    "lstm": (2, 7), "lstm counter": (2, 7), "lstm reset": (2, 9), "lstm padded": (2, 7),
+    "lstm without biases": (2, 6), "gru": (3, 7), "rnn-tanh": (2, 7),
+}  # fmt: skip
 
-    class Nothing:
-        def __getitem__(self, grid: Any) -> Any:
-            return lambda *args, **kwargs: None
 
+@pytest.fixture
+def bodies(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of launched Triton kernels, which do nothing; planned as for an H100."""
     launch: Any = recurrent_lm.kernels.rnn.launch
-    monkeypatch.setattr(launch, "scan_forward", Nothing())
-    monkeypatch.setattr(launch, "scan_backward", Nothing())
+    names: list[str] = []
+
+    class Body:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: Any) -> Any:
+            return lambda *args, **kwargs: names.append(self.name)
+
+    for name in ("prepare", "finish", "scan_forward", "scan_backward"):
+        monkeypatch.setattr(launch, name, Body(name))
     monkeypatch.setattr(launch, "PROGRAMS_AT_ONCE", True)
     monkeypatch.setattr(launch, "device_limits", lambda index: plans.DEVICES["sm_90"])
-    dtype, hidden = torch.float16, 128
-    weights = [torch.randn(512, n).to(dtype) if n else torch.randn(512).to(dtype) for n in (64, hidden, 0, 0)]
-    given = [torch.randn(4, 16, 64).to(dtype), torch.zeros(16, hidden).to(dtype), torch.zeros(16, hidden).to(dtype), *weights]
-    how = ("cooperative", exchange, "ieee", "none", 0.0)
+    return names
+
+
+@pytest.mark.parametrize("what", BUDGET)
+def test_a_layer_launches_few_kernels(bodies: list[str], what: str) -> None:
+    """Of torch and of Triton, for a layer in 16 bits that fills its tiles unless it is padded."""
+    cell, *_ = what.split()
+    kind, dtype, hidden = CELLS[cell], torch.float16, 50 if "padded" in what else 128
+    rows = kind.gates * hidden
+    weights: list[Any] = [torch.randn(rows, n).to(dtype) for n in (64, hidden)]
+    weights += [None if "without" in what else torch.randn(rows).to(dtype) for _ in range(2)]
+    state = [torch.zeros(16, hidden).to(dtype) if i < kind.states else None for i in range(2)]
+    reset = torch.zeros(4, 16, dtype=torch.bool) if "reset" in what else None
+    given = [torch.randn(4, 16, 64).to(dtype), *state, *weights, reset]
+    plan, exchange = "cooperative" if hidden > 50 else "resident", "counter" if "counter" in what else "sentinel"
+    how = (cell, plan, exchange, "ieee", "none", 0.0)
     operations: Any = recurrent_lm.kernels.rnn.ops
     with Launches() as first:
-        hs, _, _, cs, gates = operations.recurrence_forward._init_fn(*given, None, "lstm", *how, True, False)
-    gradient = torch.ones_like(hs)
+        hs, _, _, cs, gates = operations.recurrence_forward._init_fn(*given, *how, True, False)
+    forward = [*first.names, *bodies]
+    bodies.clear()
+    gradient, last = torch.ones_like(hs), torch.ones(16, hidden, dtype=dtype)
     with Launches() as second:
         operations.recurrence_backward._init_fn(
-            gradient, None, None, *given, None, hs, cs, gates, "lstm", *how, False, True, False
+            gradient, last, last if kind.states == 2 else None, *given, hs, cs, gates, *how, False, True, False
         )
-    assert 0 < len(first.names) <= forward, first.names
-    assert 0 < len(second.names) <= backward, second.names
+    backward = [*second.names, *bodies]
+    assert forward.count("scan_forward") == backward.count("scan_backward") == 1
+    assert (len(forward) - 1, len(backward) - 1) == BUDGET[what], (forward, backward)

@@ -65,12 +65,12 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
         def __getitem__(self, grid: tuple[int, int]) -> Any:
             assert current == [DEVICE], "Triton launches on the current device, not on that of the tensors"
-            assert grid[0] * grid[1] <= DEVICES["sm_90"].multiprocessors
+            assert not self.name.startswith("scan") or grid[0] * grid[1] <= DEVICES["sm_90"].multiprocessors
             return lambda *arguments, **constants: names.append(self.name)
 
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(launch, "PROGRAMS_AT_ONCE", True)
-    for name in ("scan_forward", "scan_backward"):
+    for name in ("prepare", "scan_forward", "scan_backward", "finish"):
         monkeypatch.setattr(launch, name, Body(name))
     return names
 
@@ -112,7 +112,8 @@ def test_such_an_index_raises(index: Any) -> None:
 def test_nothing_is_read_back_or_copied_to_the_device(cell: str, plan: str, how: str, launches: list[str]) -> None:
     both_ways(cell, plan, hidden=50 if plan == "resident" else HIDDEN, **HOW[how])
     count = STEPS if plan == "stepwise" else 1
-    assert launches == ["scan_forward"] * count + ["scan_backward"] * count
+    backward = count + (plan == "stepwise")  # and one for what comes before the first step
+    assert launches == ["prepare", *["scan_forward"] * count, "prepare", *["scan_backward"] * backward, "finish"]
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

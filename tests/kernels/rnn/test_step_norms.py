@@ -39,6 +39,16 @@ def test_rows_that_cancel_and_rows_of_nan() -> None:
     assert found[2] == 8
 
 
+def test_a_state_of_zero_does_not_change_the_other_steps() -> None:
+    """As before the first batch: the norm is exactly 0."""
+    generator = torch.Generator().manual_seed(0)
+    h, d = (torch.randn(3, 2, n, generator=generator) for n in (7, 28))
+    plain = step_norms(h[0], h[1:], d)
+    found = step_norms(torch.zeros_like(h[0]), h[1:], d)
+    assert found[0] == 0
+    assert torch.equal(found[1:], plain[1:])
+
+
 @pytest.mark.parametrize("batch", [3, 40], ids=["rows", "gradients"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("of_h", "of_d"), [(0, 25), (0, -30), (15, 15), (30, -38), (-20, 36), (0, -39)])

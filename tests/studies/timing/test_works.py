@@ -71,6 +71,18 @@ def test_the_reference_of_a_recurrence_is_torchs_own_float64():
     assert relative_error(work.reference("torch.nn"), truth) < 1e-12
 
 
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn-tanh"])
+def test_a_traced_backward_pass_gives_the_gradients_of_the_recurrence(cell):
+    """Traced, it records one layer a call."""
+    work = recurrences.backward(cell, "float32", **SIZE)
+    whole = recurrences.recurrence(cell, "forward+backward", "float32", **SIZE).reference("torch.nn")
+    assert relative_error(work.reference("traced"), whole[1:]) < 1e-12
+    for name in recurrences.TRACED:
+        peer = work.peers[name]()
+        assert relative_error(peer.result(), work.reference(name)) <= work.allowed < 1e-4
+        assert relative_error(peer.result(), peer.result()) == 0, "the graph is kept"
+
+
 @pytest.mark.parametrize("direction", ["forward", "forward+backward"])
 def test_all_losses_compute_the_same(direction):
     work = losses.cross_entropy(direction, "float32", 300, 6, 20)

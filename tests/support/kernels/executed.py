@@ -2,7 +2,8 @@
 
 A script, because kernels are decorated for the compiler here and for the interpreter in the tests. ``{"scan": {..}}`` gives the
 errors of a layer, forward and backward; ``{"loss": {..}}`` those of the losses, ``{"exchange": {..}}`` that of the exchange
-alone; ``{"mutants": {..}}`` which changes of the PTX are noticed; ``{"cost": {..}}`` what a step costs. A report of the machine
+alone; ``{"mutants": {..}}`` which changes of the PTX are noticed; ``{"cost": {..}}`` what a step costs, ``{"loss cost": {..}}``
+what the kernels of the losses cost. A report of the machine
 comes as ``{"fault": ..}``, any other exception as ``{"raised": ..}``.
 """
 
@@ -25,7 +26,7 @@ import torch
 from recurrent_lm.kernels.bench.exchange_run import ExchangeRun
 from recurrent_lm.kernels.bench.ptx.cases import Layer, relative
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused
-from recurrent_lm.kernels.bench.ptx.cost import steps_of
+from recurrent_lm.kernels.bench.ptx.cost import Loss, bodies_of, steps_of
 from recurrent_lm.kernels.bench.ptx.global_memory import Fault
 from recurrent_lm.kernels.bench.ptx.launch import Launch, execute, on_machine
 from recurrent_lm.kernels.loss import launch as losses
@@ -150,6 +151,8 @@ def answer(question: dict[str, Any]) -> dict[str, Any]:
         return mutants(spec)
     if kind == "cost":
         return {name: asdict(step) for name, step in steps_of(Layer(**spec)).items()}
+    if kind == "loss cost":
+        return {name: asdict(body) for name, body in bodies_of(Loss(**spec)).items()}
     how = {"seed": spec.pop("schedule", 0), "in_step": spec.pop("in_step", False)}
     start = time.process_time()
 

@@ -26,6 +26,19 @@ def binary(t: Translator, ins: Instruction, match: Match) -> None:
         t.write(ins.operands[0], f"{a} {sign} {b}", code, ins)
 
 
+@instruction(r"(div|rem)\.(u16|s16|u32|s32|u64|s64)")
+def quotient(t: Translator, ins: Instruction, match: Match) -> None:
+    a, b = (t.read(operand, CODES[match[2]]) for operand in ins.operands[1:])
+    t.write(ins.operands[0], f"{'quotient' if match[1] == 'div' else 'remainder'}({a}, {b})", CODES[match[2]], ins)
+
+
+@instruction(r"mul\.hi\.(u32|s32)")
+def upper_half(t: Translator, ins: Instruction, match: Match) -> None:
+    code = CODES[match[1]]
+    a, b = (f"{t.read(operand, code)}.astype({code[0]}8)" for operand in ins.operands[1:])
+    t.write(ins.operands[0], f"({a} * {b} >> {code[0]}8.type(32)).astype({code})", code, ins)
+
+
 @instruction(r"(min|max)\.(u16|s16)x2")
 def pair(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (f"{t.read(operand, 'u4')}.view({CODES[match[2]]})" for operand in ins.operands[1:])
@@ -218,6 +231,24 @@ def fused(t: Translator, ins: Instruction, match: Match) -> None:
         operands = [f"flushed({operand})" for operand in operands]
     result = f"fma({', '.join(operands)})"
     t.write(ins.operands[0], f"flushed({result})" if match[1] else result, "f4", ins)
+
+
+@instruction(r"(add|sub|mul)(?:\.rn)?\.(bf16|f16)(x2)?|fma\.rn\.(bf16|f16)(x2)?")
+def of_halves(t: Translator, ins: Instruction, match: Match) -> None:
+    """In float32, rounded once: exact for a sum or product, which has at most 24 bits; a fused one is off by its last place."""
+    name, code, both = (match[2], match[1], match[3]) if match[2] else (match[4], "fma", match[5])
+    operands = [t.read(operand, "u4" if both else "u2") for operand in ins.operands[1:]]
+
+    def result(values: list[str]) -> str:
+        wide = [f"from_{name}({value})" for value in values]
+        total = "fma(" + ", ".join(wide) + ")" if code == "fma" else f" {SIGNS[code]} ".join(wide)
+        return f"to_{name}({total})"
+
+    if both:
+        low, high = ([f"{half}({operand})" for operand in operands] for half in ("low16", "high16"))
+        t.write(ins.operands[0], f"pack({result(low)}, {result(high)})", "u4", ins)
+    else:
+        t.write(ins.operands[0], result(operands), "u2", ins)
 
 
 @instruction(r"div\.(?:full|approx|rn)(?:\.ftz)?\.f32")

@@ -118,6 +118,19 @@ def permute(a: Lanes, b: Lanes, selector: int) -> Lanes:
     return out
 
 
+def quotient(a: Lanes, b: Lanes) -> Lanes:
+    """div of integers, towards zero; by zero it is all ones, as PTX leaves it open."""
+    divisor = np.where(b == 0, b.dtype.type(1), b)
+    whole = a // divisor
+    whole = whole + ((whole < 0) & (whole * divisor != a)).astype(a.dtype)
+    return np.where(b == 0, ~np.zeros_like(a), whole)
+
+
+def remainder(a: Lanes, b: Lanes) -> Lanes:
+    """rem of integers, with the sign of the dividend."""
+    return a - quotient(a, b) * b
+
+
 def smaller(a: Lanes, b: Lanes) -> Lanes:
     """min.f32: NaN only if both are."""
     return np.fmin(a, b)
