@@ -136,7 +136,8 @@ class Step:
         outputs: list[Tensor] | None = [] if self.ar or self.tar else None
         loss, after = self.loss(inputs, targets, reset, detach(state), outputs)
         if outputs:  # of one process; the loss that is reported is that of the text alone
-            (loss + activation_penalty(*outputs, self.ar, self.tar)).backward()
+            raw, dropped = outputs
+            (loss + activation_penalty(raw, dropped, self.ar, self.tar)).backward()
         else:
             loss.backward(self.ranks.upstream(loss, counted))
         loss = self.ranks.reduce(self.model, loss.detach(), targets, signum)
