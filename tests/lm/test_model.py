@@ -45,7 +45,9 @@ def spy_inputs(model: LanguageModel) -> list[tuple[Tensor, Any]]:
     """(what a layer reads, its W_h during the pass) of every later call, in order."""
     seen: list[tuple[Tensor, Any]] = []
     for layer in model.layers:
-        layer.register_forward_pre_hook(lambda m, args: seen.append((args[0].detach().clone(), getattr(m, "weight_hh_l0", None))))
+        layer.register_forward_pre_hook(
+            lambda m, args: seen.append((args[0].detach().clone(), getattr(m, "weight_hh_l0", None)))
+        )
     return seen
 
 
