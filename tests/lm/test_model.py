@@ -48,8 +48,6 @@ def spy_inputs(model: LanguageModel) -> list[tuple[Tensor, Any]]:
         layer.register_forward_pre_hook(
             lambda m, args: seen.append((args[0].detach().clone(), getattr(m, "weight_hh_l0", None)))
         )
-            lambda m, args: seen.append((args[0].detach().clone(), getattr(m, "weight_hh_l0", None)))
-        )
     return seen
 
 
