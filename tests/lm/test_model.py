@@ -41,11 +41,13 @@ def loss_of(model: LanguageModel, x: Tensor, y: Tensor, state: Any, reset: Tenso
     )
 
 
-def spy_inputs(model: LanguageModel) -> list[tuple[Tensor, Tensor]]:
+def spy_inputs(model: LanguageModel) -> list[tuple[Tensor, Any]]:
     """(what a layer reads, its W_h during the pass) of every later call, in order."""
-    seen: list[tuple[Tensor, Tensor]] = []
+    seen: list[tuple[Tensor, Any]] = []
     for layer in model.layers:
-        layer.register_forward_pre_hook(lambda m, args: seen.append((args[0].detach().clone(), m.weight_hh_l0)))
+        layer.register_forward_pre_hook(
+            lambda m, args: seen.append((args[0].detach().clone(), getattr(m, "weight_hh_l0", None)))
+        )
     return seen
 
 
