@@ -119,8 +119,8 @@ def _check(
     if cell in LINEAR_CELLS and (bias_hh is not None or weight_hh is None or len(weight_hh)):
         raise ValueError(f"{cell} has no W_h; leave weight_hh and bias_hh out")
     if weight_hh is None or weight_hh.dim() != 2:
-        shape = None if weight_hh is None else list(weight_hh.shape)
-        raise ValueError(f"weight_hh must be [{EVERY_CELL[cell].gates} * H, H], not {shape}")
+        given = None if weight_hh is None else list(weight_hh.shape)
+        raise ValueError(f"weight_hh must be [{EVERY_CELL[cell].gates} * H, H], not {given}")
     steps, batch, features = input.shape
     hidden = weight_hh.shape[-1]
     packed = EVERY_CELL[cell].gates * hidden
