@@ -383,6 +383,9 @@ def step(
 
     Returns:
         The next state, a tuple like ``state``.
+
+    Raises:
+        KeyError: for an unknown cell.
     """
     kind = EVERY_CELL[cell]
     if isinstance(kind, LinearCell):

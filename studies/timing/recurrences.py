@@ -189,11 +189,11 @@ def _flops(cell: str, batch: int, hidden: int, steps: int) -> float:
 
 def _filled(cell: str, backend: str | None, weights: dict[str, Tensor]) -> torch.nn.Module:
     """This project's layer with the given weights."""
-    hidden = weights["weight_hh"].shape[1]
+    hidden = len(weights["weight_ih"]) // kernels.EVERY_CELL[cell].gates
     module = (
         MODULES[cell](hidden, hidden, backend=backend)
         if cell in MODULES
         else kernels.RNN(hidden, hidden, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
-    ).to(weights["weight_hh"])
+    ).to(weights["weight_ih"])
     module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
     return module

@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fused_loss_cases import OPTIONS, REDUCTIONS, TORCH_CASES, as_torch_has_it, definition, options
-from loss_cases import problem, rows, same
+from loss_cases import OPTIONS, REDUCTIONS, problem, rows, same
+from loss_checks import TORCH_CASES, as_torch_has_it, definition, options
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_checks import CASES
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -15,6 +16,9 @@ from recurrent_lm.kernels.loss import chunks
 
 MODULE = chunks
 REDUCTIONS = pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+OPTIONS = pytest.mark.parametrize("case", CASES)
+# numpy, inside Triton's interpreter, warns of what -inf and NaN are for
+WARNINGS = pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning")
 BIAS = pytest.mark.parametrize("bias", [True, False], ids=["bias", "plain"])
 Loss = Callable[..., Tensor]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from accuracy import same
-from fused_loss_cases import OPTIONS, REDUCTIONS, WARNINGS, definition, filled_with_nan, options, rows_of_logits
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loss_checks import logits_agree
+from loss_cases import OPTIONS, REDUCTIONS, WARNINGS
+from loss_checks import definition, filled_with_nan, logits_agree, options, rows_of_logits
 from torch import Tensor
 
 from recurrent_lm.kernels import cross_entropy

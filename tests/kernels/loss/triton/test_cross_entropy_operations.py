@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from fused_loss_cases import WARNINGS, options, rows_of_logits
+from loss_cases import WARNINGS
+from loss_checks import options, rows_of_logits
 from torch import Tensor
 
 from recurrent_lm import kernels

@@ -6,19 +6,10 @@ from typing import Any
 import pytest
 import torch
 from accuracy import same
-from fused_loss_cases import (
-    OPTIONS,
-    REDUCTIONS,
-    TORCH_CASES,
-    WARNINGS,
-    as_torch_has_it,
-    definition,
-    filled_with_nan,
-    options,
-)
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from loss_checks import linear_agrees
+from loss_cases import OPTIONS, REDUCTIONS, WARNINGS
+from loss_checks import TORCH_CASES, as_torch_has_it, definition, filled_with_nan, linear_agrees, options
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.autograd.forward_ad as forward_mode
-from fused_loss_cases import WARNINGS
+from loss_cases import WARNINGS
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from fused_loss_cases import WARNINGS, definition
+from loss_cases import WARNINGS
+from loss_checks import definition
 from torch import Tensor
 
 from recurrent_lm.kernels import cross_entropy, explain_linear_cross_entropy, linear_cross_entropy
