@@ -188,9 +188,9 @@ def training_title(table: "pd.DataFrame") -> str:
 
 def training_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     gradient, models = select(claims, "gradient").iloc[0], select(claims, "trained")
-    told = "; ".join(f"{row['setting'].split(',')[0]} {row['measured']}" for _, row in models.iterrows())
+    ranges = "; ".join(f"{row['facts']['cell']} {row['measured']}" for _, row in models.iterrows() if row["facts"])
     rank = f"{gradient['measured']} ({gradient['verdict']})"
-    return f"Rank correlation of iterations and the gradient's decay: {rank}. Trained: {told or 'no model'}."
+    return f"Rank correlation of iterations and the gradient's decay: {rank}. Trained: {ranges or 'no model'}."
 
 
 def listings(table: "pd.DataFrame") -> list[Listing]:

@@ -172,7 +172,10 @@ def test_what_a_file_leaves_out_keeps_its_default(tmp_path: Path) -> None:
             "[training]\nlr = " + 3000 * "[" + "\n",
             r"/settings\.toml cannot be read as TOML: it has brackets nested too deeply$",
         ),
-        ("[model]\ncell = 'lstn'\n", r"\[model\] cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, lstm, gru, not 'lstn'"),
+        (
+            "[model]\ncell = 'lstn'\n",
+            r"\[model\] cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, lstm, gru, mingru, not 'lstn'",
+        ),
         ("[model]\ncell = '" + 500 * "x" + "'\n", r"x{30,}\.\.\.$"),
         ("[model\n", "cannot be read as TOML"),
         ("[model]\ncell = 'gru'\n[model]\ncell = 'gru'\n", "cannot be read as TOML"),

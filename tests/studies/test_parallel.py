@@ -84,7 +84,8 @@ def test_a_cell_that_is_linear_in_h_needs_no_special_case(monkeypatch):
         return dh, torch.zeros(*dh.shape[:-1], 2 * dh.shape[-1], dtype=dh.dtype), dh * keep, dc
 
     cell = kernels.Cell("gated", 2, 1, step, lambda z, a: (z.chunk(2, dim=-1)[0],), gradient)
-    monkeypatch.setitem(kernels.CELLS, "gated", cell)
+    for cells in (kernels.CELLS, kernels.EVERY_CELL):
+        monkeypatch.setitem(cells, "gated", cell)
     of = Layer("gated", numbers(1, 40, 12), torch.zeros(12, 6, dtype=torch.float64), None, numbers(2, 6))
     for way in ("full", "diagonal"):
         assert [count.iterations for count in counts(of, way, (40,), 5)] == [1]

@@ -113,7 +113,7 @@ def test_wrong_clipping(clip: Any) -> None:
 @BOTH
 def test_unknown_cell(backend: str) -> None:
     """The sentence lists the cells there are."""
-    expected = "cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, rnn-identity, lstm, gru, not 'elman'"
+    expected = "cell must be one of rnn-tanh, rnn-relu, rnn-sigmoid, rnn-identity, lstm, gru, mingru, not 'elman'"
     refused(expected, backend, cell="elman")
 
 

@@ -23,7 +23,8 @@ V = 9
 
 def build(cell: str = "lstm", **settings: Any) -> LanguageModel:
     torch.manual_seed(0)
-    config = ModelConfig(cell=cell, **{"hidden_size": 6, "dropout": 0.5, "weight_drop": 0.3, "init_width": 0.8, **settings})
+    drop = 0.0 if cell in kernels.LINEAR_CELLS else 0.3  # without W_h there is nothing to drop
+    config = ModelConfig(cell=cell, **{"hidden_size": 6, "dropout": 0.5, "weight_drop": drop, "init_width": 0.8, **settings})
     return LanguageModel(V, config).double()
 
 

@@ -147,7 +147,7 @@ def test_wrong_lists_of_numbers_are_refused_with_their_range(field, value, tmp_p
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
-        ("cell", "lstm,elman", "some of rnn-tanh, rnn-relu, rnn-sigmoid, rnn-identity, lstm, gru, with commas between"),
+        ("cell", "lstm,elman", "some of rnn-tanh, rnn-relu, rnn-sigmoid, rnn-identity, lstm, gru, mingru, with commas between"),
         ("cell", "", "some of"),
         ("cell", "lstm,lstm", "some of"),
         ("variants", "torch.nn,tensorflow", "some of kernels:eager, kernels:torch, kernels:triton, torch.nn"),
