@@ -6,8 +6,9 @@ with ``tl.associative_scan``, and h is carried from block to block. Backward, dL
     forward    h[t] = a[t] h[t-1] + b[t]            t = 0 .. T-1
     backward   dh[t] = a[t+1] dh[t+1] + dy[t]       t = T-1 .. 0
 
-A program has one row of the batch and a block of units, and reads z and c twice; nothing but h is kept. A reset is a = 0. Steps
-past the end are the identity. Programs exchange nothing.
+A program has one row of the batch and a block of units, and reads z and c twice; nothing but h is kept. A reset is a = -1,
+which no gate is: a = 0 also comes from small gates whose product is rounded, and must not hide a NaN. Steps past the end are
+the identity. Programs exchange nothing.
 
 Source: Feng et al. 2024, "Were RNNs All We Needed?"; the scan is Blelloch 1990.
 """
@@ -20,9 +21,14 @@ from recurrent_lm.kernels.rnn.cells import mingru_gates, mingru_gradient
 
 @triton.jit
 def then(a_first, b_first, a, b):
-    """The map h -> a (a_first h + b_first) + b; a = 0 forgets also what is not finite."""
-    forgets = a == 0
-    return tl.where(forgets, 0.0, a_first * a), tl.where(forgets, b, a * b_first + b)
+    """The map h -> a (a_first h + b_first) + b; a < 0 marks a map that forgets h, also an h that is not finite."""
+    forgets = a < 0
+    return tl.where(forgets | (a_first < 0), -1.0, a_first * a), tl.where(forgets, b, a * b_first + b)
+
+
+@triton.jit
+def applied(a, b, h):
+    return tl.where(a < 0, b, a * h + b)
 
 
 @triton.jit
@@ -60,10 +66,9 @@ def linear_forward(
         keep, gate, c = of_steps(p_sums, at, units, inside, HIDDEN, ACC)
         a, b = tl.where(inside, keep, 1.0), tl.where(inside, gate * c, 0.0)
         if RESET:
-            a = tl.where(tl.load(p_reset + at, mask=t < steps, other=0)[:, None] != 0, 0.0, a)
-        hs = h[None, :]
+            a = tl.where(tl.load(p_reset + at, mask=t < steps, other=0)[:, None] != 0, -1.0, a)
         a, b = tl.associative_scan((a, b), 0, then)
-        hs = tl.where(a == 0, b, a * hs + b)
+        hs = applied(a, b, h[None, :])
         tl.store(p_hs + at[:, None] * HIDDEN + units[None, :], hs, mask=inside)
         h = tl.sum(tl.where((o_t == BLOCK_T - 1)[:, None], hs, 0.0), axis=0)
 
@@ -107,19 +112,17 @@ def linear_backward(
         a, _, _ = of_steps(p_sums, at + batch, units, later, HIDDEN, ACC)
         a = tl.where(later, a, 1.0)
         if RESET:
-            a = tl.where(tl.load(p_reset + at + batch, mask=t + 1 < steps, other=0)[:, None] != 0, 0.0, a)
+            a = tl.where(tl.load(p_reset + at + batch, mask=t + 1 < steps, other=0)[:, None] != 0, -1.0, a)
         grad = tl.load(p_grad + at[:, None] * HIDDEN + units[None, :], mask=inside, other=0.0).to(ACC)
         a, dhs = tl.associative_scan((a, grad), 0, then, reverse=True)
-        dhs = tl.where(a == 0, dhs, a * carried[None, :] + dhs)
+        dhs = applied(a, dhs, carried[None, :])
         keep, gate, c = of_steps(p_sums, at, units, inside, HIDDEN, ACC)
         p_before = p_hs + (at[:, None] - batch) * HIDDEN + units[None, :]
         before = tl.load(p_before, mask=inside & (t > 0)[:, None], other=0.0).to(ACC)
         before = tl.where((t == 0)[:, None], h0[None, :], before)
         if RESET:
             starts = tl.load(p_reset + at, mask=t < steps, other=0)[:, None] != 0
-            before, keep_h = tl.where(starts, 0.0, before), tl.where(starts, 0.0, keep)
-        else:
-            keep_h = keep
+            before = tl.where(starts, 0.0, before)
         d_z, d_c = mingru_gradient(dhs, keep, gate, c, before)
         p_z = p_d + at[:, None] * (2 * HIDDEN) + units[None, :]
         tl.store(p_z, d_z, mask=inside)
@@ -128,5 +131,7 @@ def linear_backward(
             tl.store(p_trace + at[:, None] * HIDDEN + units[None, :], dhs, mask=inside)
         carried = tl.sum(tl.where((o_t == 0)[:, None], dhs, 0.0), axis=0)
         if block == blocks - 1:
-            to_first = tl.sum(tl.where((o_t == 0)[:, None], dhs * keep_h, 0.0), axis=0)
-            tl.store(p_carried, to_first, mask=here)
+            to_first = dhs * keep
+            if RESET:
+                to_first = tl.where(starts, 0.0, to_first)
+            tl.store(p_carried, tl.sum(tl.where((o_t == 0)[:, None], to_first, 0.0), axis=0), mask=here)

@@ -66,7 +66,10 @@ def backward(
     steps = list(zip(later, [first, *later[:-1]], keep.unbind(0), masks_of(reset, len(input)), strict=True))
     for dh, before, kept_share, mask in reversed(steps):
         limit(dh, clip)
-        before.addcmul_(zeroed(dh, mask), kept_share)
+        if mask is None:
+            before.addcmul_(dh, kept_share)
+        else:  # the product, too, may hide a NaN or make one
+            before.add_(zeroed(dh * kept_share, mask))
     d = torch.empty_like(kept.gates)
     d_z, d_c = d.split(hidden, 2)
     torch.mul(dhs[1:], z, out=d_c)

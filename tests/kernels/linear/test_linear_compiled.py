@@ -19,4 +19,4 @@ def test_no_kernel_spills_or_exceeds_the_memory_of_a_program() -> None:
                 assert not isinstance(facts, str), facts
                 assert facts.stack == 0, configuration
                 assert facts.shared <= 48 * 1024, configuration
-                assert facts.registers <= 160, configuration
+                assert facts.registers <= 168, configuration  # three programs of four warps share a multiprocessor
