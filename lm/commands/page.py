@@ -50,7 +50,7 @@ def page(
 
 def _cost(rounding: "Rounding", bits: str) -> str:
     return (
-        f"rounding to {bits} costs {rounding.cost:+.5f} bits per byte: {rounding.before:.4f} become {rounding.after:.4f} "
+        f"rounding to {bits} costs {rounding.cost:+z.5f} bits per byte: {rounding.before:.4f} become {rounding.after:.4f} "
         f"on the {rounding.tokens:,} tokens of the validation text"
     )
 
