@@ -96,12 +96,12 @@ def draw_cut(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "Figu
             axes.add_patch(box)
             if right < tau:
                 arrow = {"arrowstyle": "-|>", "color": MUTED, "linewidth": 1.5}
-                axes.annotate("", (right + 0.22, row + 0.5), (right - 0.22, row + 0.5), arrowprops=arrow)
+                axes.annotate("", (right + 0.3, row + 0.86), (right - 0.3, row + 0.86), arrowprops=arrow)
     for _, at in pieces.iterrows():
         x = (int(str(at["way"]).removeprefix("pass ")) - 1) * length + at["column"] - 0.5
         y = at["row"] - 0.5
-        word: dict[str, Any] = {"rotation": 90 if small else 32, "fontsize": 9 if small else 13, "ha": "center", "va": "center"}
-        axes.text(x, y - 0.06, printable(str(at["token"])), color=INK, **word)
+        word: dict[str, Any] = {"rotation": 90 if small else 45, "fontsize": 9 if small else 13, "ha": "center", "va": "center"}
+        axes.text(x, y - 0.08, printable(str(at["token"])), color=INK, **word)
         axes.text(x, y + 0.36, f"{at['place']}", color=MUTED, ha="center", va="center", fontsize=8 if small else 11)
     foot = "numbers: places in the text; arrows: the state goes on"
     axes.text(tau / 2, rows + 0.2, foot, color=MUTED, ha="center", va="center", fontsize=9 if small else 13)
