@@ -109,7 +109,7 @@ def needed(config: RunConfig, tokens: int, monkeypatch: pytest.MonkeyPatch) -> i
 
 
 @pytest.mark.parametrize("optimizer, copies", [("sgd", 2), ("adam", 4), ("adamw", 4)])
-@pytest.mark.parametrize("cell, gates", [("rnn-tanh", 1), ("gru", 3), ("lstm", 4)])
+@pytest.mark.parametrize("cell, gates", [("rnn-tanh", 1), ("gru", 3), ("lstm", 4), ("mingru", 2)])
 def test_what_a_training_needs_is_counted(
     monkeypatch: pytest.MonkeyPatch, optimizer: str, copies: int, cell: str, gates: int
 ) -> None:
