@@ -137,6 +137,7 @@ def test_every_command_is_parsed_as_it_is_written(written: Written, monkeypatch:
         run = runpy.run_module if words[1] == "-m" else runpy.run_path
         rest = words[3:] if words[1] == "-m" else words[2:]
         monkeypatch.chdir(ROOT)
+        monkeypatch.setenv("TRITON_INTERPRET", "1")  # a program may set another, and later tests must not find that
         monkeypatch.delitem(sys.modules, path, raising=False)  # runpy warns of a module that another test imported
         parse_arguments(lambda: run(path, run_name="__main__"), rest, monkeypatch)
     elif words[0] == "torchrun":
