@@ -1,11 +1,12 @@
 """What runs on the GPU, and its eager twin.
 
-The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``MinGRU``, ``recurrence`` (one layer as a
-function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy`` (with the ``Metrics`` they can
-return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm``, ``total_norm`` and
-``total_norm_on_host`` (also of numbers whose squares no float holds), and for measuring ``ExchangeRun`` (the exchange alone),
-``exchange_floor``, what plans ``predict`` for ``DEVICES``, and their constants (``CONSTANTS``, ``constant``, ``ESTIMATES``,
-``MEASURED``). Names are imported when first used, so that ``from recurrent_lm import kernels`` costs nothing.
+The front door of this room: ``RNN``, ``LSTM`` and ``GRU`` (drop-in for torch.nn), ``MinGRU``, ``layer`` (one of them by its
+cell), ``recurrence`` (one layer as a function), ``step`` (one step of a cell), ``cross_entropy`` and ``linear_cross_entropy``
+(with the ``Metrics`` they can return, and ``explain_linear_cross_entropy``), ``choose_backend``, ``vector_norm``,
+``total_norm`` and ``total_norm_on_host`` (also of numbers whose squares no float holds), and for measuring ``ExchangeRun``
+(the exchange alone), ``exchange_floor``, what plans ``predict`` for ``DEVICES``, and their constants (``CONSTANTS``,
+``constant``, ``ESTIMATES``, ``MEASURED``). Names are imported when first used, so that ``from recurrent_lm import kernels``
+costs nothing.
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from recurrent_lm.kernels.nn import LSTM as LSTM
     from recurrent_lm.kernels.nn import RNN as RNN
     from recurrent_lm.kernels.nn import MinGRU as MinGRU
+    from recurrent_lm.kernels.nn import layer as layer
     from recurrent_lm.kernels.rnn.cells import CELLS as CELLS
     from recurrent_lm.kernels.rnn.cells import EVERY_CELL as EVERY_CELL
     from recurrent_lm.kernels.rnn.cells import LINEAR_CELLS as LINEAR_CELLS

@@ -324,3 +324,26 @@ class MinGRU(_Recurrent):
             "mingru", input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional,
             device, dtype, backend, clip_recurrent, False,
         )  # fmt: skip
+
+
+def layer(cell: str, input_size: int, hidden_size: int, backend: str | None = None) -> "RNN | LSTM | GRU | MinGRU":
+    """One layer of a cell, by the cell's name.
+
+    Args:
+        cell: a key of ``EVERY_CELL``.
+        input_size: I of inputs [T, B, I].
+        hidden_size: H of outputs [T, B, H].
+        backend: see ``choose_backend``.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: for an unknown cell or backend.
+    """
+    if cell not in EVERY_CELL:
+        raise ValueError(f"cell must be one of {', '.join(EVERY_CELL)}, not {cell!r}")
+    modules: dict[str, type[LSTM] | type[GRU] | type[MinGRU]] = {"lstm": LSTM, "gru": GRU, "mingru": MinGRU}
+    if cell in modules:
+        return modules[cell](input_size, hidden_size, backend=backend)
+    return RNN(input_size, hidden_size, nonlinearity=cell.removeprefix("rnn-"), backend=backend)

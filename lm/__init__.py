@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from recurrent_lm.lm.config import RunConfig as RunConfig
     from recurrent_lm.lm.config import TokensConfig as TokensConfig
     from recurrent_lm.lm.config import TrainingConfig as TrainingConfig
+    from recurrent_lm.lm.config import from_toml as from_toml
+    from recurrent_lm.lm.config import preset_file as preset_file
     from recurrent_lm.lm.generation import Draws as Draws
     from recurrent_lm.lm.generation import generate as generate
     from recurrent_lm.lm.generation import generate_batch as generate_batch

@@ -289,7 +289,17 @@ def for_little_text(words: int) -> dict[str, Any]:
 
 
 def from_toml(path: Path) -> RunConfig:
-    """Read a TOML file; sections and settings left out keep their defaults, unknown ones are an error."""
+    """Read a TOML file; sections and settings left out keep their defaults, unknown ones are an error.
+
+    Args:
+        path: of the file.
+
+    Returns:
+        The settings.
+
+    Raises:
+        InputError: names the file, the section and the setting that is wrong.
+    """
     return read_toml(path)[0]
 
 
@@ -349,7 +359,17 @@ def _tables(path: Path) -> dict[str, Any]:
 
 
 def preset_file(name: str) -> Path:
-    """One of the settings files that come with the package."""
+    """One of the settings files that come with the package.
+
+    Args:
+        name: such as "best-word"; ``presets`` lists them.
+
+    Returns:
+        Its path.
+
+    Raises:
+        InputError: if there is none of this name.
+    """
     if name not in presets():
         raise InputError(f"there is no preset {name!r}; choose from: {', '.join(presets())}")
     return PRESETS / f"{name}.toml"

@@ -25,7 +25,7 @@ class LanguageModel(nn.Module):
         d, h = config.d, config.hidden_size
         self.embedding = nn.Embedding(vocabulary, d)
         sizes = [d] + [h] * (config.layers - 1)
-        self.layers = nn.ModuleList([_layer(config.cell, size, h, backend) for size in sizes])
+        self.layers = nn.ModuleList([kernels.layer(config.cell, size, h, backend) for size in sizes])
         self.projection = nn.Linear(h, d, bias=False) if config.tie and d != h else None
         self.decoder = nn.Linear(d if config.tie else h, vocabulary)
         if config.tie:
@@ -125,16 +125,6 @@ class LanguageModel(nn.Module):
             tuple[Tensor, Any],
             torch.func.functional_call(layer, {"weight_hh_l0": dropped}, (x, state), {"reset": reset}, strict=False),
         )
-
-
-def _layer(cell: str, input_size: int, hidden_size: int, backend: str | None) -> nn.Module:
-    if cell == "lstm":
-        return kernels.LSTM(input_size, hidden_size, backend=backend)
-    if cell == "gru":
-        return kernels.GRU(input_size, hidden_size, backend=backend)
-    if cell == "mingru":
-        return kernels.MinGRU(input_size, hidden_size, backend=backend)
-    return kernels.RNN(input_size, hidden_size, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
 
 
 def detach(state: State) -> State:

@@ -16,7 +16,6 @@ from recurrent_lm.lm.parameter_counts import GATES, parameter_table
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
 TRIALS = 40
 LEAST = 64  # hidden units of a layer that is part of the trial
-LAYERS = {"lstm": kernels.LSTM, "gru": kernels.GRU, "mingru": kernels.MinGRU}
 SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
 
 
@@ -61,7 +60,7 @@ def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
     steps, hidden, rows = 8, min(model.hidden_size, 512), min(rows, 64)  # a trial takes little time and memory at any size
     layers = model.layers if device == "cpu" and hidden >= LEAST else 0  # products of fewer units are too small to matter
     threads, random = torch.get_num_threads(), torch.get_rng_state()
-    layer = LAYERS.get(model.cell, kernels.RNN)(hidden, hidden, backend="torch")  # on a CPU no other one has bfloat16
+    layer = kernels.layer(model.cell, hidden, hidden, backend="torch")  # on a CPU no other one has bfloat16
     x = torch.ones(steps, rows, hidden)
     operands = torch.ones(steps * rows if device == "cpu" else 256, 256, device=device)
     weights = torch.ones(2048, 256, device=device)

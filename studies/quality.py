@@ -16,7 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from recurrent_lm.lm import CorpusConfig, InputError, NGram, RunConfig, TokensConfig, lock, prepare, replacing
+from recurrent_lm.lm import CorpusConfig, InputError, NGram, RunConfig, from_toml, lock, prepare, preset_file, replacing
 
 if TYPE_CHECKING:
     from recurrent_lm.lm import Stream
@@ -25,7 +25,6 @@ CORPORA = ("trump-campaign", "obama", "trump")
 PRESETS = ("best-char", "best-bpe", "best-word")
 SEEDS = (1, 2, 3)
 MOST = 20  # the highest order of an n-gram model
-SIZES = {"bpe": 2000}  # of the vocabulary, as in the preset; 0 keeps all types
 
 
 @dataclass(frozen=True)
@@ -112,17 +111,17 @@ def _count(corpus: Path, preset: str, out: Path, most: int) -> None:
 
 def orders(corpus: Path, kind: str, most: int = MOST) -> list[dict[str, float]]:
     """Bits per byte of the validation and the test text under the Kneser-Ney model of each order from 2 to ``most``."""
-    tokens = TokensConfig(kind=kind, vocab_size=SIZES.get(kind, 0))
+    tokens = from_toml(preset_file(f"best-{kind}")).tokens
     data = prepare(RunConfig(corpus=CorpusConfig(source=str(corpus)), tokens=tokens))
 
     def bits(model: NGram, stream: "Stream") -> float:
         return stream.bits_per_byte(-float(model.log_probs(stream.ids).sum()))
 
-    found = []
+    scores = []
     for order in range(2, most + 1):
         model = NGram.fit(data.train.ids, data.tokenizer.size, order)
-        found.append({"order": order, "valid": bits(model, data.valid), "test": bits(model, data.test)})
-    return found
+        scores.append({"order": order, "valid": bits(model, data.valid), "test": bits(model, data.test)})
+    return scores
 
 
 def quality_table(out: Path) -> str:

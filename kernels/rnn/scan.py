@@ -381,7 +381,7 @@ def scan_backward(
         c = tl.zeros((BLOCK_B, BLOCK_H), ACC)
         if CELL == "lstm":
             c = tl.load(p_cs + steps * step_of_h + own, mask=mask, other=0).to(ACC)
-        # Not dc, as if it had been carried: Triton 3.9 then takes the loop's last dc for both.
+        # Not dc, which they would equal: Triton then does not carry them (findings/triton-3.9-loop-forgets-a-second-name.sh).
         dh_end, dc_end = tl.zeros((BLOCK_B, BLOCK_H), ACC), tl.zeros((BLOCK_B, BLOCK_H), ACC)
         for s in range(steps + FIRST):
             # With FIRST one round more: its product is of d of the first step, and what comes after it is stored nowhere.

@@ -104,7 +104,7 @@ def gate_norms(x: Tensor, d: Tensor) -> Tensor:
         [T], as ``step_norms``.
     """
     x, d_z = x.detach().contiguous(), d[..., : d.shape[2] // 2].contiguous()
-    return step_norms(x[0], x[1:], d_z)
+    return weight_norms(x, d_z)
 
 
 def _norms_by_rows(h: Tensor, d: Tensor) -> Tensor:

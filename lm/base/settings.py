@@ -122,9 +122,8 @@ def _fits(f: "Field[Any]", value: Any, kind: type) -> bool:
     if not isinstance(value, Integral if kind is int else Real) or isinstance(value, bool):
         return False
     largest = sys.float_info.max if kind is float else inf  # whole numbers beyond it are no float
-    value = (
-        value.item() if hasattr(value, "item") else value
-    )  # a float32 of numpy would make the bounds float32, where they overflow
+    if hasattr(value, "item"):  # a float32 of numpy would make the bounds float32, where they overflow
+        value = value.item()
     within = about.get("low", -inf) <= value <= about.get("high", largest)
     return bool(within and about.get("above", -inf) < value < about.get("below", inf))
 

@@ -47,6 +47,7 @@ def draw_masks(model: LanguageModel, sets: int, seed: int) -> Iterator[Masks]:
     config, generator = model.config, torch.Generator().manual_seed(seed)
     columns = [*(f"layers.{i}.weight_ih_l0" for i in range(config.layers))]
     columns.append("decoder.weight" if model.projection is None else "projection.weight")
+    recurrent = [name for name, _ in model.named_parameters() if name.endswith("weight_hh_l0")]  # minGRU has none
 
     def mask(name: str, rows: bool, columns: bool, share: float) -> dict[str, Mask]:
         weight = model.get_parameter(name)
@@ -58,8 +59,8 @@ def draw_masks(model: LanguageModel, sets: int, seed: int) -> Iterator[Masks]:
         masks = mask("embedding.weight", True, False, config.embedding_dropout)
         for name in columns:
             masks |= mask(name, False, True, config.dropout)
-        for i in range(config.layers):
-            masks |= mask(f"layers.{i}.weight_hh_l0", True, True, config.weight_drop)
+        for name in recurrent:
+            masks |= mask(name, True, True, config.weight_drop)
         yield masks
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from recurrent_lm.studies.engine.answers import Answer, both
 from recurrent_lm.studies.engine.claims import select
-from recurrent_lm.studies.parallel.claims import LINEAR, VANISHING, first_cell, found, longest, shown, trained
+from recurrent_lm.studies.parallel.claims import LINEAR, VANISHING, first_cell, iterations_of, longest, shown, trained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,8 +17,8 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
     """Iterations where gradients vanish and where they explode, and of trained models."""
     random = _networks(table)
     if random.empty:
-        told = _trained(table)
-        return Answer(told, "training") if told else None
+        sentence = _trained(table)
+        return Answer(sentence, "training") if sentence else None
     vanishing = random[random["exponent"] < VANISHING]["iterations"]
     exploding = random[random["exponent"] > 0]["iterations"]
     if vanishing.empty or not vanishing.max() < math.inf:
@@ -47,12 +47,12 @@ def answer(table: "pd.DataFrame", claims: "pd.DataFrame") -> Answer | None:
 
 def _networks(table: "pd.DataFrame") -> "pd.DataFrame":
     """Random networks that are not linear, at the largest T."""
-    random = longest(found(table))
+    random = longest(iterations_of(table))
     return random[(random["part"] == "random") & (random["cell"] != LINEAR) & random["known"]]
 
 
 def _trained(table: "pd.DataFrame") -> str:
-    models = trained(longest(found(table)))
+    models = trained(longest(iterations_of(table)))
     if models.empty or not models["known"].all():
         return ""
     least, most = models["iterations"].min(), models["iterations"].max()
@@ -72,7 +72,7 @@ def _exponent(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
 
 def _lengths(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     """The networks with the smallest and with the largest g of the drawn kind, at the smallest and the largest T."""
-    rows = found(table)
+    rows = iterations_of(table)
     rows = rows[(rows["part"] == "random") & rows["known"] & (rows["cell"] == first_cell(rows))]
     if rows.empty or rows["steps"].nunique() < 2:
         return ""
@@ -82,18 +82,18 @@ def _lengths(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
     if len(wide) < 2:
         return ""
     ends = (wide.iloc[0], wide.iloc[-1])
-    told = [
+    changes = [
         f"{shown(of[short])} iterations become {shown(of[long])}"
         if of[long] < math.inf
         else f"{shown(of[short])} iterations turn into no solution"
         for of in ends
     ]
     low, high = wide.index[0], wide.index[-1]
-    return f"From T = {short:,} to {long:,}, {told[0]} at g = {low:g}, and {told[1]} at g = {high:g}."
+    return f"From T = {short:,} to {long:,}, {changes[0]} at g = {low:g}, and {changes[1]} at g = {high:g}."
 
 
 def _training(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    rows = longest(found(table))
+    rows = longest(iterations_of(table))
     models = rows[(rows["part"] == "language") & rows["known"]]
     last, first = trained(models)["iterations"].median(), models[models["epoch"] == 0]["iterations"].median()
     if not math.isfinite(first) or not math.isfinite(last):

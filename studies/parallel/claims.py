@@ -39,7 +39,7 @@ def claims(table: "pd.DataFrame") -> list[Claim]:
     ]
 
 
-def found(table: "pd.DataFrame", way: str = "full", dtype: str = "float64") -> "pd.DataFrame":
+def iterations_of(table: "pd.DataFrame", way: str = "full", dtype: str = "float64") -> "pd.DataFrame":
     """Iterations of networks and models, a row for each of ``LOOK``, window and T.
 
     Returns:
@@ -118,7 +118,7 @@ def _checks(table: "pd.DataFrame") -> list[Claim]:
         rows.append(
             Claim(key, text, source, setting, threshold, f"{worst:.1e} at the most" if known else UNDEFINED, worst <= most)
         )
-    linear = found(table)
+    linear = iterations_of(table)
     linear = linear[(linear["cell"] == LINEAR) & ~(linear["exponent"] >= 0)]
     claim = "linear", "a cell that is linear in h is solved in one iteration", DEER
     setting, threshold = f"{len(linear)} sequences of linear networks, exponents below 0", "exactly 1"
@@ -131,7 +131,7 @@ def _checks(table: "pd.DataFrame") -> list[Claim]:
 
 def _lengths(table: "pd.DataFrame") -> list[Claim]:
     """How iterations change with T, by cell: hardly where gradients vanish, growing where they explode."""
-    random = found(table)
+    random = iterations_of(table)
     random = random[(random["part"] == "random") & (random["cell"] != LINEAR)]
     short, long = random["steps"].min(), random["steps"].max()
     both = random[random["steps"] == short].merge(random[random["steps"] == long], on=LOOK, suffixes=("_short", "_long"))
@@ -187,7 +187,7 @@ def _why(key: str, rows: "pd.DataFrame", times: "pd.Series[float]") -> str:
 
 def _ranks(table: "pd.DataFrame") -> list[Claim]:
     """Iterations follow the exponent; and in models of text they follow the decay of BPTT's own gradient."""
-    rows = longest(found(table))
+    rows = longest(iterations_of(table))
     rows = rows[rows["cell"] != LINEAR]
     exponent = "the number of iterations follows the largest Lyapunov exponent"
     gradient = "the more slowly a model's gradient vanishes, the more iterations it needs"
@@ -208,8 +208,8 @@ def _ranks(table: "pd.DataFrame") -> list[Claim]:
             continue
         measured = f"{rank.told('.3f')}" if known and math.isfinite(rank.value) else UNDEFINED
         kinds = {cell: rank_correlation(of[by], of["iterations"]).value for cell, of in here.groupby("cell")}
-        told = ", ".join(f"{cell!s} {value:.2f}" for cell, value in kinds.items() if math.isfinite(value))
-        why = f"cells of different kinds need different numbers at one exponent; within a kind the correlation is {told}"
+        within = ", ".join(f"{cell!s} {value:.2f}" for cell, value in kinds.items() if math.isfinite(value))
+        why = f"cells of different kinds need different numbers at one exponent; within a kind the correlation is {within}"
         claims_.append(
             Claim(key, text, source, setting, threshold, measured, decided(rank, low=low), why, {"rank": rank.value})
         )
@@ -219,7 +219,7 @@ def _ranks(table: "pd.DataFrame") -> list[Claim]:
 def _trained(table: "pd.DataFrame") -> list[Claim]:
     """Trained language models, by cell."""
     claim = "trained", f"trained language models are solved in {TRAINED[0]} to {TRAINED[1]} iterations"
-    models, rows = trained(found(table)), []
+    models, rows = trained(iterations_of(table)), []
     threshold = f"{TRAINED[0]} to {TRAINED[1]} iterations at every T"
     for cell in dict.fromkeys(models["cell"]):
         here = models[models["cell"] == cell]
@@ -241,10 +241,10 @@ def _trained(table: "pd.DataFrame") -> list[Claim]:
 
 def _ways(table: "pd.DataFrame") -> list[Claim]:
     """The diagonal and the damped way beside full Jacobians, and float32 beside float64."""
-    full, keys = found(table), [*LOOK, "window", "steps"]
+    full, keys = iterations_of(table), [*LOOK, "window", "steps"]
     rows = []
     for key, way, dtype, text, source, threshold, chosen, right in _COMPARED:
-        both = full.merge(found(table, way, dtype), on=keys, suffixes=("", "_other"))
+        both = full.merge(iterations_of(table, way, dtype), on=keys, suffixes=("", "_other"))
         both = both[both["cell"] != LINEAR]
         here = both[chosen(both) | ~both["known"]]
         setting = f"{len(here)} sequences"
@@ -300,7 +300,7 @@ def _stopping(table: "pd.DataFrame") -> list[Claim]:
     """Whether the residual alone says when to stop."""
     text = "Newton may stop by the residual alone, without knowing the truth"
     threshold = f"every state within {SAFE} times the tolerance 1e-6 when every residual is below it"
-    rows = found(table)
+    rows = iterations_of(table)
     rows, claims_ = rows[~rows["cell"].isin([LINEAR, "rnn-relu"])], []  # states that have no bound have no small error
     for key, sign, inside, reason in (
         ("stopping.vanishing", "below", rows["exponent"] < 0, "near 0, errors of many steps add up before they fade"),
@@ -320,7 +320,7 @@ def _stopping(table: "pd.DataFrame") -> list[Claim]:
 
 def needed(table: "pd.DataFrame", way: str) -> float:
     """Iterations of the trained LSTMs at the largest T that was counted that way: their median; nan if none was."""
-    models = trained(found(table, way))
+    models = trained(iterations_of(table, way))
     models = longest(models[models["cell"] == "lstm"])
     return float(models["iterations"].median()) if len(models) and models["known"].all() else math.nan
 

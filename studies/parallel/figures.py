@@ -8,7 +8,7 @@ import numpy as np
 from recurrent_lm.lm import InputError
 from recurrent_lm.studies.engine.claims import select
 from recurrent_lm.studies.gradient_flow.figures.selection import NAMES
-from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, first_cell, found, longest, needed, trained
+from recurrent_lm.studies.parallel.claims import LINEAR, LOOK, costs, first_cell, iterations_of, longest, needed, trained
 from recurrent_lm.studies.plotting.plots import Listing, Plot
 from recurrent_lm.studies.plotting.style import INK, MUTED, PALETTE, Size, canvas, legend, tall
 
@@ -29,7 +29,7 @@ def drawable(table: "pd.DataFrame") -> "pd.DataFrame":
     Raises:
         InputError: when there are none.
     """
-    rows = found(table)
+    rows = iterations_of(table)
     rows = rows[rows["known"]]
     if not np.isfinite(rows["iterations"]).any():
         raise InputError("there is nothing to draw: the table holds no iterations")
@@ -132,15 +132,15 @@ def draw_lengths(table: "pd.DataFrame", claims: "pd.DataFrame", size: Size) -> "
 
 
 def lengths_title(table: "pd.DataFrame") -> str:
-    cell = first_cell(found(table))
+    cell = first_cell(iterations_of(table))
     return f"Parallel iterations against T: {NAMES.get(cell, 'random')} networks with W_h of scale g"
 
 
 def lengths_caption(table: "pd.DataFrame", claims: "pd.DataFrame") -> str:
-    told = [
+    lines = [
         f"{row['setting']}: {row['measured']} ({row['verdict']})" for key in ("flat", "grows") for _, row in _first(claims, key)
     ]
-    return f"{'; '.join(told)}." if told else "No random network was measured."
+    return f"{'; '.join(lines)}." if lines else "No random network was measured."
 
 
 def _first(claims: "pd.DataFrame", key: str) -> Any:
@@ -214,10 +214,10 @@ def listings(table: "pd.DataFrame") -> list[Listing]:
     ]
     rows = []
     for _, at in wide.iterrows():
-        told = [_number(at["fused"])]
+        entries = [_number(at["fused"])]
         for way in _WAYS:
-            told += [_number(at[way]), f"{at[f'{way}_even']:,.1f}" if at[f"{way}_even"] > 0 else "never"]
-        rows.append([NAMES.get(at["cell"], at["cell"]), f"{at['hidden']:,}", f"{at['batch']:,}", f"{at['steps']:,}", *told])
+            entries += [_number(at[way]), f"{at[f'{way}_even']:,.1f}" if at[f"{way}_even"] > 0 else "never"]
+        rows.append([NAMES.get(at["cell"], at["cell"]), f"{at['hidden']:,}", f"{at['batch']:,}", f"{at['steps']:,}", *entries])
     return [Listing(title, columns, rows)]
 
 

@@ -20,14 +20,14 @@ Row = dict[str, Any]
 
 def layers(model: lm.LanguageModel, tokens: Tensor) -> list[Layer]:
     """The model's layers, each with what it reads over the tokens [T], from h(0) = 0; the first layer first."""
-    x, found = model.embedding.weight.detach()[tokens], []
+    x, reading = model.embedding.weight.detach()[tokens], []
     for layer in model.layers:
         of = {name: p.detach() for name, p in layer.named_parameters()}
         weight, cell = of["weight_hh_l0"], model.config.cell
         start = x.new_zeros(kernels.CELLS[cell].states * weight.shape[1])
-        found.append(Layer(cell, F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"]), weight, of["bias_hh_l0"], start))
-        x = found[-1].sequential()[:, : weight.shape[1]]
-    return found
+        reading.append(Layer(cell, F.linear(x, of["weight_ih_l0"], of["bias_ih_l0"]), weight, of["bias_hh_l0"], start))
+        x = reading[-1].sequential()[:, : weight.shape[1]]
+    return reading
 
 
 def decay(model: lm.LanguageModel, text: Tensor, reach: int) -> list[float]:

@@ -251,8 +251,8 @@ def counts(layer: Layer, way: str, lengths: tuple[int, ...], most: int) -> list[
         ``rounding``, not solved after T iterations, which suffice in exact numbers; ``limit``, not solved after ``most``.
     """
     truth, tolerance = layer.sequential(), TOLERANCE[layer.z.dtype]
-    found = {steps: Count(steps, reason="" if truth[:steps].isfinite().all() else "network") for steps in lengths}
-    left = [steps for steps, count in found.items() if not count.reason]
+    by_length = {steps: Count(steps, reason="" if truth[:steps].isfinite().all() else "network") for steps in lengths}
+    left = [steps for steps, count in by_length.items() if not count.reason]
     states, k = layer.zeros(), 0
     while left:
         layer, states = layer.first(max(left)), states[: max(left)]  # a state depends on those before it alone
@@ -260,7 +260,7 @@ def counts(layer: Layer, way: str, lengths: tuple[int, ...], most: int) -> list[
         far = torch.stack([states - truth[: len(states)], off]).abs().amax(dim=2)
         for steps in list(left):
             error, rest = far[:, :steps].amax(dim=1).tolist()
-            count = found[steps]
+            count = by_length[steps]
             if error <= tolerance and count.iterations == math.inf:
                 count = replace(count, iterations=k)
             if rest <= tolerance and count.stopped == math.inf:
@@ -268,9 +268,9 @@ def counts(layer: Layer, way: str, lengths: tuple[int, ...], most: int) -> list[
             reason = _hopeless(error, k, steps, most)
             if reason or max(count.iterations, count.stopped) < math.inf:
                 left.remove(steps)
-            found[steps] = replace(count, reason=reason if count.iterations == math.inf else "")
+            by_length[steps] = replace(count, reason=reason if count.iterations == math.inf else "")
         states, k = improved(layer, states, off, way), k + 1
-    return list(found.values())
+    return list(by_length.values())
 
 
 def _hopeless(error: float, k: int, steps: int, most: int) -> str:

@@ -121,9 +121,9 @@ class Study(Sweep):
             return checks(random(at["cell"], 1.0, 0, self._units(at["cell"]), CHECKED))
         if at["part"] == "random":
             layer = random(at["cell"], at["scale"], at["seed"], self._units(at["cell"]), max(self.lengths))
-            found = exponent(layer.cell, layer.weight_hh, layer.z, at["seed"], min(BURN, max(self.lengths) // 2))
+            value = exponent(layer.cell, layer.weight_hh, layer.z, at["seed"], min(BURN, max(self.lengths) // 2))
             rows = list(counted(layer, self.lengths, self.most, at["seed"] == 0))
-            return [{"quantity": "exponent", "value": found}, *rows]
+            return [{"quantity": "exponent", "value": value}, *rows]
         config = self._config(at["corpus"], at["cell"], at["seed"])
         return course(config, self.looks, self.windows, self.text_lengths, self.most, self.reach)
 

@@ -16,7 +16,6 @@ from recurrent_lm.studies.timing.work import DTYPES, SLACK, Peer, Tensors, Work,
 OURS = {"kernels:eager": "eager", "kernels:torch": "torch", "kernels:triton": "triton"}
 VARIANTS = (*OURS, "torch.nn", "loop", "torch.compile", "FlashRNN")
 TRACED = ("untraced", "traced")
-MODULES = {"lstm": kernels.LSTM, "gru": kernels.GRU, "mingru": kernels.MinGRU}
 
 
 def recurrence(
@@ -190,10 +189,6 @@ def _flops(cell: str, batch: int, hidden: int, steps: int) -> float:
 def _filled(cell: str, backend: str | None, weights: dict[str, Tensor]) -> torch.nn.Module:
     """This project's layer with the given weights."""
     hidden = len(weights["weight_ih"]) // kernels.EVERY_CELL[cell].gates
-    module = (
-        MODULES[cell](hidden, hidden, backend=backend)
-        if cell in MODULES
-        else kernels.RNN(hidden, hidden, nonlinearity=cell.removeprefix("rnn-"), backend=backend)
-    ).to(weights["weight_ih"])
+    module = kernels.layer(cell, hidden, hidden, backend).to(weights["weight_ih"])
     module.load_state_dict({f"{name}_l0": value for name, value in weights.items()})
     return module

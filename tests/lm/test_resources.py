@@ -13,13 +13,13 @@ def test_the_trial_is_of_the_backend_that_was_asked_for(monkeypatch: pytest.Monk
     """The environment's choice is for calls that leave the backend open."""
     monkeypatch.setenv("KERNELS_BACKEND", variable)
     used: list[object] = []
-    layer = resources.kernels.LSTM
+    layer = resources.kernels.layer
 
-    def spied(*sizes: int, **how: object) -> torch.nn.Module:
-        used.append(how.get("backend"))
-        return layer(*sizes, **how)  # type: ignore[arg-type]
+    def spied(cell: str, *sizes: int, backend: str) -> torch.nn.Module:
+        used.append(backend)
+        return layer(cell, *sizes, backend=backend)
 
-    monkeypatch.setitem(resources.LAYERS, "lstm", spied)
+    monkeypatch.setattr(resources.kernels, "layer", spied)
     monkeypatch.setattr(resources, "TRIALS", 4)
     settled, why = resources.settle(MachineConfig(device="cpu", backend="torch"), ModelConfig(hidden_size=64), rows=2)
     assert settled.precision in ("float32", "bf16")

@@ -183,13 +183,9 @@ def measured(tmp_path_factory, browser):
         desk.write_text(f'<meta charset="utf-8">{"".join(frames)}<pre id="seen"></pre><script>{script}{EACH}</script>')
         scheme = f"--blink-settings=preferredColorScheme={0 if dark else 1}"
         command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,1000", scheme]
-        command += ["--enable-logging=stderr", "--virtual-time-budget=100000"]
-        for attempt in range(3):  # the browser was once seen to end before its page; a fault of the page fails each time
-            profile = f"--user-data-dir={folder / f'profile{attempt}'}"
-            done = subprocess.run([*command, profile, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=600)
-            seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
-            if seen:
-                break
+        command += [f"--user-data-dir={folder / 'profile'}", "--enable-logging=stderr", "--virtual-time-budget=100000"]
+        done = subprocess.run([*command, "--dump-dom", desk.as_uri()], capture_output=True, text=True, timeout=600)
+        seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout, re.DOTALL)
         assert seen, f"the browser ended with {done.returncode} before the page had answered: {done.stderr[-2000:]}"
         console = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
         return json.loads(html.unescape(seen[1])), console

@@ -15,7 +15,7 @@ from recurrent_lm.studies import load, save, verdicts
 from recurrent_lm.studies.engine.statistics import rank_correlation
 from recurrent_lm.studies.gradient_flow.textbook import exponent, numbers
 from recurrent_lm.studies.parallel import newton
-from recurrent_lm.studies.parallel.claims import costs, found
+from recurrent_lm.studies.parallel.claims import costs, iterations_of
 from recurrent_lm.studies.parallel.cost import Work
 from recurrent_lm.studies.parallel.language import layers
 from recurrent_lm.studies.parallel.newton import Layer, by_loop, by_scan, counts, gradients, solved
@@ -193,7 +193,7 @@ def test_claims_hold_where_iterations_follow_the_exponent_and_fail_where_they_do
 def test_iterations_without_a_reason_to_be_infinite_decide_nothing():
     table = planted()
     table.loc[table["value"] == math.inf, "reason"] = ""
-    assert not found(table)["known"].all()
+    assert not iterations_of(table)["known"].all()
     keys = ("rank.random", "grows")
     claims = decided(table)
     assert not (claims[claims["key"].isin(keys)]["verdict"] == "holds").any()

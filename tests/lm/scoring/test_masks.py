@@ -25,6 +25,7 @@ SHAPES: list[tuple[str, dict[str, Any]]] = [
     ("lstm", {"layers": 2}),  # tied, without a projection
     ("gru", {"embedding_size": 3}),  # with one
     ("rnn-tanh", {"tie": False, "embedding_size": 3}),
+    ("mingru", {"layers": 2, "weight_drop": 0.0}),  # without W_h
 ]
 
 
@@ -40,7 +41,8 @@ def in_training(model: LanguageModel, masks: Masks, monkeypatch: pytest.MonkeyPa
     names = ["embedding.weight", "layers.0.weight_ih_l0"]
     for i in range(model.config.layers):
         last = "decoder.weight" if model.projection is None else "projection.weight"
-        names += [f"layers.{i}.weight_hh_l0", f"layers.{i + 1}.weight_ih_l0" if i + 1 < model.config.layers else last]
+        recurrent = [f"layers.{i}.weight_hh_l0"] if model.config.weight_drop else []
+        names += [*recurrent, f"layers.{i + 1}.weight_ih_l0" if i + 1 < model.config.layers else last]
     waiting = iter(names)
 
     def prepared(x: Tensor, share: float) -> Tensor:
