@@ -118,6 +118,17 @@ def test_nan_stays(backend: str) -> None:
             assert torch.equal(a.isnan(), e.isnan()), f"tensor {index}"
 
 
+@BACKENDS
+def test_a_gate_of_one_behind_a_reset_does_not_bring_back_what_the_reset_forgot(backend: str) -> None:
+    """A reset and 1 - z = 0 behind it are one map that forgets h, here a NaN."""
+    input, h = torch.ones(3, 1, 1), torch.full((1, 1), torch.nan)
+    weight = torch.tensor([[1000.0], [2.0]])  # z = 1 and c = 2
+    reset = torch.tensor([[True], [False], [False]])
+    output, final = run(input, h, weight, backend=backend, reset=reset)
+    assert output.flatten().tolist() == [2.0, 2.0, 2.0]
+    assert final.item() == 2.0
+
+
 @pytest.mark.parametrize("backend", ["torch", "triton"])
 def test_operations_are_registered(backend: str) -> None:
     """torch's own checks of schema, autograd, fake tensors and AOTAutograd."""
