@@ -50,7 +50,7 @@ def loss(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:
     with on_machine(DEVICES[spec["device"]], run):
         decoded, of = Decoded(x, w, b, target, weight), Upstream(upstream)
         cut = losses.cut_loss(decoded, terms, True)
-        gradients = losses.cut_gradients(decoded, cut.top, cut.log_sum, of, terms, need)
+        gradients = losses.cut_gradients(decoded, cut.top, cut.log_sum, of, terms, need, spec.get("filter_eps"))
         chunked, chunked_gradients = losses.chunked_gradients(decoded, of, terms, need, True)
     leaves = [t.double().requires_grad_() for t in (x, w, b)]
     z = leaves[0] @ leaves[1].t() + leaves[2]
