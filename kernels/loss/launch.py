@@ -7,6 +7,7 @@ for the device. Arguments are checked elsewhere.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
@@ -244,17 +245,22 @@ def chunked_gradients(
     d_w = torch.zeros(w.shape, dtype=dtype, device=x.device) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
     size = loss_plan.chunk_rows(n, v, x.element_size())
-    stride = triton.cdiv(v, 64) * 64  # each row begins at an address that 128-bit loads allow
+    stride = loss_plan.padded(v)
     buffer = x.new_empty(min(size, n), stride)
     if not x.is_cuda:
         buffer[:, v:] = 0  # oneDNN reads halves in pairs, one beyond an odd v
+    # cuBLAS adds the bias itself if the result is contiguous; otherwise torch writes it to each row first, which the product
+    # reads. Those are two times N V numbers, a padded copy of W is three times V d.
+    pad = stride - v if b is not None and loss_plan.copies_weight(n, v, x.shape[1]) else 0
+    wide_w, wide_b = (F.pad(w, (0, 0, 0, pad)), F.pad(b, (0, pad))) if b is not None and pad else (w, b)
     for first in range(0, n, size):
         part = slice(first, min(first + size, n))
-        logits = buffer[: part.stop - first, :v]
-        if b is None:
+        whole = buffer[: part.stop - first, : v + pad]
+        logits = whole[:, :v]
+        if wide_b is None:
             torch.mm(x[part], w.t(), out=logits)
         else:
-            torch.addmm(b, x[part], w.t(), out=logits)
+            torch.addmm(wide_b, x[part], wide_w.t(), out=whole)
         here = rows_loss(logits, target[part], weight, terms, best, rows.part(part))
         if not any(need):
             continue
