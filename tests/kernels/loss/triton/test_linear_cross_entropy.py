@@ -223,7 +223,7 @@ class Products(TorchDispatchMode):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("n", "v", "fused"), [(64, 141, True), (64, 144, True), (64, 136, True), (10, 141, False)])
 def test_a_bias_is_added_by_the_product(n: int, v: int, fused: bool, dtype: torch.dtype) -> None:
-    """Also for classes that are no multiple of 16, if there are rows enough: then W is padded, and the gradients do not show it."""
+    """Also for classes that are no multiple of 16, if there are rows enough: W is then padded, and no gradient shows it."""
     tensors, target = problem(n, v, 8)
     tensors = [t.to(dtype) for t in tensors]
     with Products() as products:
