@@ -105,7 +105,7 @@ def compile_here(configuration: Configuration) -> Facts:
 
 def _constants(c: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
     """Constexprs and launch options, as ``kernels/loss/launch.py`` chooses them."""
-    fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None}
+    fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None, "FILTER_EPS": None, "kept": None}
     fixed |= {"weight": None, "weight_total": None, "upstream_lse": None, "best_out": None, "bests": None}
     fixed |= {"weighteds": None, "seens": None, "b": None}
     if c.body.startswith("rows"):

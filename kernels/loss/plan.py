@@ -79,6 +79,16 @@ def chunk_rows(n: int, v: int, itemsize: int) -> int:
     return max(n, 1) if fit >= n else max(128, fit // 128 * 128)
 
 
+def padded(v: int) -> int:
+    """The length of a chunk's rows of V logits: a multiple of 16, by which Triton knows that loads of 128 bits are allowed."""
+    return -(-v // 16) * 16
+
+
+def copies_weight(n: int, v: int, d: int) -> bool:
+    """Whether chunks of rows with a bias copy the weight to a padded one: where that moves fewer bytes than it saves."""
+    return padded(v) > v and 2 * n > 3 * d
+
+
 @dataclass(frozen=True)
 class CutWalk:
     """The pieces of ``cut``'s backward pass: all rows and some columns, or, for the input, some rows and some columns."""
@@ -138,6 +148,8 @@ def choose_loss_plan(
         raise ValueError("there must be at least one class")
     itemsize = ITEMSIZE[dtype]
     chunked = chunk_rows(n, v, itemsize) * v * itemsize + (4 * v * d if gradients and dtype in HALVES else 0)
+    if copies_weight(n, v, d):
+        chunked += v * d * itemsize  # if there is a bias
     limit = max(BUFFER, n * v * itemsize)
     if strategy is not None:
         chosen, why = strategy, "it was asked for"

@@ -7,6 +7,7 @@ import pytest
 
 from recurrent_lm.kernels.bench.ptx.code import matrix
 from recurrent_lm.kernels.bench.ptx.code import registers as values
+from recurrent_lm.kernels.bench.ptx.code.flow import check_products
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused, parse
 from recurrent_lm.kernels.bench.ptx.execution import Machine
 from recurrent_lm.kernels.bench.ptx.global_memory import Fault
@@ -135,6 +136,25 @@ def descriptor(start: int, leading: int, stride: int, swizzle: int) -> int:
     mode = {0: 0, 128: 1, 64: 2, 32: 3}[swizzle]
     value = ((1 << 14) + start) >> 4 | (leading >> 4) << 16 | (stride >> 4) << 32 | mode << 62
     return value - (1 << 64) if value >> 63 else value
+
+
+@pytest.mark.parametrize(("wait", "where"), [(0, "behind"), (1, "behind"), (None, "behind"), (0, "loop"), (None, "loop")])
+def test_registers_of_a_product_under_way_are_found_along_every_path(wait: int | None, where: str) -> None:
+    """The use stands before the product in the text, behind a jump back or at the head of a loop."""
+    product = f"\twgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {registers(8)}, %rd10, %rd11, 1, 1, 1, 0, 0;\n"
+    product += "\twgmma.commit_group.sync.aligned;\n"
+    waited = "" if wait is None else f"\twgmma.wait_group.sync.aligned {wait};\n"
+    use = "\tst.global.b32 [%rd2], { %r100 };\n"
+    if where == "behind":
+        body = f"\tbra.uni $L_2;\n$L_1:\n{waited}{use}\tret;\n$L_2:\n{product}\tbra.uni $L_1;\n"
+    else:
+        body = f"$L_1:\n{use}{product}{waited}\t@%p1 bra $L_1;\n"
+    kernel = parse(HEAD + SETUP + body + "\tret;\n}\n")
+    if wait == 0:
+        check_products(kernel)
+    else:
+        with pytest.raises(Refused, match="under way"):
+            check_products(kernel)
 
 
 @pytest.mark.parametrize("swizzle", [128, 64, 32])
