@@ -35,8 +35,20 @@ class Poll:
     exits: dict[int, bool]
 
 
-def polls(kernel: Kernel) -> list[Poll]:
-    """The innermost loops that load data of other programs and store nothing to global memory."""
+@dataclass(frozen=True)
+class Flow:
+    """The instructions of each block, in order, and the numbers of the blocks that may follow it."""
+
+    bodies: list[list[Instruction]]
+    after: list[list[int]]
+
+    def loops(self) -> list[set[int]]:
+        """The blocks of each innermost loop."""
+        return list(_innermost(self.after, set(range(len(self.bodies)))))
+
+
+def flow_of(kernel: Kernel) -> Flow:
+    """The blocks of a kernel."""
     starts = block_starts(kernel)
     ends = [*starts[1:], len(kernel.instructions)]
     number = {start: block for block, start in enumerate(starts)}
@@ -47,15 +59,22 @@ def polls(kernel: Kernel) -> list[Poll]:
         to = [number[target(kernel, last)]] if last.parts[0] == "bra" and target(kernel, last) in number else []
         falls = last.guard is not None or last.parts[0] not in ("bra", "ret")
         after.append(to + ([block + 1] if falls and block + 1 < len(bodies) else []))
+    return Flow(bodies, after)
+
+
+def polls(kernel: Kernel) -> list[Poll]:
+    """The innermost loops that load data of other programs and store nothing to global memory."""
+    flow = flow_of(kernel)
+    number = {start: block for block, start in enumerate(block_starts(kernel))}
     loops = []
-    for loop in _innermost(after, set(range(len(bodies)))):
-        inside = [ins for block in sorted(loop) for ins in bodies[block]]
+    for loop in flow.loops():
+        inside = [ins for block in sorted(loop) for ins in flow.bodies[block]]
         looks = any(part in ins.parts for ins in inside for part in ("volatile", "acquire", "relaxed"))
         if looks and not any(ins.op.startswith("st.global") for ins in inside):
             exits = {}
             for block in loop:
-                last = bodies[block][-1]
-                if last.parts[0] == "bra" and last.guard and any(to not in loop for to in after[block]):
+                last = flow.bodies[block][-1]
+                if last.parts[0] == "bra" and last.guard and any(to not in loop for to in flow.after[block]):
                     exits[last.line] = number[target(kernel, last)] not in loop
             loops.append(Poll(inside, exits))
     return loops
