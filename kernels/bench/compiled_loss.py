@@ -10,7 +10,7 @@ from typing import Any
 from recurrent_lm.kernels.bench.compiled import SPILLS, compile_for, spills_in_loops
 from recurrent_lm.kernels.bench.ptx.alone import Shape, of_a_round
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused
-from recurrent_lm.kernels.bench.walk import innermost
+from recurrent_lm.kernels.bench.walk import around, innermost
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss import rows as loss_rows
 from recurrent_lm.kernels.loss import tiles as loss_tiles
@@ -53,6 +53,7 @@ class Facts:
     cycles: int = 0  # of a walk through the innermost loop (``walk``), as are the next two; 0 without a loop
     instructions: int = 0
     barriers: int = 0
+    around: int = 0  # cycles of the loop around that one, without it; 0 if there is none
     wavefronts: int | None = None  # of shared memory, a round of that loop, all warps; without a loop of the program
     conflict_free: int | None = None  # that would remain without bank conflicts
 
@@ -113,6 +114,7 @@ def compile_here(configuration: Configuration) -> Facts:
         cycles=step.cycles,
         instructions=step.instructions,
         barriers=step.barriers,
+        around=around(compiled.code),
         wavefronts=memory and round(memory.wavefronts),
         conflict_free=memory and round(memory.least),
     )

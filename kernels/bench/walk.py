@@ -217,11 +217,20 @@ def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
 
 def innermost(code: str) -> Walk:
     """As ``walk``, of the innermost loop that does more than wait, the largest one at each level; of nothing without a loop."""
+    return _of_nest(code, 1)
+
+
+def around(code: str) -> int:
+    """Cycles of a walk through the loop around ``innermost``'s, without one through that; 0 if there is none."""
+    return max(0, _of_nest(code, 2).cycles - _of_nest(code, 1).cycles)
+
+
+def _of_nest(code: str, outwards: int) -> Walk:
     blocks, nests = nests_of(code, 9)
     nests = [nest for nest in nests if size(nest[0], blocks) >= LEAST]
-    if not nests:
+    if len(nests) < outwards:
         return Walk(0, 0)
-    loop, head, leads = nests[-1]
+    loop, head, leads = nests[-outwards]
     return timed([i for n in path_of(loop, head, blocks, leads) for i in blocks[n]])
 
 
