@@ -201,13 +201,11 @@ def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16"
             forward, backward = (tiles_time(n, v, d, kernel) / 1000 for kernel in ROUND)
             walks = one.products - 3  # the gradients of x and w are two products of the library
             more = f", their gradient {walks * backward:.2f} ms" if walks > 0 else ""
-            lines.append(
-                f"           its tiles take {forward:.2f} ms{more} on sm_90, by cycles counted in machine code; guesses are the"
-            )
-            lines.append(
-                f"           clock of {CLOCK:.0f} MHz and one program on each of {MULTIPROCESSORS} multiprocessors; the library's"
-            )
-            lines.append("           products are not counted")
+            lines += [
+                f"           its tiles take {forward:.2f} ms{more} on sm_90, by cycles counted in machine code;",
+                f"           guesses are {CLOCK:.0f} MHz and one program on each of {MULTIPROCESSORS} multiprocessors, and the",
+                "           library's products are not counted",
+            ]
     return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 
