@@ -288,6 +288,13 @@ def test_two_floats_are_added_and_multiplied_at_once() -> None:
         np.testing.assert_array_equal(out[:, i], expected)
 
 
+def test_a_warp_waits_for_its_own_lanes() -> None:
+    out = run("\tbar.warp.sync -1;\n\tmov.b32 %r100, %r1;\n" + store_all(1), np.zeros(4), 256, warps=2).view("u4")
+    np.testing.assert_array_equal(out, np.arange(64))
+    with pytest.raises(Refused, match="some lanes"):
+        run("\tbar.warp.sync 15;\n", np.zeros(4), 256)
+
+
 def test_the_largest_of_three() -> None:
     source = np.array([1.0, 2.0, np.nan], "f4")
     body = "".join(f"\tld.global.b32 {{ %r{10 + i} }}, [%rd1+{4 * i}];\n" for i in range(3))

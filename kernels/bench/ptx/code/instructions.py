@@ -331,6 +331,12 @@ def finish(t: Translator, ins: Instruction, match: Match) -> None:
         t.emit("return")
 
 
+@instruction(r"bar\.warp\.sync")
+def of_a_warp(t: Translator, ins: Instruction, match: Match) -> None:
+    """Nothing to do: the lanes of a warp are in step."""
+    t.emit(f"w.all_lanes({t.read(ins.operands[0], 'u4')}, {ins.line})")
+
+
 @instruction(r"bar\.sync")
 def barrier(t: Translator, ins: Instruction, match: Match) -> None:
     if ins.guard or len(ins.operands) != 1 or number(ins.operands[0]) != 0:
