@@ -175,7 +175,9 @@ def compile_here(configuration: Configuration) -> Facts:
         for load in narrow[: looks * tiles.parts]:
             loads.remove(load)
     step = walk(compiled.code)
-    memory = step_memory(c, plan, tiles, compiled, [name for name in names if name not in constants])
+    memory, crowded = step_memory(c, plan, tiles, compiled, [name for name in names if name not in constants]), None
+    if memory is not None and c.strategy != "stepwise":
+        crowded = timed([i for _, i in step.path], memory.wavefronts).cycles
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -191,9 +193,9 @@ def compile_here(configuration: Configuration) -> Facts:
         instructions=step.instructions,
         barriers=step.barriers,
         waited=step.waited,
-        wavefronts=memory and round(memory.wavefronts),
-        conflict_free=memory and round(memory.least),
-        crowded=memory and timed([i for _, i in step.path], memory.wavefronts).cycles if c.strategy != "stepwise" else None,
+        wavefronts=None if memory is None else round(memory.wavefronts),
+        conflict_free=None if memory is None else round(memory.least),
+        crowded=crowded,
     )
 
 

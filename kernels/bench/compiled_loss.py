@@ -4,12 +4,14 @@ it.
 
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from recurrent_lm.kernels.bench.compiled import SPILLS, compile_for, spills_in_loops
 from recurrent_lm.kernels.bench.ptx.alone import Shape, of_a_round
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused
+from recurrent_lm.kernels.bench.ptx.counts import Total
 from recurrent_lm.kernels.bench.walk import around, innermost
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss import rows as loss_rows
@@ -99,10 +101,9 @@ def compile_here(configuration: Configuration) -> Facts:
     passed = {
         name: None if kind.startswith("*") else numbers.get(name, 0) for name, kind in types.items() if kind != "constexpr"
     }
-    try:
+    memory: Total | None = None
+    with suppress(Refused):  # its columns stay empty
         memory = of_a_round(compiled.asm["ptx"], Shape(1, compiled.warps, compiled.shared), passed)
-    except Refused:
-        memory = None
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -115,8 +116,8 @@ def compile_here(configuration: Configuration) -> Facts:
         instructions=step.instructions,
         barriers=step.barriers,
         around=around(compiled.code),
-        wavefronts=memory and round(memory.wavefronts),
-        conflict_free=memory and round(memory.least),
+        wavefronts=None if memory is None else round(memory.wavefronts),
+        conflict_free=None if memory is None else round(memory.least),
     )
 
 
