@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import numpy as np
 import triton.language as tl
 from triton.runtime import interpreter
 
@@ -111,3 +112,17 @@ _semantic.broadcast_impl_value = broadcast
 interpreter._get_np_dtype, tl.core._unwrap_if_constexpr = np_dtype, unwrap
 tl.block_type.__init__, tl.tensor.__init__, tl.dtype.__eq__ = init_block, init_tensor, equal
 tl.tuple.__eq__ = tuple_equal
+
+
+def generic_scan(self: Any, inputs: Any) -> list[Any]:
+    """All elements at one place of the axis at once, place after place: the same sums in the same order."""
+    blocks = [np.moveaxis(each.handle.data, self.axis, 0) for each in inputs]
+    done: list[list[Any]] = []
+    for slices in zip(*blocks, strict=True):
+        now = [self.to_tensor(part, each.dtype) for part, each in zip(slices, inputs, strict=True)]
+        done.append(list(self.combine_fn.fn(*done[-1], *now)) if done else now)
+    stacked = [np.stack([part.handle.data for part in parts]).reshape(blocks[0].shape) for parts in zip(*done, strict=True)]
+    return [self.to_tensor(np.moveaxis(data, 0, self.axis), each.dtype) for data, each in zip(stacked, inputs, strict=True)]
+
+
+interpreter.ScanOps.generic_scan = generic_scan
