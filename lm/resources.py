@@ -1,26 +1,27 @@
 """What a training takes of its machine: device, backend, threads, precision and memory."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from statistics import median
 
 import torch
 
 from recurrent_lm import kernels
 from recurrent_lm.lm.base.errors import InputError
 from recurrent_lm.lm.base.machine import check_memory, out_of_memory, resolve_device
-from recurrent_lm.lm.config import MachineConfig, ModelConfig, RunConfig
+from recurrent_lm.lm.config import MachineConfig, RunConfig
+from recurrent_lm.lm.model import LanguageModel, in_halves
 from recurrent_lm.lm.parameter_counts import GATES, parameter_table
 
 PAYS = 1.3  # bfloat16 must be this much faster in the trial, so that noise does not choose
-TRIALS = 40
-LEAST = 64  # hidden units of a layer that is part of the trial
+ROUNDS, SECONDS = (5, 41), 0.3  # of the trial: it ends after so many seconds, but not outside these numbers of rounds
 SMALLER = "take a smaller --hidden-size, --embedding-size, --layers, --vocab-size, --rows or --bptt"
 
 
-def settle(config: MachineConfig, model: ModelConfig | None = None, rows: int = 20) -> tuple[MachineConfig, str]:
-    """Resolve every ``auto`` setting and set the number of threads.
+def settle(config: MachineConfig) -> tuple[MachineConfig, str]:
+    """Resolve every ``auto`` setting and set the number of threads; ``precision`` stays ``auto`` where a trial is to choose it.
 
     Returns:
         The settings, and the reason for the precision.
@@ -43,53 +44,104 @@ def settle(config: MachineConfig, model: ModelConfig | None = None, rows: int = 
         if precision == "bf16":
             raise InputError(f"--precision bf16 needs another backend: {obstacle}")
         precision, why = "float32", obstacle
-    if precision == "auto":
-        gain = bfloat16_gain(device, model or ModelConfig(), rows)
-        precision = "bf16" if gain >= PAYS else "float32"
-        why = f"a trial of the products ran {gain:.1f} times as fast in bfloat16"
-    settled = replace(config, device=device, threads=torch.get_num_threads(), precision=precision, backend=backend)
-    return settled, why
+    return replace(config, device=device, threads=torch.get_num_threads(), precision=precision, backend=backend), why
 
 
-def bfloat16_gain(device: str, model: ModelConfig, rows: int) -> float:
-    """Time of a decoder's product in float32 over that in bfloat16, on a CPU with a few steps of the model's layers.
+def with_precision(config: RunConfig, why: str, vocabulary: int) -> tuple[RunConfig, str]:
+    """Choose the precision that ``settle`` left open, by a trial.
 
-    Each is the best of many short interleaved trials on one thread, so that other programs on the machine, which can only
-    slow a trial down, do not decide.
+    Args:
+        config: settled settings.
+        why: the reason that ``settle`` gave.
+        vocabulary: |V|.
+
+    Returns:
+        The settings, and the reason for the precision.
     """
-    steps, hidden, rows = 8, min(model.hidden_size, 512), min(rows, 64)  # a trial takes little time and memory at any size
-    layers = model.layers if device == "cpu" and hidden >= LEAST else 0  # products of fewer units are too small to matter
+    if config.machine.precision != "auto":
+        return config, why
+    gain = bfloat16_gain(trial(config, vocabulary))
+    machine = replace(config.machine, precision="bf16" if gain >= PAYS else "float32")
+    return replace(config, machine=machine), f"a trial of the products ran {gain:.1f} times as fast in bfloat16"
+
+
+def bfloat16_gain(rounds: Sequence[tuple[float, float]]) -> float:
+    """How many times as fast bfloat16 is, estimated cautiously.
+
+    The smaller of two estimates, since other programs on the machine spoil them in different ways: the ratio of the shortest
+    times is wrong where no time of float32 was undisturbed, the median of the ratios where most rounds were disturbed.
+
+    Args:
+        rounds: seconds in float32 and in bfloat16, measured one after the other; at least one round.
+    """
+    float32, bfloat16 = zip(*rounds, strict=True)
+    return min(min(float32) / min(bfloat16), median(a / b for a, b in rounds))
+
+
+def trial(config: RunConfig, vocabulary: int) -> list[tuple[float, float]]:
+    """Seconds in float32 and bfloat16 of a few steps of the model with their gradients, or on a GPU of a decoder's product.
+
+    The precisions take turns in going first, on one thread. Sizes are bounded, so that any model takes little time and memory.
+    """
     threads, random = torch.get_num_threads(), torch.get_rng_state()
-    layer = kernels.layer(model.cell, hidden, hidden, backend="torch")  # on a CPU no other one has bfloat16
-    x = torch.ones(steps, rows, hidden)
-    operands = torch.ones(steps * rows if device == "cpu" else 256, 256, device=device)
-    weights = torch.ones(2048, 256, device=device)
-    cast = {dtype: (operands.to(dtype), weights.to(dtype)) for dtype in (torch.float32, torch.bfloat16)}
-    best = {(dtype, part): float("inf") for dtype in cast for part in ("decoder", "layer")}
-
-    def timed(dtype: torch.dtype, part: str, work: Callable[[], object]) -> None:
-        begin = time.perf_counter()
-        work()
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        best[dtype, part] = min(best[dtype, part], time.perf_counter() - begin)
-
-    def through_layer(dtype: torch.dtype) -> None:
-        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
-            output, _ = layer(x)
-        output.sum().backward()
-
+    work = _product(config.machine.device) if config.machine.device != "cpu" else _few_steps(config, vocabulary)
+    least, most = ROUNDS
+    rounds: list[tuple[float, float]] = []
     torch.set_num_threads(1)
-    for trial in range(TRIALS):
-        for dtype, (a, b) in cast.items():
-            timed(dtype, "decoder", lambda a=a, b=b: torch.mm(a, b.t()))  # type: ignore[misc]
-            if layers and trial < TRIALS // 4:
-                timed(dtype, "layer", lambda dtype=dtype: through_layer(dtype))  # type: ignore[misc]
+    for halves in (False, True):  # the libraries prepare each product at its first call
+        work(halves)
+    begin = time.perf_counter()
+    while len(rounds) < least or (len(rounds) < most and time.perf_counter() - begin < SECONDS):
+        order = (False, True) if len(rounds) % 2 else (True, False)
+        seconds = {halves: _seconds(work, halves) for halves in order}
+        rounds.append((seconds[False], seconds[True]))
     torch.set_num_threads(threads)
     torch.set_rng_state(random)
-    parts = {"decoder": 3} | ({"layer": layers} if layers else {})  # of a decoder's three products one ran
-    total = {dtype: sum(times * best[dtype, part] for part, times in parts.items()) for dtype in cast}
-    return total[torch.float32] / total[torch.bfloat16]
+    return rounds
+
+
+def _seconds(work: Callable[[bool], object], halves: bool) -> float:
+    begin = time.perf_counter()
+    work(halves)
+    return time.perf_counter() - begin
+
+
+def _few_steps(config: RunConfig, vocabulary: int) -> Callable[[bool], object]:
+    """The loss of a short batch and its gradients, in bfloat16 or not."""
+    model = config.model
+    sizes = {"hidden_size": min(model.hidden_size, 256), "embedding_size": min(model.d, 256), "layers": min(model.layers, 2)}
+    classes, rows, steps = min(vocabulary, 10_000), min(config.batches.rows, 20), min(config.batches.bptt, 16)
+    network = LanguageModel(classes, replace(model, **sizes), config.machine.backend).eval()
+    tokens = (torch.arange(rows * steps) % classes).view(rows, steps)
+    state = network.zero_state(rows)
+
+    def work(halves: bool) -> object:
+        hidden, _ = in_halves(network, tokens, state, None) if halves else network(tokens, state)
+        loss = kernels.linear_cross_entropy(
+            hidden.flatten(0, 1),
+            network.decoder.weight,
+            tokens.t().flatten(),
+            linear_bias=network.decoder.bias,
+            compute_dtype=torch.bfloat16 if halves else None,
+            backend=config.machine.backend,
+        )
+        return torch.autograd.grad(loss, list(network.parameters()))
+
+    return work
+
+
+def _product(device: str) -> Callable[[bool], object]:
+    """The product of a decoder on a GPU, in bfloat16 or not."""
+    operands, weights = torch.ones(256, 256, device=device), torch.ones(2048, 256, device=device)
+    cast = {halves: (operands.to(d), weights.to(d)) for halves, d in ((False, torch.float32), (True, torch.bfloat16))}
+
+    def work(halves: bool) -> object:
+        x, w = cast[halves]
+        torch.mm(x, w.t())
+        torch.cuda.synchronize(device)
+        return None
+
+    return work
 
 
 @contextmanager

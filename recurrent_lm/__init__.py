@@ -42,9 +42,9 @@ def names(file: str) -> dict[str, str]:
 
 
 def front_door(room: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
-    """``__all__``, ``__getattr__`` and ``__dir__`` of a room whose names are imported when they are first used (PEP 562).
+    """``__all__``, ``__getattr__`` and ``__dir__`` of a module whose names are imported when they are first used (PEP 562).
 
-    Its ``__init__.py`` says them once, as imports under ``if TYPE_CHECKING`` that type checkers read too.
+    Its file says them once, as imports under ``if TYPE_CHECKING`` that type checkers read too.
 
     Raises:
         ImportError: when a folder of the source tree is imported as if it were a package of its own.

@@ -16,7 +16,7 @@ Source: Feng et al. 2024, "Were RNNs All We Needed?"; the scan is Blelloch 1990.
 import triton
 import triton.language as tl
 
-from recurrent_lm.kernels.rnn.cells import mingru_gates, mingru_gradient
+from recurrent_lm.kernels.tile_cells import mingru_gates, mingru_gradient
 
 
 @triton.jit

@@ -6,8 +6,8 @@ from typing import Any, Unpack, overload
 import torch
 from torch import Tensor
 
+from recurrent_lm.kernels import triton_operations
 from recurrent_lm.kernels.backends import check_interpreter, choose_backend
-from recurrent_lm.kernels.loss.launch import rows_gradient, rows_loss
 from recurrent_lm.kernels.loss.terms import (
     FirstOrder,
     GradientsOnly,
@@ -154,7 +154,7 @@ def _make_rows(
 
     check_classes(target, ignore_index, logits.shape[1])
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
-    rows = rows_loss(_readable(logits), target.contiguous(), _flat(weight), terms, best)
+    rows = triton_operations.rows_loss(_readable(logits), target.contiguous(), _flat(weight), terms, best)
     return rows.loss, rows.top + rows.log_sum, rows.top, rows.log_sum, rows.best
 
 
@@ -242,7 +242,7 @@ def _write(
 
     readable = _readable(logits)
     written = readable if grad is logits else grad
-    rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, of, terms)
+    triton_operations.rows_gradient(readable, written, target.contiguous(), _flat(weight), top, log_sum, of, terms)
     if grad is logits and readable is not logits:
         logits.copy_(readable)
 

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from recurrent_lm.kernels import triton_operations
 from recurrent_lm.kernels.loss.chunks import torch_chunks
-from recurrent_lm.kernels.loss.launch import chunked_gradients, cut_gradients, cut_loss
 from recurrent_lm.kernels.loss.terms import (
     Decoded,
     FirstOrder,
@@ -164,7 +164,7 @@ def _make_single(
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     decoded = Decoded(input, linear_weight, linear_bias, target, weight)
     if strategy == "cut":
-        rows = cut_loss(_readable(decoded, dtype), terms, best)
+        rows = triton_operations.cut_loss(_readable(decoded, dtype), terms, best)
     else:
         rows, _ = _chunks(strategy, decoded, Upstream(), terms, dtype, (False, False, False), best, every)
     acc = accumulator(input.dtype)
@@ -216,7 +216,7 @@ def _make_gradients(
     decoded, of = Decoded(input, linear_weight, linear_bias, target, weight), Upstream(upstream, upstream_lse)
     if strategy == "cut":
         top, log_sum = (t.to(accumulator(dtype)) for t in (top, log_sum))
-        gradients = cut_gradients(_readable(decoded, dtype), top, log_sum, of, terms, need, filter_eps)
+        gradients = triton_operations.cut_gradients(_readable(decoded, dtype), top, log_sum, of, terms, need, filter_eps)
     else:
         _, gradients = _chunks(strategy, decoded, of, terms, dtype, need, False, False)
     d_input, d_weight, d_bias = (
@@ -324,7 +324,7 @@ def _chunks(
 
     if of.loss is None:
         of = of._replace(loss=decoded.x.new_ones((), dtype=accumulator(decoded.x.dtype)).expand(len(decoded.x)))
-    return chunked_gradients(_readable(decoded, dtype), of, terms, need, best)
+    return triton_operations.chunked_gradients(_readable(decoded, dtype), of, terms, need, best)
 
 
 def _readable(decoded: Decoded, dtype: torch.dtype) -> Decoded:

@@ -22,6 +22,12 @@ LARGEST_BUFFER = 2**30  # bytes
 ROWS = 2048  # a float32 gradient of the weight is read and written once a chunk: a seventh of the time at 2048 rows
 MULTIPROCESSORS = 132
 
+# Cycles of a program of "cut" in 16 bits, counted in machine code (``bench.walk``, Triton 3.9, sm_90); ``tests/kernels/bench``
+# compares them with today's count.
+ROUND = {"tiles_forward": 493.0, "tiles_backward": 585.0}  # of each ``block_d`` of d
+TILE = 3003.0  # of a tile beside them, forward; a guess backward, where a program has one tile and no loop to walk through
+CLOCK = 1755.0  # cycles a microsecond: a guess, as is one program at a time on a multiprocessor
+
 
 @dataclass(frozen=True)
 class RowTiles:
@@ -171,6 +177,18 @@ def choose_loss_plan(
     return LossPlan(chosen, why, (4 if walk.once(n) else 5) if gradients else 1, extra)
 
 
+def tiles_time(n: int, v: int, d: int, kernel: str) -> float:
+    """Predict the microseconds in which all N x V logits go through a kernel of "cut", in 16 bits on sm_90.
+
+    Args:
+        n, v, d: rows, classes and features.
+        kernel: a key of ``ROUND``.
+    """
+    tile = tiles(d, "bfloat16")
+    count = -(-max(n, 1) // tile.block_n) * -(-v // tile.block_v)
+    return -(-count // MULTIPROCESSORS) * (TILE + -(-d // tile.block_d) * ROUND[kernel]) / CLOCK
+
+
 def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: Any) -> str:
     """Explain the strategy that ``linear_cross_entropy`` takes, and the cost of each.
 
@@ -191,6 +209,15 @@ def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16"
         one = choose_loss_plan(n, v, d, dtype, **how | {"strategy": strategy})
         work = f"{one.products} product{'s' * (one.products > 1)} of N V d"
         lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {description}")
+        if strategy == "cut" and dtype in HALVES:
+            forward, backward = (tiles_time(n, v, d, kernel) / 1000 for kernel in ROUND)
+            walks = one.products - 3  # the gradients of x and w are two products of the library
+            more = f", their gradient {walks * backward:.2f} ms" if walks > 0 else ""
+            lines += [
+                f"           its tiles take {forward:.2f} ms{more} on sm_90, by cycles counted in machine code;",
+                f"           guesses are {CLOCK:.0f} MHz and one program on each of {MULTIPROCESSORS} multiprocessors, and the",
+                "           library's products are not counted",
+            ]
     return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 

@@ -8,11 +8,10 @@ fastest, and otherwise a loop whose backward pass is written out by hand (``host
 import torch
 from torch import Tensor
 
+from recurrent_lm.kernels import triton_operations
 from recurrent_lm.kernels.backends import asked_backend, choose_backend
-from recurrent_lm.kernels.linear.ops import triton_has, triton_linear
 from recurrent_lm.kernels.rnn.cells import EVERY_CELL, LINEAR_CELLS, State, Weights
 from recurrent_lm.kernels.rnn.host import asks_for_gradients, host_recurrence, traced, transformed, under_autocast
-from recurrent_lm.kernels.rnn.ops import better_than_library, triton_recurrence
 from recurrent_lm.kernels.rnn.watched import Clip
 
 
@@ -80,9 +79,9 @@ def recurrence(
         training = asks_for_gradients((input, *weights, *state))
         wished = plan is not None or clip_recurrent is not None  # what the library's kernels do not have
         if cell in LINEAR_CELLS:
-            wished = clip_recurrent is None and triton_has(input)
+            wished = clip_recurrent is None and triton_operations.triton_has(input)
         elif not wished:
-            wished = better_than_library(cell, input, weight_hh, training)
+            wished = triton_operations.better_than_library(cell, input, weight_hh, training)
         chosen = "triton" if wished else "torch"
     if plan is not None and chosen != "triton":
         raise ValueError(f"plan {plan!r} belongs to the triton backend, and the {chosen} backend was chosen")
@@ -91,8 +90,8 @@ def recurrence(
         raise ValueError(f"{option} is of kernels that multiply by W_h, which {cell} does not have; leave it out")
     if chosen == "triton" and not (transformed() or traced() or input.is_meta):
         if cell in LINEAR_CELLS:
-            return triton_linear(cell, input, state, weights, reset, clip_recurrent)
-        return triton_recurrence(
+            return triton_operations.triton_linear(cell, input, state, weights, reset, clip_recurrent)
+        return triton_operations.triton_recurrence(
             cell, input, state, *weights, reset, plan=plan, clip=clip_recurrent, recompute=recompute, precision=precision
         )
     return host_recurrence(cell, input, state, weights, reset, clip_recurrent, chosen)

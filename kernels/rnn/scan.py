@@ -3,7 +3,7 @@
     forward    h[t] = cell(z[t] + h[t-1] W)              t = 0 .. T-1
     backward   d[t] = cell'(dh[t] + d[t+1] W^T)          t = T-1 .. 0
 
-z and d hold ``slots`` (see ``cells.py``); the slots of a unit are adjacent, and ``width`` is SLOTS * HIDDEN. W is packed the
+z and d hold ``slots`` (``tile_cells.py``); the slots of a unit are adjacent, and ``width`` is SLOTS * HIDDEN. W is packed the
 same way: [width, HIDDEN], its rows are slots and its columns units. HIDDEN is padded to whole tiles with weights of zero, so
 products need no masks. Rows of the batch are masked. With padding (PADDED), sums of padded units are set to zero, because zero
 times an infinity is NaN and would reach all units a step later.
@@ -23,10 +23,11 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from recurrent_lm.kernels.rnn.cells import CELLS, gates_of, state_of, step_gradient, take
-from recurrent_lm.kernels.rnn.cells import put as put_slots
+from recurrent_lm.kernels.rnn.cells import CELLS
 from recurrent_lm.kernels.rnn.exchange import arrive, gather, meet, put, unpacked
 from recurrent_lm.kernels.rnn.plan import Plan, Tiles
+from recurrent_lm.kernels.tile_cells import gates_of, state_of, step_gradient, take
+from recurrent_lm.kernels.tile_cells import put as put_slots
 
 THREADS = tl.constexpr(256)  # of a program, at most
 

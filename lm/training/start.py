@@ -56,7 +56,7 @@ def new_training(
     if source:
         config = config.replace(init_from=str(Path(source).resolve()))
     config = _absolute(config)
-    settled, why = resources.settle(config.machine, config.model, config.batches.rows)
+    settled, why = resources.settle(config.machine)
     config = replace(config, machine=settled)
     graph.check(config, processes.current().size)
     data = prepare(config, runs.read_settings(Path(source))[1] if source else None)
@@ -66,6 +66,7 @@ def new_training(
             f"the validation text has {len(data.valid.ids):,} tokens; --valid-rows must be at most that many, not "
             f"{config.training.valid_rows:,}"
         )
+    config, why = resources.with_precision(config, why, data.tokenizer.size)
     torch.manual_seed(config.training.seed)
     training = _assemble(config, data, Path(), why)
     model = training.model
@@ -78,7 +79,7 @@ def new_training(
         saved = checkpoint.load(Path(source), "best")
         runs.check_tokens(Path(source), saved.meta)
         runs.load_weights(model, saved, Path(source))
-    about = describe_machine() | {"precision": f"{settled.precision}: {why}", "corpus": _summary(data)}
+    about = describe_machine() | {"precision": f"{config.machine.precision}: {why}", "corpus": _summary(data)}
     about |= {"parameters": sum(p.numel() for p in model.parameters()), "trimmed_tokens": training.batches.trimmed}
     if (size := processes.current().size) > 1:
         about["processes"] = size

@@ -87,7 +87,7 @@ def steps_of(layer: Layer) -> dict[str, Step]:
         instructions = {kind: (many[kind] - few[kind]) / MORE for kind in sorted(many) if many[kind] > few[kind]}
         memory = {access: (number - asdict(before)[access]) / MORE for access, number in asdict(after).items()}
         loops = polls(parsed(launch.ptx))
-        look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
+        look = max((sum(ins.parts[:2] == ["bar", "sync"] for ins in poll.instructions) for poll in loops), default=0)
         code = machine_code(launch.cubin, "-sass")
         total, single = Total(**memory), walk(code)
         costs[name] = Step(

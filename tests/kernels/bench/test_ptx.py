@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from paths import ROOT, SUPPORT
 
+from recurrent_lm.kernels.bench.compiled import Configuration, Facts
+from recurrent_lm.kernels.bench.compiler import Compiler
 from recurrent_lm.kernels.rnn.cells import CELLS
 from recurrent_lm.kernels.rnn.plan import DEVICES, Sizes, choose, step_cycles
 
@@ -262,6 +264,25 @@ def test_a_step_costs_no_more_than_it_did(ask: Ask, name: str) -> None:
         sizes = Sizes(16, 512, 512 if forward else 512 * slots, slots if forward else 1, 2 if dtype == "bfloat16" else 4)
         trips = 600 * (1 if tiles.parts == 1 else 2)
         assert step_cycles(sizes, tiles) == pytest.approx(step["crowded"] - trips, rel=0.25), step
+
+
+@pytest.mark.parametrize(("cell", "device", "dtype", "plan", "hidden"), [
+    ("gru", "sm_80", "bfloat16", "resident", 64), ("lstm", "sm_90", "float32", "cooperative", 128),
+])  # fmt: skip
+def test_a_program_alone_has_the_wavefronts_of_a_layer_s(
+    ask: Ask, cell: str, device: str, dtype: str, plan: str, hidden: int
+) -> None:
+    """The columns of the compile tables, which need no tensors, against the project's own launches."""
+    if os.environ.get("TRITON_FOLDER"):
+        pytest.skip("the compiler of the tables is that of this Python")
+    answer = ask({"cost": {"cell": cell, "hidden": hidden, "batch": 16, "plan": plan, "dtype": dtype, "device": device}})
+    with Compiler() as compiler:
+        for kernel, step in answer.items():
+            facts = compiler(Configuration(device, cell, 16, hidden, dtype, plan, kernel.removeprefix("scan_")))
+            assert isinstance(facts, Facts), facts
+            memory = step["memory"]
+            assert (facts.wavefronts, facts.conflict_free) == (round(memory["wavefronts"]), round(memory["least"]))
+            assert facts.crowded == pytest.approx(step["crowded"], rel=0.02)
 
 
 # The same of one program of the losses' kernels, for 128 rows, 128 features and 1,024 classes: bank conflicts, barriers of each

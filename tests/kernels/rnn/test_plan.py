@@ -235,6 +235,7 @@ def test_kernels_import_without_torch() -> None:
 import sys
 sys.modules["torch"] = None  # importing it fails
 from recurrent_lm.kernels.bench import compiled
+from recurrent_lm.kernels import tile_cells
 from recurrent_lm.kernels.rnn import cells, exchange, plan, scan
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)

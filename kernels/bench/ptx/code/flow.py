@@ -37,8 +37,20 @@ class Poll:
     exits: dict[int, bool]
 
 
-def graph(kernel: Kernel) -> tuple[list[list[Instruction]], list[list[int]], dict[int, int]]:
-    """The instructions of each block, the blocks that may follow it, and the number of each by its first instruction."""
+@dataclass(frozen=True)
+class Flow:
+    """The instructions of each block, in order, and the numbers of the blocks that may follow it."""
+
+    bodies: list[list[Instruction]]
+    after: list[list[int]]
+
+    def loops(self) -> list[set[int]]:
+        """The blocks of each innermost loop."""
+        return list(_innermost(self.after, set(range(len(self.bodies)))))
+
+
+def flow_of(kernel: Kernel) -> Flow:
+    """The blocks of a kernel."""
     starts = block_starts(kernel)
     ends = [*starts[1:], len(kernel.instructions)]
     number = {start: block for block, start in enumerate(starts)}
@@ -49,25 +61,25 @@ def graph(kernel: Kernel) -> tuple[list[list[Instruction]], list[list[int]], dic
         to = [number[target(kernel, last)]] if last.parts[0] == "bra" and target(kernel, last) in number else []
         falls = last.guard is not None or last.parts[0] not in ("bra", "ret")
         after.append(to + ([block + 1] if falls and block + 1 < len(bodies) else []))
-    return bodies, after, number
+    return Flow(bodies, after)
 
 
 def check_products(kernel: Kernel) -> None:
     """Refuse a kernel in which an instruction may use a register of a wgmma that is under way, on any path to it."""
-    bodies, after, _ = graph(kernel)
+    flow = flow_of(kernel)
     before: dict[int, list[set[str]]] = {0: []}  # the groups of registers under way where a block begins
     waiting = [0]
     while waiting:
         block = waiting.pop()
         groups = [set(group) for group in before[block]]
-        for ins in bodies[block]:
+        for ins in flow.bodies[block]:
             used = {r.name for operand in ins.operands for r in _registers(operand)}
             if ins.parts[0] == "wgmma":
                 groups = _product(ins, groups)
             elif any(used & group for group in groups):
                 raise Refused(f"line {ins.line}: {ins.op} uses a register of a wgmma that is under way")
         groups = [set().union(*groups[:-GROUPS]), *groups[-GROUPS:]] if len(groups) > GROUPS else groups
-        for to in after[block]:
+        for to in flow.after[block]:
             known = before.get(to)
             size = max(len(known or []), len(groups))
             padded = [[set[str]()] * (size - len(part)) + part for part in (known or [], groups)]
@@ -99,16 +111,17 @@ def _registers(operand: Operand) -> list[Register]:
 
 def polls(kernel: Kernel) -> list[Poll]:
     """The innermost loops that load data of other programs and store nothing to global memory."""
-    bodies, after, number = graph(kernel)
+    flow = flow_of(kernel)
+    number = {start: block for block, start in enumerate(block_starts(kernel))}
     loops = []
-    for loop in _innermost(after, set(range(len(bodies)))):
-        inside = [ins for block in sorted(loop) for ins in bodies[block]]
+    for loop in flow.loops():
+        inside = [ins for block in sorted(loop) for ins in flow.bodies[block]]
         looks = any(part in ins.parts for ins in inside for part in ("volatile", "acquire", "relaxed"))
         if looks and not any(ins.op.startswith("st.global") for ins in inside):
             exits = {}
             for block in loop:
-                last = bodies[block][-1]
-                if last.parts[0] == "bra" and last.guard and any(to not in loop for to in after[block]):
+                last = flow.bodies[block][-1]
+                if last.parts[0] == "bra" and last.guard and any(to not in loop for to in flow.after[block]):
                     exits[last.line] = number[target(kernel, last)] not in loop
             loops.append(Poll(inside, exits))
     return loops

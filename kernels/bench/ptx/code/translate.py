@@ -79,7 +79,7 @@ class Translator:
     specials: dict[str, str] = field(default_factory=dict)
     blocks: dict[int, int] = field(default_factory=dict)  # of the first instruction
     written: set[str] = field(default_factory=set)  # registers, up to here
-    garbage: dict[str, str] = field(default_factory=dict)  # registers that are first written in some lanes only
+    garbage: dict[str, str] = field(default_factory=dict)  # registers that are first written in some lanes only, or never
 
     def emit(self, line: str) -> None:
         self.lines.append("            " + line)
@@ -152,6 +152,9 @@ class Translator:
         check_products(self.kernel)
         self.blocks = {start: number for number, start in enumerate(block_starts(self.kernel))}
         instructions = self.kernel.instructions
+        named = {r for ins in instructions for operand in ins.operands for r in self.items(operand) if isinstance(r, Register)}
+        for register in named - {r for ins in instructions if ins.operands for r in self.items(ins.operands[0])}:
+            self.garbage[register.name] = self.constant(GARBAGE, WORDS[width(register.name)])  # which nothing writes
         for index, ins in enumerate(instructions):
             if index in self.blocks:
                 number = self.blocks[index]
