@@ -159,10 +159,8 @@ def cut_gradients(
     d_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if need[0] else None
     d_w = torch.zeros_like(w, memory_format=torch.contiguous_format) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
-    kept: Tensor | None = None
 
-    def piece(first: int, last: int, left: int, right: int) -> Tensor:
-        nonlocal kept
+    def piece(first: int, last: int, left: int, right: int) -> tuple[Tensor, Tensor | None]:
         grad = buffer[: (last - first) * (right - left)].view(last - first, right - left)
         grid = triton.cdiv(last - first, tile.block_n), triton.cdiv(right - left, tile.block_v)
         kept = None if filter_eps is None else x.new_empty(grid, dtype=torch.int8)
@@ -172,9 +170,9 @@ def cut_gradients(
                 first, last, left, right, grad.stride(0), *strides(of),
                 terms.ignore_index, FILTER_EPS=filter_eps, **constants(terms, v), **how,
             )  # fmt: skip
-        return grad
+        return grad, kept
 
-    def add(sums: Tensor, grad: Tensor, w: Tensor) -> None:
+    def add(sums: Tensor, grad: Tensor, kept: Tensor | None, w: Tensor) -> None:
         if kept is None:
             add_product(sums, grad, w)
         else:
@@ -190,7 +188,7 @@ def cut_gradients(
             sums = d_x if d_x.dtype == dtype else torch.zeros_like(d_x, dtype=dtype)
         for left in range(0, v, walk.columns):
             part = slice(left, min(left + walk.columns, v))
-            grad = piece(0, n, left, part.stop)
+            grad, kept = piece(0, n, left, part.stop)
             if d_w is not None:
                 if kept is None:
                     torch.mm(grad.t(), x, out=d_w[part])
@@ -199,7 +197,7 @@ def cut_gradients(
             if d_b is not None:
                 d_b[part] = grad.sum(0, dtype=dtype)
             if sums is not None:
-                add(sums, grad, w[part])
+                add(sums, grad, kept, w[part])
         if d_x is not None and sums is not None and sums is not d_x:
             d_x.copy_(sums)
         del buffer, sums
@@ -210,7 +208,7 @@ def cut_gradients(
             sums = torch.zeros(last - first, d, dtype=dtype, device=x.device)
             for left in range(0, v, walk.row_columns):
                 right = min(left + walk.row_columns, v)
-                add(sums, piece(first, last, left, right), w[left:right])
+                add(sums, *piece(first, last, left, right), w[left:right])
             d_x[first:last] = sums
     return d_x, d_w, d_b
 
