@@ -4,8 +4,8 @@ A study is a folder with parameters and measuring, ``claims`` that a table decid
 frozen dataclass returns a tidy table, one row for each measurement. The front door: ``STUDIES`` (name to question), ``load``,
 ``save``, ``verdicts`` (a table of ``Claim``s) and ``select`` (by key), ``summary`` (medians, rates, comparisons), ``growth``
 (exponents) and ``changes`` (between two tables of a study); ``plots``, ``answer``, ``finding``, ``listings``, ``passages`` and
-``subject`` for pages, with the style they share; ``fill_quality`` and ``quality_table`` (the plan of the headline table); and
-the functions by which commands end, write files and print.
+``subject`` for pages, with the style they share; ``fill_quality`` and ``fill_ablation`` (the plans of two tables of trainings),
+``quality_table`` and ``ablation_table``; and the functions by which commands end, write files and print.
 """
 
 from typing import TYPE_CHECKING
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from recurrent_lm.studies.plotting.style import boxes_for_glyphs as boxes_for_glyphs
     from recurrent_lm.studies.plotting.style import headline as headline
     from recurrent_lm.studies.plotting.style import printable as printable
+    from recurrent_lm.studies.quality import ablation_table as ablation_table
+    from recurrent_lm.studies.quality import fill_ablation as fill_ablation
     from recurrent_lm.studies.quality import fill_quality as fill_quality
     from recurrent_lm.studies.quality import quality_table as quality_table
 

@@ -133,14 +133,20 @@ def quality(
     out: Annotated[Path, typer.Option(help="where runs, logs and the table quality.md go")] = Path("runs/quality"),
     at_once: Annotated[int, typer.Option(min=1, help="trainings side by side, of one thread each")] = 2,
     only_table: Annotated[bool, typer.Option("--table", help="train nothing; print what is finished")] = False,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="quick-word on trump-campaign, one part changed each time, instead")
+    ] = False,
 ) -> None:
     """Train best-char, best-bpe and best-word on three collections with three seeds, beside the best n-gram models.
 
-    It takes many hours. What is finished is kept, and the same command goes on.
+    It takes many hours, the ablation about one. What is finished is kept, and the same command goes on.
 
     [dim]studies quality --speeches speeches[/dim]
+    [dim]studies quality --speeches speeches --ablation[/dim]
     """
-    print(studies.quality_table(out) if only_table else studies.fill_quality(speeches, out, at_once), end="")
+    show = studies.ablation_table if ablation else studies.quality_table
+    fill = studies.fill_ablation if ablation else studies.fill_quality
+    print(show(out) if only_table else fill(speeches, out, at_once), end="")
 
 
 def _claims(path: Path) -> None:

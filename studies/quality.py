@@ -1,7 +1,10 @@
-"""The plan behind the headline table of docs/results.md: three presets on three collections with three seeds, run by run.
+"""The plans behind two tables of docs/results.md, run by run.
 
-A run that is finished is skipped, one that was stopped goes on, and trump-campaign comes first. Beside the networks stands the
-interpolated Kneser-Ney model of the order that predicts the validation text best.
+The headline table: three presets on three collections with three seeds, trump-campaign first. Beside the networks stands the
+interpolated Kneser-Ney model of the order that predicts the validation text best. The ablation: one preset on trump-campaign,
+whole and with one part changed, with the same three seeds.
+
+A run that is finished is skipped, and one that was stopped goes on.
 """
 
 import json
@@ -9,14 +12,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import CorpusConfig, InputError, NGram, RunConfig, from_toml, lock, prepare, preset_file, replacing
+from recurrent_lm.studies.engine import statistics
 
 if TYPE_CHECKING:
     from recurrent_lm.lm import Stream
@@ -26,23 +31,43 @@ PRESETS = ("best-char", "best-bpe", "best-word")
 SEEDS = (1, 2, 3)
 MOST = 20  # the highest order of an n-gram model
 
+ABLATED = "quick-word"  # a training takes a minute or two, where best-word takes twenty
+CHANGES = {
+    "none": (),
+    "no-dropout": ("--dropout", "0"),
+    "no-tie": ("--no-tie",),
+    "no-average": ("--average", "0"),
+    "no-embedding-dropout": ("--embedding-dropout", "0"),
+    "no-locked": ("--no-locked",),
+    "weight-drop": ("--weight-drop", "0.2"),
+    "more-dropout": ("--dropout", "0.5"),
+    "two-layers": ("--layers", "2"),
+    "penalties": ("--ar", "2", "--tar", "1"),
+}
+
 
 @dataclass(frozen=True)
 class Member:
-    """One training of the plan."""
+    """One training of a plan."""
 
     corpus: str
     preset: str
     seed: int
+    change: str | None = None  # of the ablation
 
     @property
     def name(self) -> str:
-        return f"{self.corpus}-{self.preset}-{self.seed}"
+        return f"{self.corpus}-{self.change or self.preset}-{self.seed}"
 
 
 def plan() -> list[Member]:
     """All trainings in their order: a collection with its first seeds, then its second ones."""
     return [Member(corpus, preset, seed) for corpus in CORPORA for seed in SEEDS for preset in PRESETS]
+
+
+def ablation_plan() -> list[Member]:
+    """All trainings of the ablation: every change with the first seed, then with the second one."""
+    return [Member("trump-campaign", ABLATED, seed, change) for seed in SEEDS for change in CHANGES]
 
 
 def fill_quality(speeches: Path, out: Path, at_once: int = 2, options: Sequence[str] = (), most: int = MOST) -> str:
@@ -61,25 +86,59 @@ def fill_quality(speeches: Path, out: Path, at_once: int = 2, options: Sequence[
     Raises:
         InputError: if no collection is there, or a training failed; what is finished is kept and in the table.
     """
-    members = [member for member in plan() if (speeches / member.corpus).exists()]
-    if not members:
-        raise InputError(f"{speeches} holds none of {', '.join(CORPORA)}; name the folder that does with --speeches")
-    out.mkdir(parents=True, exist_ok=True)
-    held = lock(out)
-    pool = ThreadPoolExecutor(at_once)
-    try:
-        codes = list(pool.map(lambda member: _train(member, speeches, out, options), members))
-        for corpus in dict.fromkeys(member.corpus for member in members):
+    found = _found(plan(), speeches)
+    with _only_one(out):
+        codes = _train_all(found, speeches, out, at_once, options)
+        for corpus in dict.fromkeys(member.corpus for member in found):
             for preset in PRESETS:
                 _count(speeches / corpus, preset, out, most)
+    return _finish(quality_table(out), out / "quality.md", found, codes)
+
+
+def fill_ablation(speeches: Path, out: Path, at_once: int = 2, options: Sequence[str] = ()) -> str:
+    """Train what is missing of the ablation and write its table into ``out``/ablation.md.
+
+    Args, returns and errors are those of ``fill_quality``.
+    """
+    found = _found(ablation_plan(), speeches)
+    with _only_one(out):
+        codes = _train_all(found, speeches, out, at_once, options)
+    return _finish(ablation_table(out), out / "ablation.md", found, codes)
+
+
+def _found(members: list[Member], speeches: Path) -> list[Member]:
+    found = [member for member in members if (speeches / member.corpus).exists()]
+    if not found:
+        missing = ", ".join(dict.fromkeys(member.corpus for member in members))
+        raise InputError(f"{speeches} holds none of {missing}; name the folder that does with --speeches")
+    return found
+
+
+@contextmanager
+def _only_one(out: Path) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    held = lock(out)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _train_all(members: list[Member], speeches: Path, out: Path, at_once: int, options: Sequence[str]) -> list[int]:
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return list(pool.map(lambda member: _train(member, speeches, out, options), members))
     finally:  # after an interrupt those that train are stopped by the same signal, and the others must not begin
         pool.shutdown(cancel_futures=True)
-        held.release()
-    text = quality_table(out)
-    with replacing(out / "quality.md", "--out") as temporary:
+
+
+def _finish(text: str, path: Path, members: list[Member], codes: list[int]) -> str:
+    with replacing(path, "--out") as temporary:
         temporary.write_text(text)
     if failed := [member.name for member, code in zip(members, codes, strict=True) if code]:
-        raise InputError(f"not trained: {', '.join(failed)}; {out / failed[0]}.log says why, and the same command goes on")
+        raise InputError(
+            f"not trained: {', '.join(failed)}; {path.parent / failed[0]}.log says why, and the same command goes on"
+        )
     return text
 
 
@@ -93,7 +152,7 @@ def _train(member: Member, speeches: Path, out: Path, options: Sequence[str]) ->
     command = ["resume", str(run)]
     if not run.exists():
         command = ["train", str(speeches / member.corpus), "--preset", member.preset, "--seed", str(member.seed)]
-        command += ["--threads", "1", "--no-texts", "--run", str(run), *options]
+        command += ["--threads", "1", "--no-texts", "--run", str(run), *CHANGES[member.change or "none"], *options]
     with (out / f"{member.name}.log").open("a") as log:
         lm = [sys.executable, "-m", "recurrent_lm.lm", *command, "--quiet"]
         return subprocess.run(lm, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}).returncode
@@ -140,8 +199,7 @@ def quality_table(out: Path) -> str:
     for corpus in CORPORA:
         for preset in PRESETS:
             members = [Member(corpus, preset, seed) for seed in SEEDS]
-            paths = [path for member in members if (path := out / member.name / "result.json").exists()]
-            results: list[dict[str, Any]] = [json.loads(path.read_text()) for path in paths]
+            results = _results(members, out).values()
             counted = out / f"{corpus}-{preset.removeprefix('best-')}-ngrams.json"
             best = min(json.loads(counted.read_text()), key=lambda score: score["valid"]) if counted.exists() else None
             beside = [f"{best['order']}", f"{best['valid']:.3f}", f"{best['test']:.3f}"] if best else ["", "", ""]
@@ -149,6 +207,42 @@ def quality_table(out: Path) -> str:
             if results or best:
                 rows.append("| " + " | ".join([corpus, preset, str(len(results)), *own, *beside]) + " |")
     return "\n".join(rows) + "\n"
+
+
+def ablation_table(out: Path) -> str:
+    """What is finished of the ablation, in bits per byte.
+
+    A change's differences are paired: each is of one seed, with and without the change. Their interval is Student's at 95%.
+
+    Args:
+        out: the folder of ``fill_ablation``.
+
+    Returns:
+        The table in Markdown; without rows if nothing is finished.
+    """
+    rows = [
+        "| change | seeds | validation | more than without it | test | more than without it |",
+        "|---|---|---|---|---|---|",
+    ]
+    whole = _results([Member("trump-campaign", ABLATED, seed, "none") for seed in SEEDS], out)
+    for change, options in CHANGES.items():
+        results = _results([Member("trump-campaign", ABLATED, seed, change) for seed in SEEDS], out)
+        cells = []
+        for split in ("valid", "test"):
+            cells.append(_spread([result[split]["bits_per_byte"] for result in results.values()]))
+            pairs = [(results[seed], whole[seed]) for seed in results if seed in whole]
+            differences = [a[split]["bits_per_byte"] - b[split]["bits_per_byte"] for a, b in pairs]
+            cells.append(statistics.mean(differences).told("+.3f") if options and differences else "")
+        if results:
+            name = f"`{' '.join(options)}`" if options else f"`{ABLATED}`"
+            rows.append(f"| {name} | {len(results)} | " + " | ".join(cells) + " |")
+    return "\n".join(rows) + "\n"
+
+
+def _results(members: list[Member], out: Path) -> dict[int, dict[str, Any]]:
+    """The results of the finished ones by seed."""
+    paths = {member.seed: out / member.name / "result.json" for member in members}
+    return {seed: json.loads(path.read_text()) for seed, path in paths.items() if path.exists()}
 
 
 def _spread(values: list[float]) -> str:

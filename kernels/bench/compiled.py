@@ -15,7 +15,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from recurrent_lm.kernels.bench.compiler import machine_code
-from recurrent_lm.kernels.bench.walk import walk
+from recurrent_lm.kernels.bench.ptx.alone import Shape, of_a_step
+from recurrent_lm.kernels.bench.ptx.code.parse import Refused, float_bits
+from recurrent_lm.kernels.bench.ptx.counts import Total
+from recurrent_lm.kernels.bench.walk import timed, walk
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn import scan
 from recurrent_lm.kernels.rnn.cells import CELLS
@@ -72,6 +75,9 @@ class Facts:
     instructions: int = 0
     barriers: int = 0
     waited: int = 0
+    wavefronts: int | None = None  # of shared memory, a step of one program and batch tile, all warps; None if not counted
+    conflict_free: int | None = None  # that would remain without bank conflicts
+    crowded: int | None = None  # cycles of the walk with all those wavefronts, one a cycle; None if not counted, and stepwise
 
     def faults(self, device: plans.Device, strategy: str) -> list[str]:
         """The faults of this kernel, as sentences; none for a kernel that may run."""
@@ -97,6 +103,7 @@ class Compiled:
     stack: int
     code: str
     asm: Any
+    warps: int
 
 
 def compile_for(
@@ -122,7 +129,7 @@ def compile_for(
     usage, code = (machine_code(binary.asm["cubin"], option) for option in ("-res-usage", "-sass"))
     match = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert match, usage
-    return Compiled(binary.metadata.shared, int(match[1]), int(match[2]), code, binary.asm)
+    return Compiled(binary.metadata.shared, int(match[1]), int(match[2]), code, binary.asm, binary.metadata.num_warps)
 
 
 def compile_here(configuration: Configuration) -> Facts:
@@ -162,11 +169,15 @@ def compile_here(configuration: Configuration) -> Facts:
         loads = [load for load in loads if ".64" not in load]
     if tiles.parts > 1 and c.dtype == "float32":  # eight numbers a row and part of a sum are 8 bytes a thread
         loads = [load for load in loads if ".64" not in load]
-    elif tiles.parts > 1 and c.exchange == "sentinel" and c.switch != "clip norm":  # few numbers a thread of each part of a sum
+    elif tiles.parts > 1 and c.switch != "clip norm":  # few numbers a thread of each part of a sum
         narrow = [load for load in loads if ".128" not in load]
-        for load in narrow[: 2 * tiles.parts]:  # in the first look, and in those that repeat it
+        looks = 2 if c.exchange == "sentinel" else 1  # the first look, and those that repeat it
+        for load in narrow[: looks * tiles.parts]:
             loads.remove(load)
     step = walk(compiled.code)
+    memory, crowded = step_memory(c, plan, tiles, compiled, [name for name in names if name not in constants]), None
+    if memory is not None and c.strategy != "stepwise":
+        crowded = timed([i for _, i in step.path], memory.wavefronts).cycles
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -182,7 +193,20 @@ def compile_here(configuration: Configuration) -> Facts:
         instructions=step.instructions,
         barriers=step.barriers,
         waited=step.waited,
+        wavefronts=None if memory is None else round(memory.wavefronts),
+        conflict_free=None if memory is None else round(memory.least),
+        crowded=crowded,
     )
+
+
+def step_memory(c: Configuration, plan: plans.Plan, tiles: plans.Tiles, compiled: Compiled, names: list[str]) -> Total | None:
+    """The shared memory of a step of one program and batch tile; None for code that the PTX machine does not execute."""
+    known = {"steps": STEPS, "batch": min(c.batch, tiles.block_b), "hidden": c.hidden, "limit": float_bits(1.0)}
+    shape = Shape(plan.hidden // tiles.block_h, compiled.warps, compiled.shared)
+    try:
+        return of_a_step(compiled.asm["ptx"], shape, {name: known.get(name) for name in names})
+    except Refused:
+        return None
 
 
 def held_before_loop(ttgir: str) -> int:

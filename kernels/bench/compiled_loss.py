@@ -4,11 +4,15 @@ it.
 
 import re
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from recurrent_lm.kernels.bench.compiled import SPILLS, compile_for, spills_in_loops
-from recurrent_lm.kernels.bench.walk import innermost
+from recurrent_lm.kernels.bench.ptx.alone import Shape, of_a_round
+from recurrent_lm.kernels.bench.ptx.code.parse import Refused
+from recurrent_lm.kernels.bench.ptx.counts import Total
+from recurrent_lm.kernels.bench.walk import around, innermost
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss import rows as loss_rows
 from recurrent_lm.kernels.loss import tiles as loss_tiles
@@ -19,6 +23,7 @@ FUSION = {"enable_fp_fusion": True}
 VECTORS = ("loss", "top", "top_out", "log_sum", "upstream", "tops", "totals", "chosens", "weighteds", "seens", "weight_total")
 INTEGERS = {"target": "*i64", "best_out": "*i64", "bests": "*i32"}
 ROWS = 8192  # N
+IGNORED = -100 % 2**32
 LEAST_WIDE_LOADS = {"rows_forward": 2, "rows_backward": 2, "tiles_forward": 4, "tiles_backward": 4}
 
 
@@ -50,6 +55,9 @@ class Facts:
     cycles: int = 0  # of a walk through the innermost loop (``walk``), as are the next two; 0 without a loop
     instructions: int = 0
     barriers: int = 0
+    around: int = 0  # cycles of the loop around that one, without it; 0 if there is none
+    wavefronts: int | None = None  # of shared memory, a round of that loop, all warps; without a loop of the program
+    conflict_free: int | None = None  # that would remain without bank conflicts
 
     def faults(self, device: Device, body: str) -> list[str]:
         """The faults of this kernel, as sentences; none for a kernel that may run."""
@@ -89,6 +97,13 @@ def compile_here(configuration: Configuration) -> Facts:
         width = [part for part in modifiers.split(".") if part in ("128", "64", "U16", "U8")]
         widths[width[0] if width else "32"] += 1
     step = innermost(compiled.code)
+    numbers = {"n": ROWS, "last": ROWS, "right": c.v, "row_stride": c.v, "grad_stride": c.v, "ignore_index": IGNORED}
+    passed = {
+        name: None if kind.startswith("*") else numbers.get(name, 0) for name, kind in types.items() if kind != "constexpr"
+    }
+    memory: Total | None = None
+    with suppress(Refused):  # its columns stay empty
+        memory = of_a_round(compiled.asm["ptx"], Shape(1, compiled.warps, compiled.shared), passed)
     return Facts(
         shared=compiled.shared,
         registers=compiled.registers,
@@ -100,12 +115,15 @@ def compile_here(configuration: Configuration) -> Facts:
         cycles=step.cycles,
         instructions=step.instructions,
         barriers=step.barriers,
+        around=around(compiled.code),
+        wavefronts=None if memory is None else round(memory.wavefronts),
+        conflict_free=None if memory is None else round(memory.least),
     )
 
 
 def _constants(c: Configuration) -> tuple[dict[str, Any], dict[str, Any]]:
     """Constexprs and launch options, as ``kernels/loss/launch.py`` chooses them."""
-    fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None}
+    fixed: dict[str, Any] = {"V": c.v, "SMOOTHING": 0.0, "Z_LOSS": 0.0, "SOFTCAP": None, "FILTER_EPS": None, "kept": None}
     fixed |= {"weight": None, "weight_total": None, "upstream_lse": None, "best_out": None, "bests": None}
     fixed |= {"weighteds": None, "seens": None, "b": None}
     if c.body.startswith("rows"):

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
 from importlib.metadata import version
+from itertools import product
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -31,6 +32,7 @@ TYPICAL_DEVICE = "sm_90"
 CHOSEN_CELLS, OTHER_CELLS = ("lstm", "gru", "rnn-tanh"), ("rnn-relu", "rnn-sigmoid", "rnn-identity")
 VOCABULARIES, WIDTHS = (10_000, 32_000, 128_256, 262_144), (200, 512, 2048)
 BODIES = ("rows_forward", "rows_backward", "tiles_forward", "tiles_combine", "tiles_backward")
+CONFLICTS = 1.25  # wavefronts over those without bank conflicts, at most
 FILES = {"scans": "scans.csv", "losses": "losses.csv"}
 MODULES = {"scans": compiled, "losses": compiled_loss}
 
@@ -65,10 +67,50 @@ def _distinct(
     for batch, hidden in sizes:
         for c in configurations(device, cell, batch, hidden, dtype, exchange, switch):
             plan = plans.choose(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device], c.strategy, exchange)
-            tiles = plan.forward if c.direction == "forward" else plan.backward
             if plan.exchange == exchange or exchange == "sentinel":
-                distinct.setdefault((cell, dtype, plan.strategy, plan.exchange, c.direction, tiles, switch), c)
+                distinct.setdefault(_kernel(c, plan), c)
     return distinct
+
+
+def _kernel(c: Configuration, plan: plans.Plan) -> tuple[Any, ...]:
+    tiles = plan.forward if c.direction == "forward" else plan.backward
+    return c.cell, c.dtype, plan.strategy, plan.exchange, c.direction, tiles, c.switch
+
+
+def chosen(device: str) -> list[Configuration]:
+    """Of ``scans`` those without switches that the planner takes for some size in 16 or 32 bits when the choice is its own."""
+    kernels = {}
+    for cell, dtype, hidden, batch in product(CHOSEN_CELLS, ("bfloat16", "float32"), HIDDEN, BATCHES):
+        plan = plans.choose(batch, compiled.STEPS, hidden, cell, dtype, plans.DEVICES[device])
+        for direction in ("forward", "backward"):
+            c = Configuration(device, cell, batch, hidden, dtype, plan.strategy, direction)
+            kernels[_kernel(c, plan)] = c
+    found = []
+    for c in scans(device):
+        plan = plans.choose(c.batch, compiled.STEPS, c.hidden, c.cell, c.dtype, plans.DEVICES[device], c.strategy, c.exchange)
+        if _kernel(c, plan) in kernels:
+            found.append(c)
+    return found
+
+
+def conflicts(path: Path) -> Iterator[tuple[float, dict[str, str]]]:
+    """The rows of a table of scans that the planner chooses and that have more than ``CONFLICTS`` times the wavefronts of none,
+    with that factor.
+    """
+    names = list(Configuration.__dataclass_fields__)
+    kept = {tuple(str(value) for value in asdict(c).values()) for device in plans.DEVICES for c in chosen(device)}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["wavefronts"] and tuple(row[name] for name in names) in kept:
+                factor = int(row["wavefronts"]) / max(int(row["conflict_free"]), 1)
+                if factor > CONFLICTS:
+                    yield factor, row
+
+
+def as_line(factor: float, row: dict[str, str]) -> str:
+    """A row of ``conflicts`` as one of a table in Markdown."""
+    names = ("triton", "device", "cell", "batch", "hidden", "dtype", "strategy", "direction", "wavefronts", "conflict_free")
+    return "| " + " | ".join([*(row[name] for name in names), f"{factor:.2f}"]) + " |"
 
 
 def configurations(
@@ -168,8 +210,12 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("reports/published/compile"))
     parser.add_argument("--jobs", type=int, default=1, help="compilations at once")
     parser.add_argument("--resume", action="store_true", help="keep rows without faults; leave it out after a change of tiles")
+    parser.add_argument("--conflicts", action="store_true", help="print the rows in --out with too many, compile nothing")
     parser.add_argument("--list", action="store_true", help="print the number of kernels, compile nothing")
     arguments = parser.parse_args()
+    if arguments.conflicts:
+        print("\n".join(as_line(factor, row) for factor, row in conflicts(arguments.out / FILES["scans"])))
+        return 0
     jobs: dict[str, list[Any]] = {kind: [] for kind in arguments.what}
     for device in arguments.devices:
         if "scans" in jobs:

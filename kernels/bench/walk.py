@@ -19,6 +19,7 @@ LATENCY = {  # cycles until a result is ready, by opcode; the first prefix that 
 }  # fmt: skip
 ENDS = ("BRA", "CALL", "EXIT", "RET")  # opcodes that end a block
 SHARED = ("LDS", "STS", "LDSM", "STSM")  # opcodes that take wavefronts of shared memory
+LEAST = 8  # instructions of a loop that does more than wait; every program ends with a branch to itself that nothing reaches
 OTHER = 14  # cycles of opcodes that LATENCY lacks
 READ = 12  # cycles until a store or load has read its registers
 
@@ -215,11 +216,21 @@ def walk(code: str, depth: int = 2, wavefronts: float = 0.0) -> Walk:
 
 
 def innermost(code: str) -> Walk:
-    """As ``walk``, of the innermost loop, the largest one at each level; of no instructions where there is no loop."""
+    """As ``walk``, of the innermost loop that does more than wait, the largest one at each level; of nothing without a loop."""
+    return _of_nest(code, 1)
+
+
+def around(code: str) -> int:
+    """Cycles of a walk through the loop around ``innermost``'s, without one through that; 0 if there is none."""
+    return max(0, _of_nest(code, 2).cycles - _of_nest(code, 1).cycles)
+
+
+def _of_nest(code: str, outwards: int) -> Walk:
     blocks, nests = nests_of(code, 9)
-    loop, head, leads = nests[-1] if nests else (set(), 0, {})
-    if size(loop, blocks) <= 1:  # every program ends with a branch to itself that nothing reaches
+    nests = [nest for nest in nests if size(nest[0], blocks) >= LEAST]
+    if len(nests) < outwards:
         return Walk(0, 0)
+    loop, head, leads = nests[-outwards]
     return timed([i for n in path_of(loop, head, blocks, leads) for i in blocks[n]])
 
 

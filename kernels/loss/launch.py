@@ -7,13 +7,14 @@ for the device. Arguments are checked elsewhere.
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import triton
 from torch import Tensor
 
 from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.loss.rows import rows_backward, rows_forward
 from recurrent_lm.kernels.loss.terms import Decoded, Gradients, Rows, Terms, Upstream, accumulator, constants, empty_rows
-from recurrent_lm.kernels.loss.tiles import tiles_backward, tiles_combine, tiles_forward
+from recurrent_lm.kernels.loss.tiles import kept_product, tiles_backward, tiles_combine, tiles_forward
 
 FUSION = {"enable_fp_fusion": True}  # the default changes between versions of Triton
 
@@ -137,9 +138,18 @@ def cut_loss(decoded: Decoded, terms: Terms, best: bool) -> Rows:
 
 
 def cut_gradients(
-    decoded: Decoded, top: Tensor, log_sum: Tensor, of: Upstream, terms: Terms, need: tuple[bool, bool, bool]
+    decoded: Decoded,
+    top: Tensor,
+    log_sum: Tensor,
+    of: Upstream,
+    terms: Terms,
+    need: tuple[bool, bool, bool],
+    filter_eps: float | None = None,
 ) -> Gradients:
-    """Gradients of x, w and b where needed: logits are computed again piece by piece, see ``loss_plan.cut_walk``."""
+    """Gradients of x, w and b where needed: logits are computed again piece by piece, see ``loss_plan.cut_walk``.
+
+    Without ``filter_eps`` the products are the library's. With it they skip tiles whose probabilities are all smaller.
+    """
     x, w, b, target, weight = decoded
     n, d = x.shape
     v, total = len(w), weight_total(weight, terms)
@@ -149,16 +159,26 @@ def cut_gradients(
     d_x = torch.zeros_like(x, memory_format=torch.contiguous_format) if need[0] else None
     d_w = torch.zeros_like(w, memory_format=torch.contiguous_format) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
+    kept: Tensor | None = None
 
     def piece(first: int, last: int, left: int, right: int) -> Tensor:
+        nonlocal kept
         grad = buffer[: (last - first) * (right - left)].view(last - first, right - left)
+        grid = triton.cdiv(last - first, tile.block_n), triton.cdiv(right - left, tile.block_v)
+        kept = None if filter_eps is None else x.new_empty(grid, dtype=torch.int8)
         with torch.cuda.device_of(x):
-            tiles_backward[(triton.cdiv(last - first, tile.block_n), triton.cdiv(right - left, tile.block_v))](
-                x, w, b, grad, target, weight, total, top, log_sum, *of,
+            tiles_backward[grid](
+                x, w, b, grad, kept, target, weight, total, top, log_sum, *of,
                 first, last, left, right, grad.stride(0), *strides(of),
-                terms.ignore_index, **constants(terms, v), **how,
+                terms.ignore_index, FILTER_EPS=filter_eps, **constants(terms, v), **how,
             )  # fmt: skip
         return grad
+
+    def add(sums: Tensor, grad: Tensor, w: Tensor) -> None:
+        if kept is None:
+            add_product(sums, grad, w)
+        else:
+            multiply_kept(grad, w, sums, kept, True, tile, how)
 
     if not n:
         return d_x, d_w, d_b
@@ -172,11 +192,14 @@ def cut_gradients(
             part = slice(left, min(left + walk.columns, v))
             grad = piece(0, n, left, part.stop)
             if d_w is not None:
-                torch.mm(grad.t(), x, out=d_w[part])
+                if kept is None:
+                    torch.mm(grad.t(), x, out=d_w[part])
+                else:
+                    multiply_kept(grad.t(), x, d_w[part], kept.t(), False, tile, how)
             if d_b is not None:
                 d_b[part] = grad.sum(0, dtype=dtype)
             if sums is not None:
-                add_product(sums, grad, w[part])
+                add(sums, grad, w[part])
         if d_x is not None and sums is not None and sums is not d_x:
             d_x.copy_(sums)
         del buffer, sums
@@ -187,9 +210,24 @@ def cut_gradients(
             sums = torch.zeros(last - first, d, dtype=dtype, device=x.device)
             for left in range(0, v, walk.row_columns):
                 right = min(left + walk.row_columns, v)
-                add_product(sums, piece(first, last, left, right), w[left:right])
+                add(sums, piece(first, last, left, right), w[left:right])
             d_x[first:last] = sums
     return d_x, d_w, d_b
+
+
+def multiply_kept(
+    a: Tensor, b: Tensor, out: Tensor, kept: Tensor, add: bool, tile: loss_plan.Tiles, how: dict[str, Any]
+) -> None:
+    """out = a b, or out += a b, by the tiles of a that are ``kept``: [m, k], [k, d], [m, d] and [tiles of m, tiles of k]."""
+    (m, k), d = a.shape, b.shape[1]
+    block_m, block_k = (tile.block_n, tile.block_v) if add else (tile.block_v, tile.block_n)
+    block_d = min(tile.block_v, max(16, triton.next_power_of_2(d)))
+    with torch.cuda.device_of(a):
+        kept_product[(kept.shape[0], triton.cdiv(d, block_d))](
+            a, b, out, kept, m, k, *a.stride(), *kept.stride(),
+            D=d, ADD=add, BLOCK_M=block_m, BLOCK_K=block_k, BLOCK_D=block_d, DEPTH=tile.block_d, PRECISION=how["PRECISION"],
+            num_warps=tile.warps, num_stages=tile.stages, **FUSION,
+        )  # fmt: skip
 
 
 def chunked_gradients(
@@ -207,17 +245,22 @@ def chunked_gradients(
     d_w = torch.zeros(w.shape, dtype=dtype, device=x.device) if need[1] else None
     d_b = torch.zeros(v, dtype=dtype, device=x.device) if need[2] else None
     size = loss_plan.chunk_rows(n, v, x.element_size())
-    stride = triton.cdiv(v, 64) * 64  # each row begins at an address that 128-bit loads allow
+    stride = loss_plan.padded(v)
     buffer = x.new_empty(min(size, n), stride)
     if not x.is_cuda:
         buffer[:, v:] = 0  # oneDNN reads halves in pairs, one beyond an odd v
+    # cuBLAS adds the bias itself if the result is contiguous; otherwise torch writes it to each row first, which the product
+    # reads. Those are two times N V numbers, a padded copy of W is three times V d.
+    pad = stride - v if b is not None and loss_plan.copies_weight(n, v, x.shape[1]) else 0
+    wide_w, wide_b = (F.pad(w, (0, 0, 0, pad)), F.pad(b, (0, pad))) if b is not None and pad else (w, b)
     for first in range(0, n, size):
         part = slice(first, min(first + size, n))
-        logits = buffer[: part.stop - first, :v]
-        if b is None:
+        whole = buffer[: part.stop - first, : v + pad]
+        logits = whole[:, :v]
+        if wide_b is None:
             torch.mm(x[part], w.t(), out=logits)
         else:
-            torch.addmm(b, x[part], w.t(), out=logits)
+            torch.addmm(wide_b, x[part], wide_w.t(), out=whole)
         here = rows_loss(logits, target[part], weight, terms, best, rows.part(part))
         if not any(need):
             continue

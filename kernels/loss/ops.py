@@ -154,8 +154,12 @@ def _make_single(
     dtype: torch.dtype,
     strategy: str,
     best: bool,
+    filter_eps: float | None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Losses and lse [N], the two numbers [N] whose sum lse is, and the argmax [N] if asked for."""
+    """Losses and lse [N], the two numbers [N] whose sum lse is, and the argmax [N] if asked for.
+
+    ``filter_eps`` concerns the backward pass only.
+    """
     every = check_classes(target, ignore_index, len(linear_weight))
     terms = Terms(ignore_index, label_smoothing, z_loss, softcap)
     decoded = Decoded(input, linear_weight, linear_bias, target, weight)
@@ -173,7 +177,7 @@ single = torch.library.custom_op("recurrent_lm::linear_cross_entropy_rows", muta
 
 @single.register_fake
 def _(input: Tensor, *how: Any) -> tuple[Tensor, ...]:
-    n, acc, best = input.shape[0], accumulator(input.dtype), how[-1]
+    n, acc, best = input.shape[0], accumulator(input.dtype), how[-2]
     loss, lse, top, log_sum = (input.new_empty(n, dtype=acc) for _ in range(4))
     return loss, lse, top, log_sum, input.new_empty(n if best else 0, dtype=torch.long)
 
@@ -200,6 +204,7 @@ def _make_gradients(
     softcap: float | None,
     dtype: torch.dtype,
     strategy: str,
+    filter_eps: float | None,
     need_input: bool,
     need_weight: bool,
     need_bias: bool,
@@ -211,7 +216,7 @@ def _make_gradients(
     decoded, of = Decoded(input, linear_weight, linear_bias, target, weight), Upstream(upstream, upstream_lse)
     if strategy == "cut":
         top, log_sum = (t.to(accumulator(dtype)) for t in (top, log_sum))
-        gradients = triton_operations.cut_gradients(_readable(decoded, dtype), top, log_sum, of, terms, need)
+        gradients = triton_operations.cut_gradients(_readable(decoded, dtype), top, log_sum, of, terms, need, filter_eps)
     else:
         _, gradients = _chunks(strategy, decoded, of, terms, dtype, need, False, False)
     d_input, d_weight, d_bias = (
@@ -233,7 +238,8 @@ def _(input: Tensor, linear_weight: Tensor, linear_bias: Tensor | None, *how: An
 
 
 def _setup_single(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    *tensors, ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy, _ = inputs
+    *tensors, ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy, _, eps = inputs
+    ctx.filter_eps = eps
     _, _, top, log_sum, best = output
     ctx.save_for_backward(*tensors, top, log_sum)
     ctx.mark_non_differentiable(top, log_sum, best)
@@ -247,9 +253,9 @@ def _backward_single(
     top = saved[5]
     upstream = top.new_zeros(()).expand(top.shape) if of_losses is None else of_losses
     need = ctx.needs_input_grad[:3]
-    how = (ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy)
+    how = (ctx.ignore_index, ctx.label_smoothing, ctx.z_loss, ctx.softcap, ctx.dtype, ctx.strategy, ctx.filter_eps)
     gradients = run(*saved, upstream, of_lse, *how, *need)
-    return (*(g if needed else None for g, needed in zip(gradients, need, strict=True)), *[None] * 9)
+    return (*(g if needed else None for g, needed in zip(gradients, need, strict=True)), *[None] * 10)
 
 
 class _SingleGradients(GradientsOnly):

@@ -22,6 +22,12 @@ LARGEST_BUFFER = 2**30  # bytes
 ROWS = 2048  # a float32 gradient of the weight is read and written once a chunk: a seventh of the time at 2048 rows
 MULTIPROCESSORS = 132
 
+# Cycles of a program of "cut" in 16 bits, counted in machine code (``bench.walk``, Triton 3.9, sm_90); ``tests/kernels/bench``
+# compares them with today's count.
+ROUND = {"tiles_forward": 493.0, "tiles_backward": 585.0}  # of each ``block_d`` of d
+TILE = 3003.0  # of a tile beside them, forward; a guess backward, where a program has one tile and no loop to walk through
+CLOCK = 1755.0  # cycles a microsecond: a guess, as is one program at a time on a multiprocessor
+
 
 @dataclass(frozen=True)
 class RowTiles:
@@ -77,6 +83,16 @@ def chunk_rows(n: int, v: int, itemsize: int) -> int:
     """The rows of a chunk: all if they fit 256 MB, otherwise 2,048, at most 1 GB of logits; a multiple of 128."""
     fit = max(BUFFER // (v * itemsize), min(ROWS, LARGEST_BUFFER // (v * itemsize)))
     return max(n, 1) if fit >= n else max(128, fit // 128 * 128)
+
+
+def padded(v: int) -> int:
+    """The length of a chunk's rows of V logits: a multiple of 16, by which Triton knows that loads of 128 bits are allowed."""
+    return -(-v // 16) * 16
+
+
+def copies_weight(n: int, v: int, d: int) -> bool:
+    """Whether chunks of rows with a bias copy the weight to a padded one: where that moves fewer bytes than it saves."""
+    return padded(v) > v and 2 * n > 3 * d
 
 
 @dataclass(frozen=True)
@@ -138,6 +154,8 @@ def choose_loss_plan(
         raise ValueError("there must be at least one class")
     itemsize = ITEMSIZE[dtype]
     chunked = chunk_rows(n, v, itemsize) * v * itemsize + (4 * v * d if gradients and dtype in HALVES else 0)
+    if copies_weight(n, v, d):
+        chunked += v * d * itemsize  # if there is a bias
     limit = max(BUFFER, n * v * itemsize)
     if strategy is not None:
         chosen, why = strategy, "it was asked for"
@@ -157,6 +175,18 @@ def choose_loss_plan(
     forward = 12 * n * -(-v // column_range(n, v, tiles(d, dtype)))
     extra = 16 * n + max(forward, walk.extra_bytes if gradients else 0)
     return LossPlan(chosen, why, (4 if walk.once(n) else 5) if gradients else 1, extra)
+
+
+def tiles_time(n: int, v: int, d: int, kernel: str) -> float:
+    """Predict the microseconds in which all N x V logits go through a kernel of "cut", in 16 bits on sm_90.
+
+    Args:
+        n, v, d: rows, classes and features.
+        kernel: a key of ``ROUND``.
+    """
+    tile = tiles(d, "bfloat16")
+    count = -(-max(n, 1) // tile.block_n) * -(-v // tile.block_v)
+    return -(-count // MULTIPROCESSORS) * (TILE + -(-d // tile.block_d) * ROUND[kernel]) / CLOCK
 
 
 def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16", **how: Any) -> str:
@@ -179,6 +209,15 @@ def explain_linear_cross_entropy(n: int, v: int, d: int, dtype: str = "bfloat16"
         one = choose_loss_plan(n, v, d, dtype, **how | {"strategy": strategy})
         work = f"{one.products} product{'s' * (one.products > 1)} of N V d"
         lines.append(f"  {strategy:8} {work}, {_size(one.extra_bytes)} beyond the gradients: {description}")
+        if strategy == "cut" and dtype in HALVES:
+            forward, backward = (tiles_time(n, v, d, kernel) / 1000 for kernel in ROUND)
+            walks = one.products - 3  # the gradients of x and w are two products of the library
+            more = f", their gradient {walks * backward:.2f} ms" if walks > 0 else ""
+            lines += [
+                f"           its tiles take {forward:.2f} ms{more} on sm_90, by cycles counted in machine code;",
+                f"           guesses are {CLOCK:.0f} MHz and one program on each of {MULTIPROCESSORS} multiprocessors, and the",
+                "           library's products are not counted",
+            ]
     return "\n".join([*lines, f"  triton runs {plan.strategy}: {plan.why}"])
 
 

@@ -2,8 +2,9 @@
 
 ``tiles_forward`` gives each program some rows and a range of columns; the program goes through the range tile by tile and
 keeps, for each row, only the summary of ``rows``. ``tiles_combine`` merges the ranges in a fixed order, so results are
-reproducible. ``tiles_backward`` computes a tile again and stores its gradient in a buffer of bounded size. Nothing here imports
-torch.
+reproducible. ``tiles_backward`` computes a tile again and stores its gradient in a buffer of bounded size. If gradients are
+filtered (``filter_eps``), it also notes the tiles that matter, and ``kept_product`` multiplies by these only. Nothing here
+imports torch.
 """
 
 import triton
@@ -134,12 +135,17 @@ def tiles_combine(
 
 @triton.jit(do_not_specialize=["ignore_index"])
 def tiles_backward(
-    x, w, b, grad, target, weight, weight_total, top, log_sum, upstream, upstream_lse, first, n, left, end,
+    x, w, b, grad, kept, target, weight, weight_total, top, log_sum, upstream, upstream_lse, first, n, left, end,
     grad_stride, upstream_stride, lse_stride, ignore_index,
     V: tl.constexpr, D: tl.constexpr, SMOOTHING: tl.constexpr, Z_LOSS: tl.constexpr, SOFTCAP: tl.constexpr,
-    BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
+    FILTER_EPS: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_V: tl.constexpr, BLOCK_D: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Store dL / d logits of rows first .. n - 1 and columns left .. end - 1 in ``grad`` [n - first, end - left]."""
+    """Store dL / d logits of rows first .. n - 1 and columns left .. end - 1 in ``grad`` [n - first, end - left].
+
+    With ``kept`` [tiles of rows, tiles of columns] store there, too, whether each tile matters: whether one of its
+    probabilities is not below FILTER_EPS, or a row has its target or a factor that is not finite. The gradient of a tile that
+    does not matter is 0; without a bias, whose gradient is a sum over ``grad``, it is not stored.
+    """
     acc: tl.constexpr = top.dtype.element_ty
     rows = first + tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     columns = left + tl.program_id(1) * BLOCK_V + tl.arange(0, BLOCK_V)
@@ -159,5 +165,57 @@ def tiles_backward(
         weights = tl.load(weight + columns[None, :], mask=inside, other=0.0).to(acc)
     wanted = live if upstream_lse is not None else counted
     d = gradient(z, columns, y, wanted, softmax, onehot, spread, base, rest, weights, SMOOTHING, SOFTCAP)
+    stored = live
+    if kept is not None:
+        small = tl.exp((z - base[:, None]) - rest[:, None]) < FILTER_EPS  # false for NaN
+        elsewhere = (columns[None, :] != y[:, None]) | (counted == 0)[:, None]
+        negligible = small & elsewhere & (tl.abs(softmax) < float("inf"))[:, None]
+        matters = tl.max(tl.max((wanted[:, None] & inside & (negligible == 0)).to(tl.int32), axis=1), axis=0)
+        tl.store(kept + tl.program_id(0) * tl.num_programs(1) + tl.program_id(1), matters.to(tl.int8))
+        if b is None:
+            stored = live & (tl.zeros([BLOCK_N], tl.int32) + matters > 0)
+        else:
+            d = tl.where(matters > 0, d, 0.0)
     at = grad + (rows - first).to(tl.int64)[:, None] * grad_stride + (columns - left)[None, :]
-    tl.store(at, d.to(grad.dtype.element_ty), mask=live[:, None] & inside)
+    tl.store(at, d.to(grad.dtype.element_ty), mask=stored[:, None] & inside)
+
+
+@triton.jit
+def kept_product(
+    a, b, out, kept, m, k, a_row, a_k, kept_row, kept_k,
+    D: tl.constexpr, ADD: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr, DEPTH: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """Store a b [m, D], or add it to ``out`` if ADD, by the tiles [BLOCK_M, BLOCK_K] of a [m, k] that are ``kept``.
+
+    ``b`` [k, D] and ``out`` are contiguous. Tiles are added in the order of k; the others are not read.
+    """
+    tl.static_assert(BLOCK_K % DEPTH == 0, "a tile is a whole number of products")
+    acc: tl.constexpr = tl.float64 if out.dtype.element_ty == tl.float64 else tl.float32
+    rows = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    features = tl.program_id(1) * BLOCK_D + tl.arange(0, BLOCK_D)
+    row_live, feature_live = (rows < m)[:, None], (features < D)[None, :]
+    a_tile = a + rows.to(tl.int64)[:, None] * a_row
+    total = tl.zeros([BLOCK_M, BLOCK_D], acc)
+    tiles = 0
+    flags = kept + tl.program_id(0) * kept_row
+    for begin in range(0, k, BLOCK_K):
+        matters = tl.load(flags).to(tl.int32)
+        flags += kept_k
+        if matters > 0:
+            tiles += 1
+            for some in range(0, BLOCK_K, DEPTH):
+                inner = begin + some + tl.arange(0, DEPTH)
+                inner_live = inner < k
+                left = tl.load(a_tile + inner.to(tl.int64)[None, :] * a_k, mask=row_live & inner_live[None, :], other=0.0)
+                right = tl.load(
+                    b + inner.to(tl.int64)[:, None] * D + features[None, :], mask=inner_live[:, None] & feature_live, other=0.0
+                )
+                total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=acc)
+    at = out + rows.to(tl.int64)[:, None] * D + features[None, :]
+    if ADD:
+        if tiles > 0:
+            total += tl.load(at, mask=row_live & feature_live, other=0.0)
+            tl.store(at, total, mask=row_live & feature_live)
+    else:
+        tl.store(at, total.to(out.dtype.element_ty), mask=row_live & feature_live)

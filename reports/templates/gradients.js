@@ -210,7 +210,7 @@ function curve(found, { cell, scale, bias, lag }) {
     make(svg, "polyline", { points: path, fill: "none", stroke: `var(--${colour})`, "stroke-width": dash ? 2 : 3.5, "stroke-dasharray": dash });
     if (values[lag] >= 10 ** low && values[lag] <= 10 ** high)
       make(svg, "circle", { cx: x(lag), cy: y(values[lag]), r: 5, fill: `var(--${colour})` });
-    const at = [left + 300 * (i % 2), bottom + 60 + 24 * Math.floor(i / 2)];
+    const at = [left + 300 * (i % 2), bottom + 68 + 24 * Math.floor(i / 2)];
     make(svg, "line", { x1: at[0], x2: at[0] + 26, y1: at[1] - 4, y2: at[1] - 4, stroke: `var(--${colour})`, "stroke-width": 3, "stroke-dasharray": dash });
     write(svg, at[0] + 32, at[1], name);
   });
@@ -224,7 +224,7 @@ function plane({ cell, scale, bias }) {
   make(svg, "line", { x1: 10, x2: 390, y1: middle, y2: middle, class: "rule" });
   make(svg, "line", { x1: middle, x2: middle, y1: 10, y2: 390, class: "rule" });
   make(svg, "circle", { cx: middle, cy: middle, r: size, fill: "none", stroke: "var(--ink)", "stroke-width": 2 });
-  write(svg, middle + size * 0.72, middle - size * 0.76, "unit circle");
+  write(svg, 390, 22, "○ unit circle", { "text-anchor": "end" });  // in the corner, where no eigenvalue lies
   if (gated) {
     make(svg, "circle", { cx: middle + size * sigmoid(bias), cy: middle, r: 8, fill: "var(--c1)" });
     write(svg, middle + 8, middle + 30, `s(b) = ${digits(sigmoid(bias), 3)}`);

@@ -10,7 +10,18 @@ import pytest
 
 from recurrent_lm.lm import InputError, NGram, RunConfig, prepare
 from recurrent_lm.studies import quality
-from recurrent_lm.studies.quality import Member, fill_quality, orders, plan, quality_table
+from recurrent_lm.studies.engine.statistics import mean
+from recurrent_lm.studies.quality import (
+    CHANGES,
+    Member,
+    ablation_plan,
+    ablation_table,
+    fill_ablation,
+    fill_quality,
+    orders,
+    plan,
+    quality_table,
+)
 
 TINY = ["--hidden-size", "4", "--embedding-size", "4", "--layers", "1", "--max-steps", "2", "--epochs", "1", "--rows", "2"]
 
@@ -89,9 +100,37 @@ def test_what_was_stopped_goes_on_and_what_failed_is_named(tmp_path: Path, monke
     assert len(lm.commands) == 4
 
 
+def test_the_ablation_has_every_change_with_every_seed_and_first_seeds_first() -> None:
+    members = ablation_plan()
+    assert len(members) == len({member.name for member in members}) == 3 * len(CHANGES)
+    assert [(member.change, member.seed) for member in members[:2]] == [("none", 1), ("no-dropout", 1)]
+    assert {member.preset for member in members} == {"quick-word"}
+
+
+def test_the_ablation_trains_with_the_changed_option_and_compares_within_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quality, "CHANGES", {"none": (), "two-layers": ("--layers", "2")})
+    lm = Lm(fails=("trump-campaign-two-layers-3",))
+    monkeypatch.setattr(subprocess, "run", lm)
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match="not trained: trump-campaign-two-layers-3; "):
+        fill_ablation(written(tmp_path / "speeches"), out, at_once=1)
+    assert [command[-3:-1] for command in lm.commands[:2]] == [["--run", str(out / "trump-campaign-none-1")], ["--layers", "2"]]
+    for seed, bits in ((1, 1.15), (2, 1.22)):  # the whole preset has 1.1 and 1.2
+        result = {split: {"bits_per_byte": bits} for split in ("valid", "test")}
+        (out / f"trump-campaign-two-layers-{seed}" / "result.json").write_text(json.dumps(result))
+    whole, changed = ablation_table(out).splitlines()[2:]
+    assert whole == "| `quick-word` | 3 | 1.200 (1.100 to 1.300) |  | 1.200 (1.100 to 1.300) |  |"
+    more = mean([0.05, 0.02])
+    assert more.low < 0 < more.high
+    assert changed.split(" | ")[3] == f"+0.035 [{more.low:+.3f}, {more.high:+.3f}]"
+
+
 def test_without_speeches_it_says_so(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="--speeches"):
-        fill_quality(tmp_path, tmp_path / "out")
+    for fill in (fill_quality, fill_ablation):
+        with pytest.raises(InputError, match="--speeches"):
+            fill(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -4,7 +4,8 @@
 sets the type, ``count`` gives the cost of a step. In ``code/``: ``parse`` (text), ``flow`` (blocks, loops), ``translate``,
 ``instructions`` and ``accesses`` (each instruction as Python), ``registers`` (numbers), ``matrix`` (products and their
 fragments). Beside it: ``global_memory`` and ``shared_memory`` (accesses and their checks), ``execution`` (order and speed),
-``launch`` (the project's own launches), ``cases`` (layers), ``counts``, ``cost`` and ``cost_table``.
+``launch`` (the project's own launches), ``cases`` (layers), ``counts``, ``cost``, ``cost_table`` and ``alone`` (one program,
+without tensors, for the compile tables).
 
 It reports as ``Fault``: an access out of bounds or misaligned, shared memory that is read before it is written, a race in
 shared memory, unordered accesses to global memory, a store that a wgmma may miss for want of a proxy fence, an overwrite of

@@ -2,7 +2,8 @@
 that program alone.
 
 Nothing makes the program wait: buffers are zeros, which no sentinel is, and counters are high. A loop that polls is left after
-its first round. The numbers are therefore garbage, and the counts are those of a step in which all others are in time.
+its first round. The numbers are therefore garbage, and the counts are those of a step in which all others are in time; filtered
+gradients keep all tiles.
 """
 
 from collections import Counter
@@ -55,7 +56,7 @@ def alone(launch: Launch) -> Machine:
     """Run program 0 of a launch by itself, counting."""
     for value in launch.arguments:
         if hasattr(value, "untyped_storage"):
-            value.detach().fill_(1 << 20 if str(value.dtype) == "torch.int32" else 0)
+            value.detach().fill_({"torch.int32": 1 << 20, "torch.int8": 1}.get(str(value.dtype), 0))
     return execute(launch, in_step=True, counting=True, alone=True)
 
 
@@ -86,7 +87,7 @@ def steps_of(layer: Layer) -> dict[str, Step]:
         instructions = {kind: (many[kind] - few[kind]) / MORE for kind in sorted(many) if many[kind] > few[kind]}
         memory = {access: (number - asdict(before)[access]) / MORE for access, number in asdict(after).items()}
         loops = polls(parsed(launch.ptx))
-        look = max((sum(ins.parts[0] == "bar" for ins in poll.instructions) for poll in loops), default=0)
+        look = max((sum(ins.parts[:2] == ["bar", "sync"] for ins in poll.instructions) for poll in loops), default=0)
         code = machine_code(launch.cubin, "-sass")
         total, single = Total(**memory), walk(code)
         costs[name] = Step(
@@ -144,6 +145,7 @@ def bodies_of(loss: Loss) -> dict[str, Body]:
     with on_machine(DEVICES[loss.device], run):
         of, terms = Upstream(torch.ones(loss.rows)), Terms()
         rows = losses.cut_loss(decoded, terms, False)
-        losses.cut_gradients(decoded, rows.top, rows.log_sum, of, terms, need)
+        for eps in (None, 2**-12):
+            losses.cut_gradients(decoded, rows.top, rows.log_sum, of, terms, need, eps)
         losses.chunked_gradients(decoded, of, terms, need, False)
     return bodies

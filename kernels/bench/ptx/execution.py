@@ -266,19 +266,20 @@ class Machine:
         arguments: integers, addresses among them as ``Global`` places them once ``buffers`` are known, in the entry's order.
         in_step: whether all warps of a program are one gang; fast, but races between warps are not found.
         ordered: whether volatile loads must be ordered, too; None: if the kernel has atomics.
+        memory: in place of global memory that holds the buffers.
     """
 
     def __init__(
         self, kernel: Kernel, buffers: list[NDArray[Any]], arguments: Callable[[list[int]], list[int]],
         grid: tuple[int, int, int], warps: int, shared: int, seed: int = 0, in_step: bool = False, counting: bool = False,
-        ordered: bool | None = None,
+        ordered: bool | None = None, memory: Global | None = None,
     ) -> None:  # fmt: skip
         self.grid, self.warps, self.programs = grid, warps, grid[0] * grid[1] * grid[2]
         self.chance = random.Random(seed)
         words, of_shared = granule(kernel, "global"), granule(kernel, "shared")
         if ordered is None:
             ordered = any(ins.parts[0] in ("red", "atom") for ins in kernel.instructions)
-        self.memory = Global(buffers, words, self.programs, self.chance, ordered)
+        self.memory = memory or Global(buffers, words, self.programs, self.chance, ordered)
         proxied = any(ins.op.startswith("wgmma") for ins in kernel.instructions)
         self.shared = [Shared(shared, of_shared, proxied) for _ in range(self.programs)]
         self.counts = Counts(counting)

@@ -4,13 +4,17 @@ import csv
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from importlib.metadata import version
+from typing import Any
 
 import pytest
 from paths import ROOT
 
 from recurrent_lm.kernels.bench.compiled import SWITCHES, Configuration, Facts, held_before_loop, spills_in_loops
+from recurrent_lm.kernels.bench.compiled_loss import Configuration as LossConfiguration
+from recurrent_lm.kernels.bench.compiled_loss import Facts as LossFacts
 from recurrent_lm.kernels.bench.compiler import Compiler
-from recurrent_lm.kernels.bench.sweep import TYPICAL_DEVICE, configurations, faults, scans
+from recurrent_lm.kernels.bench.sweep import TYPICAL_DEVICE, as_line, chosen, configurations, conflicts, faults, scans
+from recurrent_lm.kernels.loss import plan as loss_plan
 from recurrent_lm.kernels.rnn import plan as plans
 from recurrent_lm.kernels.rnn.plan import DEVICES
 
@@ -106,55 +110,57 @@ def test_the_sweep_has_every_kernel_once(cell: str, batch: int, hidden: int) -> 
     assert {c.exchange for c in swept if c.device == TYPICAL_DEVICE} == {"sentinel", "counter"}
 
 
-@pytest.mark.parametrize(
-    ("device", "cell", "batch", "hidden", "dtype", "strategy", "direction"),
-    [
-        ("sm_80", "rnn-tanh", 20, 200, "float16", "resident", "forward"),
-        ("sm_90", "rnn-tanh", 16, 512, "bfloat16", "cooperative", "backward"),
-        ("sm_100", "lstm", 20, 200, "float32", "stepwise", "forward"),
-    ],
-)
-def test_a_plan_compiles_without_fault(
-    compiler: Compiler, device: str, cell: str, batch: int, hidden: int, dtype: str, strategy: str, direction: str
-) -> None:
-    """Fits, spills nothing, loads the state 16 bytes at a time, and holds W on chip before the loop over time."""
-    configuration = Configuration(device, cell, batch, hidden, dtype, strategy, direction)
-    assert faults(configuration, compiler(configuration)) == []
+TABLE = ROOT / "reports" / "published" / "compile"
 
 
-def published(configuration: Configuration) -> dict[str, str] | None:
-    """The row of a kernel in the published table, for this version of Triton; None if there is none that has a walk."""
-    with (ROOT / "reports" / "published" / "compile" / "scans.csv").open(newline="") as file:
+def published(table: str, configuration: Any) -> dict[str, str] | None:
+    """The row of a kernel in a published table, for this version of Triton; None if there is none that has a walk."""
+    with (TABLE / table).open(newline="") as file:
         for row in csv.DictReader(file):
-            if (
-                row["triton"] == version("triton")
-                and row["cycles"]
-                and all(row[k] == str(v) for k, v in asdict(configuration).items())
-            ):
+            same = all(row[name] == str(value) for name, value in asdict(configuration).items())
+            if row["triton"] == version("triton") and row.get("cycles") and same:
                 return row
     return None
 
 
-def dearer(configuration: Configuration, facts: Facts) -> list[str]:
-    """What a step has more of than in the published table, by more than a twentieth."""
-    row = published(configuration)
-    costs = ("cycles", "instructions", "barriers", "waited", "spills")
-    return [] if row is None else [name for name in costs if getattr(facts, name) > 1.05 * int(row[name])]
+COSTS = ("cycles", "instructions", "barriers", "waited", "spills", "wavefronts", "crowded", "around")
 
 
-@pytest.mark.parametrize("direction", ["forward", "backward"])
-def test_a_step_is_no_longer_than_published(compiler: Compiler, direction: str) -> None:
-    """Every barrier and load that is waited for counts, and a twentieth of the cycles and instructions."""
-    configuration = Configuration("sm_90", "lstm", 20, 768, "bfloat16", "cooperative", direction)
-    configuration = next(c for c in scans("sm_90") if replace(c, batch=20, hidden=768) == configuration)
-    row, facts = published(configuration), compiler(configuration)
+def dearer(row: dict[str, str] | None, facts: Any) -> list[str]:
+    """What a step has more of than in a row of the published table, by more than a twentieth."""
     if row is None:
-        pytest.skip(f"the published table has no row of Triton {version('triton')}")
+        return []
+    found = asdict(facts)
+    return [name for name in COSTS if row.get(name) and found.get(name) is not None and found[name] > 1.05 * int(row[name])]
+
+
+KERNELS = {  # few, of every device, cell, type and strategy; the sizes are those of the table
+    "sm_80 tanh": ("sm_80", "rnn-tanh", 20, 256, "bfloat16", "resident", "forward"),
+    "sm_80 LSTM": ("sm_80", "lstm", 20, 512, "bfloat16", "cooperative", "backward"),
+    "sm_90 LSTM": ("sm_90", "lstm", 16, 768, "bfloat16", "cooperative", "forward"),
+    "sm_90 LSTM backward": ("sm_90", "lstm", 64, 1024, "bfloat16", "cooperative", "backward"),
+    "sm_90 GRU": ("sm_90", "gru", 20, 512, "float32", "cooperative", "forward"),
+    "sm_90 counter": ("sm_90", "lstm", 16, 768, "bfloat16", "cooperative", "backward", "counter"),
+    "sm_100 LSTM": ("sm_100", "lstm", 20, 2048, "float32", "stepwise", "forward"),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_plan_compiles_without_fault_and_no_step_is_longer(compiler: Compiler, name: str) -> None:
+    """Fits, spills nothing, loads the state 16 bytes at a time, holds W on chip before the loop over time; and each barrier,
+    load that is waited for and spill counts, and a twentieth of the rest.
+    """
+    kernel = Configuration(*KERNELS[name])
+    facts = compiler(kernel)
     assert isinstance(facts, Facts), facts
+    assert faults(kernel, facts) == []
     assert facts.cycles > 0
     assert 0 < facts.barriers < facts.instructions
-    assert dearer(configuration, facts) == []
-    assert dearer(configuration, replace(facts, cycles=2 * facts.cycles, barriers=2 * facts.barriers)) == ["cycles", "barriers"]
+    row = published("scans.csv", kernel)
+    if row is None:
+        pytest.skip(f"the published table has no row of Triton {version('triton')}")
+    assert dearer(row, facts) == []
+    assert dearer(row, replace(facts, cycles=2 * facts.cycles, barriers=2 * facts.barriers)) == ["cycles", "barriers"]
 
 
 @pytest.mark.slow
@@ -184,5 +190,48 @@ def test_a_failure_is_a_sentence_and_the_next_kernel_compiles(compiler: Compiler
 def test_every_plan_compiles_without_fault(compiler: Compiler, device: str, cell: str, dtype: str) -> None:
     """All of them, as in the published table, and none with a longer step."""
     facts = {c: compiler(c) for c in scans(device) if (c.cell, c.dtype) == (cell, dtype)}
-    found = {c: faults(c, of) or dearer(c, of) for c, of in facts.items()}
+    found = {c: faults(c, of) or dearer(published("scans.csv", c), of) for c, of in facts.items()}
     assert {str(c): wrong for c, wrong in found.items() if wrong} == {}
+
+
+LOSSES = {
+    "sm_90": ("sm_90", "tiles_forward", 32_000, 512, "bfloat16"),
+    "sm_90 backward": ("sm_90", "tiles_backward", 32_000, 512, "bfloat16"),
+    "sm_80": ("sm_80", "tiles_backward", 32_000, 512, "bfloat16"),
+    "rows": ("sm_90", "rows_forward", 32_000, 512, "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_loss_compiles_without_fault_and_costs_what_it_did(compiler: Compiler, name: str) -> None:
+    kernel = LossConfiguration(*LOSSES[name])
+    facts = compiler(kernel)
+    assert isinstance(facts, LossFacts), facts
+    assert faults(kernel, facts) == []
+    assert 0 < facts.barriers < facts.instructions < facts.cycles
+    assert facts.wavefronts == facts.conflict_free
+    if kernel.device == "sm_90" and kernel.body in loss_plan.ROUND:  # what ``explain_linear_cross_entropy`` counts with
+        assert facts.cycles == pytest.approx(loss_plan.ROUND[kernel.body], rel=0.05)
+        assert facts.around == pytest.approx(loss_plan.TILE if kernel.body == "tiles_forward" else 0, rel=0.05)
+    row = published("losses.csv", kernel)
+    if row is None:
+        pytest.skip(f"the published table has no row of Triton {version('triton')}")
+    assert dearer(row, facts) == []
+
+
+def test_kernels_with_bank_conflicts_are_named() -> None:
+    """Each kernel that the planner chooses has at most 1.25 times the wavefronts of none with conflicts, or is in the list."""
+    lines = [line for line in (TABLE / "README.md").read_text().splitlines() if line.startswith("| 3.")]
+    assert lines == [as_line(factor, row) for factor, row in conflicts(TABLE / "scans.csv")]
+
+
+def test_the_planner_s_choices_are_in_the_sweep() -> None:
+    """The kernels that a size runs, whatever size of the sweep it is."""
+    kernels = chosen("sm_90")
+    assert set(kernels) <= set(scans("sm_90"))
+    best = plans.choose(16, 100, 768, "lstm", "bfloat16", DEVICES["sm_90"])
+    for direction in ("forward", "backward"):
+        c = Configuration("sm_90", "lstm", 16, 768, "bfloat16", best.strategy, direction)
+        assert c in kernels
+        assert replace(c, exchange="counter") in scans("sm_90")
+        assert replace(c, exchange="counter") not in kernels

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from paths import ROOT, SUPPORT
 
+from recurrent_lm.kernels.bench.compiled import Configuration, Facts
+from recurrent_lm.kernels.bench.compiler import Compiler
 from recurrent_lm.kernels.rnn.cells import CELLS
 from recurrent_lm.kernels.rnn.plan import DEVICES, Sizes, choose, step_cycles
 
@@ -172,6 +174,17 @@ def test_a_loss_and_its_gradients_are_right(ask: Ask, name: str) -> None:
         check_loss(ask, spec)
 
 
+@pytest.mark.parametrize(("device", "dtype"), [("sm_80", "bfloat16"), ("sm_90", "float16")])
+def test_filtered_gradients_are_right(ask: Ask, device: str, dtype: str) -> None:
+    if os.environ.get("TRITON_FOLDER") and device == "sm_90":
+        pytest.skip("Triton 3.6 leaves out the fence behind cp.async")
+    spec = {"n": 140, "d": 40, "v": 300, "dtype": dtype, "device": device, "in_step": True, "filter_eps": 0.3}
+    answer = ask({"loss": spec})
+    assert "fault" not in answer, answer["fault"]
+    assert 0.05 < answer["dropped"] < 0.95, answer
+    assert max(answer["cut"]) <= 5e-3, answer
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("device", ["sm_80", "sm_90"])
@@ -253,6 +266,25 @@ def test_a_step_costs_no_more_than_it_did(ask: Ask, name: str) -> None:
         assert step_cycles(sizes, tiles) == pytest.approx(step["crowded"] - trips, rel=0.25), step
 
 
+@pytest.mark.parametrize(("cell", "device", "dtype", "plan", "hidden"), [
+    ("gru", "sm_80", "bfloat16", "resident", 64), ("lstm", "sm_90", "float32", "cooperative", 128),
+])  # fmt: skip
+def test_a_program_alone_has_the_wavefronts_of_a_layer_s(
+    ask: Ask, cell: str, device: str, dtype: str, plan: str, hidden: int
+) -> None:
+    """The columns of the compile tables, which need no tensors, against the project's own launches."""
+    if os.environ.get("TRITON_FOLDER"):
+        pytest.skip("the compiler of the tables is that of this Python")
+    answer = ask({"cost": {"cell": cell, "hidden": hidden, "batch": 16, "plan": plan, "dtype": dtype, "device": device}})
+    with Compiler() as compiler:
+        for kernel, step in answer.items():
+            facts = compiler(Configuration(device, cell, 16, hidden, dtype, plan, kernel.removeprefix("scan_")))
+            assert isinstance(facts, Facts), facts
+            memory = step["memory"]
+            assert (facts.wavefronts, facts.conflict_free) == (round(memory["wavefronts"]), round(memory["least"]))
+            assert facts.crowded == pytest.approx(step["crowded"], rel=0.02)
+
+
 # The same of one program of the losses' kernels, for 128 rows, 128 features and 1,024 classes: bank conflicts, barriers of each
 # warp, instructions of all warps, cycles of the innermost loop. Float32's products in tiles, which no plan chooses by itself,
 # have conflicts.
@@ -263,6 +295,7 @@ LOSS_COSTS = {
         "tiles_combine": (1.05, 0, 410, 0),
         "rows_forward": (1.05, 3, 1_460, 0),
         "rows_backward": (1.05, 0, 1_270, 0),
+        "kept_product": (1.05, 7, 5_400, 500),
     },
     "float32": {
         "tiles_forward": (7.4, 156, 443_000, 1_490),
@@ -270,6 +303,7 @@ LOSS_COSTS = {
         "tiles_combine": (1.05, 0, 410, 0),
         "rows_forward": (1.05, 3, 1_410, 0),
         "rows_backward": (1.05, 0, 1_160, 0),
+        "kept_product": (1.05, 12, 22_200, 1_480),
     },
 }
 

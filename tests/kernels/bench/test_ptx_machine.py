@@ -7,6 +7,7 @@ import pytest
 
 from recurrent_lm.kernels.bench.ptx.code import matrix
 from recurrent_lm.kernels.bench.ptx.code import registers as values
+from recurrent_lm.kernels.bench.ptx.code.flow import check_products
 from recurrent_lm.kernels.bench.ptx.code.parse import Refused, parse
 from recurrent_lm.kernels.bench.ptx.execution import Machine
 from recurrent_lm.kernels.bench.ptx.global_memory import Fault
@@ -137,6 +138,25 @@ def descriptor(start: int, leading: int, stride: int, swizzle: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+@pytest.mark.parametrize(("wait", "where"), [(0, "behind"), (1, "behind"), (None, "behind"), (0, "loop"), (None, "loop")])
+def test_registers_of_a_product_under_way_are_found_along_every_path(wait: int | None, where: str) -> None:
+    """The use stands before the product in the text, behind a jump back or at the head of a loop."""
+    product = f"\twgmma.mma_async.sync.aligned.m64n16k16.f32.f16.f16 {registers(8)}, %rd10, %rd11, 1, 1, 1, 0, 0;\n"
+    product += "\twgmma.commit_group.sync.aligned;\n"
+    waited = "" if wait is None else f"\twgmma.wait_group.sync.aligned {wait};\n"
+    use = "\tst.global.b32 [%rd2], { %r100 };\n"
+    if where == "behind":
+        body = f"\tbra.uni $L_2;\n$L_1:\n{waited}{use}\tret;\n$L_2:\n{product}\tbra.uni $L_1;\n"
+    else:
+        body = f"$L_1:\n{use}{product}{waited}\t@%p1 bra $L_1;\n"
+    kernel = parse(HEAD + SETUP + body + "\tret;\n}\n")
+    if wait == 0:
+        check_products(kernel)
+    else:
+        with pytest.raises(Refused, match="under way"):
+            check_products(kernel)
+
+
 @pytest.mark.parametrize("swizzle", [128, 64, 32])
 @pytest.mark.parametrize(
     ("kind", "in_registers", "in_step"), [("bf16", False, False), ("f16", True, False), ("tf32", False, True)]
@@ -263,6 +283,52 @@ def test_halves_are_added_and_multiplied_with_one_rounding(kind: str) -> None:
     a, b = wide.reshape(32, 2), wide.reshape(32, 2)[:, ::-1]
     for i, expected in enumerate((a + b, a - b, a * b, (a.astype("f8") * b + a).astype("f4"))):
         np.testing.assert_array_equal(out[:, i], narrow(np.ascontiguousarray(expected)))
+
+
+@pytest.mark.parametrize("kind", ["bf16", "f16"])
+def test_a_half_is_added_to_a_float(kind: str) -> None:
+    bits, wide = numbers((64,), kind)
+    body = "\tmov.b32 {%rs1, %rs2}, %r10;\n\tmov.b32 %r11, 0f3F8CCCCD;\n"
+    body += f"\tadd.rn.f32.{kind} %r100, %rs1, %r11;\n\tsub.rn.f32.{kind} %r101, %rs1, %r11;\n"
+    body += f"\tfma.rn.f32.{kind} %r102, %rs1, %rs2, %r11;\n"
+    out = run(load_words(1, 10, 0) + body + store_all(3), bits, 384).view("f4").reshape(32, 3)
+    (a, b), c = wide.reshape(32, 2).T, np.float32(1.1)
+    np.testing.assert_array_equal(out, np.stack([a + c, a - c, (a.astype("f8") * b + c).astype("f4")], 1))
+
+
+def test_two_floats_are_added_and_multiplied_at_once() -> None:
+    _, wide = numbers((64,), "tf32")
+    body = load_words(2, 10, 0) + "\tmov.b64 %rd3, {%r10, %r11};\n\tmov.b64 %rd4, {%r11, %r10};\n"
+    for i, name in enumerate(("add", "sub", "mul", "fma.rn")):
+        more = ", %rd3" if name == "fma.rn" else ""
+        body += f"\t{name}.f32x2 %rd5, %rd3, %rd4{more};\n\tmov.b64 {{%r{100 + 2 * i}, %r{101 + 2 * i}}}, %rd5;\n"
+    out = run(body + store_all(8), wide, 1024).view("f4").reshape(32, 4, 2)
+    a, b = wide.reshape(32, 2), wide.reshape(32, 2)[:, ::-1]
+    for i, expected in enumerate((a + b, a - b, a * b, (a.astype("f8") * b + a).astype("f4"))):
+        np.testing.assert_array_equal(out[:, i], expected)
+
+
+def test_a_warp_waits_for_its_own_lanes() -> None:
+    out = run("\tbar.warp.sync -1;\n\tmov.b32 %r100, %r1;\n" + store_all(1), np.zeros(4), 256, warps=2).view("u4")
+    np.testing.assert_array_equal(out, np.arange(64))
+    with pytest.raises(Refused, match="some lanes"):
+        run("\tbar.warp.sync 15;\n", np.zeros(4), 256)
+
+
+def test_the_largest_of_three() -> None:
+    source = np.array([1.0, 2.0, np.nan], "f4")
+    body = "".join(f"\tld.global.b32 {{ %r{10 + i} }}, [%rd1+{4 * i}];\n" for i in range(3))
+    body += "\tmax.f32 %r100, %r10, %r12, %r11;\n\tmin.NaN.f32 %r101, %r10, %r11, %r12;\n"
+    out = run(body + store_all(2), source, 256).view("f4").reshape(32, 2)
+    np.testing.assert_array_equal(out, np.tile(np.float32([2.0, np.nan]), (32, 1)))
+
+
+def test_a_register_that_nothing_writes_holds_garbage() -> None:
+    """Compilers pack such a one beside a number of which only the other half is used."""
+    body = "\tmov.b32 {%rs1, %rs2}, %r1;\n\tmov.b32 %r100, {%rs1, %rs9};\n"
+    out = run(body + store_all(1), np.zeros(4, "u4"), 128).view("u4")
+    np.testing.assert_array_equal(out & 0xFFFF, np.arange(32))
+    assert (out >> 16 == 0xA5A5).all()
 
 
 def test_a_swizzle_is_its_own_inverse() -> None:

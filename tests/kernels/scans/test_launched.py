@@ -28,6 +28,6 @@ def test_every_body_is_launched() -> None:
     assert all(1 < blocks * tiles <= 132 for _, (blocks, tiles), cooperative, _ in scans if cooperative)
     assert [scans[i][3] for i in (0, 1)] == [scans[i][3] for i in (2, 3)], "16 steps and 17 share a kernel"
     assert [(name, cooperative) for name, _, cooperative, _ in rest[:4]] == [("exchange_only", True)] * 4
-    bodies = {"tiles_forward", "tiles_combine", "tiles_backward", "rows_forward", "rows_backward"}
+    bodies = {"tiles_forward", "tiles_combine", "tiles_backward", "kept_product", "rows_forward", "rows_backward"}
     assert {name for name, *_ in rest[4:]} == bodies
     assert not any(cooperative for _, _, cooperative, _ in rest[4:])

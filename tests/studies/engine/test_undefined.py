@@ -5,16 +5,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small_tables import CASES, PLACES, WRONG, changed, table_of
+from small_tables import CASES, PLACES, WRONG, changed, judged, table_of
 
 from recurrent_lm import studies
 
 VERDICTS = {"holds", "fails", "ambiguous", "not measured"}
 
 
-def check(table):
-    """The claims: each has a verdict and a reason to be open, and what holds was told in finite numbers."""
-    claims = studies.verdicts(table)
+def check(table, claims):
+    """Each claim has a verdict and a reason to be open, and what holds was told in finite numbers."""
     assert set(claims["verdict"]) <= VERDICTS
     assert not claims["measured"].str.contains("nan").any(), claims["measured"].tolist()
     assert ((claims["measured"] == "not measured") == (claims["verdict"] == "not measured")).all()
@@ -35,13 +34,14 @@ def check(table):
 @pytest.mark.parametrize("name", CASES)
 def test_a_table_as_it_should_be_decides_something(name):
     """The certificate: what follows is of tables in which claims do hold."""
-    assert (check(table_of(name))["verdict"] == "holds").any()
+    table = table_of(name)
+    assert (check(table, studies.verdicts(table))["verdict"] == "holds").any()
 
 
 @pytest.mark.parametrize(("name", "column"), PLACES)
 @pytest.mark.parametrize("kind", [*WRONG, "same"])
 def test_a_whole_column_that_says_nothing_raises_nothing(name, column, kind):
-    check(changed(name, column, kind, table_of(name).index))
+    check(*judged(name, column, kind))
 
 
 @given(data=st.data(), place=st.sampled_from(PLACES), kind=st.sampled_from([*WRONG, "same"]))
@@ -52,7 +52,8 @@ def test_some_rows_that_say_nothing_raise_nothing(data, place, kind):
     rows = data.draw(
         st.lists(st.integers(0, count - 1), min_size=1, max_size=30) | st.slices(count).map(range(count).__getitem__)
     )
-    check(changed(name, column, kind, list(rows)))
+    table = changed(name, column, kind, list(rows))
+    check(table, studies.verdicts(table))
 
 
 # What was found by such tables, or by reading: the study, the column, its value, and a claim that must not hold.
@@ -95,7 +96,7 @@ FOUND = [
 
 @pytest.mark.parametrize(("name", "column", "kind", "key"), FOUND)
 def test_what_is_undefined_decides_no_claim(name, column, kind, key):
-    mine = studies.select(check(changed(name, column, kind, table_of(name).index)), key)
+    mine = studies.select(check(*judged(name, column, kind)), key)
     assert len(mine) and not (mine["verdict"] == "holds").any(), mine.to_string()
 
 
@@ -111,8 +112,7 @@ def test_what_is_undefined_decides_no_claim(name, column, kind, key):
     ],
 )
 def test_a_ratio_to_zero_is_ambiguous_and_says_so(name, column, key):
-    claims = studies.verdicts(changed(name, column, "zero", table_of(name).index))
-    mine = studies.select(claims, key)
+    mine = studies.select(judged(name, column, "zero")[1], key)
     assert set(mine["verdict"]) == {"ambiguous"} and mine["measured"].str.contains("undefined").all()
     assert mine["reason"].str.contains("0, negative or not finite").all()
 

@@ -46,27 +46,52 @@ def loss(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:
     target, upstream = torch.randint(0, v, (n,)), torch.rand(n)
     target[::5] = terms.ignore_index
     weight = torch.rand(v) if spec.get("weight") else None
-    need = (True, True, True)
+    need, eps = (True, True, True), spec.get("filter_eps")
+    walk = losses.loss_plan.cut_walk
+    if eps is not None:  # pieces whose blocks are those of the whole matrix, and targets in some of them only
+        target %= 100
+        target[::5] = terms.ignore_index
+        losses.loss_plan.cut_walk = lambda n, *_: losses.loss_plan.CutWalk(256, n, 256, 0)
     with on_machine(DEVICES[spec["device"]], run):
         decoded, of = Decoded(x, w, b, target, weight), Upstream(upstream)
         cut = losses.cut_loss(decoded, terms, True)
-        gradients = losses.cut_gradients(decoded, cut.top, cut.log_sum, of, terms, need)
+        gradients = losses.cut_gradients(decoded, cut.top, cut.log_sum, of, terms, need, eps)
         chunked, chunked_gradients = losses.chunked_gradients(decoded, of, terms, need, True)
+    losses.loss_plan.cut_walk = walk
     leaves = [t.double().requires_grad_() for t in (x, w, b)]
-    z = leaves[0] @ leaves[1].t() + leaves[2]
+    logits = z = leaves[0] @ leaves[1].t() + leaves[2]
     z = terms.softcap * torch.tanh(z / terms.softcap) if terms.softcap else z
     scales = torch.ones(v, dtype=torch.float64) if weight is None else weight.double()
     live, y, lse, smooth = target >= 0, target.clamp(min=0), z.logsumexp(1), terms.label_smoothing
     rows = (1 - smooth) * scales[y] * (lse - z.gather(1, y[:, None])[:, 0]) + terms.z_loss * lse**2
     rows = rows + smooth / v * (scales * (lse[:, None] - z)).sum(1)
     rows = torch.where(live, rows, 0.0)
-    truth = [rows.detach(), *torch.autograd.grad((rows * upstream.double()).sum(), leaves)]
+    (d,) = torch.autograd.grad((rows * upstream.double()).sum(), logits)
+    kept = filtered(d, z.softmax(1), live, y, eps, losses.tiling(x)[0])
+
+    def truth(d: torch.Tensor) -> list[torch.Tensor]:
+        return [rows.detach(), d @ leaves[1], d.t() @ leaves[0], d.sum(0)]
+
     best = z.argmax(1)
     return {
-        "cut": [relative(a, t) for a, t in zip((cut.loss, *gradients), truth, strict=True)],
-        "chunked": [relative(a, t) for a, t in zip((chunked.loss, *chunked_gradients), truth, strict=True)],
+        "cut": [relative(a, t) for a, t in zip((cut.loss, *gradients), truth(kept), strict=True)],
+        "chunked": [relative(a, t) for a, t in zip((chunked.loss, *chunked_gradients), truth(d), strict=True)],
+        "dropped": float((kept != d).double().mean()),
         "best": [float((r.best == best).double().mean()) for r in (cut, chunked)],
     }
+
+
+def filtered(
+    d: torch.Tensor, p: torch.Tensor, live: torch.Tensor, y: torch.Tensor, eps: float | None, tile: Any
+) -> torch.Tensor:
+    """d [n, v] without the blocks in which all probabilities are below eps and no row that counts has its target."""
+    kept, matters = d.clone(), (p >= (eps or 0.0)) & live[:, None]
+    matters[live, y[live]] = True
+    for top in range(0, len(d), tile.block_n):
+        for left in range(0, d.shape[1], tile.block_v):
+            block = slice(top, top + tile.block_n), slice(left, left + tile.block_v)
+            kept[block] *= matters[block].any()
+    return kept
 
 
 def exchange(spec: dict[str, Any], run: Callable[[Launch], None]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from parallel_cases import STUDY as PARALLEL
 from parallel_cases import solved
 from report_cases import CLIPPED, READ, clippings, costs, norms, reaches, readings, speech_scores, speeds, tying
 
+from recurrent_lm.studies import verdicts
 from recurrent_lm.studies.backends.study import Study as Backends
 from recurrent_lm.studies.engine.catalogue import module_of
 from recurrent_lm.studies.engine.study import Shared
@@ -108,3 +109,10 @@ def changed(name, column, kind, rows):
         value = int(value) if math.isfinite(value) and abs(value) < 2**62 else 0
     table.loc[rows, column] = value
     return table
+
+
+@cache
+def judged(name, column, kind):
+    """The study's table with a whole column replaced, and its claims; neither may be changed."""
+    table = changed(name, column, kind, table_of(name).index)
+    return table, verdicts(table)

@@ -167,17 +167,13 @@ def multiply_async(t: Translator, ins: Instruction, match: Match) -> None:
         f"{bool(turned_a)}, {bool(turned_b)})"
     )
     _targets(t, ins, d, columns // 2, 4, call)
-    held = t.items(d) + (t.items(a) if in_registers else [])  # a descriptor is read at once
-    t.flying[-1] |= {r.name for r in held if isinstance(r, Register)}
 
 
 @instruction(r"wgmma\.(fence|commit_group|wait_group)\.sync\.aligned")
 def products(t: Translator, ins: Instruction, match: Match) -> None:
     _unguarded(ins)
     if match[1] == "commit_group":
-        t.flying.append(set())
         t.emit("w.commit_products()")
     elif match[1] == "wait_group":
         left = number(ins.operands[0])
-        del t.flying[: max(0, len(t.flying) - 1 - left)]
         t.emit(f"w.wait_products({left})")

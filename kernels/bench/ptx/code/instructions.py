@@ -251,6 +251,23 @@ def of_halves(t: Translator, ins: Instruction, match: Match) -> None:
         t.write(ins.operands[0], result(operands), "u2", ins)
 
 
+@instruction(r"(add|sub|fma)(?:\.rn)?\.f32\.(bf16|f16)")
+def mixed(t: Translator, ins: Instruction, match: Match) -> None:
+    """Halves widened and added to a float32 (doc; sm_100)."""
+    *halves, last = ins.operands[1:]
+    values = [t.read(operand, "bf" if match[2] == "bf16" else "f2") for operand in halves] + [t.read(last, "f4")]
+    result = f"fma({', '.join(values)})" if match[1] == "fma" else f" {SIGNS[match[1]]} ".join(values)
+    t.write(ins.operands[0], result, "f4", ins)
+
+
+@instruction(r"(add|sub|mul|fma)(?:\.rn)?\.f32x2")
+def pairs(t: Translator, ins: Instruction, match: Match) -> None:
+    """Two float32 numbers in 64 bits each (doc; sm_100)."""
+    values = [f"{t.read(operand, 'u8')}.view(f4)" for operand in ins.operands[1:]]
+    result = f"fma({', '.join(values)})" if match[1] == "fma" else f" {SIGNS[match[1]]} ".join(values)
+    t.write(ins.operands[0], f"({result}).view(u8)", "u8", ins)
+
+
 @instruction(r"div\.(?:full|approx|rn)(?:\.ftz)?\.f32")
 def divide(t: Translator, ins: Instruction, match: Match) -> None:
     a, b = (t.read(operand, "f4") for operand in ins.operands[1:])
@@ -280,11 +297,12 @@ def sign(t: Translator, ins: Instruction, match: Match) -> None:
 
 @instruction(r"(min|max)(\.NaN)?\.f32")
 def extreme(t: Translator, ins: Instruction, match: Match) -> None:
-    a, b = (t.read(operand, "f4") for operand in ins.operands[1:])
-    if match[2]:
-        t.write(ins.operands[0], f"{match[1]}imum({a}, {b})", "f4", ins)
-    else:
-        t.write(ins.operands[0], f"{'smaller' if match[1] == 'min' else 'larger'}({a}, {b})", "f4", ins)
+    """Of two numbers, or of three (doc; sm_100)."""
+    name = f"{match[1]}imum" if match[2] else "smaller" if match[1] == "min" else "larger"
+    result, *others = (t.read(operand, "f4") for operand in ins.operands[1:])
+    for other in others:
+        result = f"{name}({result}, {other})"
+    t.write(ins.operands[0], result, "f4", ins)
 
 
 # Control
@@ -311,6 +329,12 @@ def finish(t: Translator, ins: Instruction, match: Match) -> None:
         t.emit("    return")
     else:
         t.emit("return")
+
+
+@instruction(r"bar\.warp\.sync")
+def of_a_warp(t: Translator, ins: Instruction, match: Match) -> None:
+    """Nothing to do: the lanes of a warp are in step."""
+    t.emit(f"w.all_lanes({t.read(ins.operands[0], 'u4')}, {ins.line})")
 
 
 @instruction(r"bar\.sync")

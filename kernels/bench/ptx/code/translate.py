@@ -14,7 +14,7 @@ import numpy as np
 
 from recurrent_lm.kernels.bench.ptx.code import matrix
 from recurrent_lm.kernels.bench.ptx.code import registers as values
-from recurrent_lm.kernels.bench.ptx.code.flow import block_starts
+from recurrent_lm.kernels.bench.ptx.code.flow import block_starts, check_products
 from recurrent_lm.kernels.bench.ptx.code.parse import (
     Address,
     Group,
@@ -77,10 +77,9 @@ class Translator:
     lines: list[str] = field(default_factory=list)
     constants: dict[str, tuple[int, str]] = field(default_factory=dict)
     specials: dict[str, str] = field(default_factory=dict)
-    flying: list[set[str]] = field(default_factory=lambda: [set()])  # registers of products under way, by group
     blocks: dict[int, int] = field(default_factory=dict)  # of the first instruction
     written: set[str] = field(default_factory=set)  # registers, up to here
-    garbage: dict[str, str] = field(default_factory=dict)  # registers that are first written in some lanes only
+    garbage: dict[str, str] = field(default_factory=dict)  # registers that are first written in some lanes only, or never
 
     def emit(self, line: str) -> None:
         self.lines.append("            " + line)
@@ -150,8 +149,12 @@ class Translator:
         return list(operand.items) if isinstance(operand, Group) else [operand]
 
     def source(self) -> str:
+        check_products(self.kernel)
         self.blocks = {start: number for number, start in enumerate(block_starts(self.kernel))}
         instructions = self.kernel.instructions
+        named = {r for ins in instructions for operand in ins.operands for r in self.items(operand) if isinstance(r, Register)}
+        for register in named - {r for ins in instructions if ins.operands for r in self.items(ins.operands[0])}:
+            self.garbage[register.name] = self.constant(GARBAGE, WORDS[width(register.name)])  # which nothing writes
         for index, ins in enumerate(instructions):
             if index in self.blocks:
                 number = self.blocks[index]
@@ -159,7 +162,6 @@ class Translator:
                     self.emit(f"at = {number}")
                 self.lines.append(f"        if at == {number}:")
                 self.emit(f"entered[{number}] += 1")
-            self._check_flying(ins)
             entry = _lookup(ins.op)
             if entry is None:
                 raise Refused(f"line {ins.line}: instruction {ins.op}")
@@ -175,11 +177,6 @@ class Translator:
         ]
         head += [f"    {register} = {constant}" for register, constant in self.garbage.items()]
         return "\n".join([*head, "    at = 0", "    while True:", *self.lines])
-
-    def _check_flying(self, ins: Instruction) -> None:
-        names = {r.name for operand in ins.operands for r in self.items(operand) if isinstance(r, Register)}
-        if ins.parts[0] != "wgmma" and any(names & group for group in self.flying):
-            raise Refused(f"line {ins.line}: {ins.op} uses a register of a wgmma that is under way")
 
 
 @lru_cache(maxsize=64)

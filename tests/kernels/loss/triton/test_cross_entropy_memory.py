@@ -101,8 +101,8 @@ for x, w, first, left, logits in ((few, lots, 0, 2**15, z), (lots, few, 2**15, 0
     top, ones = torch.zeros(rows), torch.ones(rows)  # with a log-sum-exp of 0 the softmax is exp(z)
     target = torch.full((rows,), left + 1)
     grad = torch.empty(2 * 2**30 + 128, dtype=torch.float32).as_strided((3, 3), (2**30, 1))
-    tiles_backward[(1, 1)](x, w, None, grad, target, None, None, top, top, ones, None, first, rows, left, left + 3,
-                           grad.stride(0), 1, 0, -100, Z_LOSS=0.0, **FIXED)
+    tiles_backward[(1, 1)](x, w, None, grad, None, target, None, None, top, top, ones, None, first, rows, left, left + 3,
+                           grad.stride(0), 1, 0, -100, Z_LOSS=0.0, FILTER_EPS=None, **FIXED)
     expected = logits.exp()
     expected[:, 1] -= 1
     assert (grad.double() - expected).norm() < 1e-3 * expected.norm()

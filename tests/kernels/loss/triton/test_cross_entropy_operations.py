@@ -47,12 +47,12 @@ def test_operation_of_the_sum(strategy: str) -> None:
     check(loss_linear.total, x, w, None, target, None, *HOW, torch.float32, strategy, False, False, True, True, False)
 
 
-@pytest.mark.parametrize("strategy", ["torch", "chunked", "cut"])
-def test_operations_of_the_rows(strategy: str) -> None:
+@pytest.mark.parametrize(("strategy", "eps"), [("torch", None), ("chunked", None), ("cut", None), ("cut", 0.01)])
+def test_operations_of_the_rows(strategy: str, eps: float | None) -> None:
     x, w, b, target, weight = problem()
-    check(loss_linear.single, x, w, b, target, weight, *HOW, torch.float32, strategy, True)
+    check(loss_linear.single, x, w, b, target, weight, *HOW, torch.float32, strategy, True, eps)
     rows, leaves = torch.rand(5), [t.detach() for t in (x, w, b)]
-    how = (*HOW, torch.float32, strategy, True, False, True)
+    how = (*HOW, torch.float32, strategy, eps, True, False, True)
     check(loss_linear.single_backward, *leaves, target, weight, rows, rows, rows, rows, *how)
 
 

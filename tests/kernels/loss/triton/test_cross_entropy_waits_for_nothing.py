@@ -11,6 +11,7 @@ from recurrent_lm.kernels.loss import ops as loss_linear
 from recurrent_lm.kernels.loss.terms import Terms, reduce, results
 
 HOW = (-100, 0.1, 0.01, 3.0)
+BODIES = ("rows_forward", "rows_backward", "tiles_forward", "tiles_combine", "tiles_backward", "kept_product")
 
 
 class Queued:
@@ -26,7 +27,7 @@ class Queued:
 
 @pytest.fixture
 def queued(monkeypatch: pytest.MonkeyPatch) -> dict[str, Queued]:
-    bodies = {name: Queued() for name in ("rows_forward", "rows_backward", "tiles_forward", "tiles_combine", "tiles_backward")}
+    bodies = {name: Queued() for name in BODIES}
     for name, body in bodies.items():
         monkeypatch.setattr(loss_launch, name, body)
     return bodies
@@ -55,17 +56,18 @@ def test_gradients_with_the_loss(strategy: str, mean: bool, queued: dict[str, Qu
     assert queued["rows_forward"].launches == queued["rows_backward"].launches == (strategy == "chunked")
 
 
-@pytest.mark.parametrize("strategy", ["torch", "chunked", "cut"])
-def test_single_losses(strategy: str, queued: dict[str, Queued]) -> None:
-    losses, lse, top, log_sum, best = loss_linear._make_single(*tensors(), *HOW, torch.bfloat16, strategy, True)
+@pytest.mark.parametrize(("strategy", "eps"), [("torch", None), ("chunked", None), ("cut", None), ("cut", 2**-12)])
+def test_single_losses(strategy: str, eps: float | None, queued: dict[str, Queued]) -> None:
+    losses, lse, top, log_sum, best = loss_linear._make_single(*tensors(), *HOW, torch.bfloat16, strategy, True, eps)
     loss = reduce(losses, tensors()[3], tensors()[4], Terms(), 9000, "mean")
     _, metrics = results(loss, lse, best, tensors()[3], Terms(), False, True)
     assert metrics.hits.shape == (300,)
     gradients = loss_linear._make_gradients(
-        *tensors(), top, log_sum, losses, None, *HOW, torch.bfloat16, strategy, True, True, True
+        *tensors(), top, log_sum, losses, None, *HOW, torch.bfloat16, strategy, eps, True, True, True
     )  # fmt: skip
     assert [g.shape for g in gradients] == [(300, 16), (9000, 16), (9000,)]
     assert (queued["tiles_backward"].launches > 0) == (strategy == "cut")
+    assert (queued["kept_product"].launches > 0) == (eps is not None)
 
 
 def test_whole_calls(queued: dict[str, Queued]) -> None:

@@ -207,6 +207,32 @@ def test_metrics_and_lse(strategy: str) -> None:
     assert not only[1].lse.requires_grad
 
 
+class Products(TorchDispatchMode):
+    """Whether each product with a bias has a vector as bias and a contiguous result, as cuBLAS' epilogue needs them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fused: list[bool] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func == torch.ops.aten.addmm.out and args[0].dim() == 1:
+            self.fused.append(kwargs["out"].is_contiguous() and args[0].is_contiguous())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize(("n", "v", "fused"), [(64, 141, True), (64, 144, True), (64, 136, True), (10, 141, False)])
+def test_a_bias_is_added_by_the_product(n: int, v: int, fused: bool, dtype: torch.dtype) -> None:
+    """Also for classes that are no multiple of 16, if there are rows enough: W is then padded, and no gradient shows it."""
+    tensors, target = problem(n, v, 8)
+    tensors = [t.to(dtype) for t in tensors]
+    with Products() as products:
+        found = ours(tensors, target, strategy="chunked")
+    assert products.fused == [fused] * -(-n // 16)
+    allowed = {torch.float16: 3e-3, torch.float32: 1e-6, torch.float64: 1e-14}[dtype]
+    assert all(error(a, e) < allowed for a, e in zip(found, truth(tensors, target), strict=True))
+
+
 @STRATEGIES
 def test_tied_weights_accumulate(strategy: str) -> None:
     """One table as embedding and decoder: both gradients arrive in it, on top of what was there."""

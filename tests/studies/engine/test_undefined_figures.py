@@ -1,9 +1,9 @@
 """What figures say of measurements of 0, missing or infinite: a caption, or the sentence that there is nothing to draw."""
 
 import pytest
-from small_tables import PLACES, WRONG, changed, table_of
+from small_tables import PLACES, WRONG, judged
 
-from recurrent_lm.studies import InputError, answer, finding, listings, plots, verdicts
+from recurrent_lm.studies import InputError, answer, finding, listings, plots
 from recurrent_lm.studies.plotting.style import WIDE
 
 SHOWN = ("value", "seconds", "weight_norm", "bits_per_byte", "perplexity", "valid_loss", "tokens_per_second", "nats")
@@ -13,8 +13,7 @@ DRAWN = [(*place, kind) for place in PLACES for kind in ("zero", "missing") if p
 @pytest.mark.parametrize(("name", "column"), PLACES)
 @pytest.mark.parametrize("kind", [*WRONG, "same"])
 def test_a_caption_is_text_whatever_was_measured(name, column, kind):
-    table = changed(name, column, kind, table_of(name).index)
-    claims = verdicts(table)
+    table, claims = judged(name, column, kind)
     for plot in plots(name):
         try:
             lines = [plot.title(table), plot.caption(table, claims)]
@@ -32,8 +31,7 @@ def test_a_caption_is_text_whatever_was_measured(name, column, kind):
 def test_a_figure_is_drawn_or_refused_in_a_sentence(name, column, kind):
     from matplotlib import pyplot
 
-    table = changed(name, column, kind, table_of(name).index)
-    claims = verdicts(table)
+    table, claims = judged(name, column, kind)
     for plot in plots(name):
         try:
             plot.draw(table, claims, WIDE)
