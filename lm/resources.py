@@ -109,9 +109,10 @@ def _seconds(work: Callable[[bool], object], halves: bool) -> float:
 def _few_steps(config: RunConfig, vocabulary: int) -> Callable[[bool], object]:
     """The loss of a short batch and its gradients, in bfloat16 or not."""
     model = config.model
-    sizes = {"hidden_size": min(model.hidden_size, 256), "embedding_size": min(model.d, 256), "layers": min(model.layers, 2)}
+    hidden, d, layers = min(model.hidden_size, 256), min(model.d, 256), min(model.layers, 2)
+    small = replace(model, hidden_size=hidden, embedding_size=d, layers=layers)
     classes, rows, steps = min(vocabulary, 10_000), min(config.batches.rows, 20), min(config.batches.bptt, 12)
-    network = LanguageModel(classes, replace(model, **sizes), config.machine.backend).eval()
+    network = LanguageModel(classes, small, config.machine.backend).eval()
     tokens = (torch.arange(rows * steps) % classes).view(rows, steps)
     state = network.zero_state(rows)
 
