@@ -32,25 +32,25 @@ def test_the_gain_is_the_more_cautious_of_two_estimates(rounds: list[tuple[float
     assert resources.bfloat16_gain(rounds) == gain
 
 
-@pytest.mark.parametrize("truth", [0.6, 0.8, 1.0])
-def test_noise_does_not_choose_bfloat16(truth: float) -> None:
+@pytest.mark.parametrize("truth, rounds", [(0.6, 5), (0.8, 5), (0.9, 11)])
+def test_noise_does_not_choose_a_slower_bfloat16(truth: float, rounds: int) -> None:
     """Half of the times are those of a busy machine, up to several times as long as alone."""
-    assert _chosen(truth) <= 0.01
+    assert _chosen(truth, rounds) <= 0.01
 
 
 def test_a_gain_of_two_is_seen_through_noise() -> None:
-    assert _chosen(2.0) >= 0.9
+    assert _chosen(2.0, 5) >= 0.9
 
 
-def _chosen(truth: float, trials: int = 1000) -> float:
+def _chosen(truth: float, rounds: int, trials: int = 1000) -> float:
     """The share of trials that choose bfloat16 if it is ``truth`` times as fast."""
     random = np.random.default_rng(0)
-    busy = random.random((trials, 11, 2)) < 0.5
+    busy = random.random((trials, rounds, 2)) < 0.5
     times = (1 + busy * random.exponential(1.0, busy.shape)) * [truth, 1.0]
-    return float(np.mean([resources.bfloat16_gain([tuple(r) for r in rounds]) >= resources.PAYS for rounds in times]))
+    return float(np.mean([resources.bfloat16_gain([tuple(r) for r in one]) >= resources.PAYS for one in times]))
 
 
-@pytest.mark.parametrize("bfloat16, precision", [(1.0, "float32"), (0.8, "float32"), (0.7, "bf16")])
+@pytest.mark.parametrize("bfloat16, precision", [(1.0, "float32"), (0.9, "float32"), (0.8, "bf16")])
 def test_bfloat16_is_chosen_by_a_margin(monkeypatch: pytest.MonkeyPatch, bfloat16: float, precision: str) -> None:
     monkeypatch.setattr(resources, "trial", lambda *_: [(1.0, bfloat16)] * 5)
     config, why = resources.with_precision(SMALL, "", 50)

@@ -3,6 +3,8 @@
 import json
 import math
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,27 @@ from recurrent_lm.lm.scoring.interpolate import fit_weight, mix
 from recurrent_lm.lm.scoring.next_token import next_token, score_text
 from recurrent_lm.lm.scoring.ngram import NGram
 from recurrent_lm.lm.text.data import prepare
+
+# -- all of them ----------------------------------------------------------------------------------------------------
+
+
+def test_asking_on_a_cpu_does_not_import_triton(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A question would take a third longer: what it costs beside torch is mostly imports."""
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    monkeypatch.delenv("KERNELS_BACKEND", raising=False)
+    program = f"""
+import sys
+from recurrent_lm.lm.commands.cli import main
+for command in (["next", "--prompt", "we"], ["score", "we"], ["generate", "--length", "3", "--prompt", "we"]):
+    try:
+        main([command[0], {str(trained)!r}, *command[1:], "--device", "cpu"])
+    except SystemExit as end:
+        assert not end.code, end.code
+print([name for name in ("torch", "triton") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "['torch']"), done.stderr
+
 
 # -- eval -----------------------------------------------------------------------------------------------------------
 
