@@ -98,7 +98,17 @@ def fill_quality(speeches: Path, out: Path, at_once: int = 2, options: Sequence[
 def fill_ablation(speeches: Path, out: Path, at_once: int = 2, options: Sequence[str] = ()) -> str:
     """Train what is missing of the ablation and write its table into ``out``/ablation.md.
 
-    Args, returns and errors are those of ``fill_quality``.
+    Args:
+        speeches: a folder that holds trump-campaign.
+        out: where runs, logs and the table go.
+        at_once: trainings side by side, of one thread each.
+        options: more options of ``lm train``, which change the preset in all rows.
+
+    Returns:
+        The table in Markdown.
+
+    Raises:
+        InputError: if the collection is not there, or a training failed; what is finished is kept and in the table.
     """
     found = _found(ablation_plan(), speeches)
     with _only_one(out):

@@ -6,8 +6,6 @@ interrupts, as from a terminal: shells let jobs in the background ignore it, and
 The garbage collector looks at what the running test file made, not at torch and 9,500 tests: a collection takes half a second
 otherwise, and studies ask for one before they take times.
 
-A command line is made of its functions' signatures once, not at each call: that takes longer than many commands.
-
 Hypothesis draws the same examples each time, unless --hypothesis-profile random is given (make fuzz): then others each time.
 """
 
@@ -15,10 +13,8 @@ import atexit
 import gc
 import os
 import signal
-from functools import cache
 
 import pytest
-import typer.main
 from hypothesis import settings
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -31,7 +27,6 @@ settings.load_profile("same")  # a profile of the command line is loaded after t
 
 import quick_interpreter  # noqa: E402,F401  # once TRITON_INTERPRET is set
 
-typer.main.get_command = cache(typer.main.get_command)
 atexit.register(gc.unfreeze)  # Triton would report what is frozen as leaks
 
 

@@ -96,8 +96,9 @@ def _behind(name: str, local: str, nodes: list[ast.AST]) -> Iterator[str]:
 
 
 def _door(name: str) -> dict[str, str]:
-    """The names of a front door and their modules; empty for other modules."""
-    if name.count(".") != 1 or not (file := _file(name)) or file.name != "__init__.py":
+    """The names of a front door, of a room or within it, and their modules; empty for other modules."""
+    file = _file(name)
+    if file is None or "front_door(__name__" not in file.read_text(encoding="utf-8"):
         return {}
     return recurrent_lm.names(str(file))
 

@@ -23,7 +23,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-import typer.main
 from paths import ROOT
 
 from recurrent_lm.lm import run_app
@@ -55,8 +54,7 @@ SERVER = "RECURRENT_LM_FORK_SERVER"  # in the environment of the server alone
 
 
 def _prepare() -> None:
-    """In the server: make what a command line needs, and let the collector touch, and so copy, nothing that is shared."""
-    typer.main.get_command = cache(typer.main.get_command)
+    """In the server: import what a command line needs, and let the collector touch, and so copy, nothing that is shared."""
     with redirect_stdout(StringIO()):
         run_app(lm, "lm", ["corpora", "list"])
     gc.collect()
