@@ -17,11 +17,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from recurrent_lm.lm import CorpusConfig, InputError, NGram, RunConfig, from_toml, lock, prepare, preset_file, replacing
-from recurrent_lm.studies.engine import statistics
+from recurrent_lm.studies.engine.statistics import mean
 
 if TYPE_CHECKING:
     from recurrent_lm.lm import Stream
@@ -86,13 +85,13 @@ def fill_quality(speeches: Path, out: Path, at_once: int = 2, options: Sequence[
     Raises:
         InputError: if no collection is there, or a training failed; what is finished is kept and in the table.
     """
-    found = _found(plan(), speeches)
+    members = _present(plan(), speeches)
     with _only_one(out):
-        codes = _train_all(found, speeches, out, at_once, options)
-        for corpus in dict.fromkeys(member.corpus for member in found):
+        codes = _train_all(members, speeches, out, at_once, options)
+        for corpus in dict.fromkeys(member.corpus for member in members):
             for preset in PRESETS:
                 _count(speeches / corpus, preset, out, most)
-    return _finish(quality_table(out), out / "quality.md", found, codes)
+    return _finish(quality_table(out), out / "quality.md", members, codes)
 
 
 def fill_ablation(speeches: Path, out: Path, at_once: int = 2, options: Sequence[str] = ()) -> str:
@@ -110,18 +109,19 @@ def fill_ablation(speeches: Path, out: Path, at_once: int = 2, options: Sequence
     Raises:
         InputError: if the collection is not there, or a training failed; what is finished is kept and in the table.
     """
-    found = _found(ablation_plan(), speeches)
+    members = _present(ablation_plan(), speeches)
     with _only_one(out):
-        codes = _train_all(found, speeches, out, at_once, options)
-    return _finish(ablation_table(out), out / "ablation.md", found, codes)
+        codes = _train_all(members, speeches, out, at_once, options)
+    return _finish(ablation_table(out), out / "ablation.md", members, codes)
 
 
-def _found(members: list[Member], speeches: Path) -> list[Member]:
-    found = [member for member in members if (speeches / member.corpus).exists()]
-    if not found:
+def _present(members: list[Member], speeches: Path) -> list[Member]:
+    """Those whose collection is there."""
+    present = [member for member in members if (speeches / member.corpus).exists()]
+    if not present:
         missing = ", ".join(dict.fromkeys(member.corpus for member in members))
         raise InputError(f"{speeches} holds none of {missing}; name the folder that does with --speeches")
-    return found
+    return present
 
 
 @contextmanager
@@ -202,10 +202,7 @@ def quality_table(out: Path) -> str:
     Returns:
         The table in Markdown; without rows if nothing is finished.
     """
-    rows = [
-        "| corpus | preset | seeds | validation | test | n-gram: order | its validation | its test |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    rows = []
     for corpus in CORPORA:
         for preset in PRESETS:
             members = [Member(corpus, preset, seed) for seed in SEEDS]
@@ -215,8 +212,8 @@ def quality_table(out: Path) -> str:
             beside = [f"{best['order']}", f"{best['valid']:.3f}", f"{best['test']:.3f}"] if best else ["", "", ""]
             own = [_spread([result[split]["bits_per_byte"] for result in results]) for split in ("valid", "test")]
             if results or best:
-                rows.append("| " + " | ".join([corpus, preset, str(len(results)), *own, *beside]) + " |")
-    return "\n".join(rows) + "\n"
+                rows.append([corpus, preset, str(len(results)), *own, *beside])
+    return _markdown("corpus|preset|seeds|validation|test|n-gram: order|its validation|its test", rows)
 
 
 def ablation_table(out: Path) -> str:
@@ -230,10 +227,7 @@ def ablation_table(out: Path) -> str:
     Returns:
         The table in Markdown; without rows if nothing is finished.
     """
-    rows = [
-        "| change | seeds | validation | more than without it | test | more than without it |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = []
     whole = _results([Member("trump-campaign", ABLATED, seed, "none") for seed in SEEDS], out)
     for change, options in CHANGES.items():
         results = _results([Member("trump-campaign", ABLATED, seed, change) for seed in SEEDS], out)
@@ -242,11 +236,17 @@ def ablation_table(out: Path) -> str:
             cells.append(_spread([result[split]["bits_per_byte"] for result in results.values()]))
             pairs = [(results[seed], whole[seed]) for seed in results if seed in whole]
             differences = [a[split]["bits_per_byte"] - b[split]["bits_per_byte"] for a, b in pairs]
-            cells.append(statistics.mean(differences).told("+.3f") if options and differences else "")
+            cells.append(mean(differences).told("+.3f") if options and differences else "")
         if results:
             name = f"`{' '.join(options)}`" if options else f"`{ABLATED}`"
-            rows.append(f"| {name} | {len(results)} | " + " | ".join(cells) + " |")
-    return "\n".join(rows) + "\n"
+            rows.append([name, str(len(results)), *cells])
+    return _markdown("change|seeds|validation|more than without it|test|more than without it", rows)
+
+
+def _markdown(columns: str, rows: list[list[str]]) -> str:
+    names = columns.split("|")
+    lines = [f"| {' | '.join(names)} |", "|---" * len(names) + "|", *(f"| {' | '.join(row)} |" for row in rows)]
+    return "\n".join(lines) + "\n"
 
 
 def _results(members: list[Member], out: Path) -> dict[int, dict[str, Any]]:
@@ -258,4 +258,4 @@ def _results(members: list[Member], out: Path) -> dict[int, dict[str, Any]]:
 def _spread(values: list[float]) -> str:
     if len(values) < 2:
         return "".join(f"{value:.3f}" for value in values)
-    return f"{mean(values):.3f} ({min(values):.3f} to {max(values):.3f})"
+    return f"{mean(values).value:.3f} ({min(values):.3f} to {max(values):.3f})"
